@@ -1,0 +1,369 @@
+//! What goes over the wire: events, frames and close codes.
+//!
+//! Pure: no I/O, no clock. This is the only module that serializes or parses JSON that a client or
+//! a trigger wrote. An event is parsed only as far as routing needs it; its text is kept as the
+//! database wrote it and shared by every device that gets it. Fails by returning a typed error,
+//! never by panicking, whatever the bytes.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use serde::Deserialize;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+use uuid::Uuid;
+
+/// The largest part of a refused payload that is logged, in characters.
+const LOGGED_PAYLOAD_CHARS: usize = 200;
+
+/// What an event is about; each kind has its own PostgreSQL channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EventKind {
+    /// A row was inserted into `messages`.
+    Message,
+    /// A row was inserted into `sessions` (Double Ratchet sessions, not connections).
+    Session,
+    /// A row of `devices` was inserted, changed or deleted.
+    Device,
+}
+
+impl EventKind {
+    /// Every kind, in the order of its discriminants.
+    pub const ALL: [Self; 3] = [Self::Message, Self::Session, Self::Device];
+
+    /// The value of `type` in the event's JSON, and of the label `kind` in the metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Message => "message",
+            Self::Session => "session",
+            Self::Device => "device",
+        }
+    }
+}
+
+/// A PostgreSQL notification channel that carries events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Channel {
+    /// `messages_channel`
+    Messages,
+    /// `sessions_channel`
+    Sessions,
+    /// `devices_channel`
+    Devices,
+}
+
+impl Channel {
+    /// Every channel, in the order of its discriminants.
+    pub const ALL: [Self; 3] = [Self::Messages, Self::Sessions, Self::Devices];
+
+    /// The channel's name, as the triggers notify it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Messages => "messages_channel",
+            Self::Sessions => "sessions_channel",
+            Self::Devices => "devices_channel",
+        }
+    }
+
+    /// The channel of that name, if it is one of ours.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|channel| channel.as_str() == name)
+    }
+}
+
+/// How a connection wants its events written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// The event's JSON as the trigger wrote it: `/ws?user_id=…`.
+    Plain,
+    /// `{"event_type":…,"payload":{…}}`: `/ws/{user_id}`, as HushNet's released client expects.
+    Envelope,
+}
+
+/// One event for one user, shared by all of the user's connections.
+#[derive(Debug)]
+pub struct Event {
+    /// Whose event it is: the routing key.
+    pub user_id: Uuid,
+    /// What it is about.
+    pub kind: EventKind,
+    /// Its row in `realtime.events`; `None` from a database that has only HushNet's own triggers.
+    pub id: Option<i64>,
+    plain: Utf8Bytes,
+    envelope: OnceLock<Utf8Bytes>,
+}
+
+/// The fields that routing needs; everything else in the payload is skipped unread.
+#[derive(Deserialize)]
+struct Routing {
+    #[serde(rename = "type")]
+    kind: EventKind,
+    user_id: Uuid,
+    id: Option<i64>,
+}
+
+/// A notification that is no event: not JSON, of an unknown type, or without a `user_id`.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}; payload: {payload}")]
+pub struct MalformedEvent {
+    cause: serde_json::Error,
+    payload: String,
+}
+
+impl Event {
+    /// Reads a notification's payload as far as routing needs it and keeps its text.
+    ///
+    /// # Errors
+    /// [`MalformedEvent`] when it is not a JSON object with a known `type` and a UUID `user_id`.
+    pub fn parse(payload: &str) -> Result<Self, MalformedEvent> {
+        let routing: Routing = serde_json::from_str(payload).map_err(|cause| MalformedEvent {
+            cause,
+            payload: payload.chars().take(LOGGED_PAYLOAD_CHARS).collect(),
+        })?;
+        Ok(Self {
+            user_id: routing.user_id,
+            kind: routing.kind,
+            id: routing.id,
+            plain: payload.into(),
+            envelope: OnceLock::new(),
+        })
+    }
+
+    /// The text of the frame that carries this event. Encoded at most once for each encoding; a
+    /// clone shares the bytes.
+    #[must_use]
+    pub fn frame(&self, encoding: Encoding) -> Utf8Bytes {
+        match encoding {
+            Encoding::Plain => self.plain.clone(),
+            Encoding::Envelope => self
+                .envelope
+                .get_or_init(|| {
+                    let (kind, plain) = (self.kind.as_str(), self.plain.as_str());
+                    format!(r#"{{"event_type":"{kind}","payload":{plain}}}"#).into()
+                })
+                .clone(),
+        }
+    }
+}
+
+/// What a client may say.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum ClientFrame {
+    /// `{"type":"ping"}`: answered with [`Answer::Pong`].
+    Ping,
+    /// Any other type: answered with [`Answer::UnknownType`].
+    #[serde(other)]
+    Unknown,
+}
+
+impl ClientFrame {
+    /// Reads a client's text frame.
+    ///
+    /// # Errors
+    /// The reason why it is not a JSON object with a `type`; the connection closes with
+    /// [`CloseCode::Malformed`].
+    pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+}
+
+/// What the server answers to a [`ClientFrame`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// `{"type":"pong"}`
+    Pong,
+    /// `{"type":"error","code":"unknown_type",…}`
+    UnknownType,
+}
+
+impl Answer {
+    /// The text of the frame.
+    #[must_use]
+    pub fn frame(self) -> Utf8Bytes {
+        Utf8Bytes::from_static(match self {
+            Self::Pong => r#"{"type":"pong"}"#,
+            Self::UnknownType => {
+                r#"{"type":"error","code":"unknown_type","message":"this server knows the type ping"}"#
+            }
+        })
+    }
+}
+
+/// The codes with which the server closes a WebSocket.
+///
+/// The README's table is this one; a test compares them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseCode {
+    /// 1000: answer to the client's own close.
+    Normal,
+    /// 1002: the client broke the WebSocket protocol.
+    Protocol,
+    /// 1003: a binary frame; this server reads only text.
+    Unsupported,
+    /// 1007: a text frame that is not UTF-8 or not a JSON object with a `type`.
+    Malformed,
+    /// 1009: a frame or message over `frame_bytes_max`.
+    TooBig,
+    /// 1012: the server is stopping.
+    Restart,
+    /// 4008: the client did not read for `write_timeout_ms`.
+    SlowConsumer,
+    /// 4009: no answer to a ping within `pong_timeout_ms`.
+    IdleTimeout,
+}
+
+impl CloseCode {
+    /// Every code, in ascending order.
+    pub const ALL: [Self; 8] = [
+        Self::Normal,
+        Self::Protocol,
+        Self::Unsupported,
+        Self::Malformed,
+        Self::TooBig,
+        Self::Restart,
+        Self::SlowConsumer,
+        Self::IdleTimeout,
+    ];
+
+    /// The number on the wire.
+    #[must_use]
+    pub fn code(self) -> u16 {
+        match self {
+            Self::Normal => 1000,
+            Self::Protocol => 1002,
+            Self::Unsupported => 1003,
+            Self::Malformed => 1007,
+            Self::TooBig => 1009,
+            Self::Restart => 1012,
+            Self::SlowConsumer => 4008,
+            Self::IdleTimeout => 4009,
+        }
+    }
+
+    /// The reason on the wire, and the value of the label `reason` in the metrics.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Protocol => "protocol_error",
+            Self::Unsupported => "unsupported_data",
+            Self::Malformed => "malformed",
+            Self::TooBig => "too_big",
+            Self::Restart => "restart",
+            Self::SlowConsumer => "slow_consumer",
+            Self::IdleTimeout => "idle_timeout",
+        }
+    }
+
+    /// Whether a client that gets this code should connect again by itself. After the others it
+    /// would only be refused again for the same mistake.
+    #[must_use]
+    pub fn reconnect(self) -> bool {
+        matches!(self, Self::Restart | Self::SlowConsumer | Self::IdleTimeout)
+    }
+}
+
+impl fmt::Display for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.code(), self.reason())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USER: &str = "a1b2c3d4-e5f6-7890-abcd-ef1234567890";
+
+    #[test]
+    fn an_event_keeps_the_text_that_the_trigger_wrote() {
+        let text =
+            format!(r#"{{"type" : "message", "chat_id" : null, "user_id" : "{USER}", "id" : 7}}"#);
+        let event = Event::parse(&text).unwrap();
+        assert_eq!(event.user_id.to_string(), USER);
+        assert_eq!((event.kind, event.id), (EventKind::Message, Some(7)));
+        assert_eq!(event.frame(Encoding::Plain).as_str(), text);
+    }
+
+    #[test]
+    fn the_specification_s_event_has_no_id() {
+        let event = Event::parse(&format!(r#"{{"type":"device","user_id":"{USER}"}}"#)).unwrap();
+        assert_eq!((event.kind, event.id), (EventKind::Device, None));
+    }
+
+    #[test]
+    fn the_envelope_wraps_the_same_text_and_is_made_once() {
+        let text = format!(r#"{{"type":"session","user_id":"{USER}"}}"#);
+        let event = Event::parse(&text).unwrap();
+        let first = event.frame(Encoding::Envelope);
+        assert_eq!(
+            first.as_str(),
+            format!(r#"{{"event_type":"session","payload":{text}}}"#)
+        );
+        let second = event.frame(Encoding::Envelope);
+        assert!(std::ptr::eq(first.as_str(), second.as_str()));
+    }
+
+    #[test]
+    fn what_is_no_event_is_refused_with_its_beginning() {
+        for payload in [
+            "not json".to_owned(),
+            "{}".to_owned(),
+            format!(r#"{{"type":"message","chat_id":"{USER}"}}"#),
+            format!(r#"{{"type":"reaction","user_id":"{USER}"}}"#),
+            r#"{"type":"message","user_id":"42"}"#.to_owned(),
+            format!(r#"{{"type":"message","user_id":"{USER}"}} and more"#),
+            format!("[{}", "é".repeat(500)),
+        ] {
+            let error = Event::parse(&payload).unwrap_err();
+            let logged: String = payload.chars().take(200).collect();
+            assert!(
+                error.to_string().ends_with(&format!("; payload: {logged}")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn clients_may_say_ping_and_are_told_of_anything_else() {
+        assert_eq!(
+            ClientFrame::parse(r#"{"type":"ping"}"#).unwrap(),
+            ClientFrame::Ping
+        );
+        assert_eq!(
+            ClientFrame::parse(r#"{"type":"ping","n":1}"#).unwrap(),
+            ClientFrame::Ping
+        );
+        assert_eq!(
+            ClientFrame::parse(r#"{"type":"dance"}"#).unwrap(),
+            ClientFrame::Unknown
+        );
+        for malformed in ["", "ping", "[]", "{}", r#"{"type":7}"#] {
+            assert!(ClientFrame::parse(malformed).is_err(), "{malformed}");
+        }
+    }
+
+    #[test]
+    fn channels_are_found_by_the_name_that_triggers_use() {
+        for channel in Channel::ALL {
+            assert_eq!(Channel::from_name(channel.as_str()), Some(channel));
+        }
+        assert_eq!(Channel::from_name("pending_sessions_channel"), None);
+    }
+
+    #[test]
+    fn the_readme_lists_every_close_code() {
+        let readme = include_str!("../README.md");
+        for close in CloseCode::ALL {
+            let again = if close.reconnect() { "yes" } else { "no" };
+            let row = format!("| {} | `{}` | {again} |", close.code(), close.reason());
+            assert!(readme.contains(&row), "README.md lacks the row {row}");
+        }
+    }
+}
