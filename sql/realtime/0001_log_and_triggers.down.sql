@@ -1,0 +1,24 @@
+-- Puts the application's own triggers back as they were and removes ours and the log.
+
+SET LOCAL lock_timeout = '10s';
+
+DROP TRIGGER messages_notify_trigger ON public.messages;
+DROP TRIGGER sessions_notify_trigger ON public.sessions;
+DROP TRIGGER devices_notify_trigger ON public.devices;
+
+DO $$
+DECLARE
+    replaced record;
+BEGIN
+    FOR replaced IN SELECT * FROM realtime.replaced_triggers LOOP
+        EXECUTE replaced.definition;
+        IF replaced.enabled <> 'O' THEN
+            EXECUTE format('ALTER TABLE %s %s TRIGGER %I', replaced.table_name,
+                CASE replaced.enabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA'
+                    ELSE 'ENABLE ALWAYS' END, replaced.name);
+        END IF;
+    END LOOP;
+END $$;
+
+DROP FUNCTION realtime.on_message, realtime.on_session, realtime.on_device, realtime.emit;
+DROP TABLE realtime.replaced_triggers, realtime.events;

@@ -1,0 +1,3 @@
+-- After the last migration is undone: its book-keeping and the schema.
+DROP TABLE realtime._sqlx_migrations;
+DROP SCHEMA realtime;

@@ -1,0 +1,49 @@
+//! `migrate`: the service's schema in the application's database.
+
+use clap::{Args, Subcommand};
+use hushnet_realtime::config::{ConfigError, DatabaseUrl};
+use hushnet_realtime::migrate;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+    /// The application's database, as postgres://user:password@host:port/name
+    #[arg(
+        long,
+        env = "DATABASE_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        global = true
+    )]
+    database_url: Option<DatabaseUrl>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Apply what is missing; takes the place of HushNet's own notifying triggers
+    Up,
+    /// Undo everything and put HushNet's own triggers back; the log of events is lost
+    Down,
+    /// Print each migration and whether it is applied
+    Status,
+}
+
+pub(super) async fn run(
+    Arguments {
+        action,
+        database_url,
+    }: Arguments,
+) -> anyhow::Result<()> {
+    let url = database_url.ok_or(ConfigError::NoDatabase)?;
+    match action {
+        Action::Up => migrate::up(&url).await?,
+        Action::Down => migrate::down(&url).await?,
+        Action::Status => {}
+    }
+    for status in migrate::status(&url).await? {
+        let applied = if status.applied { "applied" } else { "pending" };
+        println!("{:04} {applied} {}", status.version, status.description);
+    }
+    Ok(())
+}

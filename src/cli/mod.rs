@@ -1,0 +1,157 @@
+//! One file for each subcommand; here what they have in common.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use hushnet_realtime::app::RunError;
+use hushnet_realtime::config::{Config, ConfigError, LogFormat};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+mod demo;
+mod migrate;
+mod run;
+mod serve;
+mod tail;
+
+/// Carries every committed PostgreSQL change that concerns a user to every device of that user.
+#[derive(Debug, Parser)]
+#[command(version, args_override_self = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the service with everything it needs: a private PostgreSQL, its schema, two demo users
+    #[command(args_override_self = true)]
+    Run(run::Arguments),
+    /// Start the service on a database that is there
+    #[command(args_override_self = true)]
+    Serve(serve::Arguments),
+    /// Put the service's schema into the application's database, or take it out again
+    Migrate(migrate::Arguments),
+    /// Print a user's events as they come, one JSON object a line
+    Tail(tail::Arguments),
+    /// Act as the application, on the demo users of `run`
+    Demo(demo::Arguments),
+}
+
+/// A mistake in how the program was called.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Misuse(String);
+
+/// Runs the subcommand that the arguments name.
+pub(crate) fn main(arguments: Vec<OsString>) -> anyhow::Result<()> {
+    if arguments.len() < 2 {
+        return Ok(Cli::command().print_help()?);
+    }
+    let cli = Cli::parse_from(with_file(arguments)?);
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Run(arguments) => run::run(arguments).await,
+            Command::Serve(arguments) => serve::run(arguments).await,
+            Command::Migrate(arguments) => migrate::run(arguments).await,
+            Command::Tail(arguments) => tail::run(arguments).await,
+            Command::Demo(arguments) => demo::run(arguments).await,
+        }
+    })
+}
+
+/// 2 for what the user can mend in the call or the configuration, else 1.
+pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let misuse = error.is::<Misuse>()
+        || error.is::<ConfigError>()
+        || matches!(error.downcast_ref(), Some(RunError::Config(_)));
+    ExitCode::from(if misuse { 2 } else { 1 })
+}
+
+/// The arguments with those of the configuration file put before them: a flag given later wins.
+fn with_file(arguments: Vec<OsString>) -> Result<Vec<OsString>, ConfigError> {
+    if !matches!(arguments[1].to_str(), Some("run" | "serve")) {
+        return Ok(arguments);
+    }
+    Config::check_variables(std::env::vars_os().map(|(name, _)| name))?;
+    let Some(path) = configuration_file(&arguments) else {
+        return Ok(arguments);
+    };
+    let mut all = arguments;
+    let rest = all.split_off(2);
+    all.extend(Config::flags_of_file(&path)?);
+    all.extend(rest);
+    Ok(all)
+}
+
+/// The file named by the last `--config`, or by `HUSHNET_CONFIG`.
+fn configuration_file(arguments: &[OsString]) -> Option<PathBuf> {
+    let mut found = std::env::var_os("HUSHNET_CONFIG");
+    for (position, argument) in arguments.iter().enumerate() {
+        match argument.to_str() {
+            Some("--config") => found = arguments.get(position + 1).cloned().or(found),
+            Some(text) => {
+                if let Some(path) = text.strip_prefix("--config=") {
+                    found = Some(path.into());
+                }
+            }
+            None => {}
+        }
+    }
+    found.map(PathBuf::from)
+}
+
+/// Logs to standard error from here on.
+fn start_logging(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.log).map_err(|error| {
+        Misuse(format!(
+            "--log {}: {error}; it takes levels as in info,sqlx=warn",
+            config.log
+        ))
+    })?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+/// Ready at the first SIGTERM or SIGINT; a second one ends the process at once.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        let mut next = async || {
+            tokio::select! {
+                _ = terminate.recv() => 128 + 15,
+                _ = interrupt.recv() => 128 + 2,
+            }
+        };
+        next().await;
+        tokio::spawn(async move {
+            let code = tokio::select! {
+                _ = terminate.recv() => 128 + 15,
+                _ = interrupt.recv() => 128 + 2,
+            };
+            std::process::exit(code);
+        });
+    })
+}
+
+/// Opens as many files as the system lets us, since every connection is one.
+fn raise_descriptor_limit(config: &Config) {
+    let wanted = u64::from(config.connections_max) + 1_024;
+    match rlimit::increase_nofile_limit(wanted) {
+        Ok(limit) if limit < wanted => {
+            tracing::warn!(event = "descriptor_limit_low", limit, wanted);
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(event = "descriptor_limit_unknown", %error),
+    }
+}

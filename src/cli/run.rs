@@ -1,0 +1,113 @@
+//! `run`: the service with everything it needs, ready to try.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use hushnet_realtime::config::{Config, DatabaseUrl};
+use hushnet_realtime::embedded::Cluster;
+use hushnet_realtime::{app, http, migrate};
+use sqlx::{ConnectOptions, Connection, PgConnection};
+
+use super::{demo, raise_descriptor_limit, start_logging, stop_signal, tail};
+
+/// The database of `run` in its private cluster.
+pub(super) const DATABASE: &str = "hushnet";
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Where the private PostgreSQL lives; kept between runs
+    #[arg(long, value_name = "DIRECTORY", default_value = ".hushnet")]
+    directory: PathBuf,
+    #[command(flatten)]
+    config: Config,
+}
+
+pub(super) async fn run(
+    Arguments {
+        directory,
+        mut config,
+    }: Arguments,
+) -> anyhow::Result<()> {
+    config.check_exposure()?;
+    start_logging(&config)?;
+    raise_descriptor_limit(&config);
+    let stop = stop_signal()?;
+    let listener = http::bind(config.listen)
+        .with_context(|| format!("cannot listen on {}; --listen takes another", config.listen))?;
+
+    let mut cluster = None;
+    if config.database_url.is_none() {
+        let started = Cluster::start(&directory).await?;
+        started.create_database(DATABASE).await?;
+        let url = started.url(DATABASE).parse().map_err(anyhow::Error::msg)?;
+        config.database_url = Some(url);
+        cluster = Some(started);
+    }
+    let served = async {
+        prepare(config.database()?, cluster.is_some()).await?;
+        invite(&config, listener.local_addr()?).await?;
+        Ok(app::run(config, listener, stop).await?)
+    }
+    .await;
+    if let Some(cluster) = cluster {
+        cluster.stop().await?;
+    }
+    served
+}
+
+/// Puts the schemas in place, and the demo users where no real ones can be.
+async fn prepare(url: &DatabaseUrl, private: bool) -> anyhow::Result<()> {
+    let mut connection = connect(url).await?;
+    let present: bool = sqlx::query_scalar(include_str!("../../sql/hushnet/present.sql"))
+        .fetch_one(&mut connection)
+        .await?;
+    if !present {
+        let mut transaction = connection.begin().await?;
+        sqlx::raw_sql(include_str!("../../sql/hushnet/schema.sql"))
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::raw_sql(include_str!("../../sql/hushnet/triggers.sql"))
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+    }
+    migrate::up(url).await?;
+    if private || !present {
+        demo::add_users(&mut connection).await?;
+    }
+    Ok(connection.close().await?)
+}
+
+/// Prints what to try. Only for the demo users: nobody else's name is guessed.
+async fn invite(config: &Config, address: std::net::SocketAddr) -> anyhow::Result<()> {
+    let mut connection = connect(config.database()?).await?;
+    let user = demo::user_id(&mut connection, demo::RECIPIENT).await?;
+    connection.close().await?;
+    println!("serving on http://{address}");
+    let Some(user) = user else { return Ok(()) };
+    let program = std::env::args()
+        .next()
+        .unwrap_or_else(|| "hushnet-realtime".to_owned());
+    let url = format!("ws://{address}");
+    let elsewhere = if url == tail::DEFAULT_URL {
+        String::new()
+    } else {
+        format!(" --url {url}")
+    };
+    println!("  {url}/ws?user_id={user}");
+    println!("  {program} tail --user {user}{elsewhere}");
+    println!(
+        "  {program} demo send --from {} --to {} hello",
+        demo::SENDER,
+        demo::RECIPIENT
+    );
+    Ok(())
+}
+
+async fn connect(url: &DatabaseUrl) -> anyhow::Result<PgConnection> {
+    url.options()
+        .connect()
+        .await
+        .with_context(|| format!("cannot connect to {}", url.masked()))
+}

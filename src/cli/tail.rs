@@ -1,0 +1,102 @@
+//! `tail`: a terminal client that prints a user's events.
+
+use std::io::Write;
+use std::time::Duration;
+
+use clap::Args;
+use futures_util::StreamExt;
+use hushnet_realtime::wire::CloseCode;
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use uuid::Uuid;
+
+use super::Misuse;
+
+/// Where `run` and `serve` serve unless told otherwise.
+pub(super) const DEFAULT_URL: &str = "ws://127.0.0.1:8080";
+const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The service, as ws://host:port
+    #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
+    url: String,
+    /// Whose events
+    #[arg(long, value_name = "UUID")]
+    user: Uuid,
+}
+
+/// Why a connection ended.
+enum Ended {
+    /// Nobody reads standard output any more.
+    OutputClosed,
+    /// Worth another try.
+    Lost(String),
+}
+
+pub(super) async fn run(Arguments { url, user }: Arguments) -> anyhow::Result<()> {
+    let address = format!("{}/ws?user_id={user}", url.trim_end_matches('/'));
+    let mut backoff = BACKOFF_FIRST;
+    loop {
+        let mut connected = false;
+        let reason = match follow(&address, &mut connected).await? {
+            Ended::OutputClosed => return Ok(()),
+            Ended::Lost(reason) => reason,
+        };
+        if connected {
+            backoff = BACKOFF_FIRST;
+        }
+        let pause = backoff.mul_f64(rand::random_range(0.0..1.0));
+        eprintln!(
+            "disconnected: {reason}; connecting again in {} ms",
+            pause.as_millis()
+        );
+        tokio::time::sleep(pause).await;
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// Prints what comes until the connection ends. An error is one that another try would not mend.
+async fn follow(address: &str, connected: &mut bool) -> anyhow::Result<Ended> {
+    let mut socket = match connect_async(address).await {
+        Ok((socket, _)) => socket,
+        Err(Error::Url(error)) => return Err(Misuse(format!("--url {address}: {error}")).into()),
+        Err(Error::Http(response)) if !response.status().is_server_error() => {
+            let body = response
+                .body()
+                .as_deref()
+                .map(String::from_utf8_lossy)
+                .unwrap_or_default();
+            anyhow::bail!("the service refused: {} {body}", response.status());
+        }
+        Err(error) => return Ok(Ended::Lost(error.to_string())),
+    };
+    *connected = true;
+    eprintln!("connected to {address}");
+    loop {
+        match socket.next().await {
+            Some(Ok(Message::Text(text))) => {
+                let mut output = std::io::stdout().lock();
+                if writeln!(output, "{text}")
+                    .and_then(|()| output.flush())
+                    .is_err()
+                {
+                    return Ok(Ended::OutputClosed);
+                }
+            }
+            Some(Ok(Message::Close(Some(close)))) => {
+                let final_code = CloseCode::ALL
+                    .into_iter()
+                    .find(|code| code.code() == u16::from(close.code) && !code.reconnect());
+                if final_code.is_some() {
+                    anyhow::bail!("the service closed the connection: {close}");
+                }
+                return Ok(Ended::Lost(format!("closed with {close}")));
+            }
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Ok(Ended::Lost(error.to_string())),
+            None => return Ok(Ended::Lost("the connection ended".to_owned())),
+        }
+    }
+}

@@ -1,0 +1,445 @@
+//! Every route, and the loop that accepts connections for them.
+//!
+//! warp's filters find the route; hyper serves them under our own accept loop, which bounds the time
+//! for a request's head and the number of connections. WebSockets are upgraded by hand, so that a
+//! connection costs a small buffer and not warp's large one. Knows no SQL. Every error is JSON,
+//! `{"error":{"code","message"}}`.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde::Deserialize;
+use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+use warp::filters::BoxedFilter;
+use warp::http::{HeaderMap, HeaderValue, StatusCode, header};
+use warp::reply::Response;
+use warp::{Filter, Rejection};
+
+use crate::connection::{Connection, Shared};
+use crate::hub::Hub;
+use crate::listener::ListenerState;
+use crate::metrics::Rejected;
+use crate::socket::Socket;
+use crate::wire::Encoding;
+
+/// Connections that wait in the kernel until they are accepted.
+const ACCEPT_BACKLOG: i32 = 4096;
+/// Connections above `connections_max` for requests that are no WebSocket, such as `/metrics`, and
+/// for telling the others that there is no place.
+const REQUEST_CONNECTIONS_MAX: usize = 256;
+/// The head of a request, in bytes: hyper's smallest buffer.
+const REQUEST_HEAD_BYTES_MAX: usize = 8 * 1024;
+/// Pause after a failed accept: the usual cause, too many open files, does not pass at once.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// A peer whose acknowledgements stay out this long is gone, whatever the WebSocket is doing.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(45);
+const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
+
+/// A connection's place among all that may be open; free again when the last clone is dropped.
+type Place = Arc<OwnedSemaphorePermit>;
+
+/// What the routes serve from.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// Who is connected.
+    pub hub: Hub,
+    /// What all connections share.
+    pub shared: Arc<Shared>,
+    /// Places for WebSockets.
+    pub places: Arc<Semaphore>,
+    /// Whether events are coming.
+    pub listener: watch::Receiver<ListenerState>,
+    /// Every task that a request leaves behind.
+    pub tasks: TaskTracker,
+}
+
+/// A listening socket whose connections inherit what they need: no delay for small frames, and an
+/// end for peers that are gone.
+///
+/// # Errors
+/// The operating system's, such as an address in use.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = RawSocket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
+    #[cfg(target_os = "linux")]
+    SockRef::from(&socket).set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
+    socket.bind(&address.into())?;
+    socket.listen(ACCEPT_BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts and serves until stopped. Tasks are left in `api.tasks`.
+pub async fn serve(
+    listener: TcpListener,
+    api: Api,
+    connections_max: usize,
+    request_head_timeout: Duration,
+) {
+    let stop = api.shared.stop.clone();
+    let tasks = api.tasks.clone();
+    let places = Arc::new(Semaphore::new(connections_max + REQUEST_CONNECTIONS_MAX));
+    let service = TowerToHyperService::new(warp::service(routes(&api)));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(request_head_timeout)
+        .max_buf_size(REQUEST_HEAD_BYTES_MAX);
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        let (stream, place) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(event = "accept_failed", %error);
+                tokio::time::sleep(ACCEPT_RETRY).await;
+                continue;
+            }
+        };
+        let service = service.clone();
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(Arc::clone(&place));
+            service.call(request)
+        });
+        let connection = http
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            let mut connection = pin!(connection);
+            // An error is the client's: it sent no HTTP, or left.
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+            }
+            let _ = connection.await;
+        });
+    }
+}
+
+/// The next connection, once there is a place for it; until then it waits in the kernel.
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(TcpStream, Place)> {
+    let place = Arc::clone(places)
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, Arc::new(place)))
+}
+
+/// The query of `/ws`.
+#[derive(Debug, Deserialize)]
+struct WsQuery {
+    user_id: Option<String>,
+}
+
+/// All routes; whatever else is asked for is answered with 404.
+fn routes(api: &Api) -> BoxedFilter<(Response,)> {
+    let with_api = {
+        let api = api.clone();
+        warp::any().map(move || api.clone())
+    };
+    let upgrade = warp::header::headers_cloned()
+        .and(warp::ext::optional::<OnUpgrade>())
+        .and(warp::ext::get::<Place>())
+        .map(|headers, stream, place| Upgrade {
+            headers,
+            stream,
+            place,
+        });
+    let plain = warp::path!("ws")
+        .and(warp::get())
+        .and(with_api.clone())
+        .and(warp::query::<WsQuery>())
+        .and(upgrade)
+        .map(|api: Api, query: WsQuery, upgrade| {
+            reply(open(
+                &api,
+                query.user_id.as_deref(),
+                Encoding::Plain,
+                upgrade,
+            ))
+        });
+    let envelope = warp::path!("ws" / String)
+        .and(warp::get())
+        .and(with_api.clone())
+        .and(upgrade)
+        .map(|user_id: String, api: Api, upgrade| {
+            reply(open(&api, Some(&user_id), Encoding::Envelope, upgrade))
+        });
+    let metrics = warp::path!("metrics")
+        .and(warp::get())
+        .and(with_api.clone())
+        .map(|api: Api| exposition(api.shared.metrics.render(api.hub.users_connected())));
+    let health = warp::path!("healthz")
+        .and(warp::get())
+        .map(|| json(StatusCode::OK, "alive"));
+    let ready = warp::path!("readyz")
+        .and(warp::get())
+        .and(with_api)
+        .map(|api: Api| {
+            reply(match *api.listener.borrow() {
+                ListenerState::Connected => Ok(json(StatusCode::OK, "ready")),
+                ListenerState::Disconnected => Err(ApiError::ListenerDisconnected),
+            })
+        });
+    plain
+        .or(envelope)
+        .unify()
+        .or(metrics)
+        .unify()
+        .or(health)
+        .unify()
+        .or(ready)
+        .unify()
+        .recover(|rejection: Rejection| async move {
+            Ok::<_, Infallible>(reply(Err(ApiError::from(&rejection))))
+        })
+        .unify()
+        .boxed()
+}
+
+/// What a request for a WebSocket brings.
+struct Upgrade {
+    headers: HeaderMap,
+    stream: Option<OnUpgrade>,
+    place: Place,
+}
+
+/// Answers a request for a WebSocket with 101 and starts its connection, or says what is wrong.
+fn open(
+    api: &Api,
+    user_id: Option<&str>,
+    encoding: Encoding,
+    upgrade: Upgrade,
+) -> Result<Response, ApiError> {
+    let metrics = &api.shared.metrics;
+    let (user_id, accept_key, stream) = match check(user_id, &upgrade.headers, upgrade.stream) {
+        Ok(checked) => checked,
+        Err(error) => {
+            metrics.connection_rejected(Rejected::BadRequest);
+            return Err(error);
+        }
+    };
+    let Ok(socket_place) = Arc::clone(&api.places).try_acquire_owned() else {
+        metrics.connection_rejected(Rejected::ConnectionLimit);
+        return Err(ApiError::TooManyConnections);
+    };
+    let subscription = api.hub.subscribe(user_id);
+    let shared = Arc::clone(&api.shared);
+    api.tasks.spawn(async move {
+        // Held until the connection is gone.
+        let _places = (upgrade.place, socket_place);
+        let Ok(upgraded) = stream.await else { return };
+        let Ok(socket) = Socket::from_upgraded(upgraded, shared.frame_bytes_max).await else {
+            return;
+        };
+        shared.metrics.connection_opened();
+        let metrics = Arc::clone(&shared.metrics);
+        let closed = Connection::new(shared, socket, subscription, encoding)
+            .run()
+            .await;
+        metrics.connection_closed(closed);
+    });
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept_key);
+    Ok(response)
+}
+
+/// Whose events are asked for, the answer to the client's key, and the stream to come.
+fn check(
+    user_id: Option<&str>,
+    headers: &HeaderMap,
+    stream: Option<OnUpgrade>,
+) -> Result<(Uuid, HeaderValue, OnUpgrade), ApiError> {
+    let user_id = user_id.ok_or(ApiError::UserIdMissing)?;
+    let user_id = user_id.parse().map_err(|_| ApiError::UserIdMalformed)?;
+    let names = |name, token: &str| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| {
+                value
+                    .split(',')
+                    .any(|listed| listed.trim().eq_ignore_ascii_case(token))
+            })
+    };
+    let (Some(stream), true, true) = (
+        stream,
+        names(header::CONNECTION, "upgrade"),
+        names(header::UPGRADE, "websocket"),
+    ) else {
+        return Err(ApiError::NotAWebSocket);
+    };
+    if !names(header::SEC_WEBSOCKET_VERSION, "13") {
+        return Err(ApiError::WebSocketVersion);
+    }
+    // 16 bytes in base64 are 22 characters and two of padding.
+    let key = headers
+        .get(header::SEC_WEBSOCKET_KEY)
+        .filter(|key| key.len() == 24 && key.as_bytes().ends_with(b"=="))
+        .ok_or(ApiError::WebSocketKey)?;
+    let accept_key = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
+        .map_err(|_| ApiError::WebSocketKey)?;
+    Ok((user_id, accept_key, stream))
+}
+
+/// What a request is refused with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ApiError {
+    UserIdMissing,
+    UserIdMalformed,
+    NotAWebSocket,
+    WebSocketVersion,
+    WebSocketKey,
+    QueryMalformed,
+    TooManyConnections,
+    ListenerDisconnected,
+    NotFound,
+    MethodNotAllowed,
+}
+
+impl ApiError {
+    fn parts(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::UserIdMissing => (
+                StatusCode::BAD_REQUEST,
+                "user_id_missing",
+                "connect to /ws?user_id=<uuid>",
+            ),
+            Self::UserIdMalformed => (
+                StatusCode::BAD_REQUEST,
+                "user_id_malformed",
+                "user_id must be a UUID, as in a1b2c3d4-e5f6-7890-abcd-ef1234567890",
+            ),
+            Self::NotAWebSocket => (
+                StatusCode::UPGRADE_REQUIRED,
+                "websocket_required",
+                "this is a WebSocket endpoint: send Connection: upgrade and Upgrade: websocket",
+            ),
+            Self::WebSocketVersion => (
+                StatusCode::UPGRADE_REQUIRED,
+                "websocket_version",
+                "Sec-WebSocket-Version must be 13",
+            ),
+            Self::WebSocketKey => (
+                StatusCode::BAD_REQUEST,
+                "websocket_key",
+                "Sec-WebSocket-Key must be 16 bytes in base64",
+            ),
+            Self::QueryMalformed => (
+                StatusCode::BAD_REQUEST,
+                "query_malformed",
+                "the query must be name=value pairs, user_id at most once",
+            ),
+            Self::TooManyConnections => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too_many_connections",
+                "this server has all the connections that it may have",
+            ),
+            Self::ListenerDisconnected => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "listener_disconnected",
+                "not connected to PostgreSQL's notifications; being retried",
+            ),
+            Self::NotFound => (
+                StatusCode::NOT_FOUND,
+                "not_found",
+                "the routes are /ws, /ws/{user_id}, /metrics, /healthz and /readyz",
+            ),
+            Self::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "only GET is allowed",
+            ),
+        }
+    }
+}
+
+impl From<&Rejection> for ApiError {
+    fn from(rejection: &Rejection) -> Self {
+        if rejection.find::<warp::reject::InvalidQuery>().is_some() {
+            Self::QueryMalformed
+        } else if rejection.find::<warp::reject::MethodNotAllowed>().is_some() {
+            Self::MethodNotAllowed
+        } else {
+            Self::NotFound
+        }
+    }
+}
+
+fn reply(result: Result<Response, ApiError>) -> Response {
+    let error = match result {
+        Ok(response) => return response,
+        Err(error) => error,
+    };
+    let (status, code, message) = error.parts();
+    let body = serde_json::json!({ "error": { "code": code, "message": message } });
+    let mut response = with_type(body.to_string(), "application/json");
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    match error {
+        ApiError::NotAWebSocket | ApiError::WebSocketVersion => {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(
+                header::SEC_WEBSOCKET_VERSION,
+                HeaderValue::from_static("13"),
+            );
+        }
+        ApiError::TooManyConnections => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        ApiError::MethodNotAllowed => {
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
+        }
+        _ => {}
+    }
+    response
+}
+
+fn json(status: StatusCode, state: &str) -> Response {
+    let body = serde_json::json!({ "status": state }).to_string();
+    let mut response = with_type(body, "application/json");
+    *response.status_mut() = status;
+    response
+}
+
+fn exposition(text: String) -> Response {
+    with_type(text, "text/plain; version=0.0.4")
+}
+
+fn with_type(body: String, content_type: &'static str) -> Response {
+    let mut response = Response::new(body.into());
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

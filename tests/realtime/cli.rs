@@ -1,0 +1,204 @@
+//! The command line: settings and where they come from, mistakes and their exit code.
+
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+
+use crate::support::{Database, soon};
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hushnet-realtime"));
+    command
+        .args(arguments)
+        .env_remove("DATABASE_URL")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+/// Exit code, standard output and standard error.
+async fn outcome(command: &mut Command) -> (i32, String, String) {
+    let output = soon("the command", command.output()).await.unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code().unwrap(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+#[tokio::test]
+async fn alone_it_prints_help() {
+    let (code, help, _) = outcome(&mut program(&[])).await;
+    assert_eq!(code, 0);
+    for subcommand in ["run", "serve", "migrate", "tail", "demo"] {
+        assert!(help.contains(&format!("\n  {subcommand} ")), "{help}");
+    }
+}
+
+#[tokio::test]
+async fn a_flag_wins_over_a_variable_over_the_file_over_the_default() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("hushnet.toml");
+    std::fs::write(
+        &file,
+        "user_channel_capacity = 32\nping_interval_ms = 1000\npong_timeout_ms = 2000\n\
+         insecure_no_auth = true\n",
+    )
+    .unwrap();
+    let mut command = program(&["serve", "--print-config", "--user-channel-capacity", "128"]);
+    command
+        .args(["--config", file.to_str().unwrap()])
+        .env("HUSHNET_USER_CHANNEL_CAPACITY", "64")
+        .env("HUSHNET_PING_INTERVAL_MS", "3000")
+        .env("DATABASE_URL", "postgres://app:s3cret@db/hushnet");
+    let (code, printed, error) = outcome(&mut command).await;
+    assert_eq!(code, 0, "{error}");
+    for line in [
+        "user_channel_capacity = 128",
+        "ping_interval_ms = 3000",
+        "pong_timeout_ms = 2000",
+        "insecure_no_auth = true",
+        "write_timeout_ms = 10000",
+        "database_url = \"postgres://app:***@db/hushnet\"",
+    ] {
+        assert!(
+            printed.lines().any(|l| l == line),
+            "no line {line} in\n{printed}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn mistakes_are_named_and_end_with_2() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("bad.toml");
+    std::fs::write(&file, "user_channel_capacity = 0\n").unwrap();
+    let file = file.to_str().unwrap();
+    for (arguments, said) in [
+        (&["serve"][..], "DATABASE_URL"),
+        (
+            &["serve", "--database-url", "mysql://x"],
+            "it must start with postgres://",
+        ),
+        (
+            &["serve", "--user-channel-capacity", "0"],
+            "0 is not in 1..=4096",
+        ),
+        (&["serve", "--config", file], "0 is not in 1..=4096"),
+        (
+            &["serve", "--config", "/nowhere.toml"],
+            "cannot read the configuration file /nowhere.toml",
+        ),
+        (&["serve", "--frobnicate"], "--frobnicate"),
+        (
+            &[
+                "serve",
+                "--log",
+                "loud=very",
+                "--database-url",
+                "postgres://h/d",
+            ],
+            "--log loud=very",
+        ),
+        (
+            &[
+                "serve",
+                "--listen",
+                "0.0.0.0:0",
+                "--database-url",
+                "postgres://h/d",
+            ],
+            "--insecure-no-auth",
+        ),
+        (&["run", "--listen", "0.0.0.0:0"], "--insecure-no-auth"),
+        (&["migrate", "up"], "DATABASE_URL"),
+        (
+            &["tail", "--user", "bob"],
+            "invalid value 'bob' for '--user <UUID>'",
+        ),
+        (
+            &[
+                "tail",
+                "--user",
+                "a1b2c3d4-e5f6-7890-abcd-ef1234567890",
+                "--url",
+                "nonsense",
+            ],
+            "--url",
+        ),
+    ] {
+        let (code, _, error) = outcome(&mut program(arguments)).await;
+        assert_eq!(code, 2, "{arguments:?}: {error}");
+        assert!(
+            error.contains(said) && !error.contains("panicked"),
+            "{arguments:?}: {error}"
+        );
+    }
+    let mut misspelt = program(&["serve"]);
+    let (code, _, error) = outcome(misspelt.env("HUSHNET_LISTN", "127.0.0.1:0")).await;
+    assert_eq!(code, 2);
+    assert!(
+        error.contains("unknown environment variable HUSHNET_LISTN"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn migrate_says_what_is_applied() {
+    let database = Database::hushnet().await;
+    let migrate = async |action| {
+        let mut command = program(&["migrate", action, "--database-url", &database.url]);
+        let (code, printed, error) = outcome(&mut command).await;
+        assert_eq!(code, 0, "{error}");
+        printed
+    };
+    assert!(migrate("status").await.starts_with("0001 pending "));
+    assert!(migrate("up").await.starts_with("0001 applied "));
+    assert!(migrate("down").await.starts_with("0001 pending "));
+}
+
+#[tokio::test]
+async fn serve_prints_its_address_and_a_second_signal_ends_it_at_once() {
+    let database = Database::migrated().await;
+    let mut arguments = vec![
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--database-url",
+        &database.url,
+    ];
+    arguments.extend(["--log-format", "json"]);
+    let mut child = program(&arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut printed = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = soon("the address", printed.next_line())
+        .await
+        .unwrap()
+        .unwrap();
+    let address = line.strip_prefix("serving on http://").unwrap();
+    // A client that does not answer the close holds the drain up.
+    let url = format!("ws://{address}/ws?user_id={}", uuid::Uuid::new_v4());
+    let _deaf = tokio_tungstenite::connect_async(url).await.unwrap();
+
+    let pid = child.id().unwrap().to_string();
+    let terminate = || Command::new("kill").args(["-TERM", &pid]).status();
+    assert!(terminate().await.unwrap().success());
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    loop {
+        let line = soon("the drain", log.next_line()).await.unwrap().unwrap();
+        let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
+        if entry["fields"]["event"] == "draining" {
+            break;
+        }
+    }
+    assert!(terminate().await.unwrap().success());
+    assert_eq!(
+        soon("the end", child.wait()).await.unwrap().code(),
+        Some(128 + 15)
+    );
+}

@@ -1,0 +1,401 @@
+//! Each change reaches whom it concerns, with the specification's fields, and nobody else.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::{
+    Client, Database, Server, User, add_chat, add_device, add_user, insert_message, notify,
+};
+
+/// Two users who know each other, one who knows nobody, and the service.
+struct Scene {
+    server: Server,
+    db: sqlx::PgPool,
+    alice: User,
+    bob: User,
+    eve: User,
+    chat: Uuid,
+}
+
+impl Scene {
+    async fn set() -> Self {
+        Self::set_on(Database::migrated().await).await
+    }
+
+    async fn set_on(database: Database) -> Self {
+        let db = database.pool().await;
+        let (alice, bob, eve) = (
+            add_user(&db).await,
+            add_user(&db).await,
+            add_user(&db).await,
+        );
+        let chat = add_chat(&db, &alice, &bob).await;
+        let server = Server::start_on(database, |_| {}).await;
+        Self {
+            server,
+            db,
+            alice,
+            bob,
+            eve,
+            chat,
+        }
+    }
+
+    /// Makes an event for the user and checks that it is the first thing the client gets: what was
+    /// committed before was not for it.
+    async fn assert_nothing_came(&self, user: &User, client: &mut Client) {
+        let mark = Uuid::new_v4();
+        let payload = json!({ "type": "device", "user_id": user.id, "mark": mark });
+        notify(&self.db, "devices_channel", &payload.to_string()).await;
+        let first = client.next_json().await;
+        assert_eq!(first["mark"], json!(mark), "it got {first}");
+    }
+}
+
+/// The event without its id, which is checked to be a positive number.
+fn without_id(mut event: Value) -> Value {
+    let id = event
+        .as_object_mut()
+        .unwrap()
+        .remove("id")
+        .expect("an event has an id");
+    assert!(id.as_i64().is_some_and(|id| id > 0), "{id}");
+    event
+}
+
+#[tokio::test]
+async fn a_message_reaches_its_recipient_and_nobody_else() {
+    let scene = Scene::set().await;
+    let mut bob = scene.server.connect(scene.bob.id).await;
+    let mut alice = scene.server.connect(scene.alice.id).await;
+    let mut eve = scene.server.connect(scene.eve.id).await;
+
+    insert_message(&scene.db, Some(scene.chat), &scene.alice, &scene.bob).await;
+
+    assert_eq!(
+        without_id(bob.next_json().await),
+        json!({ "type": "message", "chat_id": scene.chat, "user_id": scene.bob.id })
+    );
+    scene.assert_nothing_came(&scene.alice, &mut alice).await;
+    scene.assert_nothing_came(&scene.eve, &mut eve).await;
+    scene.assert_nothing_came(&scene.bob, &mut bob).await;
+    assert!(
+        scene
+            .server
+            .metric("hushnet_events_delivered_total{kind=\"message\"}")
+            .await
+            >= 1.0
+    );
+}
+
+#[tokio::test]
+async fn a_session_reaches_both_users_once() {
+    let scene = Scene::set().await;
+    let mut bob = scene.server.connect(scene.bob.id).await;
+    let mut alice = scene.server.connect(scene.alice.id).await;
+    let mut eve = scene.server.connect(scene.eve.id).await;
+
+    let insert = "INSERT INTO sessions (sender_device_id, receiver_device_id) VALUES ($1, $2)";
+    sqlx::query(insert)
+        .bind(scene.alice.device_id)
+        .bind(scene.bob.device_id)
+        .execute(&scene.db)
+        .await
+        .unwrap();
+
+    for (user, client) in [(&scene.alice, &mut alice), (&scene.bob, &mut bob)] {
+        assert_eq!(
+            without_id(client.next_json().await),
+            json!({
+                "type": "session",
+                "user_id": user.id,
+                "sender_device_id": scene.alice.device_id,
+                "receiver_device_id": scene.bob.device_id,
+            })
+        );
+        scene.assert_nothing_came(user, client).await;
+    }
+    scene.assert_nothing_came(&scene.eve, &mut eve).await;
+}
+
+#[tokio::test]
+async fn a_session_between_two_devices_of_one_user_is_one_event() {
+    let scene = Scene::set().await;
+    let second = add_device(&scene.db, scene.alice.id).await;
+    let mut alice = scene.server.connect(scene.alice.id).await;
+    sqlx::query("INSERT INTO sessions (sender_device_id, receiver_device_id) VALUES ($1, $2)")
+        .bind(scene.alice.device_id)
+        .bind(second)
+        .execute(&scene.db)
+        .await
+        .unwrap();
+    assert_eq!(alice.next_json().await["type"], "session");
+    scene.assert_nothing_came(&scene.alice, &mut alice).await;
+}
+
+#[tokio::test]
+async fn a_device_s_user_hears_of_its_insert_update_and_delete() {
+    let scene = Scene::set().await;
+    let mut alice = scene.server.connect(scene.alice.id).await;
+    let mut bob = scene.server.connect(scene.bob.id).await;
+    let expected = json!({ "type": "device", "user_id": scene.alice.id });
+
+    let device = add_device(&scene.db, scene.alice.id).await;
+    assert_eq!(without_id(alice.next_json().await), expected);
+    for change in [
+        "UPDATE devices SET prekey_pubkey = 'new' WHERE id = $1",
+        "UPDATE devices SET one_time_prekeys = '[1]', last_seen = now() WHERE id = $1",
+        "DELETE FROM devices WHERE id = $1",
+    ] {
+        sqlx::query(change)
+            .bind(device)
+            .execute(&scene.db)
+            .await
+            .unwrap();
+        assert_eq!(without_id(alice.next_json().await), expected, "{change}");
+    }
+    scene.assert_nothing_came(&scene.bob, &mut bob).await;
+}
+
+#[tokio::test]
+async fn a_device_that_was_only_seen_is_no_news() {
+    let scene = Scene::set().await;
+    let mut alice = scene.server.connect(scene.alice.id).await;
+    for nothing in [
+        "UPDATE devices SET last_seen = now() + interval '1 hour' WHERE id = $1",
+        "UPDATE devices SET device_label = device_label WHERE id = $1",
+    ] {
+        sqlx::query(nothing)
+            .bind(scene.alice.device_id)
+            .execute(&scene.db)
+            .await
+            .unwrap();
+        scene.assert_nothing_came(&scene.alice, &mut alice).await;
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_changes_hands_concerns_both_users() {
+    let scene = Scene::set().await;
+    let mut alice = scene.server.connect(scene.alice.id).await;
+    let mut bob = scene.server.connect(scene.bob.id).await;
+    sqlx::query("UPDATE devices SET user_id = $2 WHERE id = $1")
+        .bind(scene.alice.device_id)
+        .bind(scene.bob.id)
+        .execute(&scene.db)
+        .await
+        .unwrap();
+    assert_eq!(alice.next_json().await["user_id"], json!(scene.alice.id));
+    assert_eq!(bob.next_json().await["user_id"], json!(scene.bob.id));
+}
+
+#[tokio::test]
+async fn every_device_of_a_user_gets_the_event() {
+    let scene = Scene::set().await;
+    let mut phone = scene.server.connect(scene.bob.id).await;
+    let mut laptop = scene.server.connect(scene.bob.id).await;
+    insert_message(&scene.db, Some(scene.chat), &scene.alice, &scene.bob).await;
+    let on_phone = phone.next_text().await;
+    assert_eq!(on_phone, laptop.next_text().await);
+    assert!(on_phone.contains(&scene.chat.to_string()));
+    assert!((scene.server.metric("hushnet_users_connected").await - 1.0).abs() < f64::EPSILON);
+    assert!((scene.server.metric("hushnet_connections_open").await - 2.0).abs() < f64::EPSILON);
+}
+
+#[tokio::test]
+async fn ten_equal_messages_of_one_transaction_are_ten_events() {
+    let scene = Scene::set().await;
+    let mut bob = scene.server.connect(scene.bob.id).await;
+    let mut transaction = scene.db.begin().await.unwrap();
+    for _ in 0..10 {
+        insert_message(
+            &mut *transaction,
+            Some(scene.chat),
+            &scene.alice,
+            &scene.bob,
+        )
+        .await;
+    }
+    transaction.commit().await.unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..10 {
+        ids.push(bob.next_json().await["id"].as_i64().unwrap());
+    }
+    assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
+    scene.assert_nothing_came(&scene.bob, &mut bob).await;
+}
+
+#[tokio::test]
+async fn what_is_rolled_back_is_not_sent() {
+    let scene = Scene::set().await;
+    let mut bob = scene.server.connect(scene.bob.id).await;
+    let mut transaction = scene.db.begin().await.unwrap();
+    insert_message(
+        &mut *transaction,
+        Some(scene.chat),
+        &scene.alice,
+        &scene.bob,
+    )
+    .await;
+    transaction.rollback().await.unwrap();
+    scene.assert_nothing_came(&scene.bob, &mut bob).await;
+    let logged: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM realtime.events WHERE user_id = $1 AND kind = 'message'",
+    )
+    .bind(scene.bob.id)
+    .fetch_one(&scene.db)
+    .await
+    .unwrap();
+    assert_eq!(logged, 0);
+}
+
+#[tokio::test]
+async fn the_log_has_what_was_notified_to_the_letter() {
+    let scene = Scene::set().await;
+    let mut bob = scene.server.connect(scene.bob.id).await;
+    insert_message(&scene.db, Some(scene.chat), &scene.alice, &scene.bob).await;
+    let sent = bob.next_text().await;
+    let id = serde_json::from_str::<Value>(&sent).unwrap()["id"]
+        .as_i64()
+        .unwrap();
+    let (logged, kind, user): (String, String, Uuid) =
+        sqlx::query_as("SELECT payload, kind, user_id FROM realtime.events WHERE id = $1")
+            .bind(id)
+            .fetch_one(&scene.db)
+            .await
+            .unwrap();
+    assert_eq!(
+        (logged, kind.as_str(), user),
+        (sent, "message", scene.bob.id)
+    );
+}
+
+#[tokio::test]
+async fn a_bad_notification_is_counted_and_does_not_stop_the_next_good_one() {
+    let scene = Scene::set().await;
+    let mut bob = scene.server.connect(scene.bob.id).await;
+    let no_user = json!({ "type": "message", "chat_id": scene.chat }).to_string();
+    let unknown = json!({ "type": "reaction", "user_id": scene.bob.id }).to_string();
+    for bad in ["not json", "", &no_user, &unknown, "{\"type\":"] {
+        notify(&scene.db, "messages_channel", bad).await;
+    }
+    insert_message(&scene.db, Some(scene.chat), &scene.alice, &scene.bob).await;
+    assert_eq!(bob.next_json().await["type"], "message");
+    let malformed = "hushnet_notifications_malformed_total{channel=\"messages_channel\"}";
+    assert!((scene.server.metric(malformed).await - 5.0).abs() < f64::EPSILON);
+}
+
+#[tokio::test]
+async fn an_event_for_somebody_who_is_not_connected_is_counted() {
+    let scene = Scene::set().await;
+    insert_message(&scene.db, Some(scene.chat), &scene.alice, &scene.bob).await;
+    scene
+        .server
+        .until_metric("hushnet_events_absent_total{kind=\"message\"}", 1.0)
+        .await;
+    assert!(
+        scene
+            .server
+            .metric("hushnet_events_received_total{kind=\"message\"}")
+            .await
+            >= 1.0
+    );
+}
+
+#[tokio::test]
+async fn hushnet_s_released_client_gets_its_envelope() {
+    let scene = Scene::set().await;
+    let mut bob = scene
+        .server
+        .connect_to(&format!("/ws/{}", scene.bob.id))
+        .await;
+    insert_message(&scene.db, Some(scene.chat), &scene.alice, &scene.bob).await;
+    let mut event = bob.next_json().await;
+    event["payload"] = without_id(event["payload"].take());
+    assert_eq!(
+        event,
+        json!({
+            "event_type": "message",
+            "payload": { "type": "message", "chat_id": scene.chat, "user_id": scene.bob.id },
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_database_with_only_hushnet_s_own_triggers_is_served_live() {
+    let scene = Scene::set_on(Database::hushnet().await).await;
+    let mut bob = scene.server.connect(scene.bob.id).await;
+    insert_message(&scene.db, Some(scene.chat), &scene.alice, &scene.bob).await;
+    assert_eq!(
+        bob.next_json().await,
+        json!({ "type": "message", "chat_id": scene.chat, "user_id": scene.bob.id })
+    );
+    sqlx::query("INSERT INTO sessions (sender_device_id, receiver_device_id) VALUES ($1, $2)")
+        .bind(scene.alice.device_id)
+        .bind(scene.bob.device_id)
+        .execute(&scene.db)
+        .await
+        .unwrap();
+    assert_eq!(bob.next_json().await["type"], "session");
+    add_device(&scene.db, scene.bob.id).await;
+    assert_eq!(
+        bob.next_json().await,
+        json!({ "type": "device", "user_id": scene.bob.id })
+    );
+}
+
+#[tokio::test]
+async fn the_application_s_role_needs_no_right_on_our_schema() {
+    let scene = Scene::set().await;
+    let mut bob = scene.server.connect(scene.bob.id).await;
+    let mut application = scene.db.acquire().await.unwrap();
+    let role = format!("t_app_{}", Uuid::new_v4().simple());
+    crate::support::execute(
+        &mut application,
+        &format!(
+            "CREATE ROLE {role}; GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}; SET ROLE {role};
+             SET search_path = pg_temp, public;"
+        ),
+    )
+    .await;
+    insert_message(
+        &mut *application,
+        Some(scene.chat),
+        &scene.alice,
+        &scene.bob,
+    )
+    .await;
+    assert_eq!(bob.next_json().await["type"], "message");
+    let forged =
+        sqlx::query("INSERT INTO realtime.events (user_id, kind, payload) VALUES ($1, '', '')")
+            .bind(scene.bob.id)
+            .execute(&mut *application)
+            .await;
+    assert!(
+        forged
+            .unwrap_err()
+            .to_string()
+            .contains("permission denied")
+    );
+    let clean = format!("RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role};");
+    crate::support::execute(&mut application, &clean).await;
+}
+
+#[tokio::test]
+async fn the_age_of_deliveries_is_measured_from_the_row() {
+    let scene = Scene::set().await;
+    let mut bob = scene.server.connect(scene.bob.id).await;
+    insert_message(&scene.db, Some(scene.chat), &scene.alice, &scene.bob).await;
+    bob.next_json().await;
+    scene
+        .server
+        .until_metric("hushnet_delivery_latency_seconds_count", 1.0)
+        .await;
+    assert!(
+        scene
+            .server
+            .metric("hushnet_delivery_latency_seconds_sum")
+            .await
+            < 5.0
+    );
+}

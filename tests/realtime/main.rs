@@ -1,0 +1,14 @@
+//! The service as a client, an operator and the application meet it: `app::run` or the binary itself,
+//! on a real PostgreSQL that these tests start for themselves (one cluster, a database for each test).
+
+mod cli;
+mod clients;
+mod connections;
+mod dashboard;
+mod events;
+mod http;
+mod listener;
+mod migrations;
+mod run;
+mod shutdown;
+mod support;

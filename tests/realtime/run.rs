@@ -1,0 +1,154 @@
+//! `run` as a newcomer meets it: the binary, its private PostgreSQL, and the lines that it prints.
+
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Lines};
+use tokio::process::{Child, Command};
+
+use crate::support::{Client, soon};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_hushnet-realtime");
+
+/// A `run` in a directory of its own, ready to be tried.
+struct Run {
+    child: Child,
+    /// The three lines that it invites to try: an address, `tail`, `demo send`.
+    invited: Vec<String>,
+}
+
+type Reader<R> = Lines<BufReader<R>>;
+
+fn lines<R: AsyncRead>(reader: R) -> Reader<R> {
+    BufReader::new(reader).lines()
+}
+
+async fn next_line<R: AsyncRead + Unpin>(reader: &mut Reader<R>) -> String {
+    soon("a line", reader.next_line())
+        .await
+        .unwrap()
+        .expect("the output ended")
+}
+
+/// A command line run by the shell in the directory, as it was printed.
+fn shell(line: &str, directory: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .arg("-c")
+        .arg(format!("exec {line}"))
+        .current_dir(directory)
+        .env_remove("DATABASE_URL")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+impl Run {
+    async fn start(directory: &Path) -> Self {
+        let mut child = shell(
+            &format!("{PROGRAM} run --listen 127.0.0.1:0 --log warn"),
+            directory,
+        )
+        .stderr(Stdio::inherit())
+        .spawn()
+        .unwrap();
+        let mut output = lines(child.stdout.take().unwrap());
+        let first = next_line(&mut output).await;
+        assert!(first.starts_with("serving on http://127.0.0.1:"), "{first}");
+        let mut invited = Vec::new();
+        for _ in 0..3 {
+            invited.push(next_line(&mut output).await.trim().to_owned());
+        }
+        Self { child, invited }
+    }
+
+    async fn signal(&self, name: &str) {
+        let pid = self.child.id().unwrap().to_string();
+        assert!(
+            Command::new("kill")
+                .args([name, &pid])
+                .status()
+                .await
+                .unwrap()
+                .success()
+        );
+    }
+
+    async fn demo_send(&self, directory: &Path) -> Output {
+        soon("demo send", shell(&self.invited[2], directory).output())
+            .await
+            .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn the_printed_lines_work_as_printed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut run = Run::start(directory.path()).await;
+    let [address, tail, send] = &run.invited[..] else {
+        panic!("{:?}", run.invited)
+    };
+    assert!(address.starts_with("ws://127.0.0.1:"), "{address}");
+    assert!(
+        tail.starts_with(&format!("{PROGRAM} tail --user ")),
+        "{tail}"
+    );
+    assert!(send.starts_with(&format!("{PROGRAM} demo send ")), "{send}");
+
+    let (socket, _) = tokio_tungstenite::connect_async(address).await.unwrap();
+    let mut client = Client { socket };
+    let mut tail = shell(tail, directory.path()).spawn().unwrap();
+    let mut said = lines(tail.stderr.take().unwrap());
+    assert!(next_line(&mut said).await.starts_with("connected to ws://"));
+
+    for _ in 0..2 {
+        let sent = run.demo_send(directory.path()).await;
+        assert!(
+            sent.status.success(),
+            "{}",
+            String::from_utf8_lossy(&sent.stderr)
+        );
+        assert_eq!(client.next_json().await["type"], "message");
+    }
+    let mut printed = lines(tail.stdout.take().unwrap());
+    for _ in 0..2 {
+        let event: Value = serde_json::from_str(&next_line(&mut printed).await).unwrap();
+        assert_eq!(event["type"], "message");
+        assert!(address.ends_with(event["user_id"].as_str().unwrap()));
+    }
+
+    run.signal("-TERM").await;
+    assert_eq!(client.close_code().await, 1012);
+    assert!(
+        soon("the end of run", run.child.wait())
+            .await
+            .unwrap()
+            .success()
+    );
+    let after = run.demo_send(directory.path()).await;
+    assert_eq!(after.status.code(), Some(2), "{after:?}");
+    assert!(String::from_utf8_lossy(&after.stderr).contains("no service runs on .hushnet"));
+}
+
+#[tokio::test]
+async fn a_second_run_finds_the_data_of_one_that_was_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut first = Run::start(directory.path()).await;
+    first.signal("-KILL").await;
+    soon("the end of run", first.child.wait()).await.unwrap();
+
+    let mut second = Run::start(directory.path()).await;
+    let user = |run: &Run| run.invited[0].rsplit_once('=').unwrap().1.to_owned();
+    assert_eq!(user(&second), user(&first), "the demo user is another");
+    assert!(second.demo_send(directory.path()).await.status.success());
+    second.signal("-INT").await;
+    assert!(
+        soon("the end of run", second.child.wait())
+            .await
+            .unwrap()
+            .success()
+    );
+}
