@@ -46,6 +46,8 @@ const REQUEST_CONNECTIONS_MAX: usize = 256;
 const REQUEST_HEAD_BYTES_MAX: usize = 8 * 1024;
 /// Pause after a failed accept: the usual cause, too many open files, does not pass at once.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// What the kernel holds for a peer that does not read; left alone, it would grow to megabytes.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// A peer whose acknowledgements stay out this long is gone, whatever the WebSocket is doing.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(45);
 const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
@@ -82,6 +84,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
     #[cfg(target_os = "linux")]
     SockRef::from(&socket).set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;

@@ -9,8 +9,7 @@ use hushnet_realtime::wire::CloseCode;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use uuid::Uuid;
-
-use super::Misuse;
+use warp::http::Uri;
 
 /// Where `run` and `serve` serve unless told otherwise.
 pub(super) const DEFAULT_URL: &str = "ws://127.0.0.1:8080";
@@ -20,11 +19,20 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The service, as ws://host:port
-    #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
+    #[arg(long, value_name = "URL", default_value = DEFAULT_URL, value_parser = service_url)]
     url: String,
     /// Whose events
     #[arg(long, value_name = "UUID")]
     user: Uuid,
+}
+
+/// What `--url` takes.
+fn service_url(text: &str) -> Result<String, String> {
+    let url: Uri = text.parse().map_err(|error| format!("{error}"))?;
+    if url.scheme_str() == Some("ws") && url.host().is_some() && url.query().is_none() {
+        return Ok(text.trim_end_matches('/').to_owned());
+    }
+    Err("it takes ws://host:port".to_owned())
 }
 
 /// Why a connection ended.
@@ -36,7 +44,7 @@ enum Ended {
 }
 
 pub(super) async fn run(Arguments { url, user }: Arguments) -> anyhow::Result<()> {
-    let address = format!("{}/ws?user_id={user}", url.trim_end_matches('/'));
+    let address = format!("{url}/ws?user_id={user}");
     let mut backoff = BACKOFF_FIRST;
     loop {
         let mut connected = false;
@@ -61,7 +69,6 @@ pub(super) async fn run(Arguments { url, user }: Arguments) -> anyhow::Result<()
 async fn follow(address: &str, connected: &mut bool) -> anyhow::Result<Ended> {
     let mut socket = match connect_async(address).await {
         Ok((socket, _)) => socket,
-        Err(Error::Url(error)) => return Err(Misuse(format!("--url {address}: {error}")).into()),
         Err(Error::Http(response)) if !response.status().is_server_error() => {
             let body = response
                 .body()
