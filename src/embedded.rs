@@ -11,27 +11,27 @@
 //! | `service.lock` | locked while a service uses the directory: a second one is refused |
 //! | `supervisor.lock` | locked until the server is down, even if the service was killed |
 //!
-//! The server never outlives the service: [`supervisor`] stops it when our end of a pipe closes,
+//! The server never outlives the service: `supervisor.rs` stops it when our end of a pipe closes,
 //! and the kernel closes it however we end.
 //!
 //! Must never: listen on a network address, touch another cluster, delete data. Fails with the
 //! last lines of the server's log.
 
 use std::fs::{self, File, TryLockError};
-use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use sqlx::error::DatabaseError;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use self::binaries::Binaries;
+pub use self::error::EmbeddedError;
 use self::place::Place;
 use self::postmaster::Postmaster;
 use self::supervisor::Supervisor;
 
 mod binaries;
+mod error;
 mod place;
 mod postmaster;
 mod supervisor;
@@ -56,106 +56,6 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 const LOG_BYTES_MAX: u64 = 1024 * 1024;
 /// Lines of the log in the error of a failed start.
 const LOG_TAIL_LINES: usize = 20;
-
-/// Why there is no private PostgreSQL.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum EmbeddedError {
-    /// No server to run.
-    #[error(
-        "found no server of PostgreSQL {MAJOR_MIN} or newer in /usr/lib/postgresql/*/bin, in \
-         `pg_config --bindir` or in PATH: install one (Debian and Ubuntu: apt-get install \
-         postgresql), or name a database of your own with --database-url"
-    )]
-    NotInstalled,
-
-    /// Data of one major version are unreadable to every other.
-    #[error(
-        "the cluster {data} was made by PostgreSQL {major}, whose server is not installed: install \
-         that version, or remove the cluster with all that is in it"
-    )]
-    OtherVersion {
-        /// The cluster's directory.
-        data: PathBuf,
-        /// The version that made it.
-        major: String,
-    },
-
-    /// A living service holds the directory.
-    #[error(
-        "another hushnet-realtime runs on {directory}: stop it first, or choose another directory"
-    )]
-    InUse {
-        /// The directory that was asked for.
-        directory: PathBuf,
-    },
-
-    /// PostgreSQL refuses root, and there is no one else.
-    #[error(
-        "PostgreSQL does not run as root, and /etc/passwd has no account postgres or nobody to run \
-         it under: run hushnet-realtime as another account"
-    )]
-    NoAccount,
-
-    /// A step on files or processes failed.
-    #[error("cannot {what} {path}: {source}")]
-    Io {
-        /// The step, as a verb.
-        what: &'static str,
-        /// What it was tried on.
-        path: PathBuf,
-        /// Why it failed.
-        source: io::Error,
-    },
-
-    /// initdb failed.
-    #[error("initdb made no cluster in {data} ({status}):\n{output}")]
-    Initdb {
-        /// The directory that it was to fill.
-        data: PathBuf,
-        /// How it ended.
-        status: ExitStatus,
-        /// What it said.
-        output: String,
-    },
-
-    /// The server ended, or was not ready in time.
-    #[error("PostgreSQL did not start: {why}; the end of {log}:\n{tail}")]
-    NotStarted {
-        /// What was seen instead.
-        why: String,
-        /// The log's path.
-        log: PathBuf,
-        /// Its last lines, of this start only.
-        tail: String,
-    },
-
-    /// The server did not end in time.
-    #[error("PostgreSQL on {data} did not stop within {} s", .after.as_secs())]
-    NotStopped {
-        /// The cluster's directory.
-        data: PathBuf,
-        /// How long was waited.
-        after: Duration,
-    },
-
-    /// The server runs and refuses what was asked.
-    #[error("cannot create database {name:?} in the private PostgreSQL: {source}")]
-    Database {
-        /// The database's name.
-        name: String,
-        /// PostgreSQL's answer.
-        source: sqlx::Error,
-    },
-}
-
-impl EmbeddedError {
-    /// For `map_err`: the step and what it was tried on.
-    fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io { what, path, source }
-    }
-}
 
 /// A running private cluster. Dropped, it stops in the background; [`Cluster::stop`] waits for it.
 /// Bound to no runtime, so that tests may share one in a static.
@@ -229,18 +129,22 @@ impl Cluster {
 
     async fn try_create_database(&self, name: &str) -> Result<(), sqlx::Error> {
         let mut connection = PgConnection::connect(&self.url("postgres")).await?;
-        // A name takes no parameter. template0 admits no connection, so none can be in the way.
-        let statement = format!(
-            r#"CREATE DATABASE "{}" TEMPLATE template0"#,
-            name.replace('"', r#""""#)
-        );
-        let created = sqlx::raw_sql(AssertSqlSafe(statement))
-            .execute(&mut connection)
-            .await;
-        match created {
-            Err(error) if !is_there_already(&error) => Err(error),
-            _ => connection.close().await,
+        let there =
+            sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+                .bind(name);
+        if !there.fetch_one(&mut connection).await? {
+            // A name can be no parameter. template0 admits no connection, so none is in the way.
+            let statement = format!(
+                r#"CREATE DATABASE "{}" TEMPLATE template0"#,
+                name.replace('"', r#""""#)
+            );
+            let created = sqlx::raw_sql(AssertSqlSafe(statement));
+            match created.execute(&mut connection).await {
+                Err(error) if !is_there_already(&error) => return Err(error),
+                _ => {}
+            }
         }
+        connection.close().await
     }
 
     /// Stops the server and waits for its end: a fast shutdown, and an immediate one if that takes
@@ -411,7 +315,7 @@ async fn wait_until_ready(
         return Ok(());
     }
     let why = if decided {
-        "it ended at once".to_owned()
+        "the server ended".to_owned()
     } else {
         format!("not ready after {} s", START_DEADLINE.as_secs())
     };
@@ -440,7 +344,7 @@ async fn until(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool 
     }
 }
 
-/// `duplicate_database`, and the unique violation that the loser of a race gets instead.
+/// Another process was faster: `duplicate_database`, or a unique violation in the catalog.
 fn is_there_already(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(DatabaseError::code);
     matches!(code.as_deref(), Some("42P04" | "23505"))

@@ -4,7 +4,7 @@ use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::Hasher;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, lchown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -22,6 +22,8 @@ const STATE_DIRECTORY: &str = "/var/lib/hushnet-realtime";
 const ACCOUNTS: [&str; 2] = ["postgres", "nobody"];
 /// Longest path of a socket: 107 bytes on Linux, 103 on macOS and the BSDs.
 const SOCKET_PATH_BYTES_MAX: usize = 103;
+/// Most of a log that is read for its last lines.
+const TAIL_BYTES_MAX: u64 = 64 * 1024;
 /// All that PostgreSQL and the shell need of our environment, which may hold secrets, and variables
 /// that would change what PostgreSQL does.
 const VARIABLES: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "TZ"];
@@ -67,7 +69,8 @@ impl Place {
         };
         if data.parent() != Some(&directory) && !link.exists() {
             // Also the way back to a cluster whose link was lost.
-            replace_link(&link, &data)?;
+            remove_link(&link)?;
+            make_link(&link, &data)?;
         }
         Ok(Self {
             directory,
@@ -141,10 +144,12 @@ impl Place {
         let usual = self.home.join("socket");
         let link = self.directory.join("socket");
         if is_usable(&usual) {
+            // One to a place that was needed when the directory was elsewhere, or closed.
+            remove_link(&link)?;
             self.make_private(&usual)
                 .map_err(EmbeddedError::io("create", &usual))?;
             if usual != link {
-                replace_link(&link, &usual)?;
+                make_link(&link, &usual)?;
             }
             return Ok(usual);
         }
@@ -162,7 +167,10 @@ impl Place {
                 continue;
             }
             match self.make_private(&short) {
-                Ok(()) => return replace_link(&link, &short).map(|()| short),
+                Ok(()) => {
+                    remove_link(&link)?;
+                    return make_link(&link, &short).map(|()| short);
+                }
                 Err(error) => failure = error,
             }
         }
@@ -198,7 +206,8 @@ impl Place {
             made => made?,
         }
         match self.account {
-            Some(account) => chown(path, Some(account.uid), Some(account.gid)),
+            // Never through a link: root may be in a directory that somebody else can change.
+            Some(account) => lchown(path, Some(account.uid), Some(account.gid)),
             None => Ok(()),
         }
     }
@@ -295,7 +304,7 @@ fn state_directory(directory: &Path) -> Result<PathBuf, EmbeddedError> {
         .mode(0o755)
         .create(&path)
         .map_err(EmbeddedError::io("create", &path))?;
-    Ok(path)
+    fs::canonicalize(&path).map_err(EmbeddedError::io("resolve", &path))
 }
 
 /// The standard library's hash may change with the compiler, which would lose the cluster.
@@ -329,11 +338,15 @@ fn is_usable(socket_directory: &Path) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(byte))
 }
 
-/// Points `link` to `target`, wherever it pointed to; never removes what is no link.
-fn replace_link(link: &Path, target: &Path) -> Result<(), EmbeddedError> {
-    if fs::read_link(link).is_ok() {
-        fs::remove_file(link).map_err(EmbeddedError::io("remove", link))?;
+/// Removes a link, wherever it points to; never what is no link.
+fn remove_link(link: &Path) -> Result<(), EmbeddedError> {
+    if fs::read_link(link).is_err() {
+        return Ok(());
     }
+    fs::remove_file(link).map_err(EmbeddedError::io("remove", link))
+}
+
+fn make_link(link: &Path, target: &Path) -> Result<(), EmbeddedError> {
     symlink(target, link).map_err(EmbeddedError::io("link", link))
 }
 
@@ -351,10 +364,11 @@ pub(super) fn log_bytes(log: &Path) -> u64 {
 
 /// The last `lines_max` lines after the byte `start`.
 pub(super) fn log_tail(log: &Path, start: u64, lines_max: usize) -> String {
+    let start = start.max(log_bytes(log).saturating_sub(TAIL_BYTES_MAX));
     let mut bytes = Vec::new();
     let read = File::open(log).and_then(|mut file| {
         file.seek(SeekFrom::Start(start))?;
-        file.read_to_end(&mut bytes)
+        file.take(TAIL_BYTES_MAX).read_to_end(&mut bytes)
     });
     if let Err(error) = read {
         return format!("(cannot read it: {error})");

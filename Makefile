@@ -1,0 +1,33 @@
+# `make` alone says what there is.
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench bench-smoke clean
+
+TARGET = $${CARGO_TARGET_DIR:-target}
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Serve, with a private PostgreSQL of its own: make run ARGS="--listen 127.0.0.1:9000"
+	@sh scripts/setup.sh run
+	cargo build --release --locked
+	exec $(TARGET)/release/hushnet-realtime run $(ARGS)
+
+test: ## Run every test against a real PostgreSQL, on free ports
+	@sh scripts/setup.sh test
+	cargo test --locked
+
+check: ## Check the format, clippy's lints, and the dependencies if cargo-deny is installed
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	@if command -v cargo-deny >/dev/null; then set -x; cargo deny check; \
+	else echo 'cargo-deny is not installed: the dependencies are not checked'; fi
+
+bench: ## Measure; takes minutes
+	cargo bench --locked
+
+bench-smoke: ## Run each benchmark once, to see that it runs
+	cargo bench --locked -- --test
+
+clean: ## Remove what was built and fetched; the database in .hushnet stays
+	cargo clean
+	rm -rf .hushnet/tools .hushnet/venv tests/clients/node_modules

@@ -1,0 +1,173 @@
+#!/bin/sh
+# Installs what `make run` or `make test` needs and this machine lacks, and nothing else.
+#
+#   sh scripts/setup.sh run    PostgreSQL's server programs and a C compiler
+#   sh scripts/setup.sh test   also Prometheus's programs, and WebSocket clients for Python and Node
+#
+# Debian packages are installed with apt, as root or with sudo; everything else goes into .hushnet/
+# and tests/clients/node_modules. No service is started: nothing here takes a port.
+set -eu
+
+POSTGRES_MAJOR_MIN=15
+
+say() { printf '%s\n' "setup: $*" >&2; }
+die() { say "$@"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+goal=${1:-run}
+case $goal in
+  run | test) ;;
+  *) die "'$goal' is neither run nor test" ;;
+esac
+cd "$(dirname "$0")/.."
+
+# --- what is missing ---------------------------------------------------------------------------
+
+# The same places and the same order as src/embedded/binaries.rs.
+has_postgres() {
+  for bin in /usr/lib/postgresql/*/bin "$(pg_config --bindir 2>/dev/null)" \
+    "$(dirname "$(command -v postgres || :)")"; do
+    [ -x "$bin/initdb" ] && [ -x "$bin/postgres" ] || continue
+    major=$("$bin/postgres" --version | sed -n 's/^[^)]*) \([0-9]*\).*/\1/p')
+    [ "${major:-0}" -lt "$POSTGRES_MAJOR_MIN" ] || return 0
+  done
+  return 1
+}
+
+# Compiles, since a compiler without the C library's headers is no use.
+has_c_compiler() {
+  printf '#include <stdlib.h>\nint main(void) { return 0; }\n' | cc -x c -o /dev/null - 2>/dev/null
+}
+
+# Debian's Python comes without what makes a virtual environment whole.
+has_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
+
+newest_postgres_package() {
+  apt-cache search --names-only '^postgresql-[0-9]+$' 2>/dev/null |
+    sed -n 's/^postgresql-\([0-9]*\) .*/\1/p' | sort -n |
+    awk -v min="$POSTGRES_MAJOR_MIN" '$1 >= min { newest = $1 } END { if (newest) print newest }'
+}
+
+# --- apt ---------------------------------------------------------------------------------------
+
+# Runs its shell text as root, or says what to run.
+as_root() {
+  if [ "$(id -u)" = 0 ]; then
+    sh -euc "$1"
+  elif have sudo && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
+    say "needs root for this, through sudo:"
+    printf '%s\n' "$1" >&2
+    sudo sh -euc "$1"
+  else
+    say "needs root for this; run it as root, then run this again:"
+    printf '\n%s\n' "$1" >&2
+    exit 1
+  fi
+}
+
+# Installs the packages, with fresh lists only if it does not go with the old ones.
+apt_install() {
+  install="apt-get -qq -o Dpkg::Use-Pty=0 install --yes --no-install-recommends $*"
+  # Debian would create a cluster `main` on port 5432 and start it.
+  case " $* " in
+    *" postgresql-"*) before='directory=/etc/postgresql-common/createcluster.d
+existed=no; [ ! -d $directory ] || existed=yes
+mkdir -p $directory
+trap "rm -f $directory/hushnet-realtime.conf; [ $existed = yes ] || rmdir $directory" EXIT
+echo "create_main_cluster = false" > $directory/hushnet-realtime.conf
+' ;;
+    *) before= ;;
+  esac
+  say "installing $*"
+  as_root "export DEBIAN_FRONTEND=noninteractive
+${before}$install || { apt-get -qq update && $install; }"
+}
+
+install_packages() {
+  packages=
+  has_c_compiler || packages="gcc libc6-dev"
+  if [ "$goal" = test ]; then
+    has_venv || packages="$packages python3 python3-venv"
+    have node || packages="$packages nodejs"
+    have npm || packages="$packages npm"
+  fi
+  postgres=yes
+  has_postgres || postgres=no
+  if [ "$postgres" = yes ] && [ -z "$packages" ]; then
+    return
+  fi
+  if ! have apt-get; then
+    [ "$postgres" = yes ] || say "missing: PostgreSQL $POSTGRES_MAJOR_MIN or newer, the server"
+    [ -z "$packages" ] || say "missing, by Debian's names: $packages"
+    die "there is no apt-get here: install this by other means"
+  fi
+  if [ "$postgres" = no ]; then
+    if [ -z "$(newest_postgres_package)" ]; then
+      say "no PostgreSQL $POSTGRES_MAJOR_MIN in apt's lists: fetching them"
+      as_root "apt-get -qq update"
+    fi
+    major=$(newest_postgres_package)
+    [ -n "$major" ] || die "this distribution has no PostgreSQL $POSTGRES_MAJOR_MIN or newer:" \
+      "install it from https://wiki.postgresql.org/wiki/Apt, or run on a database of your own"
+    packages="$packages postgresql-$major"
+  fi
+  # shellcheck disable=SC2086 # a list
+  apt_install $packages
+}
+
+# --- the tests' tools --------------------------------------------------------------------------
+
+# Debian's package would start a daemon on port 9090: only its files are wanted.
+fetch_prometheus() {
+  tools=.hushnet/tools/prometheus
+  ! "$tools/usr/bin/promtool" --version >/dev/null 2>&1 || return 0
+  rm -rf "$tools"
+  mkdir -p "$tools/usr/bin"
+  if have prometheus && have promtool; then
+    ln -s "$(command -v prometheus)" "$(command -v promtool)" "$tools/usr/bin/"
+    return
+  fi
+  have apt-get || die "there is no apt-get here: install prometheus and promtool by other means"
+  say "unpacking Debian's prometheus into $tools"
+  (
+    cd "$tools"
+    # As root apt warns that its own account cannot write here.
+    apt-get -qq download prometheus 2>/dev/null || {
+      as_root "apt-get -qq update"
+      apt-get -qq download prometheus
+    }
+    dpkg-deb -x prometheus_*.deb .
+    rm prometheus_*.deb
+  )
+  "$tools/usr/bin/promtool" --version >/dev/null 2>&1 || die "$tools/usr/bin/promtool does not run"
+}
+
+# Complete, and made from the requirements as they are now.
+make_venv() {
+  venv=.hushnet/venv
+  requirements=tests/clients/requirements.txt
+  if cmp -s "$requirements" "$venv/requirements.txt" &&
+    "$venv/bin/python" -c 'import websockets' 2>/dev/null; then
+    return
+  fi
+  say "making $venv"
+  python3 -m venv --clear "$venv"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements"
+  cp "$requirements" "$venv/requirements.txt"
+}
+
+install_node_modules() (
+  cd tests/clients
+  ! cmp -s package-lock.json node_modules/.installed-lock.json || return 0
+  say "installing tests/clients/node_modules"
+  npm ci --silent --ignore-scripts --no-audit --no-fund
+  cp package-lock.json node_modules/.installed-lock.json
+)
+
+install_packages
+have cargo || die "no cargo: install Rust from https://rustup.rs"
+if [ "$goal" = test ]; then
+  fetch_prometheus
+  make_venv
+  install_node_modules
+fi
