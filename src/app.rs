@@ -5,27 +5,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::time::interval;
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::barrier::Barriers;
 use crate::config::{Config, ConfigError};
 use crate::connection::Shared;
 use crate::http::{self, Api};
 use crate::hub::Hub;
 use crate::latency::{self, LatencySampler};
 use crate::listener::Listener;
-use crate::log;
+use crate::log::Log;
 use crate::metrics::Metrics;
+use crate::recent::{Bounds, Recent};
+use crate::router::Router;
 
 const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(15);
 const QUEUE_USAGE_INTERVAL: Duration = Duration::from_secs(5);
-/// A query waits this long for a database that is away, then is given up until its next turn.
-const POOL_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Share of PostgreSQL's notification queue at which it is time to look why.
+const QUEUE_USAGE_WARNED: f64 = 0.5;
+const RETENTION_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Why the service could not run, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -55,37 +57,58 @@ pub async fn run(
 ) -> Result<(), RunError> {
     config.check_exposure()?;
     let options = config.database()?.options();
-    let pool = PgPoolOptions::new()
-        .max_connections(config.database_pool_size)
-        .acquire_timeout(POOL_ACQUIRE_TIMEOUT)
-        .connect_lazy_with(options.clone());
+    let log = Log::new(options.clone(), config.database_pool_size);
     let metrics = Arc::new(Metrics::new());
     let hub = Hub::new(config.user_channel_capacity as usize);
+    let recent = Recent::new(Bounds {
+        bytes_max: config.recent_bytes_max as usize,
+        age_max: config.recent_age_max(),
+    });
     let (latency, samples) = LatencySampler::new();
-    let (notifications, listener_state) = Listener::new(options, hub.clone(), Arc::clone(&metrics));
+    let barriers = Arc::new(Barriers::new(
+        log.clone(),
+        config.barrier_interval(),
+        Arc::clone(&metrics),
+    ));
+    let (router, feed) = Router::new(hub.clone(), recent.clone(), Arc::clone(&metrics));
+    let listener_task = Listener::new(
+        options,
+        log.clone(),
+        Arc::clone(&barriers),
+        router,
+        Arc::clone(&metrics),
+    );
     let stop = CancellationToken::new();
     let clients = TaskTracker::new();
 
     // These hold nothing that must be saved: they end by being dropped.
     let mut background = tokio::task::JoinSet::new();
-    background.spawn(notifications.run());
-    background.spawn(latency::record(samples, pool.clone(), Arc::clone(&metrics)));
+    background.spawn(listener_task.run());
+    background.spawn({
+        let barriers = Arc::clone(&barriers);
+        async move { barriers.run().await }
+    });
+    background.spawn(latency::record(samples, log.clone(), Arc::clone(&metrics)));
     background.spawn(upkeep(Arc::clone(&metrics)));
-    background.spawn(watch_queue(pool.clone(), Arc::clone(&metrics)));
+    background.spawn(watch_queue(log.clone(), Arc::clone(&metrics)));
+    background.spawn(retain(log.clone(), config.retention()));
 
     let api = Api {
-        hub,
         shared: Arc::new(Shared {
             ping_interval: config.ping_interval(),
             pong_timeout: config.pong_timeout(),
             write_timeout: config.write_timeout(),
             frame_bytes_max: config.frame_bytes_max as usize,
+            hub,
+            recent,
+            log: log.clone(),
+            feed,
             metrics,
             latency,
             stop: stop.clone(),
         }),
         places: Arc::new(Semaphore::new(config.connections_max as usize)),
-        listener: listener_state,
+        barriers,
         tasks: clients.clone(),
     };
     clients.spawn(http::serve(
@@ -101,7 +124,7 @@ pub async fn run(
     clients.close();
     let drained = tokio::time::timeout(config.drain_deadline(), clients.wait()).await;
     background.shutdown().await;
-    pool.close().await;
+    log.pool().close().await;
     drained.map_err(|_| RunError::DrainDeadline {
         tasks: clients.len(),
         deadline_ms: config.drain_deadline_ms,
@@ -116,14 +139,34 @@ async fn upkeep(metrics: Arc<Metrics>) {
     }
 }
 
-async fn watch_queue(pool: PgPool, metrics: Arc<Metrics>) {
+async fn watch_queue(log: Log, metrics: Arc<Metrics>) {
     let mut turn = interval(QUEUE_USAGE_INTERVAL);
-    turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         turn.tick().await;
-        match log::notification_queue_usage(&pool).await {
-            Ok(ratio) => metrics.notification_queue_usage(ratio),
+        match log.notification_queue_usage().await {
+            Ok(ratio) => {
+                metrics.notification_queue_usage(ratio);
+                if ratio >= QUEUE_USAGE_WARNED {
+                    tracing::warn!(event = "notification_queue_filling", ratio);
+                }
+            }
             Err(error) => tracing::debug!(event = "queue_usage_unknown", %error),
+        }
+    }
+}
+
+/// Makes the log's partitions ahead and drops the old ones. Another server may be doing it; a failure
+/// (a lock that was not to be had, a database that is away) is mended by the next turn.
+async fn retain(log: Log, retention: Duration) {
+    let mut turn = interval(RETENTION_INTERVAL);
+    turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        turn.tick().await;
+        match log.maintain(retention).await {
+            Ok(0) => {}
+            Ok(dropped) => tracing::info!(event = "log_partitions_dropped", dropped),
+            Err(error) => tracing::debug!(event = "log_not_maintained", %error),
         }
     }
 }

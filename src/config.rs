@@ -63,6 +63,27 @@ pub struct Config {
           default_value_t = 16, value_parser = within(1..=4_096))]
     pub user_channel_capacity: u32,
 
+    /// Memory for recent events, from which clients that come back soon are served without a query
+    #[arg(long, env = "HUSHNET_RECENT_BYTES_MAX", value_name = "BYTES",
+          default_value_t = 67_108_864, value_parser = within(65_536..=4_294_967_295))]
+    pub recent_bytes_max: u32,
+
+    /// Age of the oldest of them
+    #[arg(long, env = "HUSHNET_RECENT_AGE_MAX_MS", value_name = "MILLISECONDS",
+          default_value_t = 300_000, value_parser = within(1_000..=86_400_000))]
+    pub recent_age_max_ms: u32,
+
+    /// Age at which events leave the log; a client that comes back later has to fetch its state anew
+    #[arg(long, env = "HUSHNET_RETENTION_HOURS", value_name = "HOURS",
+          default_value_t = 168, value_parser = within(1..=87_600))]
+    pub retention_hours: u32,
+
+    /// How often a barrier proves that nothing was missed; after three that did not come back the
+    /// listener is rebuilt
+    #[arg(long, env = "HUSHNET_BARRIER_INTERVAL_MS", value_name = "MILLISECONDS",
+          default_value_t = 1_000, value_parser = within(50..=60_000))]
+    pub barrier_interval_ms: u32,
+
     /// Time for a client to send the head of its HTTP request
     #[arg(long, env = "HUSHNET_REQUEST_HEAD_TIMEOUT_MS", value_name = "MILLISECONDS",
           default_value_t = 10_000, value_parser = within(100..=600_000))]
@@ -281,6 +302,24 @@ impl Config {
     #[must_use]
     pub fn ping_interval(&self) -> Duration {
         Duration::from_millis(self.ping_interval_ms.into())
+    }
+
+    #[allow(missing_docs)]
+    #[must_use]
+    pub fn barrier_interval(&self) -> Duration {
+        Duration::from_millis(self.barrier_interval_ms.into())
+    }
+
+    #[allow(missing_docs)]
+    #[must_use]
+    pub fn recent_age_max(&self) -> Duration {
+        Duration::from_millis(self.recent_age_max_ms.into())
+    }
+
+    #[allow(missing_docs)]
+    #[must_use]
+    pub fn retention(&self) -> Duration {
+        Duration::from_hours(self.retention_hours.into())
     }
 
     #[allow(missing_docs)]

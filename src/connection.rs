@@ -1,28 +1,37 @@
 //! One WebSocket client's life, from the upgrade to the close.
 //!
-//! A single task owns the socket, the place in the hub and one timer. It reads always, also while a
-//! write is blocked; the one exception is a client that asks without reading the answers: an answer
-//! that waits for a blocked socket stops the reading, so that nothing a client sends piles up here.
-//! Events that are ready together are written together and flushed once.
+//! A single task owns the socket, the place in the hub and one timer. First the client is told where
+//! it is and gets what it has missed (`replay`), then it gets what comes. The socket is read always,
+//! also while a write is blocked; the one exception is a client that asks without reading the answers:
+//! an answer that waits for a blocked socket stops the reading, so that nothing a client sends piles up
+//! here. Events that are ready together are written together and flushed once.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::hub::Subscription;
+use crate::cursor::Cursor;
+use crate::hub::{Hub, Subscription};
 use crate::latency::LatencySampler;
+use crate::log::Log;
 use crate::metrics::{Closed, Metrics};
+use crate::recent::Recent;
+use crate::router::Feed;
 use crate::socket::{Socket, Step};
-use crate::wire::{Answer, ClientFrame, CloseCode, Encoding, Event};
+use crate::wire::{Answer, ClientFrame, CloseCode, Encoding, Event, EventKind, Notice};
+
+mod replay;
 
 /// What every connection of a server has in common.
 #[derive(Debug)]
 pub struct Shared {
-    /// Silence after which the client is pinged.
+    /// Silence after which the client is pinged, and a v1 client is sent its cursor.
     pub ping_interval: Duration,
     /// Time to answer a ping.
     pub pong_timeout: Duration,
@@ -30,12 +39,53 @@ pub struct Shared {
     pub write_timeout: Duration,
     /// Largest frame and message that a client may send, in bytes.
     pub frame_bytes_max: usize,
+    /// Who is connected.
+    pub hub: Hub,
+    /// The newest events: what a client has missed, without a query.
+    pub recent: Recent,
+    /// All retained events.
+    pub log: Log,
+    /// Whether events are coming, and from where on.
+    pub feed: watch::Receiver<Feed>,
     /// Where deliveries are counted.
     pub metrics: Arc<Metrics>,
     /// Where deliveries are sampled.
     pub latency: LatencySampler,
     /// Cancelled when the server stops.
     pub stop: CancellationToken,
+}
+
+/// A user's place in the stream, taken before the client is answered: what is committed after the
+/// client sees the connection open reaches it.
+#[derive(Debug)]
+pub struct Seat {
+    subscription: Subscription,
+    /// The last event that was routed before.
+    sequence: u64,
+    /// How the client wants to be written to.
+    encoding: Encoding,
+    /// The cursor that the client came with, as it wrote it.
+    since: Option<String>,
+}
+
+impl Seat {
+    /// Takes a place for a connection of this user.
+    #[must_use]
+    pub fn take(
+        shared: &Shared,
+        user_id: uuid::Uuid,
+        encoding: Encoding,
+        since: Option<String>,
+    ) -> Self {
+        // Read first: nothing that the subscription does not bring is skipped.
+        let sequence = shared.recent.last_sequence();
+        Self {
+            subscription: shared.hub.subscribe(user_id),
+            sequence,
+            encoding,
+            since,
+        }
+    }
 }
 
 /// A client that is connected.
@@ -45,6 +95,13 @@ pub struct Connection {
     socket: Socket,
     subscription: Subscription,
     encoding: Encoding,
+    /// The last event sent, or routed before the subscription: what a replay has carried is not sent
+    /// again, and where a lag's repair begins.
+    sequence: u64,
+    /// The newest cursor passed: where a repair from the log begins.
+    passed: Option<Arc<Cursor>>,
+    /// Ids that a replay from the log has carried and the subscription may bring again.
+    replayed: Option<Box<replay::Replayed>>,
     /// When the client was last heard.
     heard: Instant,
     /// When the ping was sent that has not been answered.
@@ -53,39 +110,49 @@ pub struct Connection {
     writing_since: Option<Instant>,
     /// The answer that waits for the socket.
     owed: Option<Answer>,
-    /// The oldest event of the batch that is being written.
-    oldest_unflushed: Option<i64>,
+    /// The first event of the batch that is being written.
+    oldest_unflushed: Option<Arc<Event>>,
+}
+
+/// What the events that were waiting have led to.
+#[derive(Debug, PartialEq, Eq)]
+enum Drained {
+    /// They are queued.
+    Queued,
+    /// Some were lost before them.
+    Lagged,
 }
 
 impl Connection {
-    /// A client whose subscription was taken before its 101 was sent: what is committed after the
-    /// client sees the connection open reaches it.
+    /// A client that has been answered with 101.
     #[must_use]
-    pub fn new(
-        shared: Arc<Shared>,
-        socket: Socket,
-        subscription: Subscription,
-        encoding: Encoding,
-    ) -> Self {
-        Self {
+    pub fn new(shared: Arc<Shared>, socket: Socket, seat: Seat) -> (Self, Option<String>) {
+        let Seat {
+            subscription,
+            sequence,
+            encoding,
+            since,
+        } = seat;
+        let connection = Self {
             shared,
             socket,
             subscription,
             encoding,
+            sequence,
+            passed: None,
+            replayed: None,
             heard: Instant::now(),
             pinged: None,
             writing_since: None,
             owed: None,
             oldest_unflushed: None,
-        }
+        };
+        (connection, since)
     }
 
     /// Serves the client until either side ends it, closes the socket and says why.
-    pub async fn run(mut self) -> Closed {
-        let ending = match self.serve().await {
-            Ok(never) => match never {},
-            Err(ending) => ending,
-        };
+    pub async fn run(mut self, since: Option<String>) -> Closed {
+        let Err(ending) = self.serve(since).await;
         let Self {
             socket,
             subscription,
@@ -97,7 +164,13 @@ impl Connection {
         ending
     }
 
-    async fn serve(&mut self) -> Result<std::convert::Infallible, Closed> {
+    async fn serve(&mut self, since: Option<String>) -> Result<Infallible, Closed> {
+        if self.encoding == Encoding::V1 {
+            // Boxed: its state is large, and gone before the long wait begins.
+            Box::pin(self.begin(since)).await?;
+        } else {
+            self.passed = self.shared.feed.borrow().cursor().cloned();
+        }
         let shared = Arc::clone(&self.shared);
         let mut stopped = pin!(shared.stop.cancelled());
         let mut timer = pin!(sleep_until(self.deadline()));
@@ -108,7 +181,9 @@ impl Connection {
                 () = &mut stopped => return Err(Closed::ByServer(CloseCode::Restart)),
                 step = self.socket.step(reading) => self.take_step(step)?,
                 event = self.subscription.receiver().recv(), if !writing => {
-                    self.take_events(event)?;
+                    if self.take_events(event)? == Drained::Lagged {
+                        Box::pin(self.repair()).await?;
+                    }
                 }
                 () = &mut timer => self.take_tick()?,
             }
@@ -118,13 +193,44 @@ impl Connection {
         }
     }
 
+    /// Waits for something else while the socket is served as always.
+    async fn meanwhile<T>(&mut self, other: impl Future<Output = T>) -> Result<T, Closed> {
+        let shared = Arc::clone(&self.shared);
+        let mut other = pin!(other);
+        loop {
+            let (reading, deadline) = (self.owed.is_none(), self.deadline());
+            tokio::select! {
+                biased;
+                () = shared.stop.cancelled() => return Err(Closed::ByServer(CloseCode::Restart)),
+                done = &mut other => return Ok(done),
+                step = self.socket.step(reading) => self.take_step(step)?,
+                () = sleep_until(deadline) => self.take_tick()?,
+            }
+        }
+    }
+
+    /// Waits until everything queued is with the kernel.
+    async fn flush(&mut self) -> Result<(), Closed> {
+        let shared = Arc::clone(&self.shared);
+        while self.socket.is_writing() {
+            let (reading, deadline) = (self.owed.is_none(), self.deadline());
+            tokio::select! {
+                biased;
+                () = shared.stop.cancelled() => return Err(Closed::ByServer(CloseCode::Restart)),
+                step = self.socket.step(reading) => self.take_step(step)?,
+                () = sleep_until(deadline) => self.take_tick()?,
+            }
+        }
+        Ok(())
+    }
+
     fn take_step(&mut self, step: Step) -> Result<(), Closed> {
         match step {
             Step::Ended(closed) => return Err(closed),
             Step::Flushed => {
                 self.writing_since = None;
-                if let Some(id) = self.oldest_unflushed.take() {
-                    self.shared.latency.delivered(id);
+                if let Some(event) = self.oldest_unflushed.take() {
+                    self.shared.latency.delivered(&event);
                 }
                 if let Some(answer) = self.owed.take() {
                     self.answer(answer)?;
@@ -159,8 +265,14 @@ impl Connection {
         Ok(())
     }
 
+    fn notify(&mut self, notice: &Notice<'_>) -> Result<(), Closed> {
+        self.socket.queue_text(notice.frame())?;
+        self.begin_write();
+        Ok(())
+    }
+
     /// Queues the event that woke us and all that wait behind it.
-    fn take_events(&mut self, first: Result<Arc<Event>, RecvError>) -> Result<(), Closed> {
+    fn take_events(&mut self, first: Result<Arc<Event>, RecvError>) -> Result<Drained, Closed> {
         let mut next = first.map_err(|error| match error {
             RecvError::Lagged(missed) => TryRecvError::Lagged(missed),
             RecvError::Closed => TryRecvError::Closed,
@@ -170,9 +282,12 @@ impl Connection {
             match next {
                 Ok(event) => {
                     drained += 1;
-                    self.queue_event(&event)?;
+                    self.take_event(event)?;
                 }
-                Err(TryRecvError::Lagged(missed)) => self.shared.metrics.lagged(missed),
+                Err(TryRecvError::Lagged(missed)) => {
+                    self.shared.metrics.lagged(missed);
+                    return Ok(Drained::Lagged);
+                }
                 Err(TryRecvError::Empty) => break,
                 // The hub keeps a sender while there is a receiver.
                 Err(TryRecvError::Closed) => return Err(Closed::ByServer(CloseCode::Restart)),
@@ -183,14 +298,27 @@ impl Connection {
             next = self.subscription.receiver().try_recv();
         }
         self.shared.metrics.backlog_drained(drained);
-        Ok(())
+        Ok(Drained::Queued)
     }
 
-    fn queue_event(&mut self, event: &Event) -> Result<(), Closed> {
+    /// Queues an event that the subscription brought, unless a replay has carried it.
+    fn take_event(&mut self, event: Arc<Event>) -> Result<(), Closed> {
+        if event.sequence <= self.sequence || self.was_replayed(&event) {
+            return Ok(());
+        }
+        self.sequence = event.sequence;
+        self.passed.clone_from(&event.passed);
+        self.queue_event(event)
+    }
+
+    fn queue_event(&mut self, event: Arc<Event>) -> Result<(), Closed> {
+        if event.kind == EventKind::Reset && self.encoding != Encoding::V1 {
+            return Ok(());
+        }
         self.socket.queue_text(event.frame(self.encoding))?;
         self.begin_write();
-        self.oldest_unflushed = self.oldest_unflushed.or(event.id);
-        self.shared.metrics.event_delivered(event.kind);
+        self.shared.metrics.event_sent(&event);
+        self.oldest_unflushed.get_or_insert(event);
         Ok(())
     }
 
@@ -228,7 +356,24 @@ impl Connection {
             self.socket.queue_ping()?;
             self.begin_write();
             self.pinged = Some(now);
+            self.tell_cursor()?;
         }
         Ok(())
+    }
+
+    /// The heartbeat that a v1 client can see: how far it is.
+    fn tell_cursor(&mut self) -> Result<(), Closed> {
+        if self.encoding != Encoding::V1 {
+            return Ok(());
+        }
+        // Read before the subscription is found empty: everything up to it has been taken.
+        let cursor = self.shared.feed.borrow().cursor().cloned();
+        if self.subscription.receiver().is_empty() {
+            self.passed.clone_from(&cursor);
+        }
+        let cursor = self.passed.as_ref().map(ToString::to_string);
+        self.notify(&Notice::Cursor {
+            cursor: cursor.as_deref(),
+        })
     }
 }

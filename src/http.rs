@@ -21,22 +21,24 @@ use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 use warp::filters::BoxedFilter;
-use warp::http::{HeaderMap, HeaderValue, StatusCode, header};
+use warp::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use warp::reply::Response;
 use warp::{Filter, Rejection};
 
-use crate::connection::{Connection, Shared};
-use crate::hub::Hub;
-use crate::listener::ListenerState;
+use crate::barrier::Barriers;
+use crate::connection::{Connection, Seat, Shared};
 use crate::metrics::Rejected;
+use crate::router::Feed;
 use crate::socket::Socket;
 use crate::wire::Encoding;
 
+/// What a client offers that wants frames with cursors, `hello` and `reset`.
+const SUBPROTOCOL_V1: &str = "hushnet.v1";
 /// Connections that wait in the kernel until they are accepted.
 const ACCEPT_BACKLOG: i32 = 4096;
 /// Connections above `connections_max` for requests that are no WebSocket, such as `/metrics`, and
@@ -58,14 +60,12 @@ type Place = Arc<OwnedSemaphorePermit>;
 /// What the routes serve from.
 #[derive(Debug, Clone)]
 pub struct Api {
-    /// Who is connected.
-    pub hub: Hub,
     /// What all connections share.
     pub shared: Arc<Shared>,
     /// Places for WebSockets.
     pub places: Arc<Semaphore>,
-    /// Whether events are coming.
-    pub listener: watch::Receiver<ListenerState>,
+    /// Whether barriers commit.
+    pub barriers: Arc<Barriers>,
     /// Every task that a request leaves behind.
     pub tasks: TaskTracker,
 }
@@ -156,6 +156,8 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(
 #[derive(Debug, Deserialize)]
 struct WsQuery {
     user_id: Option<String>,
+    /// A cursor to go on from; whoever sends one is a v1 client.
+    since: Option<String>,
 }
 
 /// All routes; whatever else is asked for is answered with 404.
@@ -181,6 +183,7 @@ fn routes(api: &Api) -> BoxedFilter<(Response,)> {
             reply(open(
                 &api,
                 query.user_id.as_deref(),
+                query.since,
                 Encoding::Plain,
                 upgrade,
             ))
@@ -190,12 +193,18 @@ fn routes(api: &Api) -> BoxedFilter<(Response,)> {
         .and(with_api.clone())
         .and(upgrade)
         .map(|user_id: String, api: Api, upgrade| {
-            reply(open(&api, Some(&user_id), Encoding::Envelope, upgrade))
+            reply(open(
+                &api,
+                Some(&user_id),
+                None,
+                Encoding::Envelope,
+                upgrade,
+            ))
         });
     let metrics = warp::path!("metrics")
         .and(warp::get())
         .and(with_api.clone())
-        .map(|api: Api| exposition(api.shared.metrics.render(api.hub.users_connected())));
+        .map(|api: Api| exposition(api.shared.metrics.render(api.shared.hub.users_connected())));
     let health = warp::path!("healthz")
         .and(warp::get())
         .map(|| json(StatusCode::OK, "alive"));
@@ -203,9 +212,11 @@ fn routes(api: &Api) -> BoxedFilter<(Response,)> {
         .and(warp::get())
         .and(with_api)
         .map(|api: Api| {
-            reply(match *api.listener.borrow() {
-                ListenerState::Connected => Ok(json(StatusCode::OK, "ready")),
-                ListenerState::Disconnected => Err(ApiError::ListenerDisconnected),
+            let live = *api.shared.feed.borrow() != Feed::Away;
+            reply(match (live, api.barriers.is_uncommitted()) {
+                (true, false) => Ok(json(StatusCode::OK, "ready")),
+                (true, true) => Err(ApiError::BarrierUncommitted),
+                (false, _) => Err(ApiError::ListenerDisconnected),
             })
         });
     plain
@@ -235,6 +246,7 @@ struct Upgrade {
 fn open(
     api: &Api,
     user_id: Option<&str>,
+    since: Option<String>,
     encoding: Encoding,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
@@ -250,7 +262,17 @@ fn open(
         metrics.connection_rejected(Rejected::ConnectionLimit);
         return Err(ApiError::TooManyConnections);
     };
-    let subscription = api.hub.subscribe(user_id);
+    let offers_v1 = names(
+        &upgrade.headers,
+        &header::SEC_WEBSOCKET_PROTOCOL,
+        SUBPROTOCOL_V1,
+    );
+    let encoding = if offers_v1 || since.is_some() {
+        Encoding::V1
+    } else {
+        encoding
+    };
+    let seat = Seat::take(&api.shared, user_id, encoding, since);
     let shared = Arc::clone(&api.shared);
     api.tasks.spawn(async move {
         // Held until the connection is gone.
@@ -261,9 +283,8 @@ fn open(
         };
         shared.metrics.connection_opened();
         let metrics = Arc::clone(&shared.metrics);
-        let closed = Connection::new(shared, socket, subscription, encoding)
-            .run()
-            .await;
+        let (connection, since) = Connection::new(shared, socket, seat);
+        let closed = connection.run(since).await;
         metrics.connection_closed(closed);
     });
     let mut response = Response::default();
@@ -272,6 +293,12 @@ fn open(
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept_key);
+    if offers_v1 {
+        headers.insert(
+            header::SEC_WEBSOCKET_PROTOCOL,
+            HeaderValue::from_static(SUBPROTOCOL_V1),
+        );
+    }
     Ok(response)
 }
 
@@ -283,25 +310,14 @@ fn check(
 ) -> Result<(Uuid, HeaderValue, OnUpgrade), ApiError> {
     let user_id = user_id.ok_or(ApiError::UserIdMissing)?;
     let user_id = user_id.parse().map_err(|_| ApiError::UserIdMalformed)?;
-    let names = |name, token: &str| {
-        headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .any(|value| {
-                value
-                    .split(',')
-                    .any(|listed| listed.trim().eq_ignore_ascii_case(token))
-            })
-    };
     let (Some(stream), true, true) = (
         stream,
-        names(header::CONNECTION, "upgrade"),
-        names(header::UPGRADE, "websocket"),
+        names(headers, &header::CONNECTION, "upgrade"),
+        names(headers, &header::UPGRADE, "websocket"),
     ) else {
         return Err(ApiError::NotAWebSocket);
     };
-    if !names(header::SEC_WEBSOCKET_VERSION, "13") {
+    if !names(headers, &header::SEC_WEBSOCKET_VERSION, "13") {
         return Err(ApiError::WebSocketVersion);
     }
     // 16 bytes in base64 are 22 characters and two of padding.
@@ -312,6 +328,19 @@ fn check(
     let accept_key = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
         .map_err(|_| ApiError::WebSocketKey)?;
     Ok((user_id, accept_key, stream))
+}
+
+/// Whether a header that lists tokens names this one.
+fn names(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| {
+            value
+                .split(',')
+                .any(|listed| listed.trim().eq_ignore_ascii_case(token))
+        })
 }
 
 /// What a request is refused with.
@@ -325,6 +354,7 @@ enum ApiError {
     QueryMalformed,
     TooManyConnections,
     ListenerDisconnected,
+    BarrierUncommitted,
     NotFound,
     MethodNotAllowed,
 }
@@ -371,6 +401,12 @@ impl ApiError {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "listener_disconnected",
                 "not connected to PostgreSQL's notifications; being retried",
+            ),
+            Self::BarrierUncommitted => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "barrier_uncommitted",
+                "PostgreSQL answers but does not let a notification commit: a lock or a \
+                 synchronous standby is being waited for",
             ),
             Self::NotFound => (
                 StatusCode::NOT_FOUND,

@@ -70,6 +70,15 @@ impl Hub {
         }
     }
 
+    /// Hands the event to every connection of every user. Costs what there are users: for what
+    /// concerns them all and is rare.
+    pub fn publish_to_all(&self, event: &Arc<Event>) {
+        for sender in self.users.iter() {
+            // An error says that its last connection is just leaving.
+            let _ = sender.send(Arc::clone(event));
+        }
+    }
+
     /// How many users have at least one connection.
     #[must_use]
     pub fn users_connected(&self) -> usize {
@@ -87,6 +96,12 @@ pub struct Subscription {
 }
 
 impl Subscription {
+    /// Whose events it brings.
+    #[must_use]
+    pub fn user_id(&self) -> Uuid {
+        self.user_id
+    }
+
     /// The receiving end. Cancel-safe to wait on.
     ///
     /// # Panics

@@ -27,8 +27,10 @@
 //! - labels of metrics come from closed enums, never from a user or an address.
 
 pub mod app;
+pub mod barrier;
 pub mod config;
 pub mod connection;
+pub mod cursor;
 pub mod embedded;
 pub mod http;
 pub mod hub;
@@ -37,5 +39,7 @@ pub mod listener;
 pub mod log;
 pub mod metrics;
 pub mod migrate;
+pub mod recent;
+pub mod router;
 pub mod socket;
 pub mod wire;

@@ -1,78 +1,104 @@
-//! PostgreSQL's notifications, from LISTEN to the hub.
+//! PostgreSQL's notifications, from LISTEN to the router, without a gap.
 //!
-//! Owns one database connection and runs no query on it but LISTEN. Parses of each notification only
-//! what routing needs. Never ends the process and never waits for anything but its socket: whatever
-//! happens to the connection, it is thrown away and made anew, at start too, with jittered backoff.
+//! Owns one database connection and runs no query on it but LISTEN. It never waits for anything but
+//! that socket: while the log is read, notifications go on being taken and are held, up to a bound.
+//! Whatever happens to the connection, it is thrown away and made anew, with jittered backoff, at start
+//! too; then everything that is not visible at the position is read from the log and routed before
+//! live events go on. The process never ends for it.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions};
-use tokio::sync::watch;
 
-use crate::hub::Hub;
+use crate::barrier::{Barriers, CONTROL_CHANNEL};
+use crate::cursor::{Cursor, Snapshot};
+use crate::log::Log;
 use crate::metrics::Metrics;
-use crate::wire::{Channel, Event};
+use crate::router::Router;
+use crate::wire::{Channel, Event, ResetReason};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// One attempt to connect; sqlx itself retries a refused connection within this time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two chunks of the log.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Notifications that are held while the log is read. Beyond it they are dropped and the log is read
+/// once more.
+const HELD_MAX: usize = 100_000;
 
-/// Whether notifications are being heard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ListenerState {
-    /// Not yet, or not any more; being retried.
-    Disconnected,
-    /// LISTEN has been answered on all channels.
-    Connected,
+/// Why a connection was given up.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error("the database: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("the connection was closed")]
+    Closed,
+    #[error("barriers no longer came back")]
+    Dead,
+    #[error("the log was not read within {} s", READ_TIMEOUT.as_secs())]
+    ReadTimeout,
 }
 
-/// The task that feeds the hub.
+/// The task that feeds the router.
 #[derive(Debug)]
 pub struct Listener {
     options: PgConnectOptions,
-    hub: Hub,
+    log: Log,
+    barriers: Arc<Barriers>,
+    router: Router,
     metrics: Arc<Metrics>,
-    state: watch::Sender<ListenerState>,
+    /// Whether notifications have ever been heard: what came before was nobody's here.
+    heard_before: bool,
+    connected: bool,
+}
+
+/// What is left to do after a notification.
+enum Taken {
+    Done,
+    /// The event itself is in the log.
+    ReadLog,
 }
 
 impl Listener {
-    /// A listener that is not connected yet, and a view of its state.
+    /// A listener that is not connected yet.
     #[must_use]
     pub fn new(
         options: PgConnectOptions,
-        hub: Hub,
+        log: Log,
+        barriers: Arc<Barriers>,
+        router: Router,
         metrics: Arc<Metrics>,
-    ) -> (Self, watch::Receiver<ListenerState>) {
-        let (state, view) = watch::channel(ListenerState::Disconnected);
-        (
-            Self {
-                options,
-                hub,
-                metrics,
-                state,
-            },
-            view,
-        )
+    ) -> Self {
+        Self {
+            options,
+            log,
+            barriers,
+            router,
+            metrics,
+            heard_before: false,
+            connected: false,
+        }
     }
 
     /// Listens for ever. To stop it, drop the future.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let mut backoff = BACKOFF_FIRST;
         loop {
             let error = match self.connect().await {
                 Ok(mut connection) => {
-                    backoff = BACKOFF_FIRST;
-                    self.set_state(ListenerState::Connected);
-                    tracing::info!(event = "listener_connected");
-                    let error = self.route_until_lost(&mut connection).await;
-                    self.set_state(ListenerState::Disconnected);
-                    self.metrics.listener_lost();
+                    let Err(error) = self.serve(&mut connection, &mut backoff).await;
                     error
                 }
-                Err(error) => error,
+                Err(error) => error.into(),
             };
+            self.router.away();
+            if std::mem::take(&mut self.connected) {
+                self.metrics.listener_connected(false);
+                self.metrics.listener_lost();
+            }
             let pause = backoff.mul_f64(rand::random_range(0.5..1.0));
             tracing::warn!(event = "listener_disconnected", %error, retry_ms = pause.as_millis());
             tokio::time::sleep(pause).await;
@@ -86,36 +112,155 @@ impl Listener {
             .max_connections(1)
             .acquire_timeout(CONNECT_TIMEOUT)
             .connect_lazy_with(self.options.clone());
-        let mut connection = PgListener::connect_with(&pool).await?;
-        // A lost connection is to be seen, not to be replaced behind our back.
-        connection.eager_reconnect(false);
-        connection
-            .listen_all(Channel::ALL.map(Channel::as_str))
-            .await?;
-        Ok(connection)
+        let listening = async {
+            let mut connection = PgListener::connect_with(&pool).await?;
+            // A lost connection is to be seen, not to be replaced behind our back.
+            connection.eager_reconnect(false);
+            let channels = Channel::ALL.map(Channel::as_str);
+            connection
+                .listen_all(channels.into_iter().chain([CONTROL_CHANNEL]))
+                .await?;
+            Ok(connection)
+        };
+        tokio::time::timeout(2 * CONNECT_TIMEOUT, listening)
+            .await
+            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
-    /// Routes what comes and returns why no more does.
-    async fn route_until_lost(&self, connection: &mut PgListener) -> sqlx::Error {
+    /// Joins what was routed to what comes, and routes it until the connection is lost.
+    async fn serve(
+        &mut self,
+        connection: &mut PgListener,
+        backoff: &mut Duration,
+    ) -> Result<Infallible, Lost> {
+        self.join(connection).await?;
+        self.metrics.listener_connected(true);
+        (self.connected, self.heard_before) = (true, true);
+        *backoff = BACKOFF_FIRST;
+        tracing::info!(event = "listener_connected");
         loop {
-            match connection.try_recv().await {
-                Ok(Some(notification)) => self.route(&notification),
-                Ok(None) => return sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into()),
-                Err(error) => return error,
+            let barriers = Arc::clone(&self.barriers);
+            tokio::select! {
+                biased;
+                () = barriers.dead() => return Err(Lost::Dead),
+                notification = connection.try_recv() => {
+                    let notification = notification?.ok_or(Lost::Closed)?;
+                    if matches!(self.take(&notification), Taken::ReadLog)
+                        && let Some(position) = self.router.position()
+                    {
+                        self.catch_up(connection, position.snapshot.clone()).await?;
+                    }
+                }
             }
         }
     }
 
-    fn route(&self, notification: &PgNotification) {
-        let Some(channel) = Channel::from_name(notification.channel()) else {
-            return;
-        };
-        match Event::parse(notification.payload()) {
-            Ok(event) => {
-                let kind = event.kind;
-                let connections = self.hub.publish(Arc::new(event));
-                self.metrics.event_routed(kind, connections);
+    /// LISTEN has been answered: from here on nothing committed escapes us. Routes what was committed
+    /// since the position, or begins with the present where that cannot be known.
+    async fn join(&mut self, connection: &mut PgListener) -> Result<(), Lost> {
+        let state = self.log.state().await?;
+        self.barriers.begin_anew(state.is_none());
+        let Some(state) = state else {
+            if self.heard_before {
+                self.router.begin_anew(ResetReason::NoLog, None);
             }
+            self.router.live_without_log();
+            return Ok(());
+        };
+        match self.router.position() {
+            Some(position) if position.epoch != state.cursor.epoch => {
+                self.router
+                    .begin_anew(ResetReason::History, Some(state.cursor));
+            }
+            Some(position) => self.catch_up(connection, position.snapshot.clone()).await?,
+            None if self.heard_before => {
+                self.router
+                    .begin_anew(ResetReason::NoLog, Some(state.cursor));
+            }
+            None => self.router.advance(state.cursor),
+        }
+        Ok(())
+    }
+
+    /// Routes everything that is visible now and was not in `from`, then what was notified meanwhile.
+    async fn catch_up(
+        &mut self,
+        connection: &mut PgListener,
+        mut from: Snapshot,
+    ) -> Result<(), Lost> {
+        loop {
+            let mut held = Vec::new();
+            let reached = self.read_log(connection, &from, &mut held).await?;
+            let overflown = held.len() > HELD_MAX;
+            from = reached.snapshot.clone();
+            self.router.advance(reached);
+            let mut again = overflown;
+            for notification in held.iter().take(HELD_MAX) {
+                // After an overflow they no longer stand in one row: only the log does.
+                again |= overflown || matches!(self.take(notification), Taken::ReadLog);
+            }
+            if !again {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Routes from the log and returns how far that reaches.
+    async fn read_log(
+        &mut self,
+        connection: &mut PgListener,
+        from: &Snapshot,
+        held: &mut Vec<PgNotification>,
+    ) -> Result<Cursor, Lost> {
+        let mut chunks = self.log.read_all(from);
+        let mut reached = None;
+        loop {
+            let chunk = tokio::select! {
+                chunk = tokio::time::timeout(READ_TIMEOUT, chunks.recv()) => {
+                    chunk.map_err(|_| Lost::ReadTimeout)?
+                }
+                notification = connection.try_recv() => {
+                    let notification = notification?.ok_or(Lost::Closed)?;
+                    // One more than the bound says that there were more.
+                    if held.len() <= HELD_MAX {
+                        held.push(notification);
+                    }
+                    continue;
+                }
+            };
+            let Some(chunk) = chunk else { break };
+            let chunk = chunk?;
+            if reached.is_none() && !(chunk.reading.retained && chunk.reading.known) {
+                let reason = if chunk.reading.known {
+                    ResetReason::Retention
+                } else {
+                    ResetReason::History
+                };
+                self.router
+                    .begin_anew(reason, Some(chunk.reading.cursor.clone()));
+                return Ok(chunk.reading.cursor);
+            }
+            self.metrics.events_caught_up(chunk.events.len());
+            for event in chunk.events {
+                self.router.route(event);
+            }
+            reached = Some(chunk.reading.cursor);
+        }
+        reached.ok_or(Lost::Closed)
+    }
+
+    fn take(&mut self, notification: &PgNotification) -> Taken {
+        let payload = notification.payload();
+        let Some(channel) = Channel::from_name(notification.channel()) else {
+            self.take_control(payload);
+            return Taken::Done;
+        };
+        match Event::parse(payload) {
+            Ok(event) if event.by_reference => {
+                let missing = event.id.is_some_and(|id| !self.router.has_seen(id));
+                return if missing { Taken::ReadLog } else { Taken::Done };
+            }
+            Ok(event) => self.router.route(event),
             Err(error) => {
                 self.metrics.notification_malformed(channel);
                 tracing::warn!(
@@ -125,11 +270,18 @@ impl Listener {
                 );
             }
         }
+        Taken::Done
     }
 
-    fn set_state(&self, state: ListenerState) {
-        self.metrics
-            .listener_connected(state == ListenerState::Connected);
-        self.state.send_replace(state);
+    fn take_control(&mut self, payload: &str) {
+        let Some(heard) = self.barriers.heard(payload) else {
+            return;
+        };
+        self.router.turn_seen();
+        match heard.cursor.map(str::parse) {
+            Some(Ok(cursor)) => self.router.advance(cursor),
+            Some(Err(_)) => tracing::error!(event = "barrier_malformed", payload),
+            None => {}
+        }
     }
 }

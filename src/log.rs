@@ -1,22 +1,381 @@
-//! The log of events, `realtime.events`: the statements that read it, and what else the service asks
-//! PostgreSQL. The triggers write it (`sql/realtime/`). Fails with the database's own error.
+//! The log of events, `realtime.events`: every statement that reads it, and what else the service
+//! asks PostgreSQL. The triggers write it (`sql/realtime/`).
+//!
+//! All reads are by snapshot: "visible now and not in the cursor's snapshot". Each is bounded by a
+//! page. Fails with the database's own error; nothing here retries.
 
-use sqlx::PgPool;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
-/// When each of these events was written, in seconds since 1970, as (id, time); an id that is not in
-/// the log is left out.
-pub async fn creation_times(pool: &PgPool, ids: &[i64]) -> Result<Vec<(i64, f64)>, sqlx::Error> {
-    sqlx::query_as(
-        "SELECT id, extract(epoch FROM created_at)::float8 FROM realtime.events WHERE id = ANY($1)",
-    )
-    .bind(ids)
-    .fetch_all(pool)
-    .await
+use futures_util::TryStreamExt;
+use sqlx::postgres::types::PgInterval;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, PgPool};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::cursor::{Cursor, Snapshot};
+use crate::migrate::is_undefined_table;
+use crate::wire::Event;
+
+/// Events in one page or chunk.
+pub const PAGE_EVENTS: usize = 1_000;
+/// Chunks that are read before the first is taken.
+const CHUNKS_AHEAD: usize = 2;
+
+/// A query waits this long for a connection, and a new connection for an answer.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How events reach the server; written in the database, so that triggers and servers agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ingest {
+    /// Every event notifies its channel.
+    Notify,
+    /// Triggers only write the log, and the server reads it in a loop.
+    Tail,
+    /// Notify while it is quiet, tail while it is busy.
+    Adaptive,
 }
 
-/// The share of PostgreSQL's notification queue that is in use, 0 to 1.
-pub async fn notification_queue_usage(pool: &PgPool) -> Result<f64, sqlx::Error> {
-    sqlx::query_scalar("SELECT pg_notification_queue_usage()")
-        .fetch_one(pool)
+impl Ingest {
+    /// The value in `realtime.state` and of the setting.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Notify => "notify",
+            Self::Tail => "tail",
+            Self::Adaptive => "adaptive",
+        }
+    }
+
+    fn from_name(name: &str) -> Result<Self, sqlx::Error> {
+        [Self::Notify, Self::Tail, Self::Adaptive]
+            .into_iter()
+            .find(|ingest| ingest.as_str() == name)
+            .ok_or_else(|| sqlx::Error::Decode(format!("no way of ingest: {name}").into()))
+    }
+}
+
+/// What the log says of itself.
+#[derive(Debug)]
+pub struct State {
+    /// The present.
+    pub cursor: Cursor,
+    /// How events reach the server.
+    pub ingest: Ingest,
+    /// Whether some server holds the doorbell's lock, or waits for it: triggers may be silent.
+    pub awake: bool,
+}
+
+/// What a reader is told before the first event: where it is, and whether its place is good.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// The snapshot in which the events are read.
+    pub cursor: Cursor,
+    /// Whether the log still reaches back to the reader's snapshot.
+    pub retained: bool,
+    /// Whether the reader's snapshot can have been taken in this history.
+    pub known: bool,
+}
+
+/// Some of one user's events, read in one snapshot.
+#[derive(Debug)]
+pub struct Page {
+    /// Where it was read.
+    pub reading: Reading,
+    /// How many events there were to read: this page's and those after it.
+    pub total: u64,
+    /// In the order of their ids; at most [`PAGE_EVENTS`].
+    pub events: Vec<Event>,
+    /// The last event's id, where the next page begins; `None` for a page without events.
+    pub last_id: Option<i64>,
+}
+
+/// The log of one database. Cheap to clone; every clone uses the same connections.
+#[derive(Debug, Clone)]
+pub struct Log {
+    options: PgConnectOptions,
+    connections_max: u32,
+    pool: Arc<RwLock<PgPool>>,
+}
+
+/// Some of all users' events; all chunks of one read are of one snapshot.
+#[derive(Debug)]
+pub struct Chunk {
+    /// Where it was read.
+    pub reading: Reading,
+    /// At most [`PAGE_EVENTS`].
+    pub events: Vec<Event>,
+}
+
+impl Log {
+    /// The log that this database has, or has not. Connects when first needed.
+    #[must_use]
+    pub fn new(options: PgConnectOptions, connections_max: u32) -> Self {
+        let pool = connect(&options, connections_max);
+        Self {
+            options,
+            connections_max,
+            pool: Arc::new(RwLock::new(pool)),
+        }
+    }
+
+    /// The connections in use.
+    #[must_use]
+    pub fn pool(&self) -> PgPool {
+        self.pool
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Gives up all connections and begins with new ones: after a network that swallows packets, the
+    /// old ones may hang for as long as the kernel goes on trying.
+    pub fn renew(&self) {
+        let fresh = connect(&self.options, self.connections_max);
+        let old = std::mem::replace(
+            &mut *self.pool.write().unwrap_or_else(PoisonError::into_inner),
+            fresh,
+        );
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(ACQUIRE_TIMEOUT, old.close()).await;
+        });
+    }
+
+    /// What the log says of itself; `None` in a database that has none. Empties a log that was
+    /// written by another database system.
+    pub async fn state(&self) -> Result<Option<State>, sqlx::Error> {
+        let found = sqlx::query_as::<_, (bool, String, String, bool)>(
+            "SELECT realtime.claim_history(), realtime.cursor(), ingest, realtime.awake()
+             FROM realtime.state",
+        )
+        .fetch_one(&self.pool())
+        .await;
+        let (emptied, cursor, ingest, awake) = match found {
+            Ok(row) => row,
+            Err(error) if is_undefined_table(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if emptied {
+            tracing::warn!(
+                event = "log_emptied",
+                reason = "written by another database system"
+            );
+        }
+        Ok(Some(State {
+            cursor: parse(&cursor)?,
+            ingest: Ingest::from_name(&ingest)?,
+            awake,
+        }))
+    }
+
+    /// Writes how events are to reach the server.
+    pub async fn set_ingest(&self, ingest: Ingest) -> Result<(), sqlx::Error> {
+        sqlx::query("UPDATE realtime.state SET ingest = $1 WHERE ingest <> $1")
+            .bind(ingest.as_str())
+            .execute(&self.pool())
+            .await
+            .map(drop)
+    }
+
+    /// The events of all users that are visible now and were not in `from`, in the order of their ids
+    /// and in one snapshot; the first chunk comes also when there is no event. Ends early when the
+    /// receiver is dropped.
+    #[must_use]
+    pub fn read_all(&self, from: &Snapshot) -> mpsc::Receiver<Result<Chunk, sqlx::Error>> {
+        let (chunks, receiver) = mpsc::channel(CHUNKS_AHEAD);
+        let (pool, from) = (self.pool(), from.to_string());
+        tokio::spawn(async move {
+            if let Err(error) = send_all(&pool, &from, &chunks).await {
+                let _ = chunks.send(Err(error)).await;
+            }
+        });
+        receiver
+    }
+
+    /// A page of the events of one user that are visible now and were not in `from`, after `last_id`.
+    pub async fn read_user(
+        &self,
+        user_id: Uuid,
+        from: &Snapshot,
+        last_id: i64,
+    ) -> Result<Page, sqlx::Error> {
+        let rows =
+            sqlx::query_as::<_, (String, bool, bool, Option<i64>, Option<String>, Option<i64>)>(
+                "WITH reading AS MATERIALIZED (
+                 SELECT realtime.cursor() AS cursor, retained_from,
+                        pg_snapshot_xmin($2::text::pg_snapshot) >= retained_from AS retained,
+                        pg_snapshot_xmax($2::text::pg_snapshot)
+                            <= pg_snapshot_xmax(pg_current_snapshot()) AS known
+                 FROM realtime.state)
+             SELECT cursor, retained, known, id, payload, total
+             FROM reading LEFT JOIN LATERAL (
+                 SELECT id, payload, count(*) OVER () AS total FROM realtime.events
+                 WHERE retained AND known AND user_id = $1
+                   AND xid >= pg_snapshot_xmin($2::text::pg_snapshot)
+                   AND NOT pg_visible_in_snapshot(xid, $2::text::pg_snapshot)
+                   AND id > $3
+                 ORDER BY id LIMIT $4) AS events ON true",
+            )
+            .bind(user_id)
+            .bind(from.to_string())
+            .bind(last_id)
+            .bind(PAGE_EVENTS as i64)
+            .fetch_all(&self.pool())
+            .await?;
+        let (cursor, retained, known, ..) = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let reading = Reading {
+            cursor: parse(cursor)?,
+            retained: *retained,
+            known: *known,
+        };
+        let total = rows[0]
+            .5
+            .and_then(|total| u64::try_from(total).ok())
+            .unwrap_or(0);
+        let last_id = rows.last().and_then(|row| row.3);
+        let events = rows
+            .into_iter()
+            .filter_map(|row| event(row.3?, &row.4?))
+            .collect();
+        Ok(Page {
+            reading,
+            total,
+            events,
+            last_id,
+        })
+    }
+
+    /// Notifies the control channel with this nonce and the snapshot of the same transaction, and
+    /// returns when that has committed.
+    pub async fn send_barrier(&self, nonce: &str) -> Result<(), sqlx::Error> {
+        sqlx::query("SELECT realtime.barrier($1)")
+            .bind(nonce)
+            .execute(&self.pool())
+            .await
+            .map(drop)
+    }
+
+    /// The same in a database without a log: only the nonce comes back.
+    pub async fn send_bare_barrier(&self, nonce: &str) -> Result<(), sqlx::Error> {
+        sqlx::query("SELECT pg_notify('realtime_control', 'barrier ' || $1)")
+            .bind(nonce)
+            .execute(&self.pool())
+            .await
+            .map(drop)
+    }
+
+    /// Whether the database takes a new connection and answers on it.
+    pub async fn is_reachable(&self) -> bool {
+        let ask = async { self.options.connect().await?.ping().await };
+        tokio::time::timeout(ACQUIRE_TIMEOUT, ask)
+            .await
+            .is_ok_and(|answer| answer.is_ok())
+    }
+
+    /// Makes partitions ahead and drops those older than `retention`; returns how many were dropped.
+    pub async fn maintain(&self, retention: Duration) -> Result<i32, sqlx::Error> {
+        let retention = PgInterval::try_from(retention).map_err(sqlx::Error::Encode)?;
+        sqlx::query_scalar("SELECT realtime.maintain($1)")
+            .bind(retention)
+            .fetch_one(&self.pool())
+            .await
+    }
+
+    /// When each of these events was written, in seconds since 1970, as (id, time). All must be of
+    /// transactions from `xmin` on; an id that is not in the log is left out.
+    pub async fn creation_times(
+        &self,
+        ids: &[i64],
+        xmin: u64,
+    ) -> Result<Vec<(i64, f64)>, sqlx::Error> {
+        sqlx::query_as(
+            "SELECT id, extract(epoch FROM created_at)::float8 FROM realtime.events
+             WHERE id = ANY($1) AND xid >= $2::text::xid8",
+        )
+        .bind(ids)
+        .bind(xmin.to_string())
+        .fetch_all(&self.pool())
         .await
+    }
+
+    /// The share of PostgreSQL's notification queue that is in use, 0 to 1.
+    pub async fn notification_queue_usage(&self) -> Result<f64, sqlx::Error> {
+        sqlx::query_scalar("SELECT pg_notification_queue_usage()")
+            .fetch_one(&self.pool())
+            .await
+    }
+}
+
+fn connect(options: &PgConnectOptions, connections_max: u32) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(connections_max)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_lazy_with(options.clone())
+}
+
+/// Reads the log once, row by row as fast as the chunks are taken.
+async fn send_all(
+    pool: &PgPool,
+    from: &str,
+    chunks: &mpsc::Sender<Result<Chunk, sqlx::Error>>,
+) -> Result<(), sqlx::Error> {
+    let mut rows = sqlx::query_as::<_, (String, bool, bool, Option<i64>, Option<String>)>(
+        "WITH reading AS MATERIALIZED (
+             SELECT realtime.cursor() AS cursor,
+                    pg_snapshot_xmin($1::text::pg_snapshot) >= retained_from AS retained,
+                    pg_snapshot_xmax($1::text::pg_snapshot)
+                        <= pg_snapshot_xmax(pg_current_snapshot()) AS known
+             FROM realtime.state)
+         SELECT cursor, retained, known, id, payload
+         FROM reading LEFT JOIN LATERAL (
+             SELECT id, payload FROM realtime.events
+             WHERE known AND xid >= pg_snapshot_xmin($1::text::pg_snapshot)
+               AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)) AS events ON true
+         ORDER BY id",
+    )
+    .bind(from)
+    .fetch(pool);
+    let mut chunk: Option<Chunk> = None;
+    while let Some((cursor, retained, known, id, payload)) = rows.try_next().await? {
+        let current = match &mut chunk {
+            Some(chunk) => chunk,
+            None => chunk.insert(Chunk {
+                reading: Reading {
+                    cursor: parse(&cursor)?,
+                    retained,
+                    known,
+                },
+                events: Vec::new(),
+            }),
+        };
+        current.events.extend(
+            id.zip(payload)
+                .and_then(|(id, payload)| event(id, &payload)),
+        );
+        if current.events.len() >= PAGE_EVENTS
+            && let Some(full) = chunk.take()
+            && chunks.send(Ok(full)).await.is_err()
+        {
+            return Ok(());
+        }
+    }
+    if let Some(last) = chunk {
+        let _ = chunks.send(Ok(last)).await;
+    }
+    Ok(())
+}
+
+/// Nothing but our triggers writes the log: a row that is no event is skipped and said.
+fn event(id: i64, payload: &str) -> Option<Event> {
+    Event::parse(payload)
+        .inspect_err(|error| tracing::warn!(event = "log_row_malformed", id, %error))
+        .ok()
+}
+
+fn parse(cursor: &str) -> Result<Cursor, sqlx::Error> {
+    cursor
+        .parse()
+        .map_err(|_| sqlx::Error::Decode(format!("no cursor: {cursor}").into()))
 }

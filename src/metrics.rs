@@ -10,6 +10,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram,
@@ -17,14 +18,16 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
-use crate::wire::{Channel, CloseCode, EventKind};
+use crate::wire::{Channel, CloseCode, Event, EventKind, ResetReason};
 
-/// From row creation to socket write, in seconds.
-const DELIVERY_LATENCY_BUCKETS: [f64; 16] = [
+/// Of every latency, in seconds.
+const LATENCY_BUCKETS: [f64; 16] = [
     0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0,
 ];
 const DELIVERY_LATENCY: &str = "hushnet_delivery_latency_seconds";
+const BARRIER_COMMIT: &str = "hushnet_barrier_commit_seconds";
+const BARRIER_ROUND_TRIP: &str = "hushnet_barrier_round_trip_seconds";
 
 /// Why a connection ended: the label `reason` of `hushnet_connections_closed_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +81,24 @@ impl Rejected {
     }
 }
 
+/// Where missed events were read: the label `source` of `hushnet_replays_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplaySource {
+    /// The recent events that this process holds.
+    Memory,
+    /// `realtime.events`.
+    Log,
+}
+
+/// Why missed events were read: the label `cause` of `hushnet_replays_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplayCause {
+    /// A client came back with a cursor.
+    Resume,
+    /// A connection fell behind.
+    Lag,
+}
+
 /// The handles of every series. Shared by everything that counts.
 pub struct Metrics {
     recorder: Arc<PrometheusRecorder>,
@@ -96,6 +117,15 @@ pub struct Metrics {
     lagged_events: Counter,
     channel_backlog: Gauge,
     delivery_latency: Histogram,
+    replays: [[Counter; 2]; 2],
+    events_replayed: Counter,
+    resets: [Counter; 5],
+    events_repeated: Counter,
+    events_caught_up: Counter,
+    feed_live: Gauge,
+    barrier_commit: Histogram,
+    barrier_round_trip: Histogram,
+    barrier_uncommitted: Gauge,
     listener_connected: Gauge,
     listener_reconnects: Counter,
     notification_queue_usage: Gauge,
@@ -106,10 +136,7 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let recorder = PrometheusBuilder::new()
-            .set_buckets_for_metric(
-                Matcher::Full(DELIVERY_LATENCY.to_owned()),
-                &DELIVERY_LATENCY_BUCKETS,
-            )
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &LATENCY_BUCKETS)
             .unwrap_or_else(|error| unreachable!("the buckets are not empty: {error}"))
             .build_recorder();
         let recorder = Arc::new(recorder);
@@ -187,14 +214,58 @@ impl Metrics {
                 "hushnet_channel_backlog_max",
                 "Most events found waiting for one connection, over the last 15 to 30 seconds.",
             ),
-            delivery_latency: {
-                describe_histogram!(
-                    DELIVERY_LATENCY,
-                    "From the creation of the event's row to the write to a socket, in seconds; a \
-                     sample of at most 256 deliveries a second."
-                );
-                histogram!(DELIVERY_LATENCY)
-            },
+            delivery_latency: described_histogram(
+                DELIVERY_LATENCY,
+                "From the creation of the event's row to the write to a socket, in seconds; a sample \
+                 of at most 256 deliveries a second.",
+            ),
+            replays: ["resume", "lag"].map(|cause| {
+                ["memory", "log"].map(|source| {
+                    describe_counter!(
+                        "hushnet_replays_total",
+                        "Times that a client was sent what it had missed, by cause (resume, lag) and \
+                         by source (memory, log); one from the log costs a query."
+                    );
+                    counter!("hushnet_replays_total", "cause" => cause, "source" => source)
+                })
+            }),
+            events_replayed: new_counter(
+                "hushnet_events_replayed_total",
+                "Events sent to clients that had missed them.",
+            ),
+            resets: ResetReason::ALL.map(|reason| {
+                labelled(
+                    "hushnet_resets_total",
+                    "Clients that were told to fetch their state anew, by reason.",
+                    "reason",
+                    reason.as_str(),
+                )
+            }),
+            events_repeated: new_counter(
+                "hushnet_events_repeated_total",
+                "Events that were met again in the log or among the notifications, and dropped.",
+            ),
+            events_caught_up: new_counter(
+                "hushnet_events_caught_up_total",
+                "Events read from the log because their notification was lost or none was sent.",
+            ),
+            feed_live: new_gauge(
+                "hushnet_feed_live",
+                "1 while everything committed is routed, 0 while the listener is away or catching up.",
+            ),
+            barrier_commit: described_histogram(
+                BARRIER_COMMIT,
+                "From sending a barrier to its commit, in seconds. It waits for the lock that all \
+                 notifying commits share: when it is slow, ingest = adaptive helps the application.",
+            ),
+            barrier_round_trip: described_histogram(
+                BARRIER_ROUND_TRIP,
+                "From sending a barrier to hearing it, in seconds.",
+            ),
+            barrier_uncommitted: new_gauge(
+                "hushnet_barrier_uncommitted",
+                "1 while a barrier waits to commit although the database answers, else 0.",
+            ),
             listener_connected: new_gauge(
                 "hushnet_listener_connected",
                 "1 while the listener hears PostgreSQL's notifications, else 0.",
@@ -240,8 +311,11 @@ impl Metrics {
     }
 
     /// An event was written to a socket.
-    pub fn event_delivered(&self, kind: EventKind) {
-        self.events_delivered[kind as usize].increment(1);
+    pub fn event_sent(&self, event: &Event) {
+        match event.kind {
+            EventKind::Reset => {}
+            kind => self.events_delivered[kind as usize].increment(1),
+        }
     }
 
     /// One connection found this many events waiting when it woke.
@@ -252,6 +326,48 @@ impl Metrics {
     /// A sampled event's age when it was written to a socket.
     pub fn delivery_latency(&self, seconds: f64) {
         self.delivery_latency.record(seconds);
+    }
+
+    /// A client was sent this many events that it had missed.
+    pub fn replayed(&self, cause: ReplayCause, source: ReplaySource, events: u64) {
+        self.replays[cause as usize][source as usize].increment(1);
+        self.events_replayed.increment(events);
+    }
+
+    /// A client was told to fetch its state anew.
+    pub fn reset(&self, reason: ResetReason) {
+        self.resets[reason as usize].increment(1);
+    }
+
+    /// An event was met again and dropped.
+    pub fn event_repeated(&self) {
+        self.events_repeated.increment(1);
+    }
+
+    /// Events were read from the log for everybody.
+    pub fn events_caught_up(&self, events: usize) {
+        self.events_caught_up.increment(events as u64);
+    }
+
+    /// Everything committed is being routed, or not.
+    pub fn feed_live(&self, live: bool) {
+        self.feed_live.set(f64::from(u8::from(live)));
+    }
+
+    /// A barrier committed this long after it was sent.
+    pub fn barrier_committed(&self, after: Duration) {
+        self.barrier_commit.record(after.as_secs_f64());
+    }
+
+    /// A barrier was heard this long after it was sent.
+    pub fn barrier_returned(&self, after: Duration) {
+        self.barrier_round_trip.record(after.as_secs_f64());
+    }
+
+    /// A barrier waits to commit although the database answers, or does not.
+    pub fn barrier_uncommitted(&self, uncommitted: bool) {
+        self.barrier_uncommitted
+            .set(f64::from(u8::from(uncommitted)));
     }
 
     /// A notification was no event.
@@ -339,6 +455,11 @@ fn new_gauge(name: &'static str, description: &'static str) -> Gauge {
     let gauge = gauge!(name);
     gauge.set(0);
     gauge
+}
+
+fn described_histogram(name: &'static str, description: &'static str) -> Histogram {
+    describe_histogram!(name, description);
+    histogram!(name)
 }
 
 fn new_counter(name: &'static str, description: &'static str) -> Counter {

@@ -6,11 +6,13 @@
 //! never by panicking, whatever the bytes.
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use uuid::Uuid;
+
+use crate::cursor::Cursor;
 
 /// The largest part of a refused payload that is logged, in characters.
 const LOGGED_PAYLOAD_CHARS: usize = 200;
@@ -25,10 +27,13 @@ pub enum EventKind {
     Session,
     /// A row of `devices` was inserted, changed or deleted.
     Device,
+    /// No change: every v1 client has to fetch its state anew. Never comes from PostgreSQL.
+    #[serde(skip)]
+    Reset,
 }
 
 impl EventKind {
-    /// Every kind, in the order of its discriminants.
+    /// Every kind of change, in the order of its discriminants.
     pub const ALL: [Self; 3] = [Self::Message, Self::Session, Self::Device];
 
     /// The value of `type` in the event's JSON, and of the label `kind` in the metrics.
@@ -38,6 +43,7 @@ impl EventKind {
             Self::Message => "message",
             Self::Session => "session",
             Self::Device => "device",
+            Self::Reset => "reset",
         }
     }
 }
@@ -83,6 +89,8 @@ pub enum Encoding {
     Plain,
     /// `{"event_type":…,"payload":{…}}`: `/ws/{user_id}`, as HushNet's released client expects.
     Envelope,
+    /// The event's JSON with `cursor` added: subprotocol `hushnet.v1`, or a `since` parameter.
+    V1,
 }
 
 /// One event for one user, shared by all of the user's connections.
@@ -94,8 +102,17 @@ pub struct Event {
     pub kind: EventKind,
     /// Its row in `realtime.events`; `None` from a database that has only HushNet's own triggers.
     pub id: Option<i64>,
+    /// Its place in the order in which this process routed events, from 1; 0 for one that was read
+    /// from the log for a single client.
+    pub sequence: u64,
+    /// Whether this is only the news that the event is in the log, because it is too long to be
+    /// notified.
+    pub by_reference: bool,
+    /// The cursor that its user's clients have passed when they get it; `None` where there is no log.
+    pub passed: Option<Arc<Cursor>>,
     plain: Utf8Bytes,
     envelope: OnceLock<Utf8Bytes>,
+    v1: OnceLock<Utf8Bytes>,
 }
 
 /// The fields that routing needs; everything else in the payload is skipped unread.
@@ -105,6 +122,8 @@ struct Routing {
     kind: EventKind,
     user_id: Uuid,
     id: Option<i64>,
+    #[serde(default)]
+    by_reference: bool,
 }
 
 /// A notification that is no event: not JSON, of an unknown type, or without a `user_id`.
@@ -129,9 +148,40 @@ impl Event {
             user_id: routing.user_id,
             kind: routing.kind,
             id: routing.id,
-            plain: payload.into(),
+            sequence: 0,
+            by_reference: routing.by_reference,
+            passed: None,
+            plain: payload.trim_end().into(),
             envelope: OnceLock::new(),
+            v1: OnceLock::new(),
         })
+    }
+
+    /// What tells every connected v1 client to fetch its state anew.
+    #[must_use]
+    pub fn reset(reason: ResetReason, passed: Option<Arc<Cursor>>) -> Self {
+        let cursor = passed.as_ref().map(ToString::to_string);
+        Self {
+            user_id: Uuid::nil(),
+            kind: EventKind::Reset,
+            id: None,
+            sequence: 0,
+            by_reference: false,
+            plain: Notice::Reset {
+                reason,
+                cursor: cursor.as_deref(),
+            }
+            .frame(),
+            passed,
+            envelope: OnceLock::new(),
+            v1: OnceLock::new(),
+        }
+    }
+
+    /// The size of the event's JSON, in bytes.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        self.plain.len()
     }
 
     /// The text of the frame that carries this event. Encoded at most once for each encoding; a
@@ -147,7 +197,100 @@ impl Event {
                     format!(r#"{{"event_type":"{kind}","payload":{plain}}}"#).into()
                 })
                 .clone(),
+            Encoding::V1 => self.v1.get_or_init(|| self.with_cursor()).clone(),
         }
+    }
+
+    fn with_cursor(&self) -> Utf8Bytes {
+        match (&self.passed, self.plain.strip_suffix('}')) {
+            (Some(cursor), Some(open)) if self.kind != EventKind::Reset => {
+                format!(r#"{open}, "cursor" : "{cursor}"}}"#).into()
+            }
+            _ => self.plain.clone(),
+        }
+    }
+}
+
+/// Why a client has to fetch its state anew, as `reason` in [`Notice::Reset`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResetReason {
+    /// `since` is no cursor that this service gave out.
+    Malformed,
+    /// The cursor is of another database, or of its history before a failover.
+    History,
+    /// The cursor is of a future that has not been.
+    Future,
+    /// The log no longer reaches back to the cursor.
+    Retention,
+    /// Events may have been missed, and this database has no log to read them from.
+    NoLog,
+}
+
+impl ResetReason {
+    /// Every reason, in the order of its discriminants.
+    pub const ALL: [Self; 5] = [
+        Self::Malformed,
+        Self::History,
+        Self::Future,
+        Self::Retention,
+        Self::NoLog,
+    ];
+
+    /// The value of `reason`, and of the label in the metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::History => "history",
+            Self::Future => "future",
+            Self::Retention => "retention",
+            Self::NoLog => "no_log",
+        }
+    }
+}
+
+/// What the server tells a v1 client besides events.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Notice<'a> {
+    /// The first frame: the subscription is live.
+    Hello {
+        /// Names this connection in the server's log.
+        connection_id: Uuid,
+        /// Where the client is: the cursor that it came with, or the present.
+        cursor: Option<&'a str>,
+        /// A frame comes at least this often; when none has for twice as long, the link is dead.
+        heartbeat_ms: u32,
+        /// Whether the client goes on from the cursor that it came with.
+        resumed: bool,
+        /// How many events follow that were committed before now.
+        replayed: u64,
+    },
+    /// The state must be fetched anew; then it goes on from `cursor`.
+    Reset {
+        /// Why.
+        reason: ResetReason,
+        /// The present.
+        cursor: Option<&'a str>,
+    },
+    /// Everything up to `cursor` has been sent. Comes after a replay, and as the heartbeat.
+    Cursor {
+        /// The newest barrier passed.
+        cursor: Option<&'a str>,
+    },
+}
+
+impl Notice<'_> {
+    /// The text of the frame.
+    ///
+    /// # Panics
+    /// Never: every field is JSON.
+    #[must_use]
+    pub fn frame(&self) -> Utf8Bytes {
+        serde_json::to_string(self)
+            .unwrap_or_else(|error| unreachable!("a notice is no JSON: {error}"))
+            .into()
     }
 }
 
@@ -212,6 +355,8 @@ pub enum CloseCode {
     TooBig,
     /// 1012: the server is stopping.
     Restart,
+    /// 1013: the server cannot tell now what the client has missed; its cursor stays good.
+    TryAgainLater,
     /// 4008: the client did not read for `write_timeout_ms`.
     SlowConsumer,
     /// 4009: no answer to a ping within `pong_timeout_ms`.
@@ -220,13 +365,14 @@ pub enum CloseCode {
 
 impl CloseCode {
     /// Every code, in ascending order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Normal,
         Self::Protocol,
         Self::Unsupported,
         Self::Malformed,
         Self::TooBig,
         Self::Restart,
+        Self::TryAgainLater,
         Self::SlowConsumer,
         Self::IdleTimeout,
     ];
@@ -241,6 +387,7 @@ impl CloseCode {
             Self::Malformed => 1007,
             Self::TooBig => 1009,
             Self::Restart => 1012,
+            Self::TryAgainLater => 1013,
             Self::SlowConsumer => 4008,
             Self::IdleTimeout => 4009,
         }
@@ -256,6 +403,7 @@ impl CloseCode {
             Self::Malformed => "malformed",
             Self::TooBig => "too_big",
             Self::Restart => "restart",
+            Self::TryAgainLater => "try_again_later",
             Self::SlowConsumer => "slow_consumer",
             Self::IdleTimeout => "idle_timeout",
         }
@@ -265,7 +413,10 @@ impl CloseCode {
     /// would only be refused again for the same mistake.
     #[must_use]
     pub fn reconnect(self) -> bool {
-        matches!(self, Self::Restart | Self::SlowConsumer | Self::IdleTimeout)
+        matches!(
+            self,
+            Self::Restart | Self::TryAgainLater | Self::SlowConsumer | Self::IdleTimeout
+        )
     }
 }
 

@@ -1,5 +1,6 @@
 //! `run` as a newcomer meets it: the binary, its private PostgreSQL, and the lines that it prints.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
@@ -29,6 +30,15 @@ async fn next_line<R: AsyncRead + Unpin>(reader: &mut Reader<R>) -> String {
         .await
         .unwrap()
         .expect("the output ended")
+}
+
+/// A directory that PostgreSQL's account can reach when the tests run as root.
+fn directory() -> tempfile::TempDir {
+    let open = std::fs::Permissions::from_mode(0o755);
+    tempfile::Builder::new()
+        .permissions(open)
+        .tempdir()
+        .unwrap()
 }
 
 /// A command line run by the shell in the directory, as it was printed.
@@ -86,7 +96,7 @@ impl Run {
 
 #[tokio::test]
 async fn the_printed_lines_work_as_printed() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = directory();
     let mut run = Run::start(directory.path()).await;
     let [address, tail, send] = &run.invited[..] else {
         panic!("{:?}", run.invited)
@@ -135,7 +145,7 @@ async fn the_printed_lines_work_as_printed() {
 
 #[tokio::test]
 async fn a_second_run_finds_the_data_of_one_that_was_killed() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = directory();
     let mut first = Run::start(directory.path()).await;
     first.signal("-KILL").await;
     soon("the end of run", first.child.wait()).await.unwrap();

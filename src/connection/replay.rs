@@ -1,0 +1,242 @@
+//! What a client has missed: at its start, when it came with a cursor, and when it fell behind.
+//!
+//! Memory is asked first and costs no query; then the log is read in pages, each written before the
+//! next is read, so that a connection holds one page at most. The subscription is live all the while.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::Connection;
+use crate::cursor::{Cursor, Snapshot};
+use crate::log::{PAGE_EVENTS, Page};
+use crate::metrics::{Closed, ReplayCause, ReplaySource};
+use crate::router::Feed;
+use crate::wire::{CloseCode, Event, Notice, ResetReason};
+
+/// How long a client waits for the feed; then it may try again later.
+const FEED_TIMEOUT: Duration = Duration::from_secs(10);
+/// One page of the log.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Ids of a replay that are remembered; of a longer one, the newest.
+const REPLAYED_MAX: usize = 4_096;
+
+/// What a replay from the log has carried.
+#[derive(Debug)]
+pub(super) struct Replayed {
+    ids: HashSet<i64>,
+    /// The snapshot of the last read: an event that was routed when the position covered it is new.
+    until: Snapshot,
+}
+
+impl Connection {
+    /// Tells a v1 client where it is, and sends what it has missed.
+    pub(super) async fn begin(&mut self, since: Option<String>) -> Result<(), Closed> {
+        let mut feed = self.shared.feed.clone();
+        let live = async {
+            let live = feed.wait_for(|feed| matches!(feed, Feed::Live(_))).await;
+            live.map(|feed| feed.cursor().cloned())
+        };
+        let live = self
+            .meanwhile(tokio::time::timeout(FEED_TIMEOUT, live))
+            .await?;
+        let Ok(Ok(present)) = live else {
+            return Err(Closed::ByServer(CloseCode::TryAgainLater));
+        };
+        self.passed.clone_from(&present);
+        let Some(since) = since else {
+            return self.hello(present.as_deref(), None);
+        };
+
+        let cursor = match (since.parse::<Cursor>(), &present) {
+            (Err(_), _) => return self.reset(ResetReason::Malformed, present.as_deref()),
+            (Ok(_), None) => return self.reset(ResetReason::NoLog, None),
+            (Ok(cursor), Some(present)) if cursor.epoch != present.epoch => {
+                return self.reset(ResetReason::History, Some(present));
+            }
+            (Ok(cursor), Some(_)) => Arc::new(cursor),
+        };
+        let user_id = self.subscription.user_id();
+        if let Some(events) = self.shared.recent.since(user_id, &cursor.snapshot) {
+            self.hello(Some(&cursor), Some(events.len() as u64))?;
+            self.send_from_memory(ReplayCause::Resume, events).await?;
+            // Everything that `present` sees had been routed when memory was asked.
+            return self.arrive(present);
+        }
+        self.send_from_log(ReplayCause::Resume, cursor).await
+    }
+
+    /// Sends what the connection missed by falling behind.
+    pub(super) async fn repair(&mut self) -> Result<(), Closed> {
+        let user_id = self.subscription.user_id();
+        if let Some(events) = self.shared.recent.after(user_id, self.sequence) {
+            return self.send_from_memory(ReplayCause::Lag, events).await;
+        }
+        match self.passed.clone() {
+            Some(passed) => self.send_from_log(ReplayCause::Lag, passed).await,
+            None => self.reset_live(ResetReason::NoLog, None),
+        }
+    }
+
+    async fn send_from_memory(
+        &mut self,
+        cause: ReplayCause,
+        events: Vec<Arc<Event>>,
+    ) -> Result<(), Closed> {
+        self.shared
+            .metrics
+            .replayed(cause, ReplaySource::Memory, events.len() as u64);
+        for event in events {
+            if !self.socket.has_room() {
+                self.flush().await?;
+            }
+            self.sequence = self.sequence.max(event.sequence);
+            self.passed.clone_from(&event.passed);
+            self.queue_event(event)?;
+        }
+        Ok(())
+    }
+
+    /// Sends everything that is visible now and was not in the cursor's snapshot.
+    async fn send_from_log(&mut self, cause: ReplayCause, from: Arc<Cursor>) -> Result<(), Closed> {
+        let mut replayed = HashSet::new();
+        let mut last_id = 0;
+        let mut first: Option<Cursor> = None;
+        loop {
+            let page = self.read_page(&from.snapshot, last_id).await?;
+            let reading = page.reading;
+            let present = reading.cursor;
+            let reason = if present.epoch != from.epoch {
+                Some(ResetReason::History)
+            } else if !reading.known {
+                Some(ResetReason::Future)
+            } else if !reading.retained {
+                Some(ResetReason::Retention)
+            } else {
+                None
+            };
+            if let Some(reason) = reason {
+                return match (first, cause) {
+                    (None, ReplayCause::Resume) => self.reset(reason, Some(&present)),
+                    _ => self.reset_live(reason, Some(&present)),
+                };
+            }
+            if first.is_none() {
+                self.shared
+                    .metrics
+                    .replayed(cause, ReplaySource::Log, page.total);
+                if cause == ReplayCause::Resume {
+                    self.hello(Some(&from), Some(page.total))?;
+                }
+            }
+            let until = present.snapshot.clone();
+            // What the first page's snapshot sees has been sent when the last page has.
+            first.get_or_insert(present);
+            let last_page = page.events.len() < PAGE_EVENTS;
+            if replayed.len() + PAGE_EVENTS > REPLAYED_MAX {
+                replayed.clear();
+            }
+            for mut event in page.events {
+                replayed.extend(event.id);
+                event.passed = Some(Arc::clone(&from));
+                if !self.socket.has_room() {
+                    self.flush().await?;
+                }
+                self.queue_event(Arc::new(event))?;
+            }
+            match page.last_id {
+                Some(id) if !last_page => last_id = id,
+                _ => {
+                    self.replayed = Some(Box::new(Replayed {
+                        ids: replayed,
+                        until,
+                    }));
+                    return self.arrive(first.map(Arc::new));
+                }
+            }
+        }
+    }
+
+    async fn read_page(&mut self, from: &Snapshot, last_id: i64) -> Result<Page, Closed> {
+        let (log, user_id) = (self.shared.log.clone(), self.subscription.user_id());
+        let page = log.read_user(user_id, from, last_id);
+        match self
+            .meanwhile(tokio::time::timeout(PAGE_TIMEOUT, page))
+            .await?
+        {
+            Ok(Ok(page)) => Ok(page),
+            // The client keeps its cursor, and nothing is lost.
+            Ok(Err(error)) => {
+                tracing::warn!(event = "replay_failed", %error);
+                Err(Closed::ByServer(CloseCode::TryAgainLater))
+            }
+            Err(_) => Err(Closed::ByServer(CloseCode::TryAgainLater)),
+        }
+    }
+
+    /// Whether a replay from the log has carried this event, which the subscription now brings.
+    pub(super) fn was_replayed(&mut self, event: &Event) -> bool {
+        let Some(replayed) = &self.replayed else {
+            return false;
+        };
+        if event.id.is_some_and(|id| replayed.ids.contains(&id)) {
+            return true;
+        }
+        let is_past = event
+            .passed
+            .as_ref()
+            .is_some_and(|p| p.snapshot.covers(&replayed.until));
+        if is_past {
+            self.replayed = None;
+        }
+        false
+    }
+
+    /// The replay is done: the client is where `cursor` is.
+    fn arrive(&mut self, cursor: Option<Arc<Cursor>>) -> Result<(), Closed> {
+        let text = cursor.as_ref().map(ToString::to_string);
+        self.passed = cursor;
+        if self.encoding == crate::wire::Encoding::V1 {
+            self.notify(&Notice::Cursor {
+                cursor: text.as_deref(),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn hello(&mut self, cursor: Option<&Cursor>, replayed: Option<u64>) -> Result<(), Closed> {
+        let connection_id = Uuid::new_v4();
+        let cursor = cursor.map(ToString::to_string);
+        let heartbeat_ms = u32::try_from(self.shared.ping_interval.as_millis()).unwrap_or(u32::MAX);
+        tracing::debug!(event = "connected", %connection_id, resumed = replayed.is_some());
+        self.notify(&Notice::Hello {
+            connection_id,
+            cursor: cursor.as_deref(),
+            heartbeat_ms,
+            resumed: replayed.is_some(),
+            replayed: replayed.unwrap_or(0),
+        })
+    }
+
+    /// Greets a client whose cursor is no good.
+    fn reset(&mut self, reason: ResetReason, present: Option<&Cursor>) -> Result<(), Closed> {
+        self.hello(present, None)?;
+        self.reset_live(reason, present)
+    }
+
+    /// The client has missed what cannot be told: it has to fetch its state anew.
+    fn reset_live(&mut self, reason: ResetReason, present: Option<&Cursor>) -> Result<(), Closed> {
+        self.shared.metrics.reset(reason);
+        self.passed = present.cloned().map(Arc::new);
+        if self.encoding != crate::wire::Encoding::V1 {
+            return Ok(());
+        }
+        let cursor = present.map(ToString::to_string);
+        self.notify(&Notice::Reset {
+            reason,
+            cursor: cursor.as_deref(),
+        })
+    }
+}

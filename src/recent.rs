@@ -1,0 +1,402 @@
+//! The most recent events, in memory: who comes back soon, or falls behind, costs no query.
+//!
+//! Events are kept in the order in which they were routed, in segments between one barrier and the
+//! next. A reader whose cursor covers the snapshot of barrier *n* needs nothing older than what was
+//! routed after barrier *n − 1*: an event routed before that had committed before barrier *n* took its
+//! snapshot. Written by the listener alone; bounded by bytes and by age, whichever is less. What it no
+//! longer has, the log has.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::cursor::Snapshot;
+use crate::wire::Event;
+
+/// What an event costs here beyond its text: its struct, its two counts and its place.
+const EVENT_OVERHEAD_BYTES: usize = 160;
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Memory for events, in bytes.
+    pub bytes_max: usize,
+    /// Age of the oldest event.
+    pub age_max: Duration,
+}
+
+/// The events of the last minutes. Cheap to clone: every clone is the same memory.
+#[derive(Debug, Clone)]
+pub struct Recent {
+    bounds: Bounds,
+    segments: Arc<RwLock<Segments>>,
+}
+
+#[derive(Debug)]
+struct Segments {
+    closed: VecDeque<Segment>,
+    open: Segment,
+    bytes: usize,
+    /// The sequence number of the last event pushed; the first is 1.
+    last_sequence: u64,
+    /// Events up to this sequence number have been forgotten.
+    forgotten_through: u64,
+}
+
+/// The events between two barriers.
+#[derive(Debug)]
+struct Segment {
+    /// The snapshot of the barrier at its beginning; `None` for the first one, and then nobody's cursor
+    /// can be placed here.
+    opened_by: Option<Snapshot>,
+    opened_at: Instant,
+    /// The sequence number of the last event before it.
+    after: u64,
+    /// Whether nothing of it has been forgotten.
+    whole: bool,
+    /// In the order of routing while it is open; then by user, and each user's in that order.
+    events: Vec<Arc<Event>>,
+    bytes: usize,
+}
+
+impl Segment {
+    fn new(opened_by: Option<Snapshot>, after: u64) -> Self {
+        Self {
+            opened_by,
+            opened_at: Instant::now(),
+            after,
+            whole: true,
+            events: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    fn of_user(&self, user_id: Uuid, closed: bool) -> impl Iterator<Item = &Arc<Event>> {
+        let events = if closed {
+            let from = self.events.partition_point(|event| event.user_id < user_id);
+            let count = self.events[from..].partition_point(|event| event.user_id == user_id);
+            &self.events[from..from + count]
+        } else {
+            &self.events[..]
+        };
+        events.iter().filter(move |event| event.user_id == user_id)
+    }
+}
+
+impl Segments {
+    fn new(after: u64) -> Self {
+        Self {
+            closed: VecDeque::new(),
+            open: Segment::new(None, after),
+            bytes: 0,
+            last_sequence: after,
+            forgotten_through: after,
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some(forgotten) = self.closed.pop_front() {
+            self.bytes -= forgotten.bytes;
+            self.forgotten_through = self.closed.front().unwrap_or(&self.open).after;
+        } else {
+            // One interval alone is over the bound: what is left of it is no whole segment.
+            *self = Self::new(self.last_sequence);
+            self.open.whole = false;
+        }
+    }
+
+    /// Segment by segment from this index on, with whether it is closed.
+    fn from(&self, index: usize) -> impl Iterator<Item = (&Segment, bool)> {
+        let closed = self
+            .closed
+            .iter()
+            .skip(index)
+            .map(|segment| (segment, true));
+        closed.chain([(&self.open, false)])
+    }
+}
+
+impl Recent {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            segments: Arc::new(RwLock::new(Segments::new(0))),
+        }
+    }
+
+    /// Gives the event, which is about to be routed, the next sequence number and keeps it.
+    pub fn push(&self, mut event: Event) -> Arc<Event> {
+        let bytes = event.text_bytes() + EVENT_OVERHEAD_BYTES;
+        let mut segments = self.write();
+        segments.last_sequence += 1;
+        event.sequence = segments.last_sequence;
+        let event = Arc::new(event);
+        segments.open.events.push(Arc::clone(&event));
+        segments.open.bytes += bytes;
+        segments.bytes += bytes;
+        while segments.bytes > self.bounds.bytes_max {
+            segments.forget_oldest();
+        }
+        event
+    }
+
+    /// A barrier came by: everything visible in its snapshot has been pushed.
+    pub fn barrier(&self, snapshot: Snapshot) {
+        let mut segments = self.write();
+        let next = Segment::new(Some(snapshot), segments.last_sequence);
+        let mut closed = std::mem::replace(&mut segments.open, next);
+        // Stable: each user's events stay in their order.
+        closed.events.sort_by_key(|event| event.user_id);
+        closed.events.shrink_to_fit();
+        segments.closed.push_back(closed);
+        while segments
+            .closed
+            .front()
+            .is_some_and(|s| s.opened_at.elapsed() > self.bounds.age_max)
+        {
+            segments.forget_oldest();
+        }
+    }
+
+    /// Forgets everything, since what was kept belongs to another history, and gives `event`, which
+    /// says so, the next sequence number.
+    pub fn begin_anew(&self, mut event: Event) -> Arc<Event> {
+        let mut segments = self.write();
+        event.sequence = segments.last_sequence + 1;
+        *segments = Segments::new(event.sequence);
+        Arc::new(event)
+    }
+
+    /// All of the user's events that a client with this cursor does not have, in the order of routing;
+    /// `None` when memory cannot tell.
+    ///
+    /// For a cursor that came from here it may begin with events that the client has had under the
+    /// cursor before. For any other (one that was read together with state) it is exact.
+    #[must_use]
+    pub fn since(&self, user_id: Uuid, cursor: &Snapshot) -> Option<Vec<Arc<Event>>> {
+        let segments = self.read();
+        let barriers: Vec<Option<&Snapshot>> = segments
+            .from(0)
+            .map(|(segment, _)| segment.opened_by.as_ref())
+            .collect();
+        // The newest barrier that the cursor covers: what it has not seen came after the one before.
+        let covered = barriers
+            .iter()
+            .rposition(|barrier| barrier.is_some_and(|b| cursor.covers(b)))?;
+        let from = covered.checked_sub(1)?;
+        if !segments.closed[from].whole {
+            return None;
+        }
+        let of_user = |from: usize, to: usize| {
+            segments
+                .from(from)
+                .take(to - from)
+                .flat_map(|(segment, closed)| segment.of_user(user_id, closed))
+        };
+        if barriers[covered] == Some(cursor) {
+            return Some(of_user(from, barriers.len()).cloned().collect());
+        }
+        // The oldest barrier that covers the cursor: what came after it, the cursor has not seen.
+        let unseen = barriers[covered..]
+            .iter()
+            .position(|barrier| barrier.is_some_and(|b| b.covers(cursor)))
+            .map(|position| covered + position)?;
+        // Whether the cursor has seen what came in between, only the log knows.
+        if of_user(from, unseen).next().is_some() {
+            return None;
+        }
+        Some(of_user(unseen, barriers.len()).cloned().collect())
+    }
+
+    /// All of the user's events after the one with this sequence number, in order; `None` when memory
+    /// does not reach back that far.
+    #[must_use]
+    pub fn after(&self, user_id: Uuid, sequence: u64) -> Option<Vec<Arc<Event>>> {
+        let segments = self.read();
+        if sequence < segments.forgotten_through {
+            return None;
+        }
+        let from = segments
+            .closed
+            .partition_point(|segment| segment.after <= sequence);
+        let of_user = segments
+            .from(from.saturating_sub(1))
+            .flat_map(|(segment, closed)| segment.of_user(user_id, closed))
+            .filter(|event| event.sequence > sequence);
+        Some(of_user.cloned().collect())
+    }
+
+    /// The sequence number of the last event pushed.
+    #[must_use]
+    pub fn last_sequence(&self) -> u64 {
+        self.read().last_sequence
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Segments> {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Segments> {
+        self.segments
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::ResetReason;
+
+    const AGE: Duration = Duration::from_mins(1);
+
+    fn recent(bytes_max: usize) -> Recent {
+        Recent::new(Bounds {
+            bytes_max,
+            age_max: AGE,
+        })
+    }
+
+    fn event(user_id: Uuid, id: i64) -> Event {
+        Event::parse(&format!(
+            r#"{{"type":"device","user_id":"{user_id}","id":{id}}}"#
+        ))
+        .unwrap()
+    }
+
+    fn snapshot(text: &str) -> Snapshot {
+        text.parse().unwrap()
+    }
+
+    fn ids(events: &[Arc<Event>]) -> Vec<i64> {
+        events.iter().filter_map(|event| event.id).collect()
+    }
+
+    /// Users in turn, ids from 1, a barrier after every third event with the snapshot `id+1:id+1:`.
+    fn filled(recent: &Recent, users: &[Uuid; 2], events: i64) {
+        for id in 1..=events {
+            recent.push(event(users[usize::from(id % 2 == 0)], id));
+            if id % 3 == 0 {
+                recent.barrier(snapshot(&format!("{0}:{0}:", id + 1)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_reader_gets_its_own_events_from_one_barrier_before_its_cursor() {
+        let (recent, users) = (recent(1 << 20), [Uuid::new_v4(), Uuid::new_v4()]);
+        filled(&recent, &users, 20);
+        // The cursor of the barrier after 9: what was routed after the one after 6 is sent.
+        let since = |user, cursor| recent.since(user, &snapshot(cursor));
+        assert_eq!(
+            ids(&since(users[0], "10:10:").unwrap()),
+            [7, 9, 11, 13, 15, 17, 19]
+        );
+        assert_eq!(ids(&since(users[1], "19:19:").unwrap()), [16, 18, 20]);
+        assert_eq!(since(Uuid::new_v4(), "19:19:").unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_cursor_from_elsewhere_is_served_only_when_memory_is_sure() {
+        let recent = recent(1 << 20);
+        let user = Uuid::new_v4();
+        let since = |cursor| recent.since(user, &snapshot(cursor));
+        for barrier in ["4:4:", "8:8:", "12:12:", "16:16:"] {
+            recent.barrier(snapshot(barrier));
+        }
+        // Nothing came for the user: whatever the cursor has seen, it has missed nothing.
+        assert_eq!(since("10:10:").unwrap().len(), 0);
+        // What comes after a barrier that covers the cursor is surely new to it.
+        recent.push(event(user, 1));
+        assert_eq!(ids(&since("10:10:").unwrap()), [1]);
+        // One that no barrier has reached may be of a future that has not been.
+        assert!(since("17:17:").is_none());
+        // What came between the cursor's neighbours may be old or new.
+        recent.barrier(snapshot("20:20:"));
+        recent.barrier(snapshot("24:24:"));
+        assert!(since("17:17:").is_none());
+        recent.barrier(snapshot("28:28:"));
+        assert_eq!(since("26:26:").unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_cursor_from_before_the_first_barrier_is_not_known() {
+        let (recent, users) = (recent(1 << 20), [Uuid::new_v4(), Uuid::new_v4()]);
+        filled(&recent, &users, 20);
+        assert!(recent.since(users[0], &snapshot("2:2:")).is_none());
+        // One that had not seen a transaction which the barrier had is as old as that transaction.
+        assert!(recent.since(users[0], &snapshot("2:30:2")).is_none());
+        assert!(recent.since(users[0], &snapshot("4:4:")).is_some());
+    }
+
+    #[test]
+    fn what_comes_after_an_event_is_known_by_its_sequence_number() {
+        let (recent, users) = (recent(1 << 20), [Uuid::new_v4(), Uuid::new_v4()]);
+        filled(&recent, &users, 20);
+        for sequence in 0..=20 {
+            let expected: Vec<i64> = (1..=20)
+                .filter(|id| id % 2 == 1 && *id > i64::try_from(sequence).unwrap())
+                .collect();
+            assert_eq!(
+                ids(&recent.after(users[0], sequence).unwrap()),
+                expected,
+                "{sequence}"
+            );
+        }
+        assert_eq!(recent.last_sequence(), 20);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_says_what_it_has_forgotten() {
+        let users = [Uuid::new_v4(), Uuid::new_v4()];
+        let bytes = event(users[0], 10).text_bytes() + EVENT_OVERHEAD_BYTES;
+        let recent = recent(bytes * 10);
+        filled(&recent, &users, 20);
+        assert!(recent.read().bytes <= bytes * 10);
+        assert!(recent.after(users[0], 5).is_none());
+        assert!(recent.since(users[0], &snapshot("7:7:")).is_none());
+        assert_eq!(ids(&recent.after(users[0], 16).unwrap()), [17, 19]);
+        let forgotten = recent.read().forgotten_through;
+        assert_eq!(
+            recent.after(users[0], forgotten).map(|e| e.len()),
+            Some(usize::try_from((20 - forgotten) / 2).unwrap())
+        );
+    }
+
+    #[test]
+    fn an_interval_that_is_too_large_alone_is_forgotten_whole() {
+        let user = Uuid::new_v4();
+        let recent = recent(1_000);
+        recent.barrier(snapshot("1:1:"));
+        recent.barrier(snapshot("2:2:"));
+        for id in 1..=100 {
+            recent.push(event(user, id));
+        }
+        assert!(recent.read().bytes <= 1_000);
+        assert!(recent.since(user, &snapshot("2:2:")).is_none());
+        recent.barrier(snapshot("101:101:"));
+        // The segment before this barrier is not whole, so its cursor has no place yet.
+        assert!(recent.since(user, &snapshot("101:101:")).is_none());
+        recent.push(event(user, 101));
+        recent.barrier(snapshot("102:102:"));
+        assert_eq!(
+            ids(&recent.since(user, &snapshot("102:102:")).unwrap()),
+            [101]
+        );
+    }
+
+    #[test]
+    fn nothing_is_known_of_another_history() {
+        let (recent, users) = (recent(1 << 20), [Uuid::new_v4(), Uuid::new_v4()]);
+        filled(&recent, &users, 20);
+        let reset = recent.begin_anew(Event::reset(ResetReason::History, None));
+        assert_eq!(reset.sequence, 21);
+        assert!(recent.since(users[0], &snapshot("19:19:")).is_none());
+        assert!(recent.after(users[0], 20).is_none());
+        assert_eq!(recent.after(users[0], 21).unwrap().len(), 0);
+    }
+}

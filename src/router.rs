@@ -1,0 +1,177 @@
+//! The order of events: what is new goes to memory and to the hub, once, and the place moves on.
+//!
+//! There is one router, owned by the listener; it never waits. It drops what it has routed before,
+//! known by its id: the log and the notifications tell of the same events. And it holds the position:
+//! a cursor such that everything visible in its snapshot has been routed.
+
+use std::collections::HashSet;
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::cursor::{Cursor, Epoch};
+use crate::hub::Hub;
+use crate::metrics::Metrics;
+use crate::recent::Recent;
+use crate::wire::{Event, ResetReason};
+
+/// Ids that are remembered in each of two generations; beyond it the older half is forgotten, and an
+/// event may be sent twice.
+const SEEN_MAX: usize = 1 << 20;
+/// How often memory begins a new segment, however fast the position moves.
+const SEGMENT_MIN: Duration = Duration::from_millis(500);
+
+/// Whether events are coming, and from where on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Feed {
+    /// Not connected, or catching up: nobody can be told yet where they are.
+    Away,
+    /// Everything visible in the cursor's snapshot has been routed, and what comes will be; `None` in
+    /// a database without a log.
+    Live(Option<Arc<Cursor>>),
+}
+
+impl Feed {
+    /// The newest cursor, if there is one.
+    #[must_use]
+    pub fn cursor(&self) -> Option<&Arc<Cursor>> {
+        match self {
+            Self::Live(cursor) => cursor.as_ref(),
+            Self::Away => None,
+        }
+    }
+}
+
+/// Puts events in order and hands them on.
+#[derive(Debug)]
+pub struct Router {
+    hub: Hub,
+    recent: Recent,
+    metrics: Arc<Metrics>,
+    /// Kept while the feed is away: where the catch-up begins.
+    position: Option<Arc<Cursor>>,
+    feed: watch::Sender<Feed>,
+    /// Ids routed since the last barrier came back, and between the two before.
+    seen: HashSet<i64>,
+    seen_before: HashSet<i64>,
+    segment_begun: Instant,
+}
+
+impl Router {
+    /// A router that has routed nothing, and a view of its feed.
+    #[must_use]
+    pub fn new(hub: Hub, recent: Recent, metrics: Arc<Metrics>) -> (Self, watch::Receiver<Feed>) {
+        let (feed, view) = watch::channel(Feed::Away);
+        let router = Self {
+            hub,
+            recent,
+            metrics,
+            position: None,
+            feed,
+            seen: HashSet::new(),
+            seen_before: HashSet::new(),
+            segment_begun: Instant::now(),
+        };
+        (router, view)
+    }
+
+    /// Routes an event unless it has been.
+    pub fn route(&mut self, mut event: Event) {
+        if let Some(id) = event.id {
+            if self.seen_before.contains(&id) || !self.seen.insert(id) {
+                self.metrics.event_repeated();
+                return;
+            }
+            if self.seen.len() > SEEN_MAX {
+                self.turn_seen();
+            }
+        }
+        event.passed.clone_from(&self.position);
+        let kind = event.kind;
+        let connections = self.hub.publish(self.recent.push(event));
+        self.metrics.event_routed(kind, connections);
+    }
+
+    /// Whether this id has been routed lately.
+    #[must_use]
+    pub fn has_seen(&self, id: i64) -> bool {
+        self.seen.contains(&id) || self.seen_before.contains(&id)
+    }
+
+    /// A barrier came back. An event is told of at most twice, and both within two barriers.
+    pub fn turn_seen(&mut self) {
+        self.seen_before = mem::take(&mut self.seen);
+    }
+
+    /// Everything visible in the cursor's snapshot has been routed. A cursor of before the position,
+    /// as a slow barrier brings it, changes nothing.
+    pub fn advance(&mut self, cursor: Cursor) {
+        if let Some(position) = &self.position {
+            if position.epoch != cursor.epoch || !cursor.snapshot.covers(&position.snapshot) {
+                return;
+            }
+            if **position == cursor {
+                return self.feed_live();
+            }
+        }
+        if self.segment_begun.elapsed() >= SEGMENT_MIN || self.position.is_none() {
+            self.recent.barrier(cursor.snapshot.clone());
+            self.segment_begun = Instant::now();
+        }
+        self.position = Some(Arc::new(cursor));
+        self.feed_live();
+    }
+
+    fn feed_live(&self) {
+        let feed = Feed::Live(self.position.clone());
+        self.feed.send_if_modified(|now| {
+            let changed = *now != feed;
+            *now = feed;
+            changed
+        });
+        self.metrics.feed_live(true);
+    }
+
+    /// Events come, from a database that has no log and so no position.
+    pub fn live_without_log(&mut self) {
+        self.feed_live();
+    }
+
+    /// Events no longer come; the position stays.
+    pub fn away(&mut self) {
+        self.feed.send_replace(Feed::Away);
+        self.metrics.feed_live(false);
+    }
+
+    /// Where the next catch-up begins; `None` before anything has been routed.
+    #[must_use]
+    pub fn position(&self) -> Option<Arc<Cursor>> {
+        self.position.clone()
+    }
+
+    /// The history that the position belongs to.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.position.as_ref().map(|position| position.epoch)
+    }
+
+    /// What was routed and what comes cannot be joined: every v1 client is told to fetch its state
+    /// anew and goes on from `cursor`.
+    pub fn begin_anew(&mut self, reason: ResetReason, cursor: Option<Cursor>) {
+        self.seen.clear();
+        self.seen_before.clear();
+        self.position = cursor.map(Arc::new);
+        let reset = self
+            .recent
+            .begin_anew(Event::reset(reason, self.position.clone()));
+        if let Some(position) = &self.position {
+            self.recent.barrier(position.snapshot.clone());
+        }
+        self.segment_begun = Instant::now();
+        tracing::warn!(event = "clients_reset", reason = reason.as_str());
+        self.hub.publish_to_all(&reset);
+        self.feed_live();
+    }
+}
