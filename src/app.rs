@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::barrier::Barriers;
 use crate::config::{Config, ConfigError};
 use crate::connection::Shared;
+use crate::doorbell;
 use crate::http::{self, Api};
 use crate::hub::Hub;
 use crate::latency::{self, LatencySampler};
@@ -72,17 +73,19 @@ pub async fn run(
     ));
     let (router, feed) = Router::new(hub.clone(), recent.clone(), Arc::clone(&metrics));
     let listener_task = Listener::new(
-        options,
+        options.clone(),
         log.clone(),
         Arc::clone(&barriers),
         router,
         Arc::clone(&metrics),
+        config.ingest,
     );
     let stop = CancellationToken::new();
     let clients = TaskTracker::new();
 
     // These hold nothing that must be saved: they end by being dropped.
     let mut background = tokio::task::JoinSet::new();
+    background.spawn(doorbell::attend(options, listener_task.doorbell()));
     background.spawn(listener_task.run());
     background.spawn({
         let barriers = Arc::clone(&barriers);

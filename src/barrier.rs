@@ -16,7 +16,8 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use crate::log::Log;
+use crate::cursor::Cursor;
+use crate::log::{Ingest, Log};
 use crate::metrics::Metrics;
 
 /// The channel for what servers tell themselves and one another.
@@ -145,9 +146,9 @@ impl Barriers {
         }
     }
 
-    /// What the listener heard on the control channel: the cursor of a barrier of ours, or `None`
-    /// when it is not one that is out.
-    pub fn heard<'a>(&self, payload: &'a str) -> Option<Heard<'a>> {
+    /// What the listener heard on the control channel; `None` when it is no barrier of ours that is
+    /// out.
+    pub fn heard(&self, payload: &str) -> Option<Heard> {
         let mut words = payload.split(' ');
         if words.next() != Some("barrier") {
             return None;
@@ -164,8 +165,13 @@ impl Barriers {
             .find(|barrier| barrier.number == number)?;
         self.metrics.barrier_returned(found.sent.elapsed());
         book.outstanding.retain(|barrier| barrier.number > number);
-        Some(Heard {
-            cursor: words.next(),
+        let Some(cursor) = words.next() else {
+            return Some(Heard::Bare);
+        };
+        Some(Heard::Full {
+            cursor: cursor.parse().ok()?,
+            ingest: words.next()?.parse().ok()?,
+            queue_usage: words.next()?.parse().ok()?,
         })
     }
 
@@ -251,8 +257,17 @@ impl Barriers {
 }
 
 /// A barrier that came back.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Heard<'a> {
-    /// The cursor of its transaction, as text; `None` from a database without a log.
-    pub cursor: Option<&'a str>,
+#[derive(Debug, PartialEq)]
+pub enum Heard {
+    /// From a database without a log.
+    Bare,
+    /// With what its transaction saw.
+    Full {
+        /// Its snapshot.
+        cursor: Cursor,
+        /// How events reach the server.
+        ingest: Ingest,
+        /// Share of PostgreSQL's notification queue in use, 0 to 1.
+        queue_usage: f64,
+    },
 }

@@ -18,6 +18,8 @@ use clap::{Args, Command, ValueEnum};
 use serde::{Serialize, Serializer};
 use sqlx::postgres::PgConnectOptions;
 
+use crate::log::Ingest;
+
 /// The settings of the service, validated.
 #[derive(Debug, Clone, Args, Serialize)]
 #[command(next_help_heading = "Settings")]
@@ -83,6 +85,12 @@ pub struct Config {
     #[arg(long, env = "HUSHNET_BARRIER_INTERVAL_MS", value_name = "MILLISECONDS",
           default_value_t = 1_000, value_parser = within(50..=60_000))]
     pub barrier_interval_ms: u32,
+
+    /// How events reach the server, written to the database when the service starts; without it the
+    /// database's own value stands (notify after `migrate up`)
+    #[arg(long, env = "HUSHNET_INGEST", value_name = "WAY")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ingest: Option<Ingest>,
 
     /// Time for a client to send the head of its HTTP request
     #[arg(long, env = "HUSHNET_REQUEST_HEAD_TIMEOUT_MS", value_name = "MILLISECONDS",

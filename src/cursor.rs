@@ -51,6 +51,12 @@ impl Snapshot {
         self.xmin
     }
 
+    /// The first transaction that had not begun: none from it on is visible.
+    #[must_use]
+    pub fn xmax(&self) -> u64 {
+        self.xmax
+    }
+
     /// Whether whoever has seen all that `self` had seen has also seen all that `earlier` had.
     #[must_use]
     pub fn covers(&self, earlier: &Self) -> bool {

@@ -8,14 +8,17 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions};
+use tokio::sync::watch;
+use tokio::time::sleep_until;
 
-use crate::barrier::{Barriers, CONTROL_CHANNEL};
+use crate::barrier::{Barriers, CONTROL_CHANNEL, Heard};
 use crate::cursor::{Cursor, Snapshot};
-use crate::log::Log;
+use crate::log::{Ingest, Log};
 use crate::metrics::Metrics;
+use crate::pace::Pace;
 use crate::router::Router;
 use crate::wire::{Channel, Event, ResetReason};
 
@@ -25,6 +28,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two chunks of the log.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Share of PostgreSQL's notification queue at which events had better be silent.
+const QUEUE_USAGE_HIGH: f64 = 0.5;
 /// Notifications that are held while the log is read. Beyond it they are dropped and the log is read
 /// once more.
 const HELD_MAX: usize = 100_000;
@@ -50,15 +55,21 @@ pub struct Listener {
     barriers: Arc<Barriers>,
     router: Router,
     metrics: Arc<Metrics>,
+    pace: Pace,
+    /// Whether the doorbell's lock is wanted.
+    doorbell: watch::Sender<bool>,
+    /// The way of ingest that is still to be written to the database.
+    ingest_wanted: Option<Ingest>,
     /// Whether notifications have ever been heard: what came before was nobody's here.
     heard_before: bool,
     connected: bool,
 }
 
 /// What is left to do after a notification.
+#[derive(Debug, PartialEq, Eq)]
 enum Taken {
     Done,
-    /// The event itself is in the log.
+    /// Something is in the log that was not notified.
     ReadLog,
 }
 
@@ -71,8 +82,14 @@ impl Listener {
         barriers: Arc<Barriers>,
         router: Router,
         metrics: Arc<Metrics>,
+        ingest_wanted: Option<Ingest>,
     ) -> Self {
+        let pace = Pace::new(Ingest::Notify, Instant::now());
+        let doorbell = watch::Sender::new(false);
         Self {
+            pace,
+            doorbell,
+            ingest_wanted,
             options,
             log,
             barriers,
@@ -81,6 +98,12 @@ impl Listener {
             heard_before: false,
             connected: false,
         }
+    }
+
+    /// Whether the doorbell's lock is wanted.
+    #[must_use]
+    pub fn doorbell(&self) -> watch::Receiver<bool> {
+        self.doorbell.subscribe()
     }
 
     /// Listens for ever. To stop it, drop the future.
@@ -138,19 +161,22 @@ impl Listener {
         (self.connected, self.heard_before) = (true, true);
         *backoff = BACKOFF_FIRST;
         tracing::info!(event = "listener_connected");
+        let barriers = Arc::clone(&self.barriers);
         loop {
-            let barriers = Arc::clone(&self.barriers);
-            tokio::select! {
+            let next_read = self.pace.next_read();
+            let must_read = tokio::select! {
                 biased;
                 () = barriers.dead() => return Err(Lost::Dead),
                 notification = connection.try_recv() => {
                     let notification = notification?.ok_or(Lost::Closed)?;
-                    if matches!(self.take(&notification), Taken::ReadLog)
-                        && let Some(position) = self.router.position()
-                    {
-                        self.catch_up(connection, position.snapshot.clone()).await?;
-                    }
+                    self.take(&notification) == Taken::ReadLog
                 }
+                () = sleep_until(next_read.unwrap_or_else(Instant::now).into()),
+                    if next_read.is_some() => true,
+            };
+            if must_read && let Some(position) = self.router.position() {
+                let from = position.snapshot.clone();
+                self.catch_up(connection, from).await?;
             }
         }
     }
@@ -158,6 +184,10 @@ impl Listener {
     /// LISTEN has been answered: from here on nothing committed escapes us. Routes what was committed
     /// since the position, or begins with the present where that cannot be known.
     async fn join(&mut self, connection: &mut PgListener) -> Result<(), Lost> {
+        if let Some(ingest) = self.ingest_wanted {
+            self.log.set_ingest(ingest).await?;
+            self.ingest_wanted = None;
+        }
         let state = self.log.state().await?;
         self.barriers.begin_anew(state.is_none());
         let Some(state) = state else {
@@ -167,12 +197,16 @@ impl Listener {
             self.router.live_without_log();
             return Ok(());
         };
+        self.pace = Pace::new(state.ingest, Instant::now());
         match self.router.position() {
             Some(position) if position.epoch != state.cursor.epoch => {
                 self.router
                     .begin_anew(ResetReason::History, Some(state.cursor));
             }
-            Some(position) => self.catch_up(connection, position.snapshot.clone()).await?,
+            Some(position) => {
+                let from = position.snapshot.clone();
+                self.catch_up(connection, from).await?;
+            }
             None if self.heard_before => {
                 self.router
                     .begin_anew(ResetReason::NoLog, Some(state.cursor));
@@ -194,10 +228,14 @@ impl Listener {
             let overflown = held.len() > HELD_MAX;
             from = reached.snapshot.clone();
             self.router.advance(reached);
+            self.keep_pace(|pace, routed, now| {
+                pace.read(&from, routed, now);
+                pace.routed(routed, false, now);
+            });
+            // After an overflow the notifications have a gap, but all of them are in the log.
             let mut again = overflown;
             for notification in held.iter().take(HELD_MAX) {
-                // After an overflow they no longer stand in one row: only the log does.
-                again |= overflown || matches!(self.take(notification), Taken::ReadLog);
+                again |= self.take(notification) == Taken::ReadLog;
             }
             if !again {
                 return Ok(());
@@ -252,8 +290,7 @@ impl Listener {
     fn take(&mut self, notification: &PgNotification) -> Taken {
         let payload = notification.payload();
         let Some(channel) = Channel::from_name(notification.channel()) else {
-            self.take_control(payload);
-            return Taken::Done;
+            return self.take_control(payload);
         };
         match Event::parse(payload) {
             Ok(event) if event.by_reference => {
@@ -273,15 +310,39 @@ impl Listener {
         Taken::Done
     }
 
-    fn take_control(&mut self, payload: &str) {
+    fn take_control(&mut self, payload: &str) -> Taken {
         let Some(heard) = self.barriers.heard(payload) else {
-            return;
+            return Taken::Done;
         };
         self.router.turn_seen();
-        match heard.cursor.map(str::parse) {
-            Some(Ok(cursor)) => self.router.advance(cursor),
-            Some(Err(_)) => tracing::error!(event = "barrier_malformed", payload),
-            None => {}
+        let Heard::Full {
+            cursor,
+            ingest,
+            queue_usage,
+        } = heard
+        else {
+            return Taken::Done;
+        };
+        let mut moves = false;
+        self.keep_pace(|pace, routed, now| {
+            pace.routed(routed, queue_usage >= QUEUE_USAGE_HIGH, now);
+            moves = pace.barrier(ingest, now);
+        });
+        if moves {
+            self.router.advance(cursor);
         }
+        // Where the log is being read anyway, it need not be read for the barrier.
+        if moves || self.pace.next_read().is_some() {
+            Taken::Done
+        } else {
+            Taken::ReadLog
+        }
+    }
+
+    fn keep_pace(&mut self, tell: impl FnOnce(&mut Pace, u64, Instant)) {
+        tell(&mut self.pace, self.router.take_routed(), Instant::now());
+        let awake = self.pace.is_awake();
+        self.doorbell
+            .send_if_modified(|wanted| std::mem::replace(wanted, awake) != awake);
     }
 }

@@ -4,13 +4,14 @@
 //! All reads are by snapshot: "visible now and not in the cursor's snapshot". Each is bounded by a
 //! page. Fails with the database's own error; nothing here retries.
 
+use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use sqlx::postgres::types::PgInterval;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, PgPool};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -48,12 +49,21 @@ impl Ingest {
             Self::Adaptive => "adaptive",
         }
     }
+}
 
-    fn from_name(name: &str) -> Result<Self, sqlx::Error> {
+/// A value of `realtime.state.ingest` that this version does not know.
+#[derive(Debug, thiserror::Error)]
+#[error("no way of ingest: {0}")]
+pub struct UnknownIngest(String);
+
+impl FromStr for Ingest {
+    type Err = UnknownIngest;
+
+    fn from_str(name: &str) -> Result<Self, UnknownIngest> {
         [Self::Notify, Self::Tail, Self::Adaptive]
             .into_iter()
             .find(|ingest| ingest.as_str() == name)
-            .ok_or_else(|| sqlx::Error::Decode(format!("no way of ingest: {name}").into()))
+            .ok_or_else(|| UnknownIngest(name.to_owned()))
     }
 }
 
@@ -64,8 +74,6 @@ pub struct State {
     pub cursor: Cursor,
     /// How events reach the server.
     pub ingest: Ingest,
-    /// Whether some server holds the doorbell's lock, or waits for it: triggers may be silent.
-    pub awake: bool,
 }
 
 /// What a reader is told before the first event: where it is, and whether its place is good.
@@ -146,13 +154,12 @@ impl Log {
     /// What the log says of itself; `None` in a database that has none. Empties a log that was
     /// written by another database system.
     pub async fn state(&self) -> Result<Option<State>, sqlx::Error> {
-        let found = sqlx::query_as::<_, (bool, String, String, bool)>(
-            "SELECT realtime.claim_history(), realtime.cursor(), ingest, realtime.awake()
-             FROM realtime.state",
+        let found = sqlx::query_as::<_, (bool, String, String)>(
+            "SELECT realtime.claim_history(), realtime.cursor(), ingest FROM realtime.state",
         )
         .fetch_one(&self.pool())
         .await;
-        let (emptied, cursor, ingest, awake) = match found {
+        let (emptied, cursor, ingest) = match found {
             Ok(row) => row,
             Err(error) if is_undefined_table(&error) => return Ok(None),
             Err(error) => return Err(error),
@@ -163,10 +170,12 @@ impl Log {
                 reason = "written by another database system"
             );
         }
+        let ingest = ingest
+            .parse()
+            .map_err(|error: UnknownIngest| sqlx::Error::Decode(error.into()))?;
         Ok(Some(State {
             cursor: parse(&cursor)?,
-            ingest: Ingest::from_name(&ingest)?,
-            awake,
+            ingest,
         }))
     }
 
@@ -313,6 +322,15 @@ fn connect(options: &PgConnectOptions, connections_max: u32) -> PgPool {
         .max_connections(connections_max)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_lazy_with(options.clone())
+}
+
+/// Takes the doorbell's lock exclusively, as soon as no event that is being written shares it. Held by
+/// the session until it ends.
+pub async fn lock_doorbell(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT pg_advisory_lock(realtime.doorbell())")
+        .execute(connection)
+        .await
+        .map(drop)
 }
 
 /// Reads the log once, row by row as fast as the chunks are taken.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::cursor::{Cursor, Epoch};
+use crate::cursor::Cursor;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::recent::Recent;
@@ -50,13 +50,17 @@ pub struct Router {
     hub: Hub,
     recent: Recent,
     metrics: Arc<Metrics>,
-    /// Kept while the feed is away: where the catch-up begins.
-    position: Option<Arc<Cursor>>,
+    /// Kept while the feed is away: where the log is read from next.
+    position: Option<Cursor>,
+    /// The position at the beginning of memory's open segment: what clients are given, so that memory
+    /// knows it again when they come back.
+    passed: Option<Arc<Cursor>>,
     feed: watch::Sender<Feed>,
     /// Ids routed since the last barrier came back, and between the two before.
     seen: HashSet<i64>,
     seen_before: HashSet<i64>,
     segment_begun: Instant,
+    routed: u64,
 }
 
 impl Router {
@@ -69,10 +73,12 @@ impl Router {
             recent,
             metrics,
             position: None,
+            passed: None,
             feed,
             seen: HashSet::new(),
             seen_before: HashSet::new(),
             segment_begun: Instant::now(),
+            routed: 0,
         };
         (router, view)
     }
@@ -88,10 +94,16 @@ impl Router {
                 self.turn_seen();
             }
         }
-        event.passed.clone_from(&self.position);
+        self.routed += 1;
+        event.passed.clone_from(&self.passed);
         let kind = event.kind;
         let connections = self.hub.publish(self.recent.push(event));
         self.metrics.event_routed(kind, connections);
+    }
+
+    /// How many events have been routed since the last call.
+    pub fn take_routed(&mut self) -> u64 {
+        mem::take(&mut self.routed)
     }
 
     /// Whether this id has been routed lately.
@@ -108,24 +120,26 @@ impl Router {
     /// Everything visible in the cursor's snapshot has been routed. A cursor of before the position,
     /// as a slow barrier brings it, changes nothing.
     pub fn advance(&mut self, cursor: Cursor) {
-        if let Some(position) = &self.position {
-            if position.epoch != cursor.epoch || !cursor.snapshot.covers(&position.snapshot) {
-                return;
-            }
-            if **position == cursor {
-                return self.feed_live();
-            }
+        if let Some(position) = &self.position
+            && (position.epoch != cursor.epoch || !cursor.snapshot.covers(&position.snapshot))
+        {
+            return;
         }
-        if self.segment_begun.elapsed() >= SEGMENT_MIN || self.position.is_none() {
-            self.recent.barrier(cursor.snapshot.clone());
-            self.segment_begun = Instant::now();
+        if self.passed.is_none() || self.segment_begun.elapsed() >= SEGMENT_MIN {
+            self.begin_segment(&cursor);
         }
-        self.position = Some(Arc::new(cursor));
+        self.position = Some(cursor);
         self.feed_live();
     }
 
+    fn begin_segment(&mut self, cursor: &Cursor) {
+        self.recent.barrier(cursor.snapshot.clone());
+        self.segment_begun = Instant::now();
+        self.passed = Some(Arc::new(cursor.clone()));
+    }
+
     fn feed_live(&self) {
-        let feed = Feed::Live(self.position.clone());
+        let feed = Feed::Live(self.passed.clone());
         self.feed.send_if_modified(|now| {
             let changed = *now != feed;
             *now = feed;
@@ -147,14 +161,8 @@ impl Router {
 
     /// Where the next catch-up begins; `None` before anything has been routed.
     #[must_use]
-    pub fn position(&self) -> Option<Arc<Cursor>> {
-        self.position.clone()
-    }
-
-    /// The history that the position belongs to.
-    #[must_use]
-    pub fn epoch(&self) -> Option<Epoch> {
-        self.position.as_ref().map(|position| position.epoch)
+    pub fn position(&self) -> Option<&Cursor> {
+        self.position.as_ref()
     }
 
     /// What was routed and what comes cannot be joined: every v1 client is told to fetch its state
@@ -162,14 +170,14 @@ impl Router {
     pub fn begin_anew(&mut self, reason: ResetReason, cursor: Option<Cursor>) {
         self.seen.clear();
         self.seen_before.clear();
-        self.position = cursor.map(Arc::new);
+        self.passed = cursor.clone().map(Arc::new);
         let reset = self
             .recent
-            .begin_anew(Event::reset(reason, self.position.clone()));
-        if let Some(position) = &self.position {
-            self.recent.barrier(position.snapshot.clone());
+            .begin_anew(Event::reset(reason, self.passed.clone()));
+        if let Some(cursor) = &cursor {
+            self.begin_segment(cursor);
         }
-        self.segment_begun = Instant::now();
+        self.position = cursor;
         tracing::warn!(event = "clients_reset", reason = reason.as_str());
         self.hub.publish_to_all(&reset);
         self.feed_live();

@@ -22,5 +22,5 @@ END $$;
 
 REVOKE USAGE ON SCHEMA realtime FROM PUBLIC;
 DROP FUNCTION realtime.on_message, realtime.on_session, realtime.on_device, realtime.emit,
-    realtime.doorbell, realtime.awake, realtime.barrier, realtime.cursor, realtime.maintain, realtime.forget, realtime.claim_history;
+    realtime.doorbell, realtime.barrier, realtime.cursor, realtime.maintain, realtime.forget, realtime.claim_history;
 DROP TABLE realtime.replaced_triggers, realtime.partitions, realtime.state, realtime.events;

@@ -176,21 +176,14 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT hashtextextended('realtime.doorbell', 0)
 $$;
 
--- Whether some server is awake or about to be: triggers may be silent then.
-CREATE FUNCTION realtime.awake() RETURNS boolean
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT EXISTS (
-        SELECT FROM pg_locks
-        WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND objsubid = 1
-          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND (classid::bigint << 32) | objid::bigint = realtime.doorbell())
-$$;
-
--- Notifies the control channel with the nonce and the snapshot of the same transaction. NOTIFY is
--- delivered in the order of commits: who hears it has heard of everything that the snapshot sees.
+-- Notifies the control channel with the nonce, the snapshot of the same transaction, how events reach
+-- the server in that snapshot, and the share of PostgreSQL's notification queue in use. NOTIFY is delivered in the order of commits: who hears it has
+-- heard of everything that the snapshot sees, if every event of it has notified.
 CREATE FUNCTION realtime.barrier(nonce text) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    SELECT pg_notify('realtime_control', format('barrier %s %s', nonce, realtime.cursor()))
+    SELECT pg_notify('realtime_control', format('barrier %s %s %s %s',
+        nonce, realtime.cursor(), ingest, pg_notification_queue_usage()))
+    FROM realtime.state
 $$;
 
 -- Writes one event to the log and, unless a server reads the log anyway, notifies its channel. `body`

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use hushnet_realtime::config::{ConfigError, DatabaseUrl};
+use hushnet_realtime::log::{Ingest, Log};
 use hushnet_realtime::migrate;
 
 #[derive(Debug, Args)]
@@ -22,7 +23,11 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Apply what is missing; takes the place of HushNet's own notifying triggers
-    Up,
+    Up {
+        /// How events reach the server; without it the database's own value stands
+        #[arg(long, env = "HUSHNET_INGEST", value_name = "WAY")]
+        ingest: Option<Ingest>,
+    },
     /// Undo everything and put HushNet's own triggers back; the log of events is lost
     Down,
     /// Print each migration and whether it is applied
@@ -37,7 +42,12 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     let url = database_url.ok_or(ConfigError::NoDatabase)?;
     match action {
-        Action::Up => migrate::up(&url).await?,
+        Action::Up { ingest } => {
+            migrate::up(&url).await?;
+            if let Some(ingest) = ingest {
+                Log::new(url.options(), 1).set_ingest(ingest).await?;
+            }
+        }
         Action::Down => migrate::down(&url).await?,
         Action::Status => {}
     }

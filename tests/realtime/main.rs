@@ -9,6 +9,7 @@ mod events;
 mod http;
 mod listener;
 mod migrations;
+mod resume;
 mod run;
 mod shutdown;
 mod support;

@@ -19,6 +19,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{OnceCell, oneshot};
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use uuid::Uuid;
 
@@ -62,25 +64,25 @@ pub fn cluster() -> &'static Cluster {
 }
 
 async fn start_cluster() -> Cluster {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("postgresql");
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    // What earlier runs have left; the servers have ended with their tests.
+    for entry in std::fs::read_dir(home).unwrap() {
+        let path = entry.unwrap().path();
+        let left_by = path
+            .file_name()
+            .and_then(|name| name.to_str()?.strip_prefix("postgresql-"));
+        if left_by.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = std::fs::remove_dir_all(&path);
+        }
+    }
     let settings = [
         ("fsync", "off"),
         ("synchronous_commit", "off"),
         ("full_page_writes", "off"),
         ("max_connections", "300"),
     ];
-    let cluster = Cluster::start_with(&directory, &settings).await.unwrap();
-    let mut admin = connect(&cluster.url("postgres")).await;
-    // What an earlier run has left.
-    let left: Vec<String> =
-        sqlx::query_scalar("SELECT datname FROM pg_database WHERE datname ~ '^t_'")
-            .fetch_all(&mut admin)
-            .await
-            .unwrap();
-    for name in left {
-        execute(&mut admin, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
-    }
-    cluster
+    let directory = home.join(format!("postgresql-{}", std::process::id()));
+    Cluster::start_with(&directory, &settings).await.unwrap()
 }
 
 pub async fn connect(url: &str) -> PgConnection {
@@ -230,6 +232,20 @@ impl Server {
     pub async fn connect_to(&self, path: &str) -> Client {
         let url = format!("ws://{}{path}", self.address);
         let (socket, _) = soon("a connection", connect_async(url)).await.unwrap();
+        Client { socket }
+    }
+
+    /// Connects a client that offers the subprotocol `hushnet.v1`.
+    pub async fn connect_v1(&self, path: &str) -> Client {
+        let mut request = format!("ws://{}{path}", self.address)
+            .into_client_request()
+            .unwrap();
+        request.headers_mut().insert(
+            "Sec-WebSocket-Protocol",
+            HeaderValue::from_static("other, hushnet.v1"),
+        );
+        let (socket, response) = soon("a connection", connect_async(request)).await.unwrap();
+        assert_eq!(response.headers()["Sec-WebSocket-Protocol"], "hushnet.v1");
         Client { socket }
     }
 
