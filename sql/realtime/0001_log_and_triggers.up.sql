@@ -96,7 +96,9 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtextextended('realtime.maintain', 0)) THEN
         RETURN 0;
     END IF;
-    IF covered IS NULL OR covered < clock_timestamp() THEN
+    IF covered IS NULL AND NOT EXISTS (SELECT FROM realtime.events_default) THEN
+        covered := clock_timestamp();
+    ELSIF covered IS NULL OR covered < clock_timestamp() THEN
         -- Events are falling into the default partition; a new one must begin after all of them.
         covered := clock_timestamp() + interval '5 seconds';
     END IF;
@@ -148,7 +150,7 @@ BEGIN
     IF EXISTS (SELECT FROM realtime.state WHERE system_identifier = present) THEN
         RETURN false;
     END IF;
-    UPDATE realtime.state SET system_identifier = present, retained_from = pg_current_xact_id()
+    UPDATE realtime.state SET system_identifier = present, retained_from = '0'
     WHERE system_identifier <> present;
     IF NOT FOUND THEN
         RETURN false;

@@ -356,7 +356,8 @@ fn series(query: &str) -> Vec<(usize, &str)> {
     found
 }
 
-/// Users that are connected and read, and messages between them in a loop. Ends when dropped.
+/// Users that are connected and read, one that comes back again and again, and messages between them
+/// in a loop. Ends when dropped.
 async fn load(server: &Server) -> JoinSet<()> {
     let pool = server.db().await;
     let (alice, bob) = (add_user(&pool).await, add_user(&pool).await);
@@ -371,6 +372,18 @@ async fn load(server: &Server) -> JoinSet<()> {
             }
         });
     }
+    let v1 = format!("ws://{}/ws?user_id={}&since=", server.address(), bob.id);
+    tasks.spawn(async move {
+        // No cursor, so the first answer is a reset, with a cursor to come back with.
+        let mut cursor = "none".to_owned();
+        loop {
+            let mut client = Client::connect(&format!("{v1}{cursor}")).await;
+            cursor = next_cursor(&mut client).await;
+            // So long that there is something to replay.
+            client.next_json().await;
+            sleep(Duration::from_millis(50)).await;
+        }
+    });
     tasks.spawn(async move {
         loop {
             for (from, to) in [(&alice, &bob), (&bob, &alice), (&alice, &absent)] {

@@ -10,6 +10,7 @@ mod http;
 mod listener;
 mod migrations;
 mod resume;
+mod retention;
 mod run;
 mod shutdown;
 mod support;

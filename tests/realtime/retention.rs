@@ -1,0 +1,328 @@
+//! The log's life: partitions made ahead, old ones dropped whole, and never at the writers' cost.
+
+use std::time::Duration;
+
+use hushnet_realtime::cursor::Cursor;
+use hushnet_realtime::log::Log;
+use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
+
+use crate::support::{Database, add_user, execute, insert_message, until};
+
+const WEEK: Duration = Duration::from_hours(7 * 24);
+
+async fn partitions(connection: &mut PgConnection) -> Vec<String> {
+    sqlx::query_scalar(
+        "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+         WHERE inhparent = 'realtime.events'::regclass ORDER BY 1",
+    )
+    .fetch_all(connection)
+    .await
+    .unwrap()
+}
+
+async fn count(connection: &mut PgConnection, table: &str) -> i64 {
+    sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}")))
+        .fetch_one(connection)
+        .await
+        .unwrap()
+}
+
+fn log_of(database: &Database) -> Log {
+    Log::new(database.url.parse().unwrap(), 4)
+}
+
+#[tokio::test]
+async fn partitions_are_made_ahead_and_events_fall_into_them() {
+    let database = Database::migrated().await;
+    let db = database.pool().await;
+    let mut connection = database.connect().await;
+    let (alice, bob) = (add_user(&db).await, add_user(&db).await);
+    insert_message(&db, None, &alice, &bob).await;
+    assert_eq!(count(&mut connection, "realtime.events_default").await, 0);
+    // Today's and tomorrow's, at least.
+    assert!(partitions(&mut connection).await.len() >= 3);
+    let before = partitions(&mut connection).await;
+    log_of(&database).maintain(WEEK).await.unwrap();
+    assert_eq!(
+        partitions(&mut connection).await,
+        before,
+        "there is nothing to do twice"
+    );
+}
+
+#[tokio::test]
+async fn old_events_go_with_their_partition_and_their_cursors_are_reset() {
+    let database = Database::migrated().await;
+    let db = database.pool().await;
+    let mut connection = database.connect().await;
+    let (alice, bob) = (add_user(&db).await, add_user(&db).await);
+    let log = log_of(&database);
+    let cursor = async || log.state().await.unwrap().unwrap().cursor;
+    let before: Cursor = cursor().await;
+    insert_message(&db, None, &alice, &bob).await;
+    let newest: String =
+        sqlx::query_scalar("SELECT max(xid::text::bigint)::text FROM realtime.events")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+    let newest: u64 = newest.parse().unwrap();
+    // Other tests' transactions, older than the event, may be running.
+    until("they have ended", async || {
+        cursor().await.snapshot.xmin() > newest
+    })
+    .await;
+    let after = cursor().await;
+    // Age all that is there by a month.
+    execute(
+        &mut connection,
+        "ALTER TABLE realtime.events_default RENAME TO kept;
+         DO $$ DECLARE p record; BEGIN
+             FOR p IN SELECT * FROM realtime.partitions LOOP
+                 EXECUTE format('ALTER TABLE realtime.events DETACH PARTITION realtime.%I', p.name);
+                 EXECUTE format('UPDATE realtime.%I SET created_at = created_at - interval ''30 days''', p.name);
+                 EXECUTE format('ALTER TABLE realtime.events ATTACH PARTITION realtime.%I FOR VALUES FROM (%L) TO (%L)',
+                     p.name, p.lower_bound - interval '30 days', p.upper_bound - interval '30 days');
+             END LOOP;
+         END $$;
+         UPDATE realtime.partitions SET lower_bound = lower_bound - interval '30 days',
+             upper_bound = upper_bound - interval '30 days';
+         ALTER TABLE realtime.kept RENAME TO events_default;",
+    )
+    .await;
+    assert!(log.maintain(WEEK).await.unwrap() >= 2);
+    assert_eq!(count(&mut connection, "realtime.events").await, 0);
+
+    let old = log.read_user(bob.id, &before.snapshot, 0).await.unwrap();
+    assert!(!old.reading.retained, "its events are gone");
+    let young = log.read_user(bob.id, &after.snapshot, 0).await.unwrap();
+    assert!(young.reading.retained && young.events.is_empty());
+    insert_message(&db, None, &alice, &bob).await;
+    assert_eq!(
+        log.read_user(bob.id, &after.snapshot, 0)
+            .await
+            .unwrap()
+            .events
+            .len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_missing_partition_fails_no_insert_and_is_made_good() {
+    let database = Database::migrated().await;
+    let db = database.pool().await;
+    let mut connection = database.connect().await;
+    let (alice, bob) = (add_user(&db).await, add_user(&db).await);
+    execute(
+        &mut connection,
+        "DO $$ DECLARE p record; BEGIN
+             FOR p IN SELECT name FROM realtime.partitions LOOP
+                 EXECUTE format('DROP TABLE realtime.%I', p.name);
+             END LOOP;
+         END $$;
+         DELETE FROM realtime.partitions;",
+    )
+    .await;
+    let log = log_of(&database);
+    let cursor = log.state().await.unwrap().unwrap().cursor;
+    insert_message(&db, None, &alice, &bob).await;
+    assert_eq!(count(&mut connection, "realtime.events_default").await, 1);
+    assert_eq!(
+        log.read_user(bob.id, &cursor.snapshot, 0)
+            .await
+            .unwrap()
+            .events
+            .len(),
+        1
+    );
+
+    log.maintain(WEEK).await.unwrap();
+    assert!(partitions(&mut connection).await.len() >= 3);
+    insert_message(&db, None, &alice, &bob).await;
+    assert_eq!(
+        log.read_user(bob.id, &cursor.snapshot, 0)
+            .await
+            .unwrap()
+            .events
+            .len(),
+        2
+    );
+
+    // What fell into the default partition is dropped when all of it is old.
+    execute(
+        &mut connection,
+        "UPDATE realtime.events_default SET created_at = now() - interval '30 days'",
+    )
+    .await;
+    log.maintain(WEEK).await.unwrap();
+    assert_eq!(count(&mut connection, "realtime.events_default").await, 0);
+    assert!(
+        !log.read_user(bob.id, &cursor.snapshot, 0)
+            .await
+            .unwrap()
+            .reading
+            .retained
+    );
+}
+
+#[tokio::test]
+async fn maintenance_gives_way_to_writers_and_to_another_server() {
+    let database = Database::migrated().await;
+    let db = database.pool().await;
+    let mut connection = database.connect().await;
+    let (alice, bob) = (add_user(&db).await, add_user(&db).await);
+    let log = log_of(&database);
+    execute(
+        &mut connection,
+        "CREATE TABLE realtime.old (LIKE realtime.events INCLUDING DEFAULTS);
+         ALTER TABLE realtime.events ATTACH PARTITION realtime.old
+             FOR VALUES FROM ('2001-01-01') TO ('2001-01-02');
+         INSERT INTO realtime.partitions VALUES ('old', '2001-01-01', '2001-01-02');",
+    )
+    .await;
+    let mut writer = db.begin().await.unwrap();
+    insert_message(&mut *writer, None, &alice, &bob).await;
+    let error = log.maintain(WEEK).await.unwrap_err().to_string();
+    assert!(error.contains("lock timeout"), "{error}");
+    writer.commit().await.unwrap();
+    assert_eq!(log.maintain(WEEK).await.unwrap(), 1);
+
+    let mut other = database.connect().await;
+    let mut transaction = other.begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('realtime.maintain', 0))")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    assert_eq!(log.maintain(WEEK).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn dropping_a_partition_of_half_a_million_events_is_quick() {
+    let database = Database::migrated().await;
+    let mut connection = database.connect().await;
+    execute(
+        &mut connection,
+        "CREATE TABLE realtime.old (LIKE realtime.events INCLUDING DEFAULTS);
+         ALTER TABLE realtime.events ATTACH PARTITION realtime.old
+             FOR VALUES FROM ('2001-01-01') TO ('2001-01-02');
+         INSERT INTO realtime.partitions VALUES ('old', '2001-01-01', '2001-01-02');
+         INSERT INTO realtime.events (user_id, kind, payload, created_at)
+         SELECT '00000000-0000-0000-0000-000000000001', 'device', '{}', '2001-01-01'
+         FROM generate_series(1, 500000);",
+    )
+    .await;
+    let log = log_of(&database);
+    // Not timed: its locks are given up after 0.2 s, so that it succeeds says enough.
+    assert_eq!(log.maintain(WEEK).await.unwrap(), 1);
+    assert_eq!(count(&mut connection, "realtime.events").await, 0);
+}
+
+#[tokio::test]
+async fn a_log_from_another_system_is_emptied_once() {
+    let database = Database::migrated().await;
+    let db = database.pool().await;
+    let mut connection = database.connect().await;
+    let (alice, bob) = (add_user(&db).await, add_user(&db).await);
+    insert_message(&db, None, &alice, &bob).await;
+    let log = log_of(&database);
+    log.state().await.unwrap();
+    assert!(
+        count(&mut connection, "realtime.events").await > 0,
+        "it is this system's own"
+    );
+
+    execute(
+        &mut connection,
+        "UPDATE realtime.state SET system_identifier = 1",
+    )
+    .await;
+    let state = log.state().await.unwrap().unwrap();
+    assert_eq!(count(&mut connection, "realtime.events").await, 0);
+    insert_message(&db, None, &alice, &bob).await;
+    log.state().await.unwrap();
+    assert_eq!(
+        log.read_user(bob.id, &state.cursor.snapshot, 0)
+            .await
+            .unwrap()
+            .events
+            .len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn any_role_may_read_a_cursor_and_none_may_end_the_log() {
+    let database = Database::migrated().await;
+    let mut connection = database.connect().await;
+    let role = format!("t_reader_{}", Uuid::new_v4().simple());
+    execute(
+        &mut connection,
+        &format!("CREATE ROLE {role}; SET ROLE {role}; SET search_path = pg_temp, public;"),
+    )
+    .await;
+    let mut snapshot = connection.begin().await.unwrap();
+    sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        .execute(&mut *snapshot)
+        .await
+        .unwrap();
+    let read = "SELECT realtime.cursor(), pg_current_snapshot()::text";
+    let (cursor, own): (String, String) = sqlx::query_as(read)
+        .fetch_one(&mut *snapshot)
+        .await
+        .unwrap();
+    assert!(cursor.parse::<Cursor>().is_ok(), "{cursor}");
+    assert!(cursor.ends_with(&format!(".{own}")), "{cursor} of {own}");
+    snapshot.commit().await.unwrap();
+    for forbidden in [
+        "SELECT realtime.maintain('1 hour')",
+        "SELECT realtime.claim_history()",
+        "SELECT realtime.forget('events_default')",
+        "SELECT realtime.emit('messages_channel', gen_random_uuid(), 'message', '{}')",
+        "SELECT * FROM realtime.events",
+        "UPDATE realtime.state SET ingest = 'tail'",
+    ] {
+        let refused = sqlx::query(forbidden).execute(&mut connection).await;
+        assert!(
+            refused
+                .unwrap_err()
+                .to_string()
+                .contains("permission denied"),
+            "{forbidden}"
+        );
+    }
+    execute(&mut connection, &format!("RESET ROLE; DROP ROLE {role};")).await;
+}
+
+#[tokio::test]
+async fn a_snapshot_with_many_open_transactions_is_given_out_in_its_short_form() {
+    let database = Database::migrated().await;
+    let db = database.pool().await;
+    let (alice, bob) = (add_user(&db).await, add_user(&db).await);
+    let log = log_of(&database);
+    let mut open = Vec::new();
+    until("the cursor is in its short form", async || {
+        let mut transaction = database.connect().await;
+        execute(&mut transaction, "BEGIN; SELECT pg_current_xact_id();").await;
+        open.push(transaction);
+        // Every second one ends, so that the running ones are no row of numbers.
+        let mut ended = database.connect().await;
+        execute(&mut ended, "BEGIN; SELECT pg_current_xact_id(); COMMIT;").await;
+        let state = log.state().await.unwrap().unwrap();
+        let text = state.cursor.snapshot.to_string();
+        assert!(text.len() <= 256, "{text}");
+        open.len() > 20 && text == format!("{0}:{0}:", state.cursor.snapshot.xmin())
+    })
+    .await;
+    // It repeats more, and loses nothing.
+    let cursor = log.state().await.unwrap().unwrap().cursor;
+    insert_message(&db, None, &alice, &bob).await;
+    assert_eq!(
+        log.read_user(bob.id, &cursor.snapshot, 0)
+            .await
+            .unwrap()
+            .events
+            .len(),
+        1
+    );
+}
