@@ -316,7 +316,10 @@ criterion_group! {
     config = Criterion::default()
         .sample_size(50)
         .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2));
+        .measurement_time(Duration::from_secs(2))
+        // Resampling and plots would take longer than the measuring.
+        .nresamples(5_000)
+        .without_plots();
     targets = route, others, absent, devices, churn, parse
 }
 criterion_main!(benches);

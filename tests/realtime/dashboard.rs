@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tokio_tungstenite::connect_async;
 
 use self::prometheus::{Prometheus, promtool};
-use crate::support::{Server, add_user, insert_message};
+use crate::support::{Client, Server, add_user, insert_message};
 
 mod prometheus;
 
@@ -372,15 +373,14 @@ async fn load(server: &Server) -> JoinSet<()> {
             }
         });
     }
-    let v1 = format!("ws://{}/ws?user_id={}&since=", server.address(), bob.id);
+    let url = format!("ws://{}/ws?user_id={}", server.address(), bob.id);
     tasks.spawn(async move {
-        // No cursor, so the first answer is a reset, with a cursor to come back with.
+        // No cursor yet: the first answer is a reset, which brings one.
         let mut cursor = "none".to_owned();
         loop {
-            let mut client = Client::connect(&format!("{v1}{cursor}")).await;
-            cursor = next_cursor(&mut client).await;
-            // So long that there is something to replay.
-            client.next_json().await;
+            let connected = connect_async(format!("{url}&since={cursor}")).await;
+            let (socket, _) = connected.expect("a connection");
+            cursor = end_of_replay(Client { socket }).await;
             sleep(Duration::from_millis(50)).await;
         }
     });
@@ -393,6 +393,16 @@ async fn load(server: &Server) -> JoinSet<()> {
         }
     });
     tasks
+}
+
+/// The cursor with which the client can come back, after what it is sent at its start.
+async fn end_of_replay(mut client: Client) -> String {
+    loop {
+        let frame = client.next_json().await;
+        if frame["type"] == "cursor" || frame["type"] == "reset" {
+            return frame["cursor"].as_str().expect("a cursor").to_owned();
+        }
+    }
 }
 
 async fn exposition(server: &Server) -> String {
