@@ -5,7 +5,7 @@
 //! the frame that it would send. The clock runs from the sending of one event for a random user
 //! until no task has work left from it. In the hub that is the user's own task; in the predecessor
 //! all N wake, clone the event, look at it, and all but one drop it. All tasks share one thread,
-//! so the time is also the CPU time of all of them together.
+//! so on an otherwise idle machine the time is also the CPU time of all of them together.
 //!
 //! Left out on both sides: parsing the notification (`parse` is the hub's), the socket, and polling
 //! for I/O, which tokio does once in 61 tasks and so would cost the predecessor more. Events are

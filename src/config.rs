@@ -6,19 +6,21 @@
 //! number out of bounds is refused in the same words wherever it stands. Owns no behaviour.
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::{RangedI64ValueParser, Resettable};
 use clap::{Args, Command, ValueEnum};
-use serde::{Serialize, Serializer};
-use sqlx::postgres::PgConnectOptions;
+use serde::Serialize;
 
+pub use self::database_url::DatabaseUrl;
+pub use self::error::ConfigError;
 use crate::log::Ingest;
+
+mod database_url;
+mod error;
 
 /// The settings of the service, validated.
 #[derive(Debug, Clone, Args, Serialize)]
@@ -154,73 +156,6 @@ pub enum LogFormat {
 /// A number with bounds.
 fn within(bounds: RangeInclusive<i64>) -> RangedI64ValueParser<u32> {
     RangedI64ValueParser::new().range(bounds)
-}
-
-/// Settings that contradict one another or miss something.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// No database was named.
-    #[error(
-        "no database: set DATABASE_URL or give --database-url postgres://user:password@host:port/name"
-    )]
-    NoDatabase,
-    /// Without authentication only loopback is safe.
-    #[error(
-        "--listen {0} can be reached from other machines, and nothing proves who a client is: whoever \
-         knows a user's id would get that user's events; listen on 127.0.0.1, or say \
-         --insecure-no-auth if something in front of this server checks identities"
-    )]
-    NotLoopback(SocketAddr),
-    /// The file cannot be read.
-    #[error("cannot read the configuration file {}: {cause}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        cause: std::io::Error,
-    },
-    /// The file is not TOML.
-    #[error("{} is not TOML: {cause}", path.display())]
-    NotToml {
-        /// The file.
-        path: PathBuf,
-        /// Where and why.
-        cause: toml::de::Error,
-    },
-    /// A key that is no setting.
-    #[error("{}: unknown key {key}; known: {known}", path.display())]
-    UnknownKey {
-        /// The file.
-        path: PathBuf,
-        /// The key.
-        key: String,
-        /// Every setting's name.
-        known: String,
-    },
-    /// A key whose value is a table or a date.
-    #[error("{}: {key} takes a text, a number or true or false", path.display())]
-    NotScalar {
-        /// The file.
-        path: PathBuf,
-        /// The key.
-        key: String,
-    },
-    /// A value that the setting does not admit.
-    #[error("{}: {cause}", path.display())]
-    BadValue {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong and what is allowed.
-        cause: String,
-    },
-    /// A variable that looks like a setting and is none.
-    #[error("unknown environment variable {name}; known: {known}")]
-    UnknownVariable {
-        /// The variable.
-        name: String,
-        /// Every setting's variable.
-        known: String,
-    },
 }
 
 impl Config {
@@ -427,82 +362,6 @@ fn first_paragraph(error: &str) -> String {
         .to_owned()
 }
 
-/// A PostgreSQL address that prints without its password.
-#[derive(Clone)]
-pub struct DatabaseUrl {
-    text: String,
-    options: PgConnectOptions,
-}
-
-impl DatabaseUrl {
-    /// How to connect.
-    #[must_use]
-    pub fn options(&self) -> PgConnectOptions {
-        self.options.clone().application_name("hushnet-realtime")
-    }
-
-    /// The address as it was given, password and all.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.text
-    }
-
-    /// The address with `***` for the password.
-    #[must_use]
-    pub fn masked(&self) -> String {
-        let Some((scheme, rest)) = self.text.split_once("://") else {
-            return "***".to_owned();
-        };
-        let rest = match rest.rsplit_once('@') {
-            Some((account, host)) => match account.split_once(':') {
-                Some((user, _)) => format!("{user}:***@{host}"),
-                None => format!("{account}@{host}"),
-            },
-            None => rest.to_owned(),
-        };
-        // The password may also stand in the query, as libpq allows.
-        let masked = match rest.split_once("password=") {
-            Some((before, after)) => {
-                let tail = after
-                    .split_once('&')
-                    .map_or(String::new(), |(_, tail)| format!("&{tail}"));
-                format!("{before}password=***{tail}")
-            }
-            None => rest,
-        };
-        format!("{scheme}://{masked}")
-    }
-}
-
-impl FromStr for DatabaseUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
-            return Err("it must start with postgres://".to_owned());
-        }
-        let options = text
-            .parse()
-            .map_err(|error: sqlx::Error| error.to_string())?;
-        Ok(Self {
-            text: text.to_owned(),
-            options,
-        })
-    }
-}
-
-impl fmt::Debug for DatabaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.masked())
-    }
-}
-
-impl Serialize for DatabaseUrl {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.masked())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -590,27 +449,5 @@ mod tests {
         );
         config.insecure_no_auth = true;
         config.check_exposure().unwrap();
-    }
-
-    #[test]
-    fn a_password_is_never_shown() {
-        for (url, masked) in [
-            (
-                "postgres://app:s3cret@db:5432/hushnet",
-                "postgres://app:***@db:5432/hushnet",
-            ),
-            (
-                "postgres://app:a@b@db/hushnet",
-                "postgres://app:***@db/hushnet",
-            ),
-            (
-                "postgres://db/hushnet?password=s3cret&sslmode=disable",
-                "postgres://db/hushnet?password=***&sslmode=disable",
-            ),
-            ("postgres://app@db/hushnet", "postgres://app@db/hushnet"),
-        ] {
-            assert_eq!(url.parse::<DatabaseUrl>().unwrap().masked(), masked);
-            assert_eq!(format!("{:?}", url.parse::<DatabaseUrl>().unwrap()), masked);
-        }
     }
 }

@@ -230,7 +230,7 @@ impl Log {
             .bind(user_id)
             .bind(from.to_string())
             .bind(last_id)
-            .bind(PAGE_EVENTS as i64)
+            .bind(i64::try_from(PAGE_EVENTS).unwrap_or(i64::MAX))
             .fetch_all(&self.pool())
             .await?;
         let (cursor, retained, known, ..) = rows.first().ok_or(sqlx::Error::RowNotFound)?;

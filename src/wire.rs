@@ -5,14 +5,16 @@
 //! database wrote it and shared by every device that gets it. Fails by returning a typed error,
 //! never by panicking, whatever the bytes.
 
-use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use uuid::Uuid;
 
+pub use self::close::CloseCode;
 use crate::cursor::Cursor;
+
+mod close;
 
 /// The largest part of a refused payload that is logged, in characters.
 const LOGGED_PAYLOAD_CHARS: usize = 200;
@@ -338,94 +340,6 @@ impl Answer {
     }
 }
 
-/// The codes with which the server closes a WebSocket.
-///
-/// The README's table is this one; a test compares them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CloseCode {
-    /// 1000: answer to the client's own close.
-    Normal,
-    /// 1002: the client broke the WebSocket protocol.
-    Protocol,
-    /// 1003: a binary frame; this server reads only text.
-    Unsupported,
-    /// 1007: a text frame that is not UTF-8 or not a JSON object with a `type`.
-    Malformed,
-    /// 1009: a frame or message over `frame_bytes_max`.
-    TooBig,
-    /// 1012: the server is stopping.
-    Restart,
-    /// 1013: the server cannot tell now what the client has missed; its cursor stays good.
-    TryAgainLater,
-    /// 4008: the client did not read for `write_timeout_ms`.
-    SlowConsumer,
-    /// 4009: no answer to a ping within `pong_timeout_ms`.
-    IdleTimeout,
-}
-
-impl CloseCode {
-    /// Every code, in ascending order.
-    pub const ALL: [Self; 9] = [
-        Self::Normal,
-        Self::Protocol,
-        Self::Unsupported,
-        Self::Malformed,
-        Self::TooBig,
-        Self::Restart,
-        Self::TryAgainLater,
-        Self::SlowConsumer,
-        Self::IdleTimeout,
-    ];
-
-    /// The number on the wire.
-    #[must_use]
-    pub fn code(self) -> u16 {
-        match self {
-            Self::Normal => 1000,
-            Self::Protocol => 1002,
-            Self::Unsupported => 1003,
-            Self::Malformed => 1007,
-            Self::TooBig => 1009,
-            Self::Restart => 1012,
-            Self::TryAgainLater => 1013,
-            Self::SlowConsumer => 4008,
-            Self::IdleTimeout => 4009,
-        }
-    }
-
-    /// The reason on the wire, and the value of the label `reason` in the metrics.
-    #[must_use]
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Normal => "normal",
-            Self::Protocol => "protocol_error",
-            Self::Unsupported => "unsupported_data",
-            Self::Malformed => "malformed",
-            Self::TooBig => "too_big",
-            Self::Restart => "restart",
-            Self::TryAgainLater => "try_again_later",
-            Self::SlowConsumer => "slow_consumer",
-            Self::IdleTimeout => "idle_timeout",
-        }
-    }
-
-    /// Whether a client that gets this code should connect again by itself. After the others it
-    /// would only be refused again for the same mistake.
-    #[must_use]
-    pub fn reconnect(self) -> bool {
-        matches!(
-            self,
-            Self::Restart | Self::TryAgainLater | Self::SlowConsumer | Self::IdleTimeout
-        )
-    }
-}
-
-impl fmt::Display for CloseCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.code(), self.reason())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -506,15 +420,5 @@ mod tests {
             assert_eq!(Channel::from_name(channel.as_str()), Some(channel));
         }
         assert_eq!(Channel::from_name("pending_sessions_channel"), None);
-    }
-
-    #[test]
-    fn the_readme_lists_every_close_code() {
-        let readme = include_str!("../README.md");
-        for close in CloseCode::ALL {
-            let again = if close.reconnect() { "yes" } else { "no" };
-            let row = format!("| {} | `{}` | {again} |", close.code(), close.reason());
-            assert!(readme.contains(&row), "README.md lacks the row {row}");
-        }
     }
 }

@@ -100,7 +100,7 @@ async fn health_says_that_the_process_lives_and_ready_that_events_come() {
     let nowhere = Database {
         url: "postgres://nobody@127.0.0.1:1/nothing".to_owned(),
     };
-    let server = Server::start_unready(nowhere, |_| {}).await;
+    let server = Server::start_unready(nowhere, |_| {});
     assert_eq!(server.get("/healthz").await.status, 200);
     assert_error(&server.get("/readyz").await, 503, "listener_disconnected");
 }

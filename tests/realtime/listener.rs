@@ -55,7 +55,7 @@ async fn the_service_starts_before_its_database() {
     )
     .await;
 
-    let server = Server::start_unready(database, |_| {}).await;
+    let server = Server::start_unready(database, |_| {});
     assert_eq!(server.get("/readyz").await.status, 503);
     // Whoever connects now will get what comes then.
     let user = Uuid::new_v4();

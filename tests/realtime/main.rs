@@ -1,6 +1,12 @@
 //! The service as a client, an operator and the application meet it: `app::run` or the binary itself,
 //! on a real PostgreSQL that these tests start for themselves (one cluster, a database for each test).
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
 mod cli;
 mod clients;
 mod connections;

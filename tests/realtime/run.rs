@@ -115,11 +115,11 @@ async fn the_printed_lines_work_as_printed() {
     assert!(next_line(&mut said).await.starts_with("connected to ws://"));
 
     for _ in 0..2 {
-        let sent = run.demo_send(directory.path()).await;
+        let output = run.demo_send(directory.path()).await;
         assert!(
-            sent.status.success(),
+            output.status.success(),
             "{}",
-            String::from_utf8_lossy(&sent.stderr)
+            String::from_utf8_lossy(&output.stderr)
         );
         assert_eq!(client.next_json().await["type"], "message");
     }

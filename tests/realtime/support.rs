@@ -42,10 +42,8 @@ pub async fn until<F: AsyncFnMut() -> bool>(what: &str, mut condition: F) {
 
 /// Waits for a future, with the deadline.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(DEADLINE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("still waiting for {what}"),
-    }
+    let outcome = tokio::time::timeout(DEADLINE, future).await;
+    outcome.unwrap_or_else(|_| panic!("still waiting for {what}"))
 }
 
 /// The cluster that all tests share. It lives on a thread of its own, since each test's runtime ends
@@ -182,7 +180,7 @@ impl Server {
 
     /// On a database that is there; ready when this returns.
     pub async fn start_on(database: Database, change: impl FnOnce(&mut Config)) -> Self {
-        let server = Self::start_unready(database, change).await;
+        let server = Self::start_unready(database, change);
         until("the service is ready", async || {
             server.get("/readyz").await.status == 200
         })
@@ -191,7 +189,7 @@ impl Server {
     }
 
     /// As [`Server::start_on`], but it may not be ready yet.
-    pub async fn start_unready(database: Database, change: impl FnOnce(&mut Config)) -> Self {
+    pub fn start_unready(database: Database, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
             database_url: Some(database.url.parse().unwrap()),
             listen: "127.0.0.1:0".parse().unwrap(),

@@ -1,0 +1,149 @@
+//! The reads of state that HushNet's client makes: a device's pending messages and sessions, and a
+//! user's devices, each with the cursor from which the events after it follow.
+//!
+//! State and cursor come out of one SQL statement. A statement has one snapshot, so it needs no
+//! transaction: the state is as of the cursor, what is not in it comes as an event after the cursor,
+//! and nothing is in both. This holds for messages and devices, whose changes make events; a row of
+//! `pending_sessions` makes none, only the session that it becomes.
+//!
+//! Never changes state: a read that marked messages as delivered, as HushNet's own does, would lose
+//! them whenever the answer does not arrive. Whoever has stored them says so to HushNet's server.
+//! Never gives out a push token, which is between the device and the server.
+//!
+//! Fails with the database's own error, or with `TimedOut` after [`READ_TIMEOUT`]; nothing retries.
+
+use std::io;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use uuid::Uuid;
+
+/// Rows in one answer: the oldest. Beyond it [`State::more`] is set.
+pub const PENDING_ROWS_MAX: u32 = 10_000;
+/// The rows of one answer, in bytes of JSON: the oldest that fit, and one in any case, or a row that
+/// is longer would hold up all those behind it. Beyond it [`State::more`] is set.
+pub const PENDING_BYTES_MAX: u32 = 16 << 20;
+/// How long one read may take, with waiting for a connection: a client has given up by then.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// State, and where in the stream of events it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// The text of the snapshot's cursor; `None` in a database that has no log of events.
+    pub cursor: Option<String>,
+    /// A JSON array of objects, oldest first; `[]` when there is nothing.
+    pub body: String,
+    /// Whether there are newer rows than the bounds let through. No event will tell of them. The
+    /// client acknowledges what it has got, so that it is pending no longer, and reads again.
+    pub more: bool,
+}
+
+/// One read, for a database with the log and for one without.
+struct Read {
+    with_cursor: &'static str,
+    without_cursor: &'static str,
+}
+
+/// The statement around a query of rows that have `created_at` and `id`. `$1` is whose rows, `$2` and
+/// `$3` the bounds in rows and in bytes.
+macro_rules! statement {
+    ($cursor:literal, $rows:literal) => {
+        concat!(
+            "WITH found AS MATERIALIZED (",
+            $rows,
+            "    ORDER BY created_at, id LIMIT $2 + 1
+             ), encoded AS MATERIALIZED (
+                 SELECT created_at, id, row_to_json(found) AS json FROM found
+             ), measured AS (
+                 SELECT json, row_number() OVER oldest_first AS place,
+                        sum(octet_length(json::text)) OVER oldest_first AS bytes
+                 FROM encoded WINDOW oldest_first AS (ORDER BY created_at, id)
+             ), bounded AS (
+                 SELECT json, place, place = 1 OR place <= $2 AND bytes <= $3 AS fits FROM measured
+             )
+             SELECT ",
+            $cursor,
+            ",      coalesce(json_agg(json ORDER BY place) FILTER (WHERE fits), '[]')::text,
+                    coalesce(bool_or(NOT fits), false)
+             FROM bounded"
+        )
+    };
+}
+
+macro_rules! read {
+    ($rows:literal) => {
+        Read {
+            with_cursor: statement!("realtime.cursor()", $rows),
+            without_cursor: statement!("NULL::text", $rows),
+        }
+    };
+}
+
+const MESSAGES: Read = read!(
+    "SELECT id, logical_msg_id, chat_id, from_user_id, from_device_id, to_user_id, to_device_id,
+            header, ciphertext, created_at
+     FROM public.messages WHERE to_device_id = $1 AND delivered_at IS NULL"
+);
+
+const SESSIONS: Read = read!(
+    "SELECT id, sender_device_id, recipient_device_id, ephemeral_pubkey, sender_prekey_pub, otpk_used,
+            ciphertext, state, created_at
+     FROM public.pending_sessions WHERE recipient_device_id = $1 AND state = 'initiated'"
+);
+
+/// Without `last_seen`: a change of it alone is no event, so a client that goes by the events would
+/// keep a stale one.
+const DEVICES: Read = read!(
+    "SELECT id, user_id, identity_pubkey, prekey_pubkey, signed_prekey_pub, signed_prekey_sig,
+            one_time_prekeys, device_label, created_at
+     FROM public.devices WHERE user_id = $1"
+);
+
+/// The messages to this device that are not marked as delivered.
+pub async fn messages(pool: &PgPool, device_id: Uuid) -> Result<State, sqlx::Error> {
+    MESSAGES.of(pool, device_id).await
+}
+
+/// The handshakes that this device has not answered.
+pub async fn sessions(pool: &PgPool, device_id: Uuid) -> Result<State, sqlx::Error> {
+    SESSIONS.of(pool, device_id).await
+}
+
+/// The user's devices with their public keys.
+pub async fn devices(pool: &PgPool, user_id: Uuid) -> Result<State, sqlx::Error> {
+    DEVICES.of(pool, user_id).await
+}
+
+impl Read {
+    async fn of(&self, pool: &PgPool, owner: Uuid) -> Result<State, sqlx::Error> {
+        let read = async {
+            match query(pool, self.with_cursor, owner).await {
+                // Also when it is one of the application's tables that is missing: the second
+                // statement then fails the same way, and says which.
+                Err(error) if is_undefined(&error) => query(pool, self.without_cursor, owner).await,
+                read => read,
+            }
+        };
+        tokio::time::timeout(READ_TIMEOUT, read)
+            .await
+            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+    }
+}
+
+async fn query(pool: &PgPool, statement: &'static str, owner: Uuid) -> Result<State, sqlx::Error> {
+    let (cursor, body, more) = sqlx::query_as(statement)
+        .bind(owner)
+        .bind(i64::from(PENDING_ROWS_MAX))
+        .bind(i64::from(PENDING_BYTES_MAX))
+        .fetch_one(pool)
+        .await?;
+    Ok(State { cursor, body, more })
+}
+
+/// SQLSTATE 3F000, 42P01 or 42883: no such schema, table or function.
+fn is_undefined(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+        .is_some_and(|code| matches!(&*code, "3F000" | "42P01" | "42883"))
+}
