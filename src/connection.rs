@@ -24,7 +24,7 @@ use crate::metrics::{Closed, Metrics};
 use crate::recent::Recent;
 use crate::router::Feed;
 use crate::socket::{Socket, Step};
-use crate::wire::{Answer, ClientFrame, CloseCode, Encoding, Event, EventKind, Notice};
+use crate::wire::{Answer, ClientFrame, CloseCode, Encoding, Event, Notice};
 
 mod replay;
 
@@ -312,7 +312,7 @@ impl Connection {
     }
 
     fn queue_event(&mut self, event: Arc<Event>) -> Result<(), Closed> {
-        if event.kind == EventKind::Reset && self.encoding != Encoding::V1 {
+        if event.is_reset() && self.encoding != Encoding::V1 {
             return Ok(());
         }
         self.socket.queue_text(event.frame(self.encoding))?;

@@ -1,8 +1,8 @@
 //! A client's place in the stream of events: a database snapshot, and the history it belongs to.
 //!
 //! A snapshot names exactly which transactions its reader has seen, so "everything after it" has no
-//! gap, whatever the order of commits. Written as `system-timeline.xmin:xmax:xip,…`; clients treat it
-//! as opaque. Parsing trusts nobody: it allocates at most [`TEXT_BYTES_MAX`] and fails on anything
+//! gap, whatever the order of commits. Written as `system-timeline.xmin:xmax:xip,…`, with
+//! `~` behind it when it was given out over a WebSocket; clients treat it as opaque. Parsing trusts nobody: it allocates at most [`TEXT_BYTES_MAX`] and fails on anything
 //! that PostgreSQL could not have written. Pure.
 
 use std::fmt;
@@ -37,7 +37,25 @@ pub struct Cursor {
     pub epoch: Epoch,
     /// What has been seen.
     pub snapshot: Snapshot,
+    /// Whether it was given out over a WebSocket: its holder has had the events before it, and one
+    /// that comes again is dropped by its id. One that was read together with state is not; whoever
+    /// comes with it must get nothing that the state already shows.
+    pub heard: bool,
 }
+
+impl Cursor {
+    /// The same place, as it is given out over a WebSocket.
+    #[must_use]
+    pub fn heard(&self) -> Self {
+        Self {
+            heard: true,
+            ..self.clone()
+        }
+    }
+}
+
+/// Ends the text of a cursor that was given out over a WebSocket.
+const HEARD_MARK: char = '~';
 
 /// A text that is no cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -86,7 +104,12 @@ impl fmt::Display for Cursor {
             f,
             "{}-{}.{}",
             self.epoch.system, self.epoch.timeline, self.snapshot
-        )
+        )?;
+        if self.heard {
+            write!(f, "{HEARD_MARK}")
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -97,6 +120,10 @@ impl FromStr for Cursor {
         if text.len() > TEXT_BYTES_MAX {
             return Err(NotACursor);
         }
+        let (text, heard) = match text.strip_suffix(HEARD_MARK) {
+            Some(text) => (text, true),
+            None => (text, false),
+        };
         let (epoch, snapshot) = text.split_once('.').ok_or(NotACursor)?;
         let (system, timeline) = epoch.split_once('-').ok_or(NotACursor)?;
         let timeline = u32::try_from(number(timeline)?).map_err(|_| NotACursor)?;
@@ -107,6 +134,7 @@ impl FromStr for Cursor {
         Ok(Self {
             epoch,
             snapshot: snapshot.parse()?,
+            heard,
         })
     }
 }
@@ -163,6 +191,7 @@ mod tests {
         for text in [
             "7301234567890123456-1.734:734:",
             "7301234567890123456-12.734:740:734,736",
+            "7301234567890123456-12.734:740:734,736~",
             "1-1.9223372036854775806:9223372036854775807:9223372036854775806",
         ] {
             assert_eq!(text.parse::<Cursor>().unwrap().to_string(), text);
@@ -189,6 +218,8 @@ mod tests {
             "1-1.+5:9:",
             "1-1. 5:9:",
             "1-1.5:9:5:6",
+            "1-1.5:9:~~",
+            "~",
             "1-4294967296.5:9:",
             "1-1.5:9223372036854775808:",
             "1-1.5:99999999999999999999:",

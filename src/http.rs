@@ -32,7 +32,9 @@ use warp::{Filter, Rejection};
 
 use crate::barrier::Barriers;
 use crate::connection::{Connection, Seat, Shared};
+use crate::log::Log;
 use crate::metrics::Rejected;
+use crate::pending::{self, State};
 use crate::router::Feed;
 use crate::socket::Socket;
 use crate::wire::Encoding;
@@ -53,6 +55,11 @@ const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// A peer whose acknowledgements stay out this long is gone, whatever the WebSocket is doing.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(45);
 const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
+
+/// Where in the stream of events a state was read: the `since` to connect with.
+const CURSOR_HEADER: &str = "realtime-cursor";
+/// `true` when an answer has not all rows: acknowledge these and read again.
+const MORE_HEADER: &str = "realtime-more";
 
 /// A connection's place among all that may be open; free again when the last clone is dropped.
 type Place = Arc<OwnedSemaphorePermit>;
@@ -152,6 +159,12 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(
     Ok((stream, Arc::new(place)))
 }
 
+/// The query of `/sessions/pending`.
+#[derive(Debug, Deserialize)]
+struct DeviceQuery {
+    device_id: Option<String>,
+}
+
 /// The query of `/ws`.
 #[derive(Debug, Deserialize)]
 struct WsQuery {
@@ -228,11 +241,73 @@ fn routes(api: &Api) -> BoxedFilter<(Response,)> {
         .unify()
         .or(ready)
         .unify()
+        .or(state_routes(api))
+        .unify()
         .recover(|rejection: Rejection| async move {
             Ok::<_, Infallible>(reply(Err(ApiError::from(&rejection))))
         })
         .unify()
         .boxed()
+}
+
+/// The reads of state that HushNet's client makes, each with the cursor to connect with.
+fn state_routes(api: &Api) -> BoxedFilter<(Response,)> {
+    let with_log = {
+        let log = api.shared.log.clone();
+        warp::any().map(move || log.clone())
+    };
+    let messages = warp::path!("messages" / "pending" / String)
+        .and(warp::get())
+        .and(with_log.clone())
+        .then(|device_id: String, log: Log| async move {
+            reply(match device_id.parse() {
+                Ok(id) => state(pending::messages(&log.pool(), id).await),
+                Err(_) => Err(ApiError::DeviceIdMalformed),
+            })
+        });
+    let sessions = warp::path!("sessions" / "pending")
+        .and(warp::get())
+        .and(with_log.clone())
+        .and(warp::query::<DeviceQuery>())
+        .then(|log: Log, query: DeviceQuery| async move {
+            reply(match query.device_id.as_deref().map(str::parse) {
+                Some(Ok(id)) => state(pending::sessions(&log.pool(), id).await),
+                Some(Err(_)) => Err(ApiError::DeviceIdMalformed),
+                None => Err(ApiError::DeviceIdMissing),
+            })
+        });
+    let devices = warp::path!("users" / String / "devices")
+        .and(warp::get())
+        .and(with_log)
+        .then(|user_id: String, log: Log| async move {
+            reply(match user_id.parse() {
+                Ok(id) => state(pending::devices(&log.pool(), id).await),
+                Err(_) => Err(ApiError::UserIdMalformed),
+            })
+        });
+    messages.or(sessions).unify().or(devices).unify().boxed()
+}
+
+/// The answer to a read of state.
+fn state(read: Result<State, sqlx::Error>) -> Result<Response, ApiError> {
+    let state = read.map_err(|error| {
+        tracing::warn!(event = "state_read_failed", %error);
+        ApiError::DatabaseUnavailable
+    })?;
+    let mut response = with_type(state.body, "application/json");
+    let headers = response.headers_mut();
+    // The same address has another answer a moment later.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(cursor) = state
+        .cursor
+        .and_then(|text| HeaderValue::from_str(&text).ok())
+    {
+        headers.insert(CURSOR_HEADER, cursor);
+    }
+    if state.more {
+        headers.insert(MORE_HEADER, HeaderValue::from_static("true"));
+    }
+    Ok(response)
 }
 
 /// What a request for a WebSocket brings.
@@ -348,6 +423,8 @@ fn names(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 enum ApiError {
     UserIdMissing,
     UserIdMalformed,
+    DeviceIdMissing,
+    DeviceIdMalformed,
     NotAWebSocket,
     WebSocketVersion,
     WebSocketKey,
@@ -355,6 +432,7 @@ enum ApiError {
     TooManyConnections,
     ListenerDisconnected,
     BarrierUncommitted,
+    DatabaseUnavailable,
     NotFound,
     MethodNotAllowed,
 }
@@ -371,6 +449,16 @@ impl ApiError {
                 StatusCode::BAD_REQUEST,
                 "user_id_malformed",
                 "user_id must be a UUID, as in a1b2c3d4-e5f6-7890-abcd-ef1234567890",
+            ),
+            Self::DeviceIdMissing => (
+                StatusCode::BAD_REQUEST,
+                "device_id_missing",
+                "ask for /sessions/pending?device_id=<uuid>",
+            ),
+            Self::DeviceIdMalformed => (
+                StatusCode::BAD_REQUEST,
+                "device_id_malformed",
+                "device_id must be a UUID, as in a1b2c3d4-e5f6-7890-abcd-ef1234567890",
             ),
             Self::NotAWebSocket => (
                 StatusCode::UPGRADE_REQUIRED,
@@ -390,7 +478,7 @@ impl ApiError {
             Self::QueryMalformed => (
                 StatusCode::BAD_REQUEST,
                 "query_malformed",
-                "the query must be name=value pairs, user_id at most once",
+                "the query must be name=value pairs, each name at most once",
             ),
             Self::TooManyConnections => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -408,10 +496,16 @@ impl ApiError {
                 "PostgreSQL answers but does not let a notification commit: a lock or a \
                  synchronous standby is being waited for",
             ),
+            Self::DatabaseUnavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "database_unavailable",
+                "the state cannot be read from the database now; ask again",
+            ),
             Self::NotFound => (
                 StatusCode::NOT_FOUND,
                 "not_found",
-                "the routes are /ws, /ws/{user_id}, /metrics, /healthz and /readyz",
+                "the routes are /ws, /ws/{user_id}, /messages/pending/{device_id}, \
+                 /sessions/pending, /users/{user_id}/devices, /metrics, /healthz and /readyz",
             ),
             Self::MethodNotAllowed => (
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -453,7 +547,7 @@ fn reply(result: Result<Response, ApiError>) -> Response {
                 HeaderValue::from_static("13"),
             );
         }
-        ApiError::TooManyConnections => {
+        ApiError::TooManyConnections | ApiError::DatabaseUnavailable => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         ApiError::MethodNotAllowed => {

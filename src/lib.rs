@@ -41,6 +41,7 @@ pub mod log;
 pub mod metrics;
 pub mod migrate;
 pub mod pace;
+pub mod pending;
 pub mod recent;
 pub mod router;
 pub mod socket;

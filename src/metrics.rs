@@ -162,17 +162,19 @@ impl Metrics {
 
     /// An event came from PostgreSQL and had this many connections to go to.
     pub fn event_routed(&self, kind: EventKind, connections: usize) {
-        self.events.events_received[kind as usize].increment(1);
+        let Some(kind) = kind.index() else { return };
+        self.events.events_received[kind].increment(1);
         if connections == 0 {
-            self.events.events_absent[kind as usize].increment(1);
+            self.events.events_absent[kind].increment(1);
         }
     }
 
-    /// An event was written to a socket.
+    /// An event, or a reset, was written to a socket.
     pub fn event_sent(&self, event: &Event) {
-        match event.kind {
-            EventKind::Reset => {}
-            kind => self.events.events_delivered[kind as usize].increment(1),
+        match (event.kind, event.kind.index()) {
+            (EventKind::Reset(reason), _) => self.reset(reason),
+            (_, Some(kind)) => self.events.events_delivered[kind].increment(1),
+            (_, None) => {}
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::cursor::Snapshot;
+use crate::cursor::{Cursor, Snapshot};
 use crate::wire::Event;
 
 /// What an event costs here beyond its text: its struct, its two counts and its place.
@@ -174,10 +174,11 @@ impl Recent {
     /// All of the user's events that a client with this cursor does not have, in the order of routing;
     /// `None` when memory cannot tell.
     ///
-    /// For a cursor that came from here it may begin with events that the client has had under the
+    /// For a cursor that was given out here it may begin with events that the client has had under the
     /// cursor before. For any other (one that was read together with state) it is exact.
     #[must_use]
-    pub fn since(&self, user_id: Uuid, cursor: &Snapshot) -> Option<Vec<Arc<Event>>> {
+    pub fn since(&self, user_id: Uuid, cursor: &Cursor) -> Option<Vec<Arc<Event>>> {
+        let (cursor, heard) = (&cursor.snapshot, cursor.heard);
         let segments = self.read();
         let barriers: Vec<Option<&Snapshot>> = segments
             .from(0)
@@ -197,7 +198,7 @@ impl Recent {
                 .take(to - from)
                 .flat_map(|(segment, closed)| segment.of_user(user_id, closed))
         };
-        if barriers[covered] == Some(cursor) {
+        if heard && barriers[covered] == Some(cursor) {
             return Some(of_user(from, barriers.len()).cloned().collect());
         }
         // The oldest barrier that covers the cursor: what came after it, the cursor has not seen.
@@ -268,6 +269,11 @@ mod tests {
         .unwrap()
     }
 
+    /// A cursor as it is given out over a WebSocket.
+    fn heard(snapshot: &str) -> Cursor {
+        format!("1-1.{snapshot}~").parse().unwrap()
+    }
+
     fn snapshot(text: &str) -> Snapshot {
         text.parse().unwrap()
     }
@@ -291,7 +297,7 @@ mod tests {
         let (recent, users) = (recent(1 << 20), [Uuid::new_v4(), Uuid::new_v4()]);
         filled(&recent, &users, 20);
         // The cursor of the barrier after 9: what was routed after the one after 6 is sent.
-        let since = |user, cursor| recent.since(user, &snapshot(cursor));
+        let since = |user, cursor| recent.since(user, &heard(cursor));
         assert_eq!(
             ids(&since(users[0], "10:10:").unwrap()),
             [7, 9, 11, 13, 15, 17, 19]
@@ -304,7 +310,7 @@ mod tests {
     fn a_cursor_from_elsewhere_is_served_only_when_memory_is_sure() {
         let recent = recent(1 << 20);
         let user = Uuid::new_v4();
-        let since = |cursor| recent.since(user, &snapshot(cursor));
+        let since = |cursor| recent.since(user, &heard(cursor));
         for barrier in ["4:4:", "8:8:", "12:12:", "16:16:"] {
             recent.barrier(snapshot(barrier));
         }
@@ -327,10 +333,10 @@ mod tests {
     fn a_cursor_from_before_the_first_barrier_is_not_known() {
         let (recent, users) = (recent(1 << 20), [Uuid::new_v4(), Uuid::new_v4()]);
         filled(&recent, &users, 20);
-        assert!(recent.since(users[0], &snapshot("2:2:")).is_none());
+        assert!(recent.since(users[0], &heard("2:2:")).is_none());
         // One that had not seen a transaction which the barrier had is as old as that transaction.
-        assert!(recent.since(users[0], &snapshot("2:30:2")).is_none());
-        assert!(recent.since(users[0], &snapshot("4:4:")).is_some());
+        assert!(recent.since(users[0], &heard("2:30:2")).is_none());
+        assert!(recent.since(users[0], &heard("4:4:")).is_some());
     }
 
     #[test]
@@ -358,7 +364,7 @@ mod tests {
         filled(&recent, &users, 20);
         assert!(recent.read().bytes <= bytes * 10);
         assert!(recent.after(users[0], 5).is_none());
-        assert!(recent.since(users[0], &snapshot("7:7:")).is_none());
+        assert!(recent.since(users[0], &heard("7:7:")).is_none());
         assert_eq!(ids(&recent.after(users[0], 16).unwrap()), [17, 19]);
         let forgotten = recent.read().forgotten_through;
         assert_eq!(
@@ -377,16 +383,13 @@ mod tests {
             recent.push(event(user, id));
         }
         assert!(recent.read().bytes <= 1_000);
-        assert!(recent.since(user, &snapshot("2:2:")).is_none());
+        assert!(recent.since(user, &heard("2:2:")).is_none());
         recent.barrier(snapshot("101:101:"));
         // The segment before this barrier is not whole, so its cursor has no place yet.
-        assert!(recent.since(user, &snapshot("101:101:")).is_none());
+        assert!(recent.since(user, &heard("101:101:")).is_none());
         recent.push(event(user, 101));
         recent.barrier(snapshot("102:102:"));
-        assert_eq!(
-            ids(&recent.since(user, &snapshot("102:102:")).unwrap()),
-            [101]
-        );
+        assert_eq!(ids(&recent.since(user, &heard("102:102:")).unwrap()), [101]);
     }
 
     #[test]
@@ -395,7 +398,7 @@ mod tests {
         filled(&recent, &users, 20);
         let reset = recent.begin_anew(Event::reset(ResetReason::History, None));
         assert_eq!(reset.sequence, 21);
-        assert!(recent.since(users[0], &snapshot("19:19:")).is_none());
+        assert!(recent.since(users[0], &heard("19:19:")).is_none());
         assert!(recent.after(users[0], 20).is_none());
         assert_eq!(recent.after(users[0], 21).unwrap().len(), 0);
     }

@@ -135,7 +135,7 @@ impl Router {
     fn begin_segment(&mut self, cursor: &Cursor) {
         self.recent.barrier(cursor.snapshot.clone());
         self.segment_begun = Instant::now();
-        self.passed = Some(Arc::new(cursor.clone()));
+        self.passed = Some(Arc::new(cursor.heard()));
     }
 
     fn feed_live(&self) {
@@ -170,7 +170,7 @@ impl Router {
     pub fn begin_anew(&mut self, reason: ResetReason, cursor: Option<Cursor>) {
         self.seen.clear();
         self.seen_before.clear();
-        self.passed = cursor.clone().map(Arc::new);
+        self.passed = cursor.as_ref().map(|cursor| Arc::new(cursor.heard()));
         let reset = self
             .recent
             .begin_anew(Event::reset(reason, self.passed.clone()));

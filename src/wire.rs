@@ -31,12 +31,23 @@ pub enum EventKind {
     Device,
     /// No change: every v1 client has to fetch its state anew. Never comes from PostgreSQL.
     #[serde(skip)]
-    Reset,
+    Reset(ResetReason),
 }
 
 impl EventKind {
     /// Every kind of change, in the order of its discriminants.
     pub const ALL: [Self; 3] = [Self::Message, Self::Session, Self::Device];
+
+    /// Its place in [`EventKind::ALL`]; `None` for a reset.
+    #[must_use]
+    pub fn index(self) -> Option<usize> {
+        match self {
+            Self::Message => Some(0),
+            Self::Session => Some(1),
+            Self::Device => Some(2),
+            Self::Reset(_) => None,
+        }
+    }
 
     /// The value of `type` in the event's JSON, and of the label `kind` in the metrics.
     #[must_use]
@@ -45,7 +56,7 @@ impl EventKind {
             Self::Message => "message",
             Self::Session => "session",
             Self::Device => "device",
-            Self::Reset => "reset",
+            Self::Reset(_) => "reset",
         }
     }
 }
@@ -165,7 +176,7 @@ impl Event {
         let cursor = passed.as_ref().map(ToString::to_string);
         Self {
             user_id: Uuid::nil(),
-            kind: EventKind::Reset,
+            kind: EventKind::Reset(reason),
             id: None,
             sequence: 0,
             by_reference: false,
@@ -178,6 +189,12 @@ impl Event {
             envelope: OnceLock::new(),
             v1: OnceLock::new(),
         }
+    }
+
+    /// Whether it is no change, and only for v1 clients.
+    #[must_use]
+    pub fn is_reset(&self) -> bool {
+        matches!(self.kind, EventKind::Reset(_))
     }
 
     /// The size of the event's JSON, in bytes.
@@ -205,7 +222,7 @@ impl Event {
 
     fn with_cursor(&self) -> Utf8Bytes {
         match (&self.passed, self.plain.strip_suffix('}')) {
-            (Some(cursor), Some(open)) if self.kind != EventKind::Reset => {
+            (Some(cursor), Some(open)) if !self.is_reset() => {
                 format!(r#"{open}, "cursor" : "{cursor}"}}"#).into()
             }
             _ => self.plain.clone(),
@@ -214,7 +231,7 @@ impl Event {
 }
 
 /// Why a client has to fetch its state anew, as `reason` in [`Notice::Reset`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ResetReason {
     /// `since` is no cursor that this service gave out.

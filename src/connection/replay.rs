@@ -59,7 +59,7 @@ impl Connection {
             (Ok(cursor), Some(_)) => Arc::new(cursor),
         };
         let user_id = self.subscription.user_id();
-        if let Some(events) = self.shared.recent.since(user_id, &cursor.snapshot) {
+        if let Some(events) = self.shared.recent.since(user_id, &cursor) {
             self.hello(Some(&cursor), Some(events.len() as u64))?;
             self.send_from_memory(ReplayCause::Resume, events).await?;
             // Everything that `present` sees had been routed when memory was asked.
@@ -107,7 +107,7 @@ impl Connection {
         loop {
             let page = self.read_page(&from.snapshot, last_id).await?;
             let reading = page.reading;
-            let present = reading.cursor;
+            let present = reading.cursor.heard();
             let reason = if present.epoch != from.epoch {
                 Some(ResetReason::History)
             } else if !reading.known {
@@ -228,11 +228,11 @@ impl Connection {
 
     /// The client has missed what cannot be told: it has to fetch its state anew.
     fn reset_live(&mut self, reason: ResetReason, present: Option<&Cursor>) -> Result<(), Closed> {
-        self.shared.metrics.reset(reason);
         self.passed = present.cloned().map(Arc::new);
         if self.encoding != crate::wire::Encoding::V1 {
             return Ok(());
         }
+        self.shared.metrics.reset(reason);
         let cursor = present.map(ToString::to_string);
         self.notify(&Notice::Reset {
             reason,

@@ -380,9 +380,6 @@ async fn load(server: &Server) -> JoinSet<()> {
         loop {
             let connected = connect_async(format!("{url}&since={cursor}")).await;
             let (socket, _) = connected.expect("a connection");
-            if true {
-                std::future::pending::<()>().await;
-            }
             cursor = end_of_replay(Client { socket }).await;
             sleep(Duration::from_millis(50)).await;
         }

@@ -15,6 +15,7 @@ mod events;
 mod http;
 mod listener;
 mod migrations;
+mod pending;
 mod resume;
 mod retention;
 mod run;

@@ -16,11 +16,6 @@ use uuid::Uuid;
 use super::{Scene, id, messages_of, state};
 use crate::support::{Client, Server, User, add_device, insert_message, until};
 
-/// Whether a client may not be told of what the read has shown. A replay from the log never tells it
-/// again. One from memory does when the cursor happens to be the very snapshot of a barrier: then
-/// memory cannot know which of the events around that barrier it has seen, and sends them all.
-const LIVE_OVERLAP_IS_A_FAULT: bool = false;
-
 /// The writers' choices are those of this seed in every run; how they interleave is not.
 const SEED: u64 = 0x5EED;
 const WRITERS: u64 = 5;
@@ -149,7 +144,7 @@ impl Shown {
 
     /// Every committed message must be in the rows or among the events, nothing else may, and none in
     /// both unless that is allowed.
-    fn check(&self, events: &BTreeSet<Uuid>, committed: &BTreeSet<Uuid>, overlap_is_a_fault: bool) {
+    fn check(&self, events: &BTreeSet<Uuid>, committed: &BTreeSet<Uuid>) {
         let seen: BTreeSet<Uuid> = self.rows.union(events).copied().collect();
         let missing: Vec<_> = committed.difference(&seen).collect();
         let phantoms: Vec<_> = seen.difference(committed).collect();
@@ -166,7 +161,7 @@ impl Shown {
             twice.len(),
         );
         assert!(missing.is_empty() && phantoms.is_empty(), "{what}");
-        assert!(twice.is_empty() || !overlap_is_a_fault, "{what}");
+        assert!(twice.is_empty(), "{what}");
     }
 }
 
@@ -222,7 +217,7 @@ async fn between_a_read_and_the_events_after_its_cursor_nothing_is_lost() {
 
     assert_telling(&reads, &committed);
     for (read, events) in reads.iter().zip(clients) {
-        read.check(&events.await.unwrap(), &committed, LIVE_OVERLAP_IS_A_FAULT);
+        read.check(&events.await.unwrap(), &committed);
     }
 }
 
@@ -247,7 +242,7 @@ async fn a_cursor_is_good_after_a_restart_and_replays_nothing_that_the_read_has_
     for read in &reads {
         let client = read.connect(&server, &scene.bob).await;
         let events = events_until(scene.chat, client).await;
-        read.check(&events, &committed, true);
+        read.check(&events, &committed);
     }
 }
 
