@@ -27,7 +27,7 @@ const MISSED_MAX: usize = 3;
 /// Barriers that are remembered while they are out; more mean that the listener is being rebuilt.
 const OUTSTANDING_MAX: usize = 64;
 /// A commit that takes longer is being waited for, and whether the database is there is asked.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(2);
+const COMMIT_PATIENCE: Duration = Duration::from_millis(1_500);
 /// A commit that takes longer than this waits for something: with `notify`, most likely for the lock
 /// that all notifying commits share.
 const COMMIT_SLOW: Duration = Duration::from_millis(250);
@@ -46,6 +46,18 @@ struct Book {
     outstanding: VecDeque<Outstanding>,
 }
 
+/// What became of a barrier that was sent.
+enum Commit {
+    /// It has committed.
+    Done,
+    /// It has, at once, on a new connection, when the old one was silent: so may the listener's be.
+    DoneElsewhere,
+    /// The database refused it, or the connection broke.
+    Failed(sqlx::Error),
+    /// Nobody answers.
+    Unreachable,
+}
+
 /// The barriers of one process: sent by a task, heard by the listener.
 #[derive(Debug)]
 pub struct Barriers {
@@ -60,6 +72,7 @@ pub struct Barriers {
     uncommitted: AtomicBool,
     wanted: Notify,
     dead: Notify,
+    answering: Notify,
 }
 
 impl Barriers {
@@ -76,6 +89,7 @@ impl Barriers {
             uncommitted: AtomicBool::new(false),
             wanted: Notify::new(),
             dead: Notify::new(),
+            answering: Notify::new(),
         }
     }
 
@@ -89,23 +103,17 @@ impl Barriers {
             let number = self.begin();
             let sent = Instant::now();
             match self.commit(number).await {
-                Some(Ok(())) => {
-                    self.committed(number);
-                    self.metrics.barrier_committed(sent.elapsed());
-                    if sent.elapsed() > COMMIT_SLOW {
-                        tracing::warn!(
-                            event = "barrier_commit_slow",
-                            commit_ms = sent.elapsed().as_millis(),
-                            advice = "commits that notify wait for one another; ingest = adaptive \
-                                      spares the application that wait"
-                        );
-                    }
+                Commit::Done => self.committed(number, sent.elapsed()),
+                Commit::DoneElsewhere => {
+                    self.committed(number, sent.elapsed());
+                    tracing::warn!(event = "connections_silent");
+                    self.dead.notify_one();
                 }
-                Some(Err(error)) => {
+                Commit::Failed(error) => {
                     self.withdraw(number);
                     tracing::debug!(event = "barrier_failed", %error);
                 }
-                None => {
+                Commit::Unreachable => {
                     self.withdraw(number);
                     tracing::warn!(event = "database_silent");
                     self.log.renew();
@@ -116,33 +124,49 @@ impl Barriers {
         }
     }
 
-    /// Waits until the barrier has committed, for as long as the database answers to others; `None`
-    /// when it does not.
-    async fn commit(&self, number: u64) -> Option<Result<(), sqlx::Error>> {
+    /// Waits until the barrier has committed, for as long as the database takes new connections. Once
+    /// it is sent again on a new one: a network that has swallowed packets leaves old connections that
+    /// nothing ever comes from.
+    async fn commit(&self, number: u64) -> Commit {
         let nonce = format!("{}/{number}", self.node);
-        let bare = self.bare.load(Relaxed);
-        let mut sending = std::pin::pin!(async {
-            if bare {
-                self.log.send_bare_barrier(&nonce).await
-            } else {
-                self.log.send_barrier(&nonce).await
+        for elsewhere in [false, true] {
+            let begun = Instant::now();
+            let mut sending = std::pin::pin!(self.send(&nonce));
+            loop {
+                let patience = async {
+                    sleep(COMMIT_PATIENCE).await;
+                    self.log.is_reachable().await
+                };
+                let reachable = tokio::select! {
+                    sent = &mut sending => return match sent {
+                        Err(error) => Commit::Failed(error),
+                        Ok(()) if elsewhere && begun.elapsed() < COMMIT_SLOW => {
+                            Commit::DoneElsewhere
+                        }
+                        Ok(()) => Commit::Done,
+                    },
+                    reachable = patience => reachable,
+                };
+                if !reachable {
+                    return Commit::Unreachable;
+                }
+                if !elsewhere {
+                    self.log.renew();
+                    break;
+                }
+                // It waits for a lock or a synchronous standby; another would wait behind it.
+                self.set_uncommitted(true);
+                self.judge();
             }
-        });
-        loop {
-            tokio::select! {
-                sent = &mut sending => return Some(sent),
-                () = sleep(COMMIT_PATIENCE) => {}
-            }
-            let reachable = tokio::select! {
-                sent = &mut sending => return Some(sent),
-                reachable = self.log.is_reachable() => reachable,
-            };
-            if !reachable {
-                return None;
-            }
-            // It waits for a lock or a synchronous standby. Another barrier would wait behind it.
-            self.set_uncommitted(true);
-            self.judge();
+        }
+        Commit::Unreachable
+    }
+
+    async fn send(&self, nonce: &str) -> Result<(), sqlx::Error> {
+        if self.bare.load(Relaxed) {
+            self.log.send_bare_barrier(nonce).await
+        } else {
+            self.log.send_barrier(nonce).await
         }
     }
 
@@ -188,6 +212,11 @@ impl Barriers {
         self.dead.notified().await;
     }
 
+    /// Ready when a barrier commits: the database answers.
+    pub async fn answering(&self) {
+        self.answering.notified().await;
+    }
+
     /// Whether a barrier is waiting to commit although the database answers.
     #[must_use]
     pub fn is_uncommitted(&self) -> bool {
@@ -214,7 +243,17 @@ impl Barriers {
         number
     }
 
-    fn committed(&self, number: u64) {
+    fn committed(&self, number: u64, after: Duration) {
+        self.metrics.barrier_committed(after);
+        if after > COMMIT_SLOW {
+            tracing::warn!(
+                event = "barrier_commit_slow",
+                commit_ms = after.as_millis(),
+                advice = "commits that notify wait for one another; ingest = adaptive spares the \
+                          application that wait"
+            );
+        }
+        self.answering.notify_waiters();
         if let Some(barrier) = self
             .book()
             .outstanding

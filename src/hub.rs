@@ -3,8 +3,8 @@
 //! One [`broadcast`] channel for each connected user, in a sharded map: an event costs one lookup
 //! and one send, whoever else is connected. Knows no SQL, no HTTP and no WebSocket.
 //!
-//! Two rules keep it free of races, and `tests/hub_model.rs` checks both by trying every
-//! interleaving:
+//! Two rules keep it free of races. `tests/hub_model.rs` checks both in every interleaving of two
+//! threads and, with up to three preemptions, of three; `tests/hub_stress.rs` checks this code:
 //! - a subscriber takes its receiver while it holds the map's entry, so that a sender is never
 //!   removed between being found and being subscribed to;
 //! - a subscriber that leaves drops its receiver first and then removes the sender if no receiver

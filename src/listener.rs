@@ -124,7 +124,11 @@ impl Listener {
             }
             let pause = backoff.mul_f64(rand::random_range(0.5..1.0));
             tracing::warn!(event = "listener_disconnected", %error, retry_ms = pause.as_millis());
-            tokio::time::sleep(pause).await;
+            // A database that answers again need not be waited for.
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.barriers.answering() => {}
+            }
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
     }
@@ -145,7 +149,7 @@ impl Listener {
                 .await?;
             Ok(connection)
         };
-        tokio::time::timeout(2 * CONNECT_TIMEOUT, listening)
+        tokio::time::timeout(CONNECT_TIMEOUT, listening)
             .await
             .unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
@@ -184,11 +188,9 @@ impl Listener {
     /// LISTEN has been answered: from here on nothing committed escapes us. Routes what was committed
     /// since the position, or begins with the present where that cannot be known.
     async fn join(&mut self, connection: &mut PgListener) -> Result<(), Lost> {
-        if let Some(ingest) = self.ingest_wanted {
-            self.log.set_ingest(ingest).await?;
-            self.ingest_wanted = None;
-        }
-        let state = self.log.state().await?;
+        let state = tokio::time::timeout(CONNECT_TIMEOUT, self.log.state())
+            .await
+            .map_err(|_| Lost::ReadTimeout)??;
         self.barriers.begin_anew(state.is_none());
         let Some(state) = state else {
             if self.heard_before {
@@ -197,6 +199,12 @@ impl Listener {
             self.router.live_without_log();
             return Ok(());
         };
+        if let Some(ingest) = self.ingest_wanted {
+            self.log.set_ingest(ingest).await?;
+            self.ingest_wanted = None;
+        }
+        // The state was read before: with a way that was changed just now, the pace goes over to it as
+        // it does whenever a barrier tells of a change.
         self.pace = Pace::new(state.ingest, Instant::now());
         match self.router.position() {
             Some(position) if position.epoch != state.cursor.epoch => {

@@ -24,8 +24,10 @@ pub const PAGE_EVENTS: usize = 1_000;
 /// Chunks that are read before the first is taken.
 const CHUNKS_AHEAD: usize = 2;
 
-/// A query waits this long for a connection, and a new connection for an answer.
+/// A query waits this long for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// A database that has not taken a new connection and answered on it by then is away.
+const REACH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How events reach the server; written in the database, so that triggers and servers agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
@@ -278,7 +280,7 @@ impl Log {
     /// Whether the database takes a new connection and answers on it.
     pub async fn is_reachable(&self) -> bool {
         let ask = async { self.options.connect().await?.ping().await };
-        tokio::time::timeout(ACQUIRE_TIMEOUT, ask)
+        tokio::time::timeout(REACH_TIMEOUT, ask)
             .await
             .is_ok_and(|answer| answer.is_ok())
     }
