@@ -100,6 +100,8 @@ pub struct Connection {
     sequence: u64,
     /// The newest cursor passed: where a repair from the log begins.
     passed: Option<Arc<Cursor>>,
+    /// Whether a replay is under way: what is before `passed` need not have been sent yet.
+    behind: bool,
     /// Ids that a replay from the log has carried and the subscription may bring again.
     replayed: Option<Box<replay::Replayed>>,
     /// When the client was last heard.
@@ -140,6 +142,7 @@ impl Connection {
             encoding,
             sequence,
             passed: None,
+            behind: true,
             replayed: None,
             heard: Instant::now(),
             pinged: None,
@@ -171,6 +174,7 @@ impl Connection {
         } else {
             self.passed = self.shared.feed.borrow().cursor().cloned();
         }
+        self.behind = false;
         let shared = Arc::clone(&self.shared);
         let mut stopped = pin!(shared.stop.cancelled());
         let mut timer = pin!(sleep_until(self.deadline()));
@@ -182,7 +186,9 @@ impl Connection {
                 step = self.socket.step(reading) => self.take_step(step)?,
                 event = self.subscription.receiver().recv(), if !writing => {
                     if self.take_events(event)? == Drained::Lagged {
+                        self.behind = true;
                         Box::pin(self.repair()).await?;
+                        self.behind = false;
                     }
                 }
                 () = &mut timer => self.take_tick()?,
@@ -363,12 +369,12 @@ impl Connection {
 
     /// The heartbeat that a v1 client can see: how far it is.
     fn tell_cursor(&mut self) -> Result<(), Closed> {
-        if self.encoding != Encoding::V1 {
+        if self.encoding != Encoding::V1 || self.behind {
             return Ok(());
         }
         // Read before the subscription is found empty: everything up to it has been taken.
         let cursor = self.shared.feed.borrow().cursor().cloned();
-        if self.subscription.receiver().is_empty() {
+        if cursor.is_some() && self.subscription.receiver().is_empty() {
             self.passed.clone_from(&cursor);
         }
         let cursor = self.passed.as_ref().map(ToString::to_string);

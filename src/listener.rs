@@ -230,8 +230,8 @@ impl Listener {
         connection: &mut PgListener,
         mut from: Snapshot,
     ) -> Result<(), Lost> {
+        let mut held = Vec::new();
         loop {
-            let mut held = Vec::new();
             let reached = self.read_log(connection, &from, &mut held).await?;
             let overflown = held.len() > HELD_MAX;
             from = reached.snapshot.clone();
@@ -241,12 +241,15 @@ impl Listener {
                 pace.routed(routed, false, now);
             });
             // After an overflow the notifications have a gap, but all of them are in the log.
-            let mut again = overflown;
-            for notification in held.iter().take(HELD_MAX) {
-                again |= self.take(notification) == Taken::ReadLog;
-            }
-            if !again {
-                return Ok(());
+            let stopped_at = held
+                .iter()
+                .take(HELD_MAX)
+                .position(|notification| self.take(notification) == Taken::ReadLog);
+            match stopped_at {
+                // What was committed after it must not overtake it.
+                Some(position) => drop(held.drain(..=position)),
+                None if overflown => held.clear(),
+                None => return Ok(()),
             }
         }
     }

@@ -206,11 +206,14 @@ impl Log {
     }
 
     /// A page of the events of one user that are visible now and were not in `from`, after `last_id`.
+    /// Pages after the first take its snapshot as `until`: what was committed since may follow from an
+    /// event whose page has gone by, and both come live.
     pub async fn read_user(
         &self,
         user_id: Uuid,
         from: &Snapshot,
         last_id: i64,
+        until: Option<&Snapshot>,
     ) -> Result<Page, sqlx::Error> {
         let rows =
             sqlx::query_as::<_, (String, bool, bool, Option<i64>, Option<String>, Option<i64>)>(
@@ -227,12 +230,14 @@ impl Log {
                    AND xid >= pg_snapshot_xmin($2::text::pg_snapshot)
                    AND NOT pg_visible_in_snapshot(xid, $2::text::pg_snapshot)
                    AND id > $3
+                   AND ($5::text IS NULL OR pg_visible_in_snapshot(xid, $5::text::pg_snapshot))
                  ORDER BY id LIMIT $4) AS events ON true",
             )
             .bind(user_id)
             .bind(from.to_string())
             .bind(last_id)
             .bind(i64::try_from(PAGE_EVENTS).unwrap_or(i64::MAX))
+            .bind(until.map(ToString::to_string))
             .fetch_all(&self.pool())
             .await?;
         let (cursor, retained, known, ..) = rows.first().ok_or(sqlx::Error::RowNotFound)?;

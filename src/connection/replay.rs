@@ -27,7 +27,7 @@ const REPLAYED_MAX: usize = 4_096;
 #[derive(Debug)]
 pub(super) struct Replayed {
     ids: HashSet<i64>,
-    /// The snapshot of the last read: an event that was routed when the position covered it is new.
+    /// The snapshot of the read: an event that was routed when the position covered it is new.
     until: Snapshot,
 }
 
@@ -105,7 +105,10 @@ impl Connection {
         let mut last_id = 0;
         let mut first: Option<Cursor> = None;
         loop {
-            let page = self.read_page(&from.snapshot, last_id).await?;
+            let until = first.as_ref().map(|first| first.snapshot.clone());
+            let page = self
+                .read_page(&from.snapshot, last_id, until.as_ref())
+                .await?;
             let reading = page.reading;
             let present = reading.cursor.heard();
             let reason = if present.epoch != from.epoch {
@@ -131,9 +134,8 @@ impl Connection {
                     self.hello(Some(&from), Some(page.total))?;
                 }
             }
-            let until = present.snapshot.clone();
             // What the first page's snapshot sees has been sent when the last page has.
-            first.get_or_insert(present);
+            let until = first.get_or_insert(present).snapshot.clone();
             let last_page = page.events.len() < PAGE_EVENTS;
             if replayed.len() + PAGE_EVENTS > REPLAYED_MAX {
                 replayed.clear();
@@ -159,9 +161,14 @@ impl Connection {
         }
     }
 
-    async fn read_page(&mut self, from: &Snapshot, last_id: i64) -> Result<Page, Closed> {
+    async fn read_page(
+        &mut self,
+        from: &Snapshot,
+        last_id: i64,
+        until: Option<&Snapshot>,
+    ) -> Result<Page, Closed> {
         let (log, user_id) = (self.shared.log.clone(), self.subscription.user_id());
-        let page = log.read_user(user_id, from, last_id);
+        let page = log.read_user(user_id, from, last_id, until);
         match self
             .meanwhile(tokio::time::timeout(PAGE_TIMEOUT, page))
             .await?

@@ -1,0 +1,218 @@
+//! Faults of PostgreSQL, of the link to it and of the service, each under load.
+
+use std::time::{Duration, Instant};
+
+use sqlx::Connection;
+
+use crate::clients::Habit;
+use crate::lab::{Lab, Shutdown, execute, listening_backend, signal};
+use crate::scene::{Outcomes, Plan, Scene};
+use crate::service::Service;
+use crate::settings;
+use crate::verdict::recovered_after;
+
+/// The service's word for how soon it notices a dead link and mends it.
+const RECOVERY_MAX: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_listener_s_backend_is_terminated_every_second() {
+    let scene = Scene::set(Plan::named("listener_terminated"), |_| {}).await;
+    let begun = Instant::now();
+    let mut database = scene.lab.database().await;
+    while begun.elapsed() < settings::load_time() {
+        scene.load(Duration::from_secs(1)).await;
+        sqlx::query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND query LIKE 'LISTEN%'",
+        )
+        .execute(&mut database)
+        .await
+        .unwrap();
+    }
+    database.close().await.unwrap();
+    scene.judge().await.verdict.assert_flawless(false, false);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgresql_is_restarted_fast() {
+    restart("postgresql_restarted_fast", Shutdown::Fast, Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgresql_is_restarted_as_after_a_crash() {
+    restart("postgresql_crashed", Shutdown::Immediate, Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgresql_is_down_for_a_while() {
+    let down = settings::load_time() / 2;
+    restart(
+        "postgresql_down",
+        Shutdown::Fast,
+        down.max(Duration::from_secs(3)),
+    )
+    .await;
+}
+
+async fn restart(name: &'static str, how: Shutdown, down: Duration) {
+    let mut scene = Scene::set(Plan::named(name), |_| {}).await;
+    for _ in 0..2 {
+        scene.load(settings::load_time() / 3).await;
+        scene.lab.stop(how).await;
+        tokio::time::sleep(down).await;
+        scene.lab.start().await;
+    }
+    scene.load(settings::load_time() / 3).await;
+    scene.judge().await.verdict.assert_flawless(false, true);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_listener_s_backend_freezes() {
+    let scene = Scene::set(Plan::named("listener_frozen"), |_| {}).await;
+    scene.load(settings::load_time() / 3).await;
+    let mut database = scene.lab.database().await;
+    let (frozen, at) = loop {
+        let backend = listening_backend(&mut database).await;
+        signal("STOP", backend);
+        let at = Instant::now();
+        // Frozen with one of PostgreSQL's own locks in its hand it would stop all: not what is meant.
+        if scene.progress(10, Duration::from_secs(1)).await {
+            break (backend, at);
+        }
+        signal("CONT", backend);
+    };
+    scene
+        .load((RECOVERY_MAX + Duration::from_secs(1)).max(settings::load_time()))
+        .await;
+    signal("CONT", frozen);
+    database.close().await.unwrap();
+    let outcomes = scene.judge().await;
+    outcomes.verdict.assert_flawless(false, false);
+    assert_recovery(&outcomes, at);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_link_is_cut_without_a_sound() {
+    cut("link_cut", Duration::from_secs(3)).await;
+}
+
+/// As when a firewall between forgets its connections: new ones work all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_connections_die_without_a_sound() {
+    cut("connections_forgotten", Duration::ZERO).await;
+}
+
+async fn cut(name: &'static str, outage: Duration) {
+    // Replays come from the log, and heartbeats fall into those that hang.
+    let scene = Scene::set(Plan::named(name), |config| {
+        config.recent_bytes_max = 65_536;
+        config.ping_interval_ms = 200;
+    })
+    .await;
+    scene.load(settings::load_time() / 3).await;
+    scene.lab.proxy.cut();
+    scene.load(outage).await;
+    scene.lab.proxy.mend();
+    let at = Instant::now();
+    scene
+        .load((RECOVERY_MAX + Duration::from_secs(1)).max(settings::load_time()))
+        .await;
+    let outcomes = scene.judge().await;
+    // A client whose replay cannot be read is sent away, to come back.
+    outcomes.verdict.assert_flawless(false, true);
+    assert_recovery(&outcomes, at);
+}
+
+fn assert_recovery(outcomes: &Outcomes, from: Instant) {
+    let took = recovered_after(from, &outcomes.records, &outcomes.clients);
+    eprintln!("  recovered after {took:?}");
+    assert!(
+        took <= RECOVERY_MAX * settings::slack(),
+        "recovery took {took:?}: {}",
+        outcomes.verdict
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_service_is_killed_and_started_again() {
+    let lab = Lab::open().await;
+    let url = lab.url();
+    let service = Service::start_binary(&url, "127.0.0.1:0".parse().unwrap()).await;
+    let address = service.address;
+    let mut plan = Plan::named("service_killed");
+    // The specification's clients lose what comes while nobody serves them, as it says.
+    plan.habits.retain(|habit| *habit != Habit::Plain);
+    let mut scene = Scene::set_with(plan, lab, service).await;
+    for _ in 0..3 {
+        scene.load(settings::load_time() / 4).await;
+        scene.service.take().unwrap().kill().await;
+        scene.load(Duration::from_millis(200)).await;
+        scene.service = Some(Service::start_binary(&url, address).await);
+    }
+    scene.load(settings::load_time() / 4).await;
+    scene.judge().await.verdict.assert_flawless(false, false);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_are_missing() {
+    let scene = Scene::set(Plan::named("partitions_missing"), |_| {}).await;
+    scene.load(settings::load_time() / 2).await;
+    let mut database = scene.lab.database().await;
+    let names: Vec<String> = sqlx::query_scalar("SELECT name::text FROM realtime.partitions")
+        .fetch_all(&mut database)
+        .await
+        .unwrap();
+    assert!(!names.is_empty());
+    // Events of the present go on in the default partition; those of the last moments are kept, as a
+    // client may still need them.
+    let mut statements =
+        String::from("BEGIN; LOCK TABLE realtime.events IN ACCESS EXCLUSIVE MODE;");
+    for name in names {
+        statements += &format!(
+            "ALTER TABLE realtime.events DETACH PARTITION realtime.{name};
+             INSERT INTO realtime.events SELECT * FROM realtime.{name};
+             DROP TABLE realtime.{name};"
+        );
+    }
+    statements += "DELETE FROM realtime.partitions; COMMIT";
+    execute(&mut database, &statements).await;
+    assert!(
+        scene.progress(10, Duration::from_secs(10)).await,
+        "inserts do not go on"
+    );
+    scene.load(settings::load_time() / 2).await;
+    database.close().await.unwrap();
+    scene.judge().await.verdict.assert_flawless(false, false);
+}
+
+/// Somebody else listens and does not take what is notified, so that PostgreSQL has to keep it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_notification_queue_is_held() {
+    let scene = Scene::set(Plan::named("notification_queue_held"), |_| {}).await;
+    let mut holder = scene.lab.database().await;
+    let channels = "LISTEN messages_channel; LISTEN realtime_control; BEGIN; SELECT 1";
+    execute(&mut holder, channels).await;
+    scene.load(settings::load_time()).await;
+    scene.judge().await.verdict.assert_flawless(false, false);
+    drop(holder);
+}
+
+/// Its numbers of transactions mean nothing to the old one's cursors.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_is_promoted() {
+    let mut plan = Plan::named("standby_promoted");
+    plan.habits.retain(|habit| *habit != Habit::Plain);
+    let devices = plan.users * plan.habits.len();
+    let mut scene = Scene::set(plan, |_| {}).await;
+    let standby = scene.lab.standby().await;
+    scene.load(settings::load_time()).await;
+    scene.silence().await;
+    scene.lab.fail_over_to(standby).await;
+    let outcomes = scene.judge().await;
+    outcomes.verdict.assert_flawless(true, false);
+    for client in &outcomes.clients {
+        let resets = &client.library.resets;
+        assert!(resets.contains_key("history"), "no reset: {resets:?}");
+    }
+    assert_eq!(outcomes.clients.len(), devices);
+}

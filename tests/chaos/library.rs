@@ -1,0 +1,145 @@
+//! The reference client: it keeps its newest cursor and hands out each event once.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use serde::Deserialize;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use uuid::Uuid;
+
+use crate::ledger::Ledger;
+
+/// What the checker reads of a frame.
+#[derive(Debug, Deserialize)]
+struct Frame<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    user_id: Option<Uuid>,
+    chat_id: Option<Uuid>,
+    id: Option<i64>,
+    cursor: Option<&'a str>,
+    reason: Option<&'a str>,
+}
+
+/// What the owner of the library has to do after a frame.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Todo {
+    Nothing,
+    /// Fetch the state anew.
+    Refetch,
+}
+
+/// One event as it was handed out.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    pub message: usize,
+    pub at: Instant,
+}
+
+/// A client's memory, which outlives its connections.
+#[derive(Debug)]
+pub struct Library {
+    pub user: usize,
+    user_id: Uuid,
+    pub cursor: Option<String>,
+    ids: HashSet<i64>,
+    /// The messages behind the ids.
+    handed: HashSet<usize>,
+    /// In the order of their first arrival.
+    pub arrivals: Vec<Arrival>,
+    /// What was found in the state after a reset.
+    pub refetched: HashSet<usize>,
+    /// How often the server asked for a refetch, by its reason.
+    pub resets: HashMap<String, usize>,
+    /// Events on the wire, repetitions included.
+    pub deliveries: usize,
+    /// Frames that no writer has caused, events of others, and events that came under two ids.
+    pub strange: Vec<String>,
+    /// Connections that were made.
+    pub connects: usize,
+}
+
+impl Library {
+    pub fn new(user: usize, user_id: Uuid) -> Self {
+        Self {
+            user,
+            user_id,
+            cursor: None,
+            ids: HashSet::new(),
+            handed: HashSet::new(),
+            arrivals: Vec::new(),
+            refetched: HashSet::new(),
+            resets: HashMap::new(),
+            deliveries: 0,
+            strange: Vec::new(),
+            connects: 0,
+        }
+    }
+
+    /// How the client asks for its events, from its cursor on if it has one.
+    pub fn request(&self, address: SocketAddr, v1: bool) -> Request {
+        let mut url = format!("ws://{address}/ws?user_id={}", self.user_id);
+        if let Some(cursor) = &self.cursor {
+            url = format!("{url}&since={cursor}");
+        }
+        let mut request = url.into_client_request().unwrap();
+        if v1 {
+            let v1 = HeaderValue::from_static("hushnet.v1");
+            request.headers_mut().insert("Sec-WebSocket-Protocol", v1);
+        }
+        request
+    }
+
+    /// Takes a text frame.
+    pub fn take(&mut self, text: &str, ledger: &Ledger) -> Todo {
+        let Ok(frame) = serde_json::from_str::<Frame>(text) else {
+            self.strange.push(format!("no frame: {text}"));
+            return Todo::Nothing;
+        };
+        let mut todo = Todo::Nothing;
+        match frame.kind {
+            "hello" | "cursor" | "pong" => {}
+            "reset" => {
+                let reason = frame.reason.unwrap_or_default().to_owned();
+                *self.resets.entry(reason).or_default() += 1;
+                todo = Todo::Refetch;
+            }
+            "message" => self.take_event(&frame, text, ledger),
+            _ => self.strange.push(format!("unexpected: {text}")),
+        }
+        if let Some(cursor) = frame.cursor {
+            self.cursor = Some(cursor.to_owned());
+        }
+        todo
+    }
+
+    fn take_event(&mut self, frame: &Frame<'_>, text: &str, ledger: &Ledger) {
+        self.deliveries += 1;
+        if frame.user_id != Some(self.user_id) {
+            self.strange.push(format!("somebody else's: {text}"));
+        }
+        let (Some(id), Some(message)) = (frame.id, frame.chat_id.and_then(|c| ledger.message(c)))
+        else {
+            self.strange.push(format!("written by nobody: {text}"));
+            return;
+        };
+        if !self.ids.insert(id) {
+            return;
+        }
+        if !self.handed.insert(message) {
+            self.strange.push(format!("twice under two ids: {text}"));
+        }
+        self.arrivals.push(Arrival {
+            message,
+            at: Instant::now(),
+        });
+    }
+
+    /// Whether the client knows of this message.
+    pub fn has(&self, message: usize) -> bool {
+        self.handed.contains(&message) || self.refetched.contains(&message)
+    }
+}

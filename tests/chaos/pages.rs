@@ -1,0 +1,107 @@
+//! The order of events across the pages of one replay.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use sqlx::PgConnection;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{WebSocketStream, client_async};
+use uuid::Uuid;
+
+use crate::lab::{Lab, execute};
+use crate::ledger::{Ledger, Outcome};
+use crate::library::Library;
+use crate::service::Service;
+use crate::writers::insert_messages;
+
+/// More than one page of the log, and long enough to fill every buffer on the way to the client.
+const BACKLOG: i32 = 1_500;
+const PADDING_BYTES: i32 = 4_000;
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A transaction that has an early id commits after the first page has been read. What is written
+/// after that is on the second page, and must not come first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_commit_keeps_its_place_in_a_long_replay() {
+    let lab = Lab::open().await;
+    let service = Service::start(&lab.url(), |config| config.recent_bytes_max = 65_536).await;
+    let (ledger, user_id) = (Ledger::new(rand::random()), Uuid::new_v4());
+    let mut library = Library::new(0, user_id);
+    let mut database = lab.database().await;
+    execute(
+        &mut database,
+        &format!("INSERT INTO users VALUES ('{user_id}', 'one')"),
+    )
+    .await;
+
+    let mut first = connect(&service, &library).await;
+    take(&mut first, &mut library, &ledger).await;
+    drop(first);
+
+    let mut late = lab.database().await;
+    execute(&mut late, "BEGIN").await;
+    let early = ledger.begin(&[0]);
+    insert(&mut late, &ledger, &early, user_id).await;
+    pad(&mut database, user_id).await;
+
+    let mut second = connect(&service, &library).await;
+    // The first page has been read when hello comes, and most of it waits for this client.
+    take(&mut second, &mut library, &ledger).await;
+    execute(&mut late, "COMMIT").await;
+    ledger.end(&early, Outcome::Committed);
+    let after = ledger.begin(&[0]);
+    insert(&mut database, &ledger, &after, user_id).await;
+    ledger.end(&after, Outcome::Committed);
+
+    while !(library.has(early[0]) && library.has(after[0])) {
+        take(&mut second, &mut library, &ledger).await;
+    }
+    // The padding is no writer's.
+    library.strange.clear();
+    let order: Vec<usize> = library
+        .arrivals
+        .iter()
+        .map(|arrival| arrival.message)
+        .collect();
+    service.stop().await;
+    lab.close().await;
+    assert_eq!(order, [early[0], after[0]]);
+}
+
+async fn connect(service: &Service, library: &Library) -> WebSocketStream<TcpStream> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    let stream = socket.connect(service.address).await.unwrap();
+    client_async(library.request(service.address, true), stream)
+        .await
+        .unwrap()
+        .0
+}
+
+async fn take(socket: &mut WebSocketStream<TcpStream>, library: &mut Library, ledger: &Ledger) {
+    let frame = tokio::time::timeout(DEADLINE, socket.next()).await.unwrap();
+    if let Message::Text(text) = frame.unwrap().unwrap() {
+        library.take(&text, ledger);
+    }
+}
+
+async fn insert(connection: &mut PgConnection, ledger: &Ledger, messages: &[usize], user: Uuid) {
+    let names: Vec<Uuid> = messages.iter().map(|m| ledger.name(*m)).collect();
+    insert_messages(connection, &names, &[user]).await.unwrap();
+}
+
+async fn pad(connection: &mut PgConnection, user: Uuid) {
+    sqlx::query(
+        "SELECT realtime.emit('messages_channel', $1, 'message', json_build_object(
+            'type', 'message', 'chat_id', gen_random_uuid(), 'user_id', $1::uuid,
+            'padding', repeat('x', $2)))
+         FROM generate_series(1, $3)",
+    )
+    .bind(user)
+    .bind(PADDING_BYTES)
+    .bind(BACKLOG)
+    .execute(connection)
+    .await
+    .unwrap();
+}

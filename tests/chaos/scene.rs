@@ -1,0 +1,263 @@
+//! A scenario: a database, a service, writers and clients, a fault, and the judgement.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hushnet_realtime::config::Config;
+use sqlx::Connection;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::clients::{Client, Finished, Habit, Phase};
+use crate::lab::Lab;
+use crate::ledger::{Ledger, Outcome, Record};
+use crate::library::Library;
+use crate::service::Service;
+use crate::settings;
+use crate::verdict::Verdict;
+use crate::writers::{Application, Writer, insert_messages};
+
+/// How long a client may take to get everything once the writers are silent.
+const CATCH_UP: Duration = Duration::from_secs(30);
+/// What the service counted, shown beside the verdict.
+const COUNTERS: [&str; 6] = [
+    "hushnet_listener_reconnects_total",
+    "hushnet_events_caught_up_total",
+    "hushnet_replays_total",
+    "hushnet_lagged",
+    "hushnet_closes_total",
+    "hushnet_connections_closed_total",
+];
+
+/// What a scenario is made of.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub name: &'static str,
+    pub users: usize,
+    /// The devices of each user.
+    pub habits: Vec<Habit>,
+    pub writers: usize,
+    pub pace: Duration,
+    /// How long some transactions stay open, in milliseconds.
+    pub long_ms: Range<u64>,
+    /// Messages of one statement, at most.
+    pub rows_max: usize,
+    /// Transactions in a hundred whose event is too long to be notified.
+    pub by_reference: i32,
+}
+
+impl Plan {
+    /// Some users with one faithful device, one restless one and one of the specification each.
+    pub fn named(name: &'static str) -> Self {
+        Self {
+            name,
+            users: 6,
+            habits: vec![
+                Habit::Faithful,
+                Habit::Plain,
+                Habit::Restless {
+                    away_max: Duration::from_millis(1_500),
+                    stall_max: Duration::from_millis(1_000),
+                    read_pause: Duration::ZERO,
+                },
+            ],
+            writers: 5,
+            pace: settings::pace(),
+            long_ms: 200..2_000,
+            rows_max: 6,
+            by_reference: 3,
+        }
+    }
+}
+
+/// A scenario under way.
+#[derive(Debug)]
+pub struct Scene {
+    pub lab: Lab,
+    /// `None` while it is killed.
+    pub service: Option<Service>,
+    plan: Plan,
+    application: Arc<Application>,
+    phase: watch::Sender<Phase>,
+    clients: JoinSet<Finished>,
+    writers: JoinSet<()>,
+    stop_writing: CancellationToken,
+}
+
+/// A scenario that is over.
+#[derive(Debug)]
+pub struct Outcomes {
+    pub verdict: Verdict,
+    pub records: Vec<Record>,
+    pub clients: Vec<Finished>,
+}
+
+impl Scene {
+    /// With the service in this process.
+    pub async fn set(plan: Plan, change: impl FnOnce(&mut Config)) -> Self {
+        let lab = Lab::open().await;
+        let service = Service::start(&lab.url(), change).await;
+        Self::set_with(plan, lab, service).await
+    }
+
+    /// All clients are connected and the writers write when this returns.
+    pub async fn set_with(plan: Plan, lab: Lab, service: Service) -> Self {
+        let seed = settings::seed() ^ hash(plan.name);
+        let mut database = lab.database().await;
+        let users: Vec<Uuid> = sqlx::query_scalar(
+            "INSERT INTO users (username) SELECT n FROM generate_series(1, $1) AS n RETURNING id",
+        )
+        .bind(i32::try_from(plan.users).unwrap())
+        .fetch_all(&mut database)
+        .await
+        .unwrap();
+        let application = Arc::new(Application {
+            ledger: Arc::new(Ledger::new(rand::random())),
+            users,
+            database: lab.options().application_name("writer"),
+            pace: plan.pace,
+            long_ms: plan.long_ms.clone(),
+            rows_max: plan.rows_max,
+            by_reference: plan.by_reference,
+        });
+        let (phase, clients) = (watch::Sender::new(Phase::Storm), JoinSet::new());
+        let mut scene = Self {
+            lab,
+            service: Some(service),
+            application,
+            phase,
+            clients,
+            writers: JoinSet::new(),
+            stop_writing: CancellationToken::new(),
+            plan,
+        };
+        scene.seat_clients(seed).await;
+        for number in 0..scene.plan.writers {
+            let writer = Writer::new(Arc::clone(&scene.application), seed + number as u64);
+            scene.writers.spawn(writer.run(scene.stop_writing.clone()));
+        }
+        scene
+    }
+
+    async fn seat_clients(&mut self, seed: u64) {
+        let mut seated = JoinSet::new();
+        for (user, user_id) in self.application.users.iter().enumerate() {
+            for (device, habit) in self.plan.habits.iter().enumerate() {
+                let client = Client::new(
+                    *habit,
+                    self.service.as_ref().unwrap().address,
+                    self.lab.options(),
+                    Arc::clone(&self.application.ledger),
+                    self.phase.subscribe(),
+                    Library::new(user, *user_id),
+                    seed ^ hash(&(user, device)),
+                );
+                seated.spawn(client.begin());
+            }
+        }
+        while let Some(client) = seated.join_next().await {
+            let (client, socket) = client.unwrap();
+            self.clients.spawn(client.live(socket));
+        }
+    }
+
+    /// Events written so far.
+    pub fn written(&self) -> usize {
+        self.application.ledger.len()
+    }
+
+    /// Lets the load go on.
+    pub async fn load(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+
+    /// Waits until writers get on: this many more events are committed.
+    pub async fn progress(&self, count: usize, within: Duration) -> bool {
+        let committed = || {
+            let records = self.application.ledger.records();
+            records
+                .iter()
+                .filter(|r| r.outcome == Outcome::Committed)
+                .count()
+        };
+        let (wanted, deadline) = (committed() + count, Instant::now() + within);
+        while committed() < wanted {
+            if Instant::now() > deadline {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        true
+    }
+
+    /// Stops the writers, and waits until nothing of theirs is open in the database.
+    pub async fn silence(&mut self) {
+        self.stop_writing.cancel();
+        while self.writers.join_next().await.is_some() {}
+        let mut database = self.lab.database().await;
+        loop {
+            let open: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'writer'",
+            )
+            .fetch_one(&mut database)
+            .await
+            .unwrap();
+            if open == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.application.ledger.resolve(&mut database).await;
+        database.close().await.unwrap();
+    }
+
+    /// Sends each user a last message, waits for it at every client, ends everything and compares.
+    pub async fn judge(mut self) -> Outcomes {
+        self.silence().await;
+        let ledger = &self.application.ledger;
+        let users: Vec<usize> = (0..self.application.users.len()).collect();
+        let last_messages = ledger.begin(&users);
+        let names: Vec<Uuid> = last_messages.iter().map(|m| ledger.name(*m)).collect();
+        let mut database = self.lab.database().await;
+        insert_messages(&mut database, &names, &self.application.users)
+            .await
+            .unwrap();
+        database.close().await.unwrap();
+        ledger.end(&last_messages, Outcome::Committed);
+        self.phase.send_replace(Phase::Calm {
+            last_messages: Arc::new(last_messages),
+            give_up_at: tokio::time::Instant::now() + CATCH_UP,
+        });
+        let mut clients = Vec::new();
+        while let Some(client) = self.clients.join_next().await {
+            clients.push(client.unwrap());
+        }
+        let service = self.service.take().unwrap();
+        let counters = service.counters(&COUNTERS).await;
+        service.stop().await;
+        self.lab.close().await;
+        let records = self.application.ledger.records();
+        let verdict = Verdict::new(&records, &clients);
+        eprintln!(
+            "{} [{}, seed {}]: {verdict}\n  the service: {counters}",
+            self.plan.name,
+            settings::ingest(),
+            settings::seed()
+        );
+        Outcomes {
+            verdict,
+            records,
+            clients,
+        }
+    }
+}
+
+fn hash(value: &(impl Hash + ?Sized)) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,53 @@
+//! What a run may be told by its environment.
+
+use std::env;
+use std::fmt::Debug;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Scenarios of one run, of which two go at a time.
+const SCENARIOS: u64 = 13;
+/// What a scenario needs beside its load: a cluster, a database, a service and their end.
+const OVERHEAD_S: u64 = 3;
+/// Less load shows nothing.
+const LOAD_MIN_S: u64 = 4;
+
+fn variable<T: FromStr<Err: Debug>>(name: &str, default: T) -> T {
+    env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+/// `CHAOS_SEED`: where every random choice of writers and clients comes from.
+pub fn seed() -> u64 {
+    variable("CHAOS_SEED", 20_260_726)
+}
+
+/// `CHAOS_SECONDS`: how long the whole run takes, roughly; here a scenario's share of load.
+pub fn load_time() -> Duration {
+    let whole = variable("CHAOS_SECONDS", 60_u64);
+    Duration::from_secs(
+        (2 * whole / SCENARIOS)
+            .saturating_sub(OVERHEAD_S)
+            .max(LOAD_MIN_S),
+    )
+}
+
+/// `CHAOS_EVENTS`: how many events the scenario without a fault writes at least.
+pub fn events_min() -> usize {
+    variable("CHAOS_EVENTS", 0)
+}
+
+/// `CHAOS_PACE_MS`: the longest pause of a writer between two transactions.
+pub fn pace() -> Duration {
+    Duration::from_millis(variable("CHAOS_PACE_MS", 40))
+}
+
+/// `CHAOS_INGEST`: how events reach the service.
+pub fn ingest() -> String {
+    variable("CHAOS_INGEST", "notify".to_owned())
+}
+
+/// `CHAOS_SLACK`: by how much a machine that is busy with other things may be late. 1 holds the
+/// service to its word.
+pub fn slack() -> u32 {
+    variable("CHAOS_SLACK", 2)
+}

@@ -1,0 +1,83 @@
+//! Clients and transactions of every kind, and no fault of PostgreSQL or the network.
+
+use std::time::{Duration, Instant};
+
+use crate::clients::Habit;
+use crate::scene::{Plan, Scene};
+use crate::settings;
+
+/// Longer than any scenario is meant to take.
+const GIVE_UP: Duration = Duration::from_secs(3_600);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_come_and_go() {
+    let scene = Scene::set(Plan::named("clients_come_and_go"), |_| {}).await;
+    let begun = Instant::now();
+    while begun.elapsed() < settings::load_time() || scene.written() < settings::events_min() {
+        assert!(begun.elapsed() < GIVE_UP, "{} events", scene.written());
+        scene.load(Duration::from_millis(100)).await;
+    }
+    scene.judge().await.verdict.assert_flawless(false, false);
+}
+
+/// Replays come from the log and take many pages, while transactions commit in between and the
+/// heartbeat tells clients how far they are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replays_are_long() {
+    let restless = Habit::Restless {
+        away_max: Duration::from_secs(3),
+        stall_max: Duration::from_millis(700),
+        read_pause: Duration::from_millis(10),
+    };
+    let plan = Plan {
+        users: 1,
+        habits: vec![restless; 8],
+        writers: 8,
+        pace: settings::pace() / 2,
+        rows_max: 40,
+        by_reference: 10,
+        ..Plan::named("replays_are_long")
+    };
+    let scene = Scene::set(plan, |config| {
+        config.recent_bytes_max = 65_536;
+        config.ping_interval_ms = 100;
+    })
+    .await;
+    scene.load(settings::load_time()).await;
+    scene.judge().await.verdict.assert_flawless(false, false);
+}
+
+/// They are cut off with 4008 and come back with their cursor.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_stop_reading() {
+    let stalling = Habit::Restless {
+        away_max: Duration::from_millis(100),
+        stall_max: Duration::from_secs(3),
+        read_pause: Duration::ZERO,
+    };
+    let plan = Plan {
+        users: 3,
+        habits: vec![stalling, stalling, Habit::Faithful],
+        by_reference: 60,
+        ..Plan::named("clients_stop_reading")
+    };
+    let scene = Scene::set(plan, |config| config.write_timeout_ms = 500).await;
+    scene.load(settings::load_time()).await;
+    scene.judge().await.verdict.assert_flawless(false, false);
+}
+
+/// Neither the cursor nor anybody's events wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_stays_open() {
+    let scene = Scene::set(Plan::named("a_transaction_stays_open"), |_| {}).await;
+    let mut database = scene.lab.database().await;
+    crate::lab::execute(
+        &mut database,
+        "BEGIN; INSERT INTO messages (logical_msg_id, header, ciphertext) VALUES ('m', '{}', '')",
+    )
+    .await;
+    scene.load(settings::load_time()).await;
+    // It is still open when the others are judged.
+    scene.judge().await.verdict.assert_flawless(false, false);
+    drop(database);
+}
