@@ -1,11 +1,11 @@
 # `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-smoke clean
+.PHONY: help run test check bench bench-delivery bench-smoke clean
 
 TARGET = $${CARGO_TARGET_DIR:-target}
 
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Serve, with a private PostgreSQL of its own: make run ARGS="--listen 127.0.0.1:9000"
 	@sh scripts/setup.sh run
@@ -23,9 +23,15 @@ check: ## Check the format, clippy's lints, and the dependencies if cargo-deny i
 	else echo 'cargo-deny is not installed: the dependencies are not checked'; fi
 
 bench: ## Measure; takes minutes
+	@sh scripts/setup.sh run
 	cargo bench --locked
 
+bench-delivery: ## Measure from commit to client; one part by ARGS="latency", "storm" or "cold"
+	@sh scripts/setup.sh run
+	cargo bench --locked --bench delivery -- $(ARGS)
+
 bench-smoke: ## Run each benchmark once, to see that it runs
+	@sh scripts/setup.sh run
 	cargo bench --locked -- --test
 
 clean: ## Remove what was built and fetched; the database in .hushnet stays

@@ -95,8 +95,10 @@ pub struct Connection {
     socket: Socket,
     subscription: Subscription,
     encoding: Encoding,
-    /// The last event sent, or routed before the subscription: what a replay has carried is not sent
-    /// again, and where a lag's repair begins.
+    /// The last event that was routed before the subscription: where the repair of a lag begins until
+    /// something has been sent. One that was being routed just then may still come.
+    begun_after: u64,
+    /// The last event sent: one that a replay has carried is not sent again.
     sequence: u64,
     /// The newest cursor passed: where a repair from the log begins.
     passed: Option<Arc<Cursor>>,
@@ -140,7 +142,8 @@ impl Connection {
             socket,
             subscription,
             encoding,
-            sequence,
+            begun_after: sequence,
+            sequence: 0,
             passed: None,
             behind: true,
             replayed: None,

@@ -41,8 +41,9 @@ use crate::wire::Encoding;
 
 /// What a client offers that wants frames with cursors, `hello` and `reset`.
 const SUBPROTOCOL_V1: &str = "hushnet.v1";
-/// Connections that wait in the kernel until they are accepted.
-const ACCEPT_BACKLOG: i32 = 4096;
+/// Connections that wait in the kernel until they are accepted; the kernel admits no more than
+/// `net.core.somaxconn`. One beyond that tries again after a second.
+const ACCEPT_BACKLOG: i32 = 65_535;
 /// Connections above `connections_max` for requests that are no WebSocket, such as `/metrics`, and
 /// for telling the others that there is no place.
 const REQUEST_CONNECTIONS_MAX: usize = 256;

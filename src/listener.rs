@@ -308,7 +308,8 @@ impl Listener {
                 let missing = event.id.is_some_and(|id| !self.router.has_seen(id));
                 return if missing { Taken::ReadLog } else { Taken::Done };
             }
-            Ok(event) => self.router.route(event),
+            Ok(event) if self.pace.trusts_notifications() => self.router.route(event),
+            Ok(event) => return self.ring(event.id),
             Err(error) => {
                 self.metrics.notification_malformed(channel);
                 tracing::warn!(
@@ -319,6 +320,19 @@ impl Listener {
             }
         }
         Taken::Done
+    }
+
+    /// Some events are silent: this one only tells that there is something to read. Routed by itself it
+    /// could overtake a silent one that was committed before it was written.
+    fn ring(&mut self, id: Option<i64>) -> Taken {
+        if id.is_some_and(|id| self.router.has_seen(id)) {
+            return Taken::Done;
+        }
+        if self.pace.hasten(Instant::now()) {
+            Taken::Done
+        } else {
+            Taken::ReadLog
+        }
     }
 
     fn take_control(&mut self, payload: &str) -> Taken {

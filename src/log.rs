@@ -222,7 +222,7 @@ impl Log {
                         pg_snapshot_xmin($2::text::pg_snapshot) >= retained_from AS retained,
                         pg_snapshot_xmax($2::text::pg_snapshot)
                             <= pg_snapshot_xmax(pg_current_snapshot()) AS known
-                 FROM realtime.state)
+                 FROM realtime.state WHERE singleton)
              SELECT cursor, retained, known, id, payload, total
              FROM reading LEFT JOIN LATERAL (
                  SELECT id, payload, count(*) OVER () AS total FROM realtime.events
@@ -328,6 +328,16 @@ fn connect(options: &PgConnectOptions, connections_max: u32) -> PgPool {
     PgPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(ACQUIRE_TIMEOUT)
+        // The planner's guesses about a log that grows faster than it is analysed are far off: JIT would
+        // then compile for hundreds of milliseconds what reads in less than one.
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                sqlx::raw_sql("SET jit = off")
+                    .execute(connection)
+                    .await
+                    .map(drop)
+            })
+        })
         .connect_lazy_with(options.clone())
 }
 
@@ -352,7 +362,7 @@ async fn send_all(
                     pg_snapshot_xmin($1::text::pg_snapshot) >= retained_from AS retained,
                     pg_snapshot_xmax($1::text::pg_snapshot)
                         <= pg_snapshot_xmax(pg_current_snapshot()) AS known
-             FROM realtime.state)
+             FROM realtime.state WHERE singleton)
          SELECT cursor, retained, known, id, payload
          FROM reading LEFT JOIN LATERAL (
              SELECT id, payload FROM realtime.events

@@ -2,8 +2,8 @@
 //!
 //! With `notify` every event notifies and a barrier moves the position. With `tail` triggers are
 //! silent: the log is read in a loop, and only what was read moves the position. `adaptive` is the
-//! first while it is quiet and the second while it is busy; since a server elsewhere may be awake, even
-//! when quiet only reading moves the position, once for each barrier. Going over to being notified,
+//! first while it is quiet and the second while it is busy; since some events may be silent even then,
+//! a notification is a ring at the door: the log is read, and only that moves the position. Going over to being notified,
 //! the log is read on until every transaction that may have stayed silent has ended. Pure but for the
 //! clock.
 
@@ -75,6 +75,20 @@ impl Pace {
         (self.phase != Phase::Notified).then_some(self.next_read)
     }
 
+    /// Whether every event notifies, so that notifications alone are all events in their order.
+    #[must_use]
+    pub fn trusts_notifications(&self) -> bool {
+        self.ingest == Ingest::Notify && self.phase == Phase::Notified && !self.has_tailed
+    }
+
+    /// Something is there to be read. Returns whether it will be soon, because the log is being read
+    /// anyway.
+    pub fn hasten(&mut self, now: Instant) -> bool {
+        self.pause = READ_PAUSE_MIN;
+        self.next_read = self.next_read.min(now + READ_PAUSE_MIN);
+        self.phase != Phase::Notified
+    }
+
     /// Whether the doorbell's lock is wanted.
     #[must_use]
     pub fn is_awake(&self) -> bool {
@@ -89,7 +103,7 @@ impl Pace {
             self.awake &= ingest == Ingest::Adaptive;
             self.change(ingest == Ingest::Tail || self.awake, now);
         }
-        self.ingest == Ingest::Notify && self.phase == Phase::Notified && !self.has_tailed
+        self.trusts_notifications()
     }
 
     /// Events were routed; measures how many in a second. `filling` says that PostgreSQL's queue of

@@ -71,7 +71,11 @@ impl Connection {
     /// Sends what the connection missed by falling behind.
     pub(super) async fn repair(&mut self) -> Result<(), Closed> {
         let user_id = self.subscription.user_id();
-        if let Some(events) = self.shared.recent.after(user_id, self.sequence) {
+        if let Some(events) = self
+            .shared
+            .recent
+            .after(user_id, self.sequence.max(self.begun_after))
+        {
             return self.send_from_memory(ReplayCause::Lag, events).await;
         }
         match self.passed.clone() {

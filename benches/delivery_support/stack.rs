@@ -1,0 +1,418 @@
+//! PostgreSQL, the server, and what they cost: cores, CPU time, counters.
+
+use std::fs;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use hushnet_realtime::embedded::Cluster;
+use hushnet_realtime::log::Ingest;
+use hushnet_realtime::migrate;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+/// For anything that is waited for before a measurement.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Linux counts a process's CPU time in hundredths of a second, on every architecture.
+const TICKS_PER_SECOND: u64 = 100;
+/// Flushes of which the median is told.
+const FLUSHES: usize = 50;
+
+/// Which processes have which cores.
+#[derive(Debug, Clone)]
+pub(crate) struct Pinning {
+    /// The server's own core.
+    server: Option<usize>,
+    /// In words.
+    pub(crate) told: String,
+}
+
+impl Pinning {
+    /// Leaves everything to the kernel.
+    pub(crate) fn none(why: &str) -> Self {
+        Self {
+            server: None,
+            told: format!("nothing pinned ({why})"),
+        }
+    }
+
+    /// Takes the first core away from this process and all that it starts, for the server.
+    pub(crate) fn apply() -> Self {
+        let cores = allowed_cores();
+        let [server, others @ ..] = cores.as_slice() else {
+            return Self::none("the cores are not known");
+        };
+        if others.is_empty() {
+            return Self::none("there is only one core");
+        }
+        let others: Vec<String> = others.iter().map(ToString::to_string).collect();
+        let others = others.join(",");
+        let pinned = std::process::Command::new("taskset")
+            .args(["-a", "-c", "-p", &others, &std::process::id().to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        if !pinned.is_ok_and(|status| status.success()) {
+            return Self::none("taskset does not");
+        }
+        Self {
+            server: Some(*server),
+            told: format!("server on core {server}; load and PostgreSQL on core {others}"),
+        }
+    }
+}
+
+/// The cores that this process may use.
+fn allowed_cores() -> Vec<usize> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let list = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    let ranges = list.unwrap_or_default().trim().split(',');
+    let range = |text: &str| {
+        let (from, to) = text.split_once('-').unwrap_or((text, text));
+        Some(from.parse::<usize>().ok()?..=to.parse::<usize>().ok()?)
+    };
+    ranges.filter_map(range).flatten().collect()
+}
+
+/// A private PostgreSQL as it comes: it flushes every commit.
+#[derive(Debug)]
+pub(crate) struct Stack {
+    cluster: Cluster,
+    directory: TempDir,
+    pub(crate) pinning: Pinning,
+    /// Files that a process here may open.
+    pub(crate) descriptors: u64,
+    /// Settings of PostgreSQL that were asked for.
+    pub(crate) settings: String,
+}
+
+impl Stack {
+    pub(crate) async fn start(
+        pinning: Pinning,
+        descriptors: u64,
+        settings: &[String],
+    ) -> anyhow::Result<Self> {
+        // PostgreSQL's own account has to reach it when root runs this.
+        let directory = tempfile::Builder::new()
+            .prefix("hushnet-delivery-")
+            .permissions(fs::Permissions::from_mode(0o755))
+            .tempdir()?;
+        let told = settings.join(", ");
+        // Long enough for `cold` to read the statement that it explains.
+        let mut settings = settings
+            .iter()
+            .map(|setting| setting.split_once('=').context("a setting is NAME=VALUE"))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        settings.push(("track_activity_query_size", "16384"));
+        let cluster = Cluster::start_with(&directory.path().join("postgresql"), &settings).await?;
+        Ok(Self {
+            cluster,
+            directory,
+            pinning,
+            descriptors,
+            settings: told,
+        })
+    }
+
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        self.cluster.stop().await?;
+        Ok(self.directory.close()?)
+    }
+
+    pub(crate) fn url(&self, database: &str) -> String {
+        self.cluster.url(database)
+    }
+
+    pub(crate) async fn connect(&self, database: &str) -> anyhow::Result<PgConnection> {
+        Ok(PgConnection::connect(&self.url(database)).await?)
+    }
+
+    /// A new database with the application's schema and ours.
+    pub(crate) async fn create(&self, database: &str) -> anyhow::Result<PgConnection> {
+        self.cluster.create_database(database).await?;
+        let mut connection = self.connect(database).await?;
+        for sql in [
+            include_str!("../../sql/hushnet/schema.sql"),
+            include_str!("../../sql/hushnet/triggers.sql"),
+        ] {
+            sqlx::raw_sql(sql).execute(&mut connection).await?;
+        }
+        let url = self.url(database).parse().map_err(anyhow::Error::msg)?;
+        migrate::up(&url).await?;
+        Ok(connection)
+    }
+
+    /// The median time of writing 8 KiB and flushing it, where PostgreSQL has its data.
+    pub(crate) fn flush_time(&self) -> anyhow::Result<Duration> {
+        let mut file = tempfile::tempfile_in(self.directory.path())?;
+        let mut times = Vec::with_capacity(FLUSHES);
+        for _ in 0..FLUSHES {
+            let begun = Instant::now();
+            file.write_all(&[0; 8_192])?;
+            file.sync_data()?;
+            times.push(begun.elapsed());
+        }
+        times.sort_unstable();
+        Ok(times[FLUSHES / 2])
+    }
+
+    /// CPU time of all of PostgreSQL's processes since it started.
+    fn cpu(&self) -> Duration {
+        let data = self.directory.path().join("postgresql/data");
+        let pid = fs::read_to_string(data.join("postmaster.pid")).ok();
+        let postmaster: Option<u32> = pid.and_then(|text| text.lines().next()?.trim().parse().ok());
+        let Some(postmaster) = postmaster else {
+            return Duration::ZERO;
+        };
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        processes
+            .filter_map(|entry| {
+                let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+                let process = Process::read(pid)?;
+                if pid == postmaster {
+                    Some(process.own + process.of_dead_children)
+                } else {
+                    (process.parent == postmaster).then_some(process.own)
+                }
+            })
+            .sum()
+    }
+}
+
+/// What `/proc/<pid>/stat` says of CPU time.
+struct Process {
+    parent: u32,
+    own: Duration,
+    of_dead_children: Duration,
+}
+
+impl Process {
+    fn read(pid: u32) -> Option<Self> {
+        let stat =
+            fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
+        // The name in parentheses may hold anything; the third field follows it.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+        let time = |field: usize| {
+            let ticks: u64 = fields.get(field - 3)?.parse().ok()?;
+            Some(Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND))
+        };
+        Some(Self {
+            parent: fields.get(1)?.parse().ok()?,
+            own: time(14)? + time(15)?,
+            of_dead_children: time(16)? + time(17)?,
+        })
+    }
+}
+
+/// CPU time of everything that takes part.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cpu {
+    pub(crate) server: Duration,
+    pub(crate) database: Duration,
+    pub(crate) load: Duration,
+}
+
+impl Cpu {
+    pub(crate) fn read(stack: &Stack, server: &Server) -> Self {
+        let own = |pid| Process::read(pid).map_or(Duration::ZERO, |process| process.own);
+        Self {
+            server: server.child.id().map_or(Duration::ZERO, own),
+            database: stack.cpu(),
+            load: own(std::process::id()),
+        }
+    }
+
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        Self {
+            server: self.server.saturating_sub(earlier.server),
+            database: self.database.saturating_sub(earlier.database),
+            load: self.load.saturating_sub(earlier.load),
+        }
+    }
+}
+
+/// The real server in a process of its own; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Server {
+    /// Starts it on a free port and waits until it is ready.
+    pub(crate) async fn start(
+        stack: &Stack,
+        database: &str,
+        ingest: Ingest,
+    ) -> anyhow::Result<Self> {
+        let program = env!("CARGO_BIN_EXE_hushnet-realtime");
+        let mut command = match stack.pinning.server {
+            Some(core) => {
+                let mut command = Command::new("taskset");
+                command.args(["-c", &core.to_string(), program]);
+                command
+            }
+            None => Command::new(program),
+        };
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("HUSHNET_") {
+                command.env_remove(name);
+            }
+        }
+        // What the server wants besides is known to it; below its default it would only warn.
+        let connections_max = stack.descriptors.clamp(2_048, 100_000) - 1_024;
+        let mut child = command
+            .args(["serve", "--listen", "127.0.0.1:0", "--log", "warn"])
+            .args(["--ingest", ingest.as_str()])
+            .args(["--connections-max", &connections_max.to_string()])
+            .args(["--database-url", &stack.url(database)])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("the server cannot be started")?;
+        let stdout = child.stdout.take().context("the server has no output")?;
+        let said = BufReader::new(stdout).lines().next_line().await?;
+        let address = said
+            .as_deref()
+            .and_then(|line| line.strip_prefix("serving on http://")?.parse().ok())
+            .with_context(|| format!("the server does not say where it serves: {said:?}"))?;
+        let server = Self { child, address };
+        until("the server to be ready", async || {
+            Ok(server.get("/readyz").await?.0 == 200)
+        })
+        .await?;
+        Ok(server)
+    }
+
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
+    /// Status and body.
+    async fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        let mut stream = TcpStream::connect(self.address).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        let (head, body) = text.split_once("\r\n\r\n").context("no HTTP response")?;
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        Ok((status.context("no HTTP status")?, body.to_owned()))
+    }
+
+    /// The value of a series, named with its labels as the exposition has them.
+    pub(crate) async fn metric(&self, series: &str) -> anyhow::Result<f64> {
+        let (status, text) = self.get("/metrics").await?;
+        ensure!(status == 200, "/metrics is answered with {status}");
+        text.lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+            .with_context(|| format!("no series {series}"))
+    }
+
+    /// Times that a client was served what it had missed, from memory and from the log.
+    pub(crate) async fn resumes(&self) -> anyhow::Result<(f64, f64)> {
+        let series =
+            |source| format!("hushnet_replays_total{{cause=\"resume\",source=\"{source}\"}}");
+        Ok((
+            self.metric(&series("memory")).await?,
+            self.metric(&series("log")).await?,
+        ))
+    }
+}
+
+/// Looks often, until the deadline.
+pub(crate) async fn until(
+    what: &str,
+    mut condition: impl AsyncFnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    let end = Instant::now() + DEADLINE;
+    while !condition().await? {
+        if Instant::now() > end {
+            bail!("waited {} s for {what}", DEADLINE.as_secs());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+/// Runs statements that take no parameter.
+pub(crate) async fn execute(connection: &mut PgConnection, sql: String) -> anyhow::Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Users `0..users` with one device each, both with ids that are their numbers, and chats `0..chats`.
+pub(crate) async fn populate(
+    connection: &mut PgConnection,
+    users: usize,
+    chats: usize,
+) -> anyhow::Result<()> {
+    let uuid = "lpad(to_hex(n), 32, '0')::uuid";
+    execute(
+        connection,
+        format!(
+            "INSERT INTO users (id, username) SELECT {uuid}, n FROM generate_series(0, {users} - 1) n;
+             INSERT INTO devices (id, user_id, identity_pubkey, prekey_pubkey, signed_prekey_pub,
+                                  signed_prekey_sig, one_time_prekeys)
+             SELECT {uuid}, {uuid}, n, '', '', '', '[]' FROM generate_series(0, {users} - 1) n;
+             INSERT INTO chats (id, chat_type)
+             SELECT {uuid}, 'group' FROM generate_series(0, {chats} - 1) n;
+             ANALYZE users, devices, chats"
+        ),
+    )
+    .await
+}
+
+/// Messages that tell their numbers.
+pub(crate) struct Messages {
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+}
+
+impl Messages {
+    /// Inserts them in one transaction, each for the user that `to` says; returns when it has
+    /// committed.
+    pub(crate) async fn insert(
+        &self,
+        connection: &mut PgConnection,
+        to: impl Fn(usize) -> usize,
+    ) -> Result<(), sqlx::Error> {
+        let numbers = self.first..self.first + self.count;
+        let user = |number| super::client::chat_id(to(number));
+        if self.count == 1 {
+            return sqlx::query(
+                "INSERT INTO messages (logical_msg_id, chat_id, from_user_id, from_device_id,
+                                       to_user_id, to_device_id, header, ciphertext)
+                 VALUES ('m', $1, $2, $2, $3, $3, '{}', 'c')",
+            )
+            .bind(super::client::chat_id(self.first))
+            .bind(user(self.first + 1))
+            .bind(user(self.first))
+            .execute(connection)
+            .await
+            .map(drop);
+        }
+        sqlx::query(
+            "INSERT INTO messages (logical_msg_id, chat_id, from_user_id, from_device_id,
+                                   to_user_id, to_device_id, header, ciphertext)
+             SELECT 'm', chat, u, u, u, u, '{}', 'c' FROM unnest($1::uuid[], $2::uuid[]) AS m(chat, u)",
+        )
+        .bind(numbers.clone().map(super::client::chat_id).collect::<Vec<_>>())
+        .bind(numbers.map(user).collect::<Vec<_>>())
+        .execute(connection)
+        .await
+        .map(drop)
+    }
+}
