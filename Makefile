@@ -25,6 +25,7 @@ check: ## Check the format, clippy's lints, and the dependencies if cargo-deny i
 bench: ## Measure; takes minutes
 	@sh scripts/setup.sh run
 	cargo bench --locked
+	@python3 scripts/bench-table.py
 
 bench-delivery: ## Measure from commit to client; one part by ARGS="latency", "storm" or "cold"
 	@sh scripts/setup.sh run
