@@ -1,6 +1,6 @@
 # `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-delivery bench-smoke clean
+.PHONY: help run test check bench bench-delivery bench-ingest bench-smoke chaos clean
 
 TARGET = $${CARGO_TARGET_DIR:-target}
 
@@ -30,6 +30,14 @@ bench: ## Measure; takes minutes
 bench-delivery: ## Measure from commit to client; one part by ARGS="latency", "storm" or "cold"
 	@sh scripts/setup.sh run
 	cargo bench --locked --bench delivery -- $(ARGS)
+
+bench-ingest: ## Measure what the triggers cost the application; takes minutes
+	@sh scripts/setup.sh run
+	python3 scripts/bench-ingest.py $(ARGS)
+
+chaos: ## Break things for ten minutes and count that nothing is missing; CHAOS_INGEST=tail or adaptive
+	@sh scripts/setup.sh run
+	CHAOS_SECONDS=600 cargo test --locked --test chaos -- --nocapture
 
 bench-smoke: ## Run each benchmark once, to see that it runs
 	@sh scripts/setup.sh run

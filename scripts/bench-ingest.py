@@ -1,0 +1,366 @@
+#!/usr/bin/env python3
+"""Measures what the triggers cost the application's writers, with pgbench, in private clusters.
+
+One INSERT into public.messages a transaction, to a random one of 1,000 users, by a role that has no
+right on schema `realtime`. Every figure is the median over rounds, and every ratio is to "no trigger"
+in the same round: rounds go through all triggers in turn, each from empty tables, so that a machine's
+mood meets all of them. The first second of a run (plans, caches) does not count. One session listens
+throughout. Only the ratios mean anything on another machine.
+
+Two kinds of commit are measured, since NOTIFY's lock is held while the commit is flushed:
+  disk  the cluster is in the temporary directory, and a flush takes what its disk takes;
+  1ms   the cluster is in memory and commit_delay = 1000 (microseconds), commit_siblings = 0: whoever
+        flushes the log sleeps 1 ms first, with every lock that a flush holds, and others' commits join.
+
+With --batch, statements of 1, 10 and 100 rows (group messages), the migration's triggers beside the
+alternative kept in scripts/bench-ingest-alternative.sql.
+"""
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import platform
+import pwd
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+APPLICATION = REPOSITORY / "sql/hushnet"
+MIGRATION = REPOSITORY / "sql/realtime/0001_log_and_triggers.up.sql"
+ALTERNATIVE = REPOSITORY / "scripts/bench-ingest-alternative.sql"
+USERS = 1000
+WARM_UP_S = 1
+MEMORY = pathlib.Path("/dev/shm")
+MEMORY_BYTES_MIN = 4 << 30
+
+SETTINGS = """
+listen_addresses = ''
+unix_socket_directories = '{directory}'
+max_connections = 120
+shared_buffers = '256MB'
+# No checkpoint and no vacuum in the middle of a run.
+max_wal_size = '2GB'
+checkpoint_timeout = '1h'
+autovacuum = off
+commit_delay = {commit_delay_us}
+commit_siblings = 0
+"""
+
+# User number n has the id, and a device with the id, that is n written as a uuid.
+ROWS = f"""
+INSERT INTO public.users (id, username)
+SELECT lpad(n::text, 32, '0')::uuid, 'user' || n FROM generate_series(1, {USERS}) AS n;
+INSERT INTO public.devices (id, user_id, identity_pubkey, prekey_pubkey, signed_prekey_pub,
+                            signed_prekey_sig, one_time_prekeys)
+SELECT id, id, 'key', 'key', 'key', 'key', '[]' FROM public.users;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO application;
+ANALYZE;
+"""
+
+# messages and chats refer to each other, so truncating one empties the other.
+EMPTY = """
+TRUNCATE public.messages, public.chats CASCADE;
+INSERT INTO public.chats (id, chat_type) VALUES (lpad('1', 32, '0')::uuid, 'group');
+"""
+
+MESSAGE = f"""
+\\set sender random(1, {USERS})
+\\set first random(1, {USERS})
+INSERT INTO public.messages (logical_msg_id, chat_id, from_user_id, from_device_id, to_user_id,
+                             to_device_id, header, ciphertext)
+"""
+CONSTANTS = "lpad('1', 32, '0')::uuid, lpad(:sender::text, 32, '0')::uuid, lpad(:sender::text, 32, '0')::uuid"
+BODY = f"""'{{"dh": "{'k' * 44}", "pn": 3, "n": 17}}', '{'c' * 400}'"""
+ONE = MESSAGE + f"""VALUES ('m', {CONSTANTS}, lpad(:first::text, 32, '0')::uuid,
+        lpad(:first::text, 32, '0')::uuid, {BODY});"""
+MANY = MESSAGE + f"""SELECT 'm', {CONSTANTS}, member, member, {BODY}
+FROM (SELECT lpad((1 + (:first + n) % {USERS})::text, 32, '0')::uuid AS member
+      FROM generate_series(1, ROWS) AS n) AS members;"""
+
+
+class Trigger:
+    """One thing to compare: a database, and what it is set to for the run."""
+
+    def __init__(self, name, database, ingest=None, awake=False):
+        self.name = name  # in the table and in the JSON
+        self.database = database
+        self.ingest = ingest  # None: the database has no log
+        self.awake = awake  # whether a session holds the doorbell
+
+
+class Cluster:
+    """A private PostgreSQL, reached by socket only, gone with the run."""
+
+    def __init__(self, binaries, name, parent, commit_delay_us):
+        self.binaries, self.name, self.commit_delay_us = binaries, name, commit_delay_us
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="bench-ingest-", dir=parent))
+        # PostgreSQL refuses to run as root.
+        self.account = pwd.getpwnam("postgres") if os.geteuid() == 0 else None
+        if self.account:
+            os.chown(self.directory, self.account.pw_uid, self.account.pw_gid)
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
+        self.environment.update(PGHOST=str(self.directory), PGUSER="postgres", PGDATABASE="postgres")
+
+    def options(self):
+        identity = {}
+        if self.account:
+            identity = {"user": self.account.pw_uid, "group": self.account.pw_gid, "extra_groups": []}
+        return {"env": self.environment, "cwd": self.directory, "text": True, **identity}
+
+    def run(self, program, *arguments, **options):
+        done = subprocess.run([self.binaries / program, *arguments], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, **self.options(), **options)
+        if done.returncode:
+            raise SystemExit(f"bench-ingest: {program} failed:\n{done.stdout}{done.stderr}")
+        return done.stdout, done.stderr
+
+    def start(self):
+        self.run("initdb", "-D", "data", "-A", "trust", "-U", "postgres", "--no-sync")
+        with open(self.directory / "data/postgresql.conf", "a", encoding="utf-8") as settings:
+            settings.write(SETTINGS.format(directory=self.directory,
+                                           commit_delay_us=self.commit_delay_us))
+        self.run("pg_ctl", "-D", "data", "-l", "log", "-w", "start")
+
+    def stop(self):
+        if (self.directory / "data/postmaster.pid").exists():
+            self.run("pg_ctl", "-D", "data", "-m", "immediate", "-w", "stop")
+        shutil.rmtree(self.directory)
+
+    def sql(self, database, *texts):
+        """Runs the texts in one transaction; what they print, unaligned."""
+        return self.run("psql", "-qXAt1", "-v", "ON_ERROR_STOP=1", "-d", database, "-f", "-",
+                        input="\n".join(texts))[0].strip()
+
+    @contextlib.contextmanager
+    def session(self, database, statement, repeated=None):
+        """A session that has run `statement`, and runs `repeated` every 50 ms, until the end."""
+        over = threading.Event()
+        with subprocess.Popen([self.binaries / "psql", "-qXAt", "-d", database],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, **self.options()) as psql:
+            psql.stdin.write(f"{statement};\n\\echo ready\n")
+            psql.stdin.flush()
+            while (line := psql.stdout.readline()) != "ready\n":
+                if not line:
+                    raise SystemExit(f"bench-ingest: psql could not run: {statement}")
+
+            def repeat():
+                while repeated and not over.wait(0.05):
+                    psql.stdin.write(f"{repeated};\n")
+                    psql.stdin.flush()
+
+            threads = [threading.Thread(target=repeat), threading.Thread(target=psql.stdout.read)]
+            for thread in threads:
+                thread.start()
+            try:
+                yield
+            finally:
+                over.set()
+                threads[0].join()
+                psql.stdin.close()
+                threads[1].join()
+
+    def flush_us(self):
+        """The median time of an fdatasync of 8 KiB, as for a commit."""
+        times = []
+        with open(self.directory / "flush", "wb", buffering=0) as file:
+            for _ in range(100):
+                file.seek(0)
+                file.write(os.urandom(8192))
+                before = time.perf_counter()
+                os.fdatasync(file.fileno())
+                times.append(time.perf_counter() - before)
+        return round(statistics.median(times) * 1e6)
+
+    def description(self):
+        place = f"an fdatasync of 8 KiB takes {self.flush_us():,} us"
+        if not self.commit_delay_us:
+            return f"{self.name}: the disk's own flush; {place}"
+        return (f"{self.name}: commit_delay = {self.commit_delay_us} us, commit_siblings = 0, "
+                f"on top of the flush; {place}")
+
+
+def find_binaries():
+    candidates = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin"),
+                        key=lambda path: int(path.parent.name), reverse=True)
+    if os.environ.get("BENCH_POSTGRES_BIN"):
+        candidates = [pathlib.Path(os.environ["BENCH_POSTGRES_BIN"])]
+    elif postgres := shutil.which("postgres"):
+        candidates.append(pathlib.Path(postgres).resolve().parent)
+    for path in candidates:
+        if all(os.access(path / program, os.X_OK) for program in ("initdb", "postgres", "pgbench")):
+            return path
+    raise SystemExit("bench-ingest: no initdb, postgres and pgbench together: install PostgreSQL's "
+                     "server package (Debian: postgresql), or set BENCH_POSTGRES_BIN to its bin")
+
+
+def create_databases(cluster, migrations):
+    read = pathlib.Path.read_text
+    schema, triggers = read(APPLICATION / "schema.sql"), read(APPLICATION / "triggers.sql")
+    cluster.sql("postgres", "CREATE ROLE application LOGIN")
+    contents = {"none": [schema], "hushnet": [schema, triggers]}
+    for database, files in migrations.items():
+        contents[database] = [schema, triggers, "CREATE SCHEMA realtime;", *map(read, files)]
+    for database, texts in contents.items():
+        cluster.run("createdb", database)
+        cluster.sql(database, *texts, ROWS)
+
+
+def pgbench(cluster, trigger, script, clients, seconds, warm_up_s):
+    """Transactions a second after the warm-up."""
+    out, err = cluster.run(
+        "pgbench", "-n", "-M", "prepared", "-U", "application", "-c", str(clients),
+        "-j", str(min(clients, os.cpu_count() or 1)), "-T", str(seconds + warm_up_s),
+        *(["-P", str(warm_up_s)] if warm_up_s else []), "-f", script, trigger.database)
+    count = int(re.search(r"actually processed: (\d+)", out)[1])
+    rate = float(re.search(r"^tps = ([\d.]+)", out, re.M)[1])
+    if not warm_up_s:
+        return rate
+    warm_s, warm_rate = map(float, re.search(r"^progress: ([\d.]+) s, ([\d.]+) tps", err, re.M).groups())
+    return (count - warm_s * warm_rate) / (count / rate - warm_s)
+
+
+def measure(cluster, trigger, script, clients, options):
+    logs = trigger.ingest is not None
+    cluster.sql(trigger.database, EMPTY, *(
+        ["TRUNCATE realtime.events;", f"UPDATE realtime.state SET ingest = '{trigger.ingest}';"]
+        if logs else []))
+    cluster.run("psql", "-qXc", "CHECKPOINT")
+    with contextlib.ExitStack() as sessions:
+        sessions.enter_context(cluster.session(
+            trigger.database,
+            "LISTEN messages_channel; LISTEN sessions_channel; LISTEN devices_channel",
+            repeated="SELECT"))
+        if trigger.awake:
+            sessions.enter_context(cluster.session(
+                trigger.database, "SELECT pg_advisory_lock(realtime.doorbell())"))
+        rate = pgbench(cluster, trigger, script, clients, options.seconds, options.warm_up_s)
+    if logs:
+        messages, events = cluster.sql(
+            trigger.database, "SELECT (SELECT count(*) FROM public.messages), "
+            "(SELECT count(*) FROM realtime.events)").split("|")
+        if messages != events:
+            raise SystemExit(f"bench-ingest: {trigger.name}: {messages} messages, {events} events")
+    return rate
+
+
+def measure_all(cluster, triggers, columns, options):
+    """{column: {trigger's name: {"per_second", "ratio", "rounds"}}}; a column is (clients, rows)."""
+    rates = {column: {trigger.name: [] for trigger in triggers} for column in columns}
+    for number in range(options.rounds):
+        for clients, rows in columns:
+            script = cluster.directory / f"{rows}.pgbench"
+            script.write_text(MANY.replace("ROWS", str(rows)) if options.batch else ONE)
+            turn = number % len(triggers)
+            for trigger in triggers[turn:] + triggers[:turn]:
+                rate = measure(cluster, trigger, script, clients, options) * rows
+                rates[clients, rows][trigger.name].append(rate)
+                print(f"{cluster.name}, round {number + 1}, {clients} clients, {rows} rows, "
+                      f"{trigger.name}: {rate:,.0f}", file=sys.stderr)
+    return {column: {name: {
+        "per_second": round(statistics.median(rounds)),
+        "ratio": round(statistics.median(a / b for a, b in zip(rounds, by_name["none"])), 3),
+        "rounds": [round(rate) for rate in rounds],
+    } for name, rounds in by_name.items()} for column, by_name in rates.items()}
+
+
+def print_table(results, triggers, batch):
+    headings = [f"{rows} rows" if batch else f"{clients} client{'s' * (clients > 1)}"
+                for clients, rows in results]
+    width = max(len(trigger.name) for trigger in triggers)
+    print("  " + " " * width + "".join(f"{heading:>17}" for heading in headings))
+    for trigger in triggers:
+        cells = (by_name[trigger.name] for by_name in results.values())
+        print(f"  {trigger.name:<{width}}" + "".join(
+            f"{cell['per_second']:>11,}{cell['ratio']:>6.2f}" for cell in cells))
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=1, help="measured in each run (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
+    parser.add_argument("--clients", default=None, help="1,4,16,32; with --batch 4")
+    parser.add_argument("--commit", default="disk,1ms", help="which kinds of commit (%(default)s)")
+    parser.add_argument("--batch", action="store_true", help="1, 10 and 100 rows a statement")
+    parser.add_argument("--migration", action="append", type=pathlib.Path, metavar="FILE",
+                        help="another text of the migration to measure; several are compared")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write all figures here")
+    parser.add_argument("--smoke", action="store_true", help="some seconds, to see that it runs")
+    options = parser.parse_args()
+    options.warm_up_s = WARM_UP_S
+    if options.smoke:
+        options.seconds, options.rounds, options.warm_up_s, options.commit = 1, 1, 0, "1ms"
+        options.clients = options.clients or "4"
+    try:
+        default = "4" if options.batch else "1,4,16,32"
+        options.clients = [int(number) for number in (options.clients or default).split(",")]
+    except ValueError:
+        parser.error("--clients wants numbers with commas between")
+    options.commit = options.commit.split(",")
+    if not set(options.commit) <= {"disk", "1ms"}:
+        parser.error("--commit knows disk and 1ms")
+    if min(options.seconds, options.rounds, *options.clients) < 1 or max(options.clients) > 100:
+        parser.error("--seconds and --rounds are at least 1, --clients 1 to 100")
+    return options
+
+
+def choose_triggers(options):
+    """The databases of ours with the files that make them, and what is compared."""
+    files = options.migration or [MIGRATION]
+    migrations = {f"ours{number}": [file] for number, file in enumerate(files)}
+    labels = {f"ours{number}": f"{file.stem}: " if len(files) > 1 else ""
+              for number, file in enumerate(files)}
+    if options.batch and not options.migration:
+        migrations["alternative"], labels["alternative"] = [MIGRATION, ALTERNATIVE], "alternative: "
+    triggers = [Trigger("none", "none"), Trigger("HushNet's", "hushnet")]
+    for database, label in labels.items():
+        triggers += [Trigger(label + "notify", database, "notify"),
+                     Trigger(label + "tail", database, "tail")]
+        if not options.batch:
+            triggers += [Trigger(label + "adaptive, asleep", database, "adaptive"),
+                         Trigger(label + "adaptive, awake", database, "adaptive", awake=True)]
+    return migrations, triggers
+
+
+def main():
+    options = parse_arguments()
+    binaries = find_binaries()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    migrations, triggers = choose_triggers(options)
+    columns = [(clients, rows) for clients in options.clients
+               for rows in ((1, 10, 100) if options.batch else (1,))]
+    version = subprocess.run([binaries / "postgres", "--version"], stdout=subprocess.PIPE, text=True,
+                             check=True).stdout.strip()
+    report = {"postgresql": version, "machine": platform.machine(), "cpus": os.cpu_count(),
+              "seconds": options.seconds, "rounds": options.rounds, "commits": []}
+    in_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES_MIN
+    print(f"{version}, {os.cpu_count()} CPUs; {'rows' if options.batch else 'inserts'}/s and ratio to "
+          f"none, medians of {options.rounds} rounds of {options.seconds} s")
+    for name in options.commit:
+        with contextlib.ExitStack() as cleanup:
+            cluster = Cluster(binaries, name, MEMORY if name == "1ms" and in_memory else None,
+                              1000 if name == "1ms" else 0)
+            cleanup.callback(cluster.stop)
+            cluster.start()
+            create_databases(cluster, migrations)
+            results = measure_all(cluster, triggers, columns, options)
+            description = cluster.description()
+        print(f"\n{description}")
+        print_table(results, triggers, options.batch)
+        report["commits"].append({"name": name, "description": description, "results": [
+            {"clients": clients, "rows": rows, "triggers": by_name}
+            for (clients, rows), by_name in results.items()]})
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
