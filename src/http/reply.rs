@@ -1,0 +1,164 @@
+//! The answers that are no WebSocket: their status, headers and JSON.
+
+use warp::Rejection;
+use warp::http::{HeaderValue, StatusCode, header};
+use warp::reply::Response;
+
+/// What a request is refused with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ApiError {
+    UserIdMissing,
+    UserIdMalformed,
+    DeviceIdMissing,
+    DeviceIdMalformed,
+    NotAWebSocket,
+    WebSocketVersion,
+    WebSocketKey,
+    QueryMalformed,
+    TooManyConnections,
+    ListenerDisconnected,
+    BarrierUncommitted,
+    DatabaseUnavailable,
+    NotFound,
+    MethodNotAllowed,
+}
+
+impl ApiError {
+    fn parts(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::UserIdMissing => (
+                StatusCode::BAD_REQUEST,
+                "user_id_missing",
+                "connect to /ws?user_id=<uuid>",
+            ),
+            Self::UserIdMalformed => (
+                StatusCode::BAD_REQUEST,
+                "user_id_malformed",
+                "user_id must be a UUID, as in a1b2c3d4-e5f6-7890-abcd-ef1234567890",
+            ),
+            Self::DeviceIdMissing => (
+                StatusCode::BAD_REQUEST,
+                "device_id_missing",
+                "ask for /sessions/pending?device_id=<uuid>",
+            ),
+            Self::DeviceIdMalformed => (
+                StatusCode::BAD_REQUEST,
+                "device_id_malformed",
+                "device_id must be a UUID, as in a1b2c3d4-e5f6-7890-abcd-ef1234567890",
+            ),
+            Self::NotAWebSocket => (
+                StatusCode::UPGRADE_REQUIRED,
+                "websocket_required",
+                "this is a WebSocket endpoint: send Connection: upgrade and Upgrade: websocket",
+            ),
+            Self::WebSocketVersion => (
+                StatusCode::UPGRADE_REQUIRED,
+                "websocket_version",
+                "Sec-WebSocket-Version must be 13",
+            ),
+            Self::WebSocketKey => (
+                StatusCode::BAD_REQUEST,
+                "websocket_key",
+                "Sec-WebSocket-Key must be 16 bytes in base64",
+            ),
+            Self::QueryMalformed => (
+                StatusCode::BAD_REQUEST,
+                "query_malformed",
+                "the query must be name=value pairs, each name at most once",
+            ),
+            Self::TooManyConnections => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too_many_connections",
+                "this server has all the connections that it may have",
+            ),
+            Self::ListenerDisconnected => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "listener_disconnected",
+                "not connected to PostgreSQL's notifications; being retried",
+            ),
+            Self::BarrierUncommitted => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "barrier_uncommitted",
+                "PostgreSQL answers but does not let a notification commit: a lock or a \
+                 synchronous standby is being waited for",
+            ),
+            Self::DatabaseUnavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "database_unavailable",
+                "the state cannot be read from the database now; ask again",
+            ),
+            Self::NotFound => (
+                StatusCode::NOT_FOUND,
+                "not_found",
+                "the routes are /ws, /ws/{user_id}, /messages/pending/{device_id}, \
+                 /sessions/pending, /users/{user_id}/devices, /metrics, /healthz and /readyz",
+            ),
+            Self::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "only GET is allowed",
+            ),
+        }
+    }
+}
+
+impl From<&Rejection> for ApiError {
+    fn from(rejection: &Rejection) -> Self {
+        if rejection.find::<warp::reject::InvalidQuery>().is_some() {
+            Self::QueryMalformed
+        } else if rejection.find::<warp::reject::MethodNotAllowed>().is_some() {
+            Self::MethodNotAllowed
+        } else {
+            Self::NotFound
+        }
+    }
+}
+
+pub(super) fn reply(result: Result<Response, ApiError>) -> Response {
+    let error = match result {
+        Ok(response) => return response,
+        Err(error) => error,
+    };
+    let (status, code, message) = error.parts();
+    let body = serde_json::json!({ "error": { "code": code, "message": message } });
+    let mut response = with_type(body.to_string(), "application/json");
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    match error {
+        ApiError::NotAWebSocket | ApiError::WebSocketVersion => {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(
+                header::SEC_WEBSOCKET_VERSION,
+                HeaderValue::from_static("13"),
+            );
+        }
+        ApiError::TooManyConnections | ApiError::DatabaseUnavailable => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        ApiError::MethodNotAllowed => {
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
+        }
+        _ => {}
+    }
+    response
+}
+
+pub(super) fn json(status: StatusCode, state: &str) -> Response {
+    let body = serde_json::json!({ "status": state }).to_string();
+    let mut response = with_type(body, "application/json");
+    *response.status_mut() = status;
+    response
+}
+
+pub(super) fn exposition(text: String) -> Response {
+    with_type(text, "text/plain; version=0.0.4")
+}
+
+pub(super) fn with_type(body: String, content_type: &'static str) -> Response {
+    let mut response = Response::new(body.into());
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
