@@ -94,6 +94,8 @@ pub struct Reading {
 pub struct Page {
     /// Where it was read.
     pub reading: Reading,
+    /// The snapshot itself: the cursor says less where it would be too long.
+    pub taken: String,
     /// How many events there were to read: this page's and those after it.
     pub total: u64,
     /// In the order of their ids; at most [`PAGE_EVENTS`].
@@ -206,24 +208,34 @@ impl Log {
     }
 
     /// A page of the events of one user that are visible now and were not in `from`, after `last_id`.
-    /// Pages after the first take its snapshot as `until`: what was committed since may follow from an
+    /// Pages after the first take its `taken` as `until`: what was committed since may follow from an
     /// event whose page has gone by, and both come live.
     pub async fn read_user(
         &self,
         user_id: Uuid,
         from: &Snapshot,
         last_id: i64,
-        until: Option<&Snapshot>,
+        until: Option<&str>,
     ) -> Result<Page, sqlx::Error> {
-        let rows =
-            sqlx::query_as::<_, (String, bool, bool, Option<i64>, Option<String>, Option<i64>)>(
-                "WITH reading AS MATERIALIZED (
+        let rows = sqlx::query_as::<
+            _,
+            (
+                String,
+                bool,
+                bool,
+                Option<i64>,
+                Option<String>,
+                Option<i64>,
+                String,
+            ),
+        >(
+            "WITH reading AS MATERIALIZED (
                  SELECT realtime.cursor() AS cursor, retained_from,
                         pg_snapshot_xmin($2::text::pg_snapshot) >= retained_from AS retained,
                         pg_snapshot_xmax($2::text::pg_snapshot)
                             <= pg_snapshot_xmax(pg_current_snapshot()) AS known
                  FROM realtime.state WHERE singleton)
-             SELECT cursor, retained, known, id, payload, total
+             SELECT cursor, retained, known, id, payload, total, pg_current_snapshot()::text
              FROM reading LEFT JOIN LATERAL (
                  SELECT id, payload, count(*) OVER () AS total FROM realtime.events
                  WHERE retained AND known AND user_id = $1
@@ -232,14 +244,14 @@ impl Log {
                    AND id > $3
                    AND ($5::text IS NULL OR pg_visible_in_snapshot(xid, $5::text::pg_snapshot))
                  ORDER BY id LIMIT $4) AS events ON true",
-            )
-            .bind(user_id)
-            .bind(from.to_string())
-            .bind(last_id)
-            .bind(i64::try_from(PAGE_EVENTS).unwrap_or(i64::MAX))
-            .bind(until.map(ToString::to_string))
-            .fetch_all(&self.pool())
-            .await?;
+        )
+        .bind(user_id)
+        .bind(from.to_string())
+        .bind(last_id)
+        .bind(i64::try_from(PAGE_EVENTS).unwrap_or(i64::MAX))
+        .bind(until)
+        .fetch_all(&self.pool())
+        .await?;
         let (cursor, retained, known, ..) = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         let reading = Reading {
             cursor: parse(cursor)?,
@@ -250,6 +262,7 @@ impl Log {
             .5
             .and_then(|total| u64::try_from(total).ok())
             .unwrap_or(0);
+        let taken = rows[0].6.clone();
         let last_id = rows.last().and_then(|row| row.3);
         let events = rows
             .into_iter()
@@ -257,6 +270,7 @@ impl Log {
             .collect();
         Ok(Page {
             reading,
+            taken,
             total,
             events,
             last_id,

@@ -108,11 +108,12 @@ impl Connection {
         let mut replayed = HashSet::new();
         let mut last_id = 0;
         let mut first: Option<Cursor> = None;
+        let mut taken: Option<String> = None;
         loop {
-            let until = first.as_ref().map(|first| first.snapshot.clone());
             let page = self
-                .read_page(&from.snapshot, last_id, until.as_ref())
+                .read_page(&from.snapshot, last_id, taken.as_deref())
                 .await?;
+            taken.get_or_insert(page.taken);
             let reading = page.reading;
             let present = reading.cursor.heard();
             let reason = if present.epoch != from.epoch {
@@ -169,7 +170,7 @@ impl Connection {
         &mut self,
         from: &Snapshot,
         last_id: i64,
-        until: Option<&Snapshot>,
+        until: Option<&str>,
     ) -> Result<Page, Closed> {
         let (log, user_id) = (self.shared.log.clone(), self.subscription.user_id());
         let page = log.read_user(user_id, from, last_id, until);

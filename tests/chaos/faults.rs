@@ -168,11 +168,12 @@ async fn partitions_are_missing() {
     let mut statements =
         String::from("BEGIN; LOCK TABLE realtime.events IN ACCESS EXCLUSIVE MODE;");
     for name in names {
-        statements += &format!(
+        let moved = format!(
             "ALTER TABLE realtime.events DETACH PARTITION realtime.{name};
              INSERT INTO realtime.events SELECT * FROM realtime.{name};
              DROP TABLE realtime.{name};"
         );
+        statements.push_str(&moved);
     }
     statements += "DELETE FROM realtime.partitions; COMMIT";
     execute(&mut database, &statements).await;

@@ -47,7 +47,8 @@ struct Place {
 impl Place {
     fn take() -> Self {
         let mut in_use = IN_USE.lock().unwrap();
-        let number = (0..).find(|n| !in_use.contains(n)).unwrap();
+        // One of so many is free.
+        let number = (0..=in_use.len()).find(|n| !in_use.contains(n)).unwrap();
         in_use.push(number);
         Self { number }
     }

@@ -1,6 +1,6 @@
 //! What was written, by the writers' own account.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Instant;
@@ -111,15 +111,9 @@ impl Ledger {
 
     /// Looks up what the writers could not know; all of them have ended.
     pub async fn resolve(&self, connection: &mut PgConnection) {
-        let stored: HashMap<usize, ()> = self
-            .stored(connection)
-            .await
-            .unwrap()
-            .into_iter()
-            .map(|message| (message, ()))
-            .collect();
+        let stored: HashSet<usize> = self.stored(connection).await.unwrap().into_iter().collect();
         for (message, record) in self.records.lock().unwrap().iter_mut().enumerate() {
-            let there = stored.contains_key(&message);
+            let there = stored.contains(&message);
             match record.outcome {
                 Outcome::Unknown | Outcome::Open if there => record.outcome = Outcome::Committed,
                 Outcome::Unknown | Outcome::Open => record.outcome = Outcome::RolledBack,

@@ -16,7 +16,9 @@ use crate::service::Service;
 use crate::writers::insert_messages;
 
 /// More than one page of the log, and long enough to fill every buffer on the way to the client.
-const BACKLOG: i32 = 1_500;
+const BACKLOG: usize = 1_500;
+/// Their numbers alone are longer than the text of a cursor may be.
+const OPEN_TRANSACTIONS: usize = 75;
 const PADDING_BYTES: i32 = 4_000;
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -69,6 +71,57 @@ async fn a_late_commit_keeps_its_place_in_a_long_replay() {
     assert_eq!(order, [early[0], after[0]]);
 }
 
+/// So many transactions that a snapshot is too long for a cursor, which then says less than was read.
+/// The pages must not go by what it says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_replay_is_whole_while_many_transactions_are_open() {
+    let lab = Lab::open().await;
+    let service = Service::start(&lab.url(), |config| config.recent_bytes_max = 65_536).await;
+    let (ledger, user_id) = (Ledger::new(rand::random()), Uuid::new_v4());
+    let mut library = Library::new(0, user_id);
+    let mut database = lab.database().await;
+    let insert_user = format!("INSERT INTO users VALUES ('{user_id}', 'one')");
+    execute(&mut database, &insert_user).await;
+
+    let mut first = connect(&service, &library).await;
+    take(&mut first, &mut library, &ledger).await;
+    drop(first);
+
+    let mut open = Vec::new();
+    for _ in 0..OPEN_TRANSACTIONS {
+        let mut transaction = lab.database().await;
+        execute(&mut transaction, "BEGIN; SELECT pg_current_xact_id()").await;
+        open.push(transaction);
+        // So that the numbers of the open ones are no range.
+        execute(&mut database, "SELECT pg_current_xact_id()").await;
+    }
+    let mut witness_library = Library::new(0, user_id);
+    let mut witness = connect(&service, &witness_library).await;
+    take(&mut witness, &mut witness_library, &ledger).await;
+    let messages = ledger.begin(&[0; BACKLOG]);
+    insert(&mut database, &ledger, &messages, user_id).await;
+    let last = ledger.begin(&[0]);
+    insert(&mut database, &ledger, &last, user_id).await;
+    // Everything has been routed before the client comes back: only the log can give it to it.
+    while !witness_library.has(last[0]) {
+        take(&mut witness, &mut witness_library, &ledger).await;
+    }
+
+    let mut second = connect(&service, &library).await;
+    let all = async {
+        while !library.has(last[0]) {
+            take(&mut second, &mut library, &ledger).await;
+        }
+    };
+    // How many are missing says more than that it takes too long.
+    let _ = tokio::time::timeout(DEADLINE / 3, all).await;
+    let missing = messages.iter().filter(|m| !library.has(**m)).count();
+    assert_eq!(missing, 0);
+    service.stop().await;
+    drop(open);
+    lab.close().await;
+}
+
 async fn connect(service: &Service, library: &Library) -> WebSocketStream<TcpStream> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(16 * 1024).unwrap();
@@ -88,7 +141,10 @@ async fn take(socket: &mut WebSocketStream<TcpStream>, library: &mut Library, le
 
 async fn insert(connection: &mut PgConnection, ledger: &Ledger, messages: &[usize], user: Uuid) {
     let names: Vec<Uuid> = messages.iter().map(|m| ledger.name(*m)).collect();
-    insert_messages(connection, &names, &[user]).await.unwrap();
+    let recipients = vec![user; names.len()];
+    insert_messages(connection, &names, &recipients)
+        .await
+        .unwrap();
 }
 
 async fn pad(connection: &mut PgConnection, user: Uuid) {
@@ -100,7 +156,7 @@ async fn pad(connection: &mut PgConnection, user: Uuid) {
     )
     .bind(user)
     .bind(PADDING_BYTES)
-    .bind(BACKLOG)
+    .bind(i32::try_from(BACKLOG).unwrap())
     .execute(connection)
     .await
     .unwrap();

@@ -61,7 +61,7 @@ impl Plan {
                 Habit::Plain,
                 Habit::Restless {
                     away_max: Duration::from_millis(1_500),
-                    stall_max: Duration::from_millis(1_000),
+                    stall_max: Duration::from_secs(1),
                     read_pause: Duration::ZERO,
                 },
             ],

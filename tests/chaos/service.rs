@@ -63,11 +63,7 @@ impl Service {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = lines
-            .next_line()
-            .await
-            .unwrap()
-            .expect("it says where it serves");
+        let line = lines.next_line().await.unwrap().unwrap();
         let address = line.rsplit_once("http://").unwrap().1.parse().unwrap();
         let service = Self {
             address,

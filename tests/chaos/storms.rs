@@ -7,7 +7,7 @@ use crate::scene::{Plan, Scene};
 use crate::settings;
 
 /// Longer than any scenario is meant to take.
-const GIVE_UP: Duration = Duration::from_secs(3_600);
+const GIVE_UP: Duration = Duration::from_hours(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_come_and_go() {
@@ -17,6 +17,24 @@ async fn clients_come_and_go() {
         assert!(begun.elapsed() < GIVE_UP, "{} events", scene.written());
         scene.load(Duration::from_millis(100)).await;
     }
+    scene.judge().await.verdict.assert_flawless(false, false);
+}
+
+/// With next to no memory, what a client has missed is in the log only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_come_back_to_the_log() {
+    let restless = Habit::Restless {
+        away_max: Duration::from_millis(1_500),
+        stall_max: Duration::from_millis(100),
+        read_pause: Duration::ZERO,
+    };
+    let plan = Plan {
+        users: 4,
+        habits: vec![restless; 4],
+        ..Plan::named("clients_come_back_to_the_log")
+    };
+    let scene = Scene::set(plan, |config| config.recent_bytes_max = 65_536).await;
+    scene.load(settings::load_time()).await;
     scene.judge().await.verdict.assert_flawless(false, false);
 }
 

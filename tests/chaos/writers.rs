@@ -101,14 +101,14 @@ impl Writer {
                 run(connection, "BEGIN").await?;
                 match shape {
                     _ if by_reference => self.by_reference(connection).await?,
-                    ..70 => self.statements(connection).await?,
-                    ..80 => {
+                    40..70 => self.statements(connection).await?,
+                    70..80 => {
                         self.statements(connection).await?;
                         run(connection, "ROLLBACK").await?;
                         self.end(Outcome::RolledBack);
                         return Ok(());
                     }
-                    ..94 => self.savepoints(connection).await?,
+                    80..94 => self.savepoints(connection).await?,
                     _ => self.long(connection).await?,
                 }
             }
