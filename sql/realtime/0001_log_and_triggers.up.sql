@@ -266,6 +266,10 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- Firing a trigger needs no right on its function; making one does. Without this, anybody could put
+-- these on a table of their own and forge events.
+REVOKE EXECUTE ON FUNCTION realtime.on_message, realtime.on_session, realtime.on_device FROM PUBLIC;
+
 -- Take the place of the application's own triggers, known by their names or by their functions, and
 -- remember them for the way back.
 INSERT INTO realtime.replaced_triggers (definition, table_name, name, enabled)

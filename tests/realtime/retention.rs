@@ -284,11 +284,13 @@ async fn any_role_may_read_a_cursor_and_none_may_end_the_log() {
         "SELECT realtime.maintain('1 hour')",
         "SELECT realtime.claim_history()",
         "SELECT realtime.forget('events_default')",
+        "CREATE TEMP TABLE forged (chat_id uuid, to_user_id uuid);
+         CREATE TRIGGER forge AFTER INSERT ON forged FOR EACH ROW EXECUTE FUNCTION realtime.on_message()",
         "SELECT realtime.emit('messages_channel', gen_random_uuid(), 'message', '{}')",
         "SELECT * FROM realtime.events",
         "UPDATE realtime.state SET ingest = 'tail'",
     ] {
-        let refused = sqlx::query(forbidden).execute(&mut connection).await;
+        let refused = sqlx::raw_sql(forbidden).execute(&mut connection).await;
         assert!(
             refused
                 .unwrap_err()
