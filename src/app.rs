@@ -127,7 +127,8 @@ pub async fn run(
     clients.close();
     let drained = tokio::time::timeout(config.drain_deadline(), clients.wait()).await;
     background.shutdown().await;
-    log.pool().close().await;
+    // A query whose connection has gone silent would not end.
+    let _ = tokio::time::timeout(config.drain_deadline(), log.pool().close()).await;
     drained.map_err(|_| RunError::DrainDeadline {
         tasks: clients.len(),
         deadline_ms: config.drain_deadline_ms,
