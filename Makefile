@@ -1,6 +1,6 @@
 # `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-delivery bench-ingest bench-smoke chaos clean
+.PHONY: help run test check bench bench-delivery bench-ingest bench-smoke chaos mutations clean
 
 TARGET = $${CARGO_TARGET_DIR:-target}
 
@@ -38,6 +38,10 @@ bench-ingest: ## Measure what the triggers cost the application; takes minutes
 chaos: ## Break things for ten minutes and count that nothing is missing; CHAOS_INGEST=tail or adaptive
 	@sh scripts/setup.sh run
 	CHAOS_SECONDS=600 cargo test --locked --test chaos -- --nocapture
+
+mutations: ## Break the service on purpose, and require that the checker reports the loss
+	@sh scripts/setup.sh run
+	@sh scripts/mutations.sh
 
 bench-smoke: ## Run each benchmark once, to see that it runs
 	@sh scripts/setup.sh run

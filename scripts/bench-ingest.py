@@ -12,8 +12,7 @@ Two kinds of commit are measured, since NOTIFY's lock is held while the commit i
   1ms   the cluster is in memory and commit_delay = 1000 (microseconds), commit_siblings = 0: whoever
         flushes the log sleeps 1 ms first, with every lock that a flush holds, and others' commits join.
 
-With --batch, statements of 1, 10 and 100 rows (group messages), the migration's triggers beside the
-alternative kept in scripts/bench-ingest-alternative.sql.
+With --batch, statements of 1, 10 and 100 rows (group messages).
 """
 import argparse
 import contextlib
@@ -35,7 +34,6 @@ import time
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 APPLICATION = REPOSITORY / "sql/hushnet"
 MIGRATION = REPOSITORY / "sql/realtime/0001_log_and_triggers.up.sql"
-ALTERNATIVE = REPOSITORY / "scripts/bench-ingest-alternative.sql"
 USERS = 1000
 WARM_UP_S = 1
 MEMORY = pathlib.Path("/dev/shm")
@@ -318,8 +316,6 @@ def choose_triggers(options):
     migrations = {f"ours{number}": [file] for number, file in enumerate(files)}
     labels = {f"ours{number}": f"{file.stem}: " if len(files) > 1 else ""
               for number, file in enumerate(files)}
-    if options.batch and not options.migration:
-        migrations["alternative"], labels["alternative"] = [MIGRATION, ALTERNATIVE], "alternative: "
     triggers = [Trigger("none", "none"), Trigger("HushNet's", "hushnet")]
     for database, label in labels.items():
         triggers += [Trigger(label + "notify", database, "notify"),
