@@ -291,15 +291,16 @@ async fn explain(stack: &Stack, statement: &str, away: &[Away]) -> anyhow::Resul
     let mut connection = stack.connect(DATABASE).await?;
     execute(
         &mut connection,
-        format!("PREPARE cold (uuid, text, bigint, bigint) AS {statement}"),
+        format!("PREPARE cold (uuid, text, bigint, bigint, text) AS {statement}"),
     )
     .await?;
     let (mut planned, mut executed) = (Vec::new(), Vec::new());
     let mut last_plan = Vec::new();
     for Away { user_id, cursor } in away {
         let snapshot = cursor.split_once('.').context("no cursor")?.1;
-        let explain =
-            format!("EXPLAIN (ANALYZE, BUFFERS) EXECUTE cold ('{user_id}', '{snapshot}', 0, 1000)");
+        let explain = format!(
+            "EXPLAIN (ANALYZE, BUFFERS) EXECUTE cold ('{user_id}', '{snapshot}', 0, 1000, NULL)"
+        );
         let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain))
             .fetch_all(&mut connection)
             .await?;
