@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 use uuid::Uuid;
@@ -170,12 +171,14 @@ impl Barriers {
         }
     }
 
-    /// What the listener heard on the control channel; `None` when it is no barrier of ours that is
-    /// out.
+    /// What the listener heard on the control channel; `None` when it is neither a server that wakes nor
+    /// a barrier of ours that is out.
     pub fn heard(&self, payload: &str) -> Option<Heard> {
         let mut words = payload.split(' ');
-        if words.next() != Some("barrier") {
-            return None;
+        match words.next()? {
+            "awake" => return Some(Heard::Awake),
+            "barrier" => {}
+            _ => return None,
         }
         let (node, number) = words.next()?.split_once('/')?;
         if node.parse() != Ok(self.node) {
@@ -189,12 +192,17 @@ impl Barriers {
             .find(|barrier| barrier.number == number)?;
         self.metrics.barrier_returned(found.sent.elapsed());
         book.outstanding.retain(|barrier| barrier.number > number);
-        let Some(cursor) = words.next() else {
+        let Some(epoch) = words.next() else {
             return Some(Heard::Bare);
         };
         Some(Heard::Full {
-            cursor: cursor.parse().ok()?,
+            cursor: Cursor {
+                epoch: epoch.parse().ok()?,
+                snapshot: words.next()?.parse().ok()?,
+                heard: false,
+            },
             ingest: words.next()?.parse().ok()?,
+            silent: words.next()? == "t",
             queue_usage: words.next()?.parse().ok()?,
         })
     }
@@ -203,6 +211,8 @@ impl Barriers {
     /// one is sent at once.
     pub fn begin_anew(&self, bare: bool) {
         self.book().outstanding.clear();
+        // What proved the one before dead proves nothing about this one.
+        let _ = self.dead.notified().now_or_never();
         self.bare.store(bare, Relaxed);
         self.wanted.notify_one();
     }
@@ -295,17 +305,21 @@ impl Barriers {
     }
 }
 
-/// A barrier that came back.
+/// What came over the control channel.
 #[derive(Debug, PartialEq)]
 pub enum Heard {
-    /// From a database without a log.
+    /// A server is about to read the log all the time: events need not notify.
+    Awake,
+    /// A barrier, from a database without a log.
     Bare,
-    /// With what its transaction saw.
+    /// A barrier, with what its transaction saw.
     Full {
         /// Its snapshot.
         cursor: Cursor,
         /// How events reach the server.
         ingest: Ingest,
+        /// Whether events may not have notified.
+        silent: bool,
         /// Share of PostgreSQL's notification queue in use, 0 to 1.
         queue_usage: f64,
     },

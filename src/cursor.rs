@@ -1,15 +1,17 @@
 //! A client's place in the stream of events: a database snapshot, and the history it belongs to.
 //!
 //! A snapshot names exactly which transactions its reader has seen, so "everything after it" has no
-//! gap, whatever the order of commits. Written as `system-timeline.xmin:xmax:xip,…`, with
-//! `~` behind it when it was given out over a WebSocket; clients treat it as opaque. Parsing trusts nobody: it allocates at most [`TEXT_BYTES_MAX`] and fails on anything
-//! that PostgreSQL could not have written. Pure.
+//! gap, whatever the order of commits. Written as `system-timeline.xmin:xmax:xip,…`, with `~` behind it
+//! when it was given out over a WebSocket; clients treat it as opaque. Parsing a cursor trusts nobody: it
+//! allocates at most [`TEXT_BYTES_MAX`] and fails on anything that PostgreSQL could not have written. Pure.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Longer than any cursor that we write: two 20-digit numbers and a snapshot of 256 bytes.
-const TEXT_BYTES_MAX: usize = 320;
+/// The longest snapshot that is given out.
+const SNAPSHOT_BYTES_MAX: usize = 256;
+/// Longer than any cursor that we write: two 20-digit numbers and a snapshot.
+const TEXT_BYTES_MAX: usize = SNAPSHOT_BYTES_MAX + 64;
 
 /// A database's history: another system, or a promoted standby's new timeline, is another one, and
 /// transaction numbers mean nothing across.
@@ -44,12 +46,14 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// The same place, as it is given out over a WebSocket.
+    /// The same place, as it is given out over a WebSocket: where its text would be too long, in the
+    /// conservative form, which repeats more and loses nothing.
     #[must_use]
     pub fn heard(&self) -> Self {
         Self {
+            epoch: self.epoch,
+            snapshot: self.snapshot.shortened(),
             heard: true,
-            ..self.clone()
         }
     }
 }
@@ -73,6 +77,17 @@ impl Snapshot {
     #[must_use]
     pub fn xmax(&self) -> u64 {
         self.xmax
+    }
+
+    fn shortened(&self) -> Self {
+        if self.to_string().len() <= SNAPSHOT_BYTES_MAX {
+            return self.clone();
+        }
+        Self {
+            xmin: self.xmin,
+            xmax: self.xmin,
+            running: Box::default(),
+        }
     }
 
     /// Whether whoever has seen all that `self` had seen has also seen all that `earlier` had.
@@ -125,16 +140,22 @@ impl FromStr for Cursor {
             None => (text, false),
         };
         let (epoch, snapshot) = text.split_once('.').ok_or(NotACursor)?;
-        let (system, timeline) = epoch.split_once('-').ok_or(NotACursor)?;
-        let timeline = u32::try_from(number(timeline)?).map_err(|_| NotACursor)?;
-        let epoch = Epoch {
-            system: number(system)?,
-            timeline,
-        };
         Ok(Self {
-            epoch,
+            epoch: epoch.parse()?,
             snapshot: snapshot.parse()?,
             heard,
+        })
+    }
+}
+
+impl FromStr for Epoch {
+    type Err = NotACursor;
+
+    fn from_str(text: &str) -> Result<Self, NotACursor> {
+        let (system, timeline) = text.split_once('-').ok_or(NotACursor)?;
+        Ok(Self {
+            system: number(system)?,
+            timeline: u32::try_from(number(timeline)?).map_err(|_| NotACursor)?,
         })
     }
 }

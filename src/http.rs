@@ -229,7 +229,7 @@ fn routes(api: &Api) -> BoxedFilter<(Response,)> {
         .and(warp::get())
         .and(with_api)
         .map(|api: Api| {
-            let live = *api.shared.feed.borrow() != Feed::Away;
+            let live = matches!(*api.shared.feed.borrow(), Feed::Live(_));
             reply(match (live, api.barriers.is_uncommitted()) {
                 (true, false) => Ok(json(StatusCode::OK, "ready")),
                 (true, true) => Err(ApiError::BarrierUncommitted),

@@ -7,6 +7,7 @@
 //! live events go on. The process never ends for it.
 
 use std::convert::Infallible;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -63,6 +64,14 @@ pub struct Listener {
     /// Whether notifications have ever been heard: what came before was nobody's here.
     heard_before: bool,
     connected: bool,
+    /// A barrier that was heard, and that the next read of the log shows to have been passed.
+    to_pass: Option<Cursor>,
+}
+
+/// What came over the connection.
+enum Told {
+    Event(Channel, PgNotification),
+    Control(Heard),
 }
 
 /// What is left to do after a notification.
@@ -97,6 +106,7 @@ impl Listener {
             metrics,
             heard_before: false,
             connected: false,
+            to_pass: None,
         }
     }
 
@@ -118,7 +128,7 @@ impl Listener {
                 Err(error) => error.into(),
             };
             self.router.away();
-            if std::mem::take(&mut self.connected) {
+            if mem::take(&mut self.connected) {
                 self.metrics.listener_connected(false);
                 self.metrics.listener_lost();
             }
@@ -172,8 +182,8 @@ impl Listener {
                 biased;
                 () = barriers.dead() => return Err(Lost::Dead),
                 notification = connection.try_recv() => {
-                    let notification = notification?.ok_or(Lost::Closed)?;
-                    self.take(&notification) == Taken::ReadLog
+                    let told = self.hear(notification?.ok_or(Lost::Closed)?);
+                    told.is_some_and(|told| self.take(told) == Taken::ReadLog)
                 }
                 () = sleep_until(next_read.unwrap_or_else(Instant::now).into()),
                     if next_read.is_some() => true,
@@ -205,8 +215,9 @@ impl Listener {
         }
         // The state was read before: with a way that was changed just now, the pace goes over to it as
         // it does whenever a barrier tells of a change.
-        self.pace = Pace::new(state.ingest, Instant::now());
-        match self.router.position() {
+        self.pace.rejoin(state.ingest, Instant::now());
+        self.to_pass = None;
+        match self.router.durable_position() {
             Some(position) if position.epoch != state.cursor.epoch => {
                 self.router
                     .begin_anew(ResetReason::History, Some(state.cursor));
@@ -232,24 +243,27 @@ impl Listener {
     ) -> Result<(), Lost> {
         let mut held = Vec::new();
         loop {
+            // Heard before the read, and so visible to it.
+            let to_pass = self.to_pass.take();
             let reached = self.read_log(connection, &from, &mut held).await?;
             let overflown = held.len() > HELD_MAX;
             from = reached.snapshot.clone();
             self.router.advance(reached);
+            if let Some(barrier) = to_pass {
+                self.router.pass(barrier);
+            }
             self.keep_pace(|pace, routed, now| {
                 pace.read(&from, routed, now);
                 pace.routed(routed, false, now);
             });
             // After an overflow the notifications have a gap, but all of them are in the log.
-            let stopped_at = held
-                .iter()
-                .take(HELD_MAX)
-                .position(|notification| self.take(notification) == Taken::ReadLog);
-            match stopped_at {
-                // What was committed after it must not overtake it.
-                Some(position) => drop(held.drain(..=position)),
-                None if overflown => held.clear(),
-                None => return Ok(()),
+            held.truncate(HELD_MAX);
+            let mut told = mem::take(&mut held).into_iter();
+            let must_read = told.any(|told| self.take(told) == Taken::ReadLog);
+            // What was committed after it must not overtake it.
+            held.extend(told);
+            if !must_read && !overflown {
+                return Ok(());
             }
         }
     }
@@ -259,20 +273,22 @@ impl Listener {
         &mut self,
         connection: &mut PgListener,
         from: &Snapshot,
-        held: &mut Vec<PgNotification>,
+        held: &mut Vec<Told>,
     ) -> Result<Cursor, Lost> {
+        let barriers = Arc::clone(&self.barriers);
         let mut chunks = self.log.read_all(from);
         let mut reached = None;
         loop {
             let chunk = tokio::select! {
+                () = barriers.dead() => return Err(Lost::Dead),
                 chunk = tokio::time::timeout(READ_TIMEOUT, chunks.recv()) => {
                     chunk.map_err(|_| Lost::ReadTimeout)?
                 }
                 notification = connection.try_recv() => {
-                    let notification = notification?.ok_or(Lost::Closed)?;
+                    let told = self.hear(notification?.ok_or(Lost::Closed)?);
                     // One more than the bound says that there were more.
                     if held.len() <= HELD_MAX {
-                        held.push(notification);
+                        held.extend(told);
                     }
                     continue;
                 }
@@ -298,12 +314,23 @@ impl Listener {
         reached.ok_or(Lost::Closed)
     }
 
-    fn take(&mut self, notification: &PgNotification) -> Taken {
-        let payload = notification.payload();
-        let Some(channel) = Channel::from_name(notification.channel()) else {
-            return self.take_control(payload);
+    /// A barrier counts as heard also while what it tells is held.
+    fn hear(&self, notification: PgNotification) -> Option<Told> {
+        match Channel::from_name(notification.channel()) {
+            Some(channel) => Some(Told::Event(channel, notification)),
+            None => self
+                .barriers
+                .heard(notification.payload())
+                .map(Told::Control),
+        }
+    }
+
+    fn take(&mut self, told: Told) -> Taken {
+        let (channel, notification) = match told {
+            Told::Event(channel, notification) => (channel, notification),
+            Told::Control(heard) => return self.take_control(heard),
         };
-        match Event::parse(payload) {
+        match Event::parse(notification.payload()) {
             Ok(event) if event.by_reference => {
                 let missing = event.id.is_some_and(|id| !self.router.has_seen(id));
                 return if missing { Taken::ReadLog } else { Taken::Done };
@@ -335,29 +362,33 @@ impl Listener {
         }
     }
 
-    fn take_control(&mut self, payload: &str) -> Taken {
-        let Some(heard) = self.barriers.heard(payload) else {
-            return Taken::Done;
+    fn take_control(&mut self, heard: Heard) -> Taken {
+        let (cursor, ingest, silent, queue_usage) = match heard {
+            Heard::Full {
+                cursor,
+                ingest,
+                silent,
+                queue_usage,
+            } => (cursor, ingest, silent, queue_usage),
+            Heard::Bare => return Taken::Done,
+            Heard::Awake => {
+                self.pace.other_awake(Instant::now());
+                return Taken::Done;
+            }
         };
         self.router.turn_seen();
-        let Heard::Full {
-            cursor,
-            ingest,
-            queue_usage,
-        } = heard
-        else {
-            return Taken::Done;
-        };
         let mut moves = false;
         self.keep_pace(|pace, routed, now| {
             pace.routed(routed, queue_usage >= QUEUE_USAGE_HIGH, now);
-            moves = pace.barrier(ingest, now);
+            moves = pace.barrier(ingest, silent, now);
         });
         if moves {
-            self.router.advance(cursor);
+            self.router.pass(cursor);
+            return Taken::Done;
         }
+        self.to_pass = Some(cursor);
         // Where the log is being read anyway, it need not be read for the barrier.
-        if moves || self.pace.next_read().is_some() {
+        if self.pace.next_read().is_some() {
             Taken::Done
         } else {
             Taken::ReadLog
@@ -368,6 +399,6 @@ impl Listener {
         tell(&mut self.pace, self.router.take_routed(), Instant::now());
         let awake = self.pace.is_awake();
         self.doorbell
-            .send_if_modified(|wanted| std::mem::replace(wanted, awake) != awake);
+            .send_if_modified(|wanted| mem::replace(wanted, awake) != awake);
     }
 }

@@ -15,7 +15,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::cursor::{Cursor, Snapshot};
+use crate::cursor::{Cursor, NotACursor, Snapshot};
 use crate::migrate::is_undefined_table;
 use crate::wire::Event;
 
@@ -28,6 +28,14 @@ const CHUNKS_AHEAD: usize = 2;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// A database that has not taken a new connection and answered on it by then is away.
 const REACH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Sent on each new connection. The planner's guesses about a log that grows faster than it is analysed
+/// are far off: JIT would then compile for hundreds of milliseconds what reads in less than one. And a
+/// barrier's commit must reach the disk, for what it has seen is given out as seen: after a crash
+/// PostgreSQL would hand out again the numbers of transactions that have left no trace.
+const SESSION: &str = "SET jit = off;
+    SELECT set_config('synchronous_commit', 'on', false)
+    WHERE current_setting('synchronous_commit') = 'off'";
 
 /// How events reach the server; written in the database, so that triggers and servers agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
@@ -185,11 +193,14 @@ impl Log {
 
     /// Writes how events are to reach the server.
     pub async fn set_ingest(&self, ingest: Ingest) -> Result<(), sqlx::Error> {
-        sqlx::query("UPDATE realtime.state SET ingest = $1 WHERE ingest <> $1")
-            .bind(ingest.as_str())
-            .execute(&self.pool())
-            .await
-            .map(drop)
+        sqlx::query(
+            "UPDATE realtime.state SET ingest = $1, ingest_since = pg_current_xact_id()
+             WHERE ingest <> $1",
+        )
+        .bind(ingest.as_str())
+        .execute(&self.pool())
+        .await
+        .map(drop)
     }
 
     /// The events of all users that are visible now and were not in `from`, in the order of their ids
@@ -342,22 +353,18 @@ fn connect(options: &PgConnectOptions, connections_max: u32) -> PgPool {
     PgPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        // The planner's guesses about a log that grows faster than it is analysed are far off: JIT would
-        // then compile for hundreds of milliseconds what reads in less than one.
         .after_connect(|connection, _| {
-            Box::pin(async move {
-                sqlx::raw_sql("SET jit = off")
-                    .execute(connection)
-                    .await
-                    .map(drop)
-            })
+            Box::pin(async move { sqlx::raw_sql(SESSION).execute(connection).await.map(drop) })
         })
         .connect_lazy_with(options.clone())
 }
 
-/// Takes the doorbell's lock exclusively, as soon as no event that is being written shares it. Held by
-/// the session until it ends.
+/// Tells every server that events are about to be silent, then takes the doorbell's lock exclusively, as
+/// soon as no event that is being written shares it. Held by the session until it ends.
 pub async fn lock_doorbell(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT pg_notify('realtime_control', 'awake')")
+        .execute(&mut *connection)
+        .await?;
     sqlx::query("SELECT pg_advisory_lock(realtime.doorbell())")
         .execute(connection)
         .await
@@ -370,14 +377,17 @@ async fn send_all(
     from: &str,
     chunks: &mpsc::Sender<Result<Chunk, sqlx::Error>>,
 ) -> Result<(), sqlx::Error> {
-    let mut rows = sqlx::query_as::<_, (String, bool, bool, Option<i64>, Option<String>)>(
+    // The epoch is of the connection: a server that is promoted takes no part in it before.
+    let mut rows = sqlx::query_as::<_, (String, String, bool, bool, Option<i64>, Option<String>)>(
         "WITH reading AS MATERIALIZED (
-             SELECT realtime.cursor() AS cursor,
+             SELECT coalesce(nullif(current_setting('realtime.epoch', true), ''),
+                             set_config('realtime.epoch', realtime.epoch(), false)) AS epoch,
+                    pg_current_snapshot()::text AS snapshot,
                     pg_snapshot_xmin($1::text::pg_snapshot) >= retained_from AS retained,
                     pg_snapshot_xmax($1::text::pg_snapshot)
                         <= pg_snapshot_xmax(pg_current_snapshot()) AS known
              FROM realtime.state WHERE singleton)
-         SELECT cursor, retained, known, id, payload
+         SELECT epoch, snapshot, retained, known, id, payload
          FROM reading LEFT JOIN LATERAL (
              SELECT id, payload FROM realtime.events
              WHERE known AND xid >= pg_snapshot_xmin($1::text::pg_snapshot)
@@ -387,12 +397,16 @@ async fn send_all(
     .bind(from)
     .fetch(pool);
     let mut chunk: Option<Chunk> = None;
-    while let Some((cursor, retained, known, id, payload)) = rows.try_next().await? {
+    while let Some((epoch, snapshot, retained, known, id, payload)) = rows.try_next().await? {
         let current = match &mut chunk {
             Some(chunk) => chunk,
             None => chunk.insert(Chunk {
                 reading: Reading {
-                    cursor: parse(&cursor)?,
+                    cursor: Cursor {
+                        epoch: parse(&epoch)?,
+                        snapshot: parse(&snapshot)?,
+                        heard: false,
+                    },
                     retained,
                     known,
                 },
@@ -423,8 +437,7 @@ fn event(id: i64, payload: &str) -> Option<Event> {
         .ok()
 }
 
-fn parse(cursor: &str) -> Result<Cursor, sqlx::Error> {
-    cursor
-        .parse()
-        .map_err(|_| sqlx::Error::Decode(format!("no cursor: {cursor}").into()))
+fn parse<T: FromStr<Err = NotACursor>>(text: &str) -> Result<T, sqlx::Error> {
+    text.parse()
+        .map_err(|error: NotACursor| sqlx::Error::Decode(error.into()))
 }

@@ -340,6 +340,30 @@ mod tests {
     }
 
     #[test]
+    fn a_cursor_in_its_short_form_is_not_taken_for_a_newer_barrier() {
+        let (recent, user) = (recent(1 << 20), Uuid::new_v4());
+        let running = |xmax: u64| {
+            let odd: Vec<String> = (0..50).map(|n| (1_001 + 2 * n).to_string()).collect();
+            format!("1001:{xmax}:{}", odd.join(","))
+        };
+        let given = |xmax| {
+            let cursor = Cursor {
+                snapshot: snapshot(&running(xmax)),
+                ..heard("1:1:")
+            };
+            cursor.heard()
+        };
+        assert_eq!(given(2_000).snapshot, snapshot("1001:1001:"));
+        for id in 0..4 {
+            recent.barrier(snapshot(&running(2_000 + 10 * id)));
+            recent.push(event(user, 2_005 + 10 * i64::try_from(id).unwrap()));
+        }
+        assert!(recent.since(user, &given(2_000)).is_none());
+        let full = heard(&running(2_030));
+        assert_eq!(ids(&recent.since(user, &full).unwrap()), [2_025, 2_035]);
+    }
+
+    #[test]
     fn what_comes_after_an_event_is_known_by_its_sequence_number() {
         let (recent, users) = (recent(1 << 20), [Uuid::new_v4(), Uuid::new_v4()]);
         filled(&recent, &users, 20);

@@ -2,7 +2,9 @@
 //!
 //! There is one router, owned by the listener; it never waits. It drops what it has routed before,
 //! known by its id: the log and the notifications tell of the same events. And it holds the position:
-//! a cursor such that everything visible in its snapshot has been routed.
+//! a cursor such that everything visible in its snapshot has been routed. Clients are only given
+//! barriers' cursors: a barrier has committed, so what it has seen is on the disk, and no crash makes
+//! PostgreSQL hand out those transaction numbers again.
 
 use std::collections::HashSet;
 use std::mem;
@@ -11,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, Snapshot};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::recent::Recent;
@@ -26,20 +28,19 @@ const SEGMENT_MIN: Duration = Duration::from_millis(500);
 /// Whether events are coming, and from where on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Feed {
-    /// Not connected, or catching up: nobody can be told yet where they are.
-    Away,
+    /// Not connected, or catching up: nobody can be told yet where they are. With the cursor of before.
+    Away(Option<Arc<Cursor>>),
     /// Everything visible in the cursor's snapshot has been routed, and what comes will be; `None` in
     /// a database without a log.
     Live(Option<Arc<Cursor>>),
 }
 
 impl Feed {
-    /// The newest cursor, if there is one.
+    /// The newest cursor, if there is one: everything visible in its snapshot has been routed.
     #[must_use]
     pub fn cursor(&self) -> Option<&Arc<Cursor>> {
         match self {
-            Self::Live(cursor) => cursor.as_ref(),
-            Self::Away => None,
+            Self::Live(cursor) | Self::Away(cursor) => cursor.as_ref(),
         }
     }
 }
@@ -52,9 +53,14 @@ pub struct Router {
     metrics: Arc<Metrics>,
     /// Kept while the feed is away: where the log is read from next.
     position: Option<Cursor>,
-    /// The position at the beginning of memory's open segment: what clients are given, so that memory
+    /// The last barrier: where the log is read from after a loss.
+    durable: Option<Cursor>,
+    /// The barrier at the beginning of memory's open segment: what clients are given, so that memory
     /// knows it again when they come back.
     passed: Option<Arc<Cursor>>,
+    /// The position when that segment began. A barrier that does not cover it was sent before, and may
+    /// not have seen all that stands before the segment.
+    segment_position: Option<Snapshot>,
     feed: watch::Sender<Feed>,
     /// Ids routed since the last barrier came back, and between the two before.
     seen: HashSet<i64>,
@@ -67,13 +73,15 @@ impl Router {
     /// A router that has routed nothing, and a view of its feed.
     #[must_use]
     pub fn new(hub: Hub, recent: Recent, metrics: Arc<Metrics>) -> (Self, watch::Receiver<Feed>) {
-        let (feed, view) = watch::channel(Feed::Away);
+        let (feed, view) = watch::channel(Feed::Away(None));
         let router = Self {
             hub,
             recent,
             metrics,
             position: None,
+            durable: None,
             passed: None,
+            segment_position: None,
             feed,
             seen: HashSet::new(),
             seen_before: HashSet::new(),
@@ -117,24 +125,52 @@ impl Router {
         self.seen_before = mem::take(&mut self.seen);
     }
 
-    /// Everything visible in the cursor's snapshot has been routed. A cursor of before the position,
-    /// as a slow barrier brings it, changes nothing.
+    /// Everything visible in the cursor's snapshot has been routed.
     pub fn advance(&mut self, cursor: Cursor) {
-        if let Some(position) = &self.position
-            && (position.epoch != cursor.epoch || !cursor.snapshot.covers(&position.snapshot))
-        {
+        let began = self.position.is_none();
+        if !self.covered_by(&cursor) {
             return;
         }
-        if self.passed.is_none() || self.segment_begun.elapsed() >= SEGMENT_MIN {
-            self.begin_segment(&cursor);
+        if began {
+            self.begin_segment(&cursor, cursor.snapshot.clone());
         }
         self.position = Some(cursor);
         self.feed_live();
     }
 
-    fn begin_segment(&mut self, cursor: &Cursor) {
+    /// Everything visible in this barrier's snapshot has been routed. One that was sent before the last
+    /// segment began changes nothing.
+    pub fn pass(&mut self, barrier: Cursor) {
+        let known = self.segment_position.as_ref();
+        let same_history = |position: &Cursor| position.epoch == barrier.epoch;
+        if !self.position.as_ref().is_some_and(same_history)
+            || !known.is_some_and(|known| barrier.snapshot.covers(known))
+        {
+            return;
+        }
+        if self.covered_by(&barrier) {
+            self.position = Some(barrier.clone());
+        }
+        if self.segment_begun.elapsed() >= SEGMENT_MIN
+            && let Some(position) = &self.position
+        {
+            let position = position.snapshot.clone();
+            self.begin_segment(&barrier, position);
+        }
+        self.durable = Some(barrier);
+        self.feed_live();
+    }
+
+    fn covered_by(&self, cursor: &Cursor) -> bool {
+        self.position.as_ref().is_none_or(|position| {
+            position.epoch == cursor.epoch && cursor.snapshot.covers(&position.snapshot)
+        })
+    }
+
+    fn begin_segment(&mut self, cursor: &Cursor, position: Snapshot) {
         self.recent.barrier(cursor.snapshot.clone());
         self.segment_begun = Instant::now();
+        self.segment_position = Some(position);
         self.passed = Some(Arc::new(cursor.heard()));
     }
 
@@ -155,14 +191,20 @@ impl Router {
 
     /// Events no longer come; the position stays.
     pub fn away(&mut self) {
-        self.feed.send_replace(Feed::Away);
+        self.feed.send_replace(Feed::Away(self.passed.clone()));
         self.metrics.feed_live(false);
     }
 
-    /// Where the next catch-up begins; `None` before anything has been routed.
+    /// Where the next read of the log begins; `None` before anything has been routed.
     #[must_use]
     pub fn position(&self) -> Option<&Cursor> {
         self.position.as_ref()
+    }
+
+    /// Where it begins after a loss: the database may have crashed, and begun anew at the last commit.
+    #[must_use]
+    pub fn durable_position(&self) -> Option<&Cursor> {
+        self.durable.as_ref().or(self.position.as_ref())
     }
 
     /// What was routed and what comes cannot be joined: every v1 client is told to fetch its state
@@ -175,8 +217,9 @@ impl Router {
             .recent
             .begin_anew(Event::reset(reason, self.passed.clone()));
         if let Some(cursor) = &cursor {
-            self.begin_segment(cursor);
+            self.begin_segment(cursor, cursor.snapshot.clone());
         }
+        self.durable.clone_from(&cursor);
         self.position = cursor;
         tracing::warn!(event = "clients_reset", reason = reason.as_str());
         self.hub.publish_to_all(&reset);

@@ -21,6 +21,7 @@ BEGIN
 END $$;
 
 REVOKE USAGE ON SCHEMA realtime FROM PUBLIC;
-DROP FUNCTION realtime.on_message, realtime.on_session, realtime.on_device, realtime.emit,
-    realtime.doorbell, realtime.barrier, realtime.cursor, realtime.maintain, realtime.forget, realtime.claim_history;
+DROP FUNCTION realtime.on_messages, realtime.on_session, realtime.on_device, realtime.emit,
+    realtime.announce, realtime.silent, realtime.doorbell, realtime.barrier, realtime.cursor,
+    realtime.epoch, realtime.maintain, realtime.forget, realtime.claim_history;
 DROP TABLE realtime.replaced_triggers, realtime.partitions, realtime.state, realtime.events;

@@ -53,6 +53,7 @@ COMMENT ON TABLE realtime.partitions IS
 CREATE TABLE realtime.state (
     singleton         boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     ingest            text NOT NULL DEFAULT 'notify' CHECK (ingest IN ('notify', 'tail', 'adaptive')),
+    ingest_since      xid8 NOT NULL DEFAULT '0',
     system_identifier bigint NOT NULL,
     retained_from     xid8 NOT NULL DEFAULT '0'
 );
@@ -60,6 +61,8 @@ COMMENT ON TABLE realtime.state IS 'What the triggers and every server agree on;
 COMMENT ON COLUMN realtime.state.ingest IS
     'How events reach the server: notify (each notifies), tail (the server reads the log), adaptive '
     '(notify while it is quiet).';
+COMMENT ON COLUMN realtime.state.ingest_since IS
+    'The transaction that changed it last: older ones may still go by what was before.';
 COMMENT ON COLUMN realtime.state.system_identifier IS
     'The database system whose transaction numbers stand in the log.';
 COMMENT ON COLUMN realtime.state.retained_from IS
@@ -67,17 +70,25 @@ COMMENT ON COLUMN realtime.state.retained_from IS
 INSERT INTO realtime.state (system_identifier)
 SELECT system_identifier FROM pg_control_system();
 
+-- The history that transaction numbers belong to, as `system-timeline`: a promoted standby begins a new
+-- timeline. Reads the control file, which takes about 0.1 ms.
+CREATE FUNCTION realtime.epoch() RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('%s-%s', system_identifier,
+        ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer)
+    FROM pg_control_system()
+$$;
+
 -- Where the caller's snapshot is in the stream of events. Called in a REPEATABLE READ transaction
 -- together with reads of state, it gives "the state as of the cursor"; a client that connects with it
 -- gets everything after. Opaque to clients: system, timeline and snapshot, the snapshot in its
 -- conservative form (more repetitions, never a loss) when it would be longer than 256 bytes.
 CREATE FUNCTION realtime.cursor() RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT format('%s-%s.%s', c.system_identifier,
-        ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer,
+    SELECT format('%s.%s', realtime.epoch(),
         CASE WHEN length(s::text) <= 256 THEN s::text
              ELSE format('%1$s:%1$s:', pg_snapshot_xmin(s)) END)
-    FROM pg_control_system() AS c, pg_current_snapshot() AS s
+    FROM pg_current_snapshot() AS s
 $$;
 
 -- Makes partitions ahead and drops those whose events are all older than `retention`; returns how
@@ -174,53 +185,86 @@ COMMENT ON TABLE realtime.replaced_triggers IS
 -- The key of the advisory lock that says "the server is reading the log": held exclusively by a server
 -- that is awake, tried for a share by every event while `ingest` is `adaptive`.
 CREATE FUNCTION realtime.doorbell() RETURNS bigint
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT hashtextextended('realtime.doorbell', 0)
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT pg_catalog.hashtextextended('realtime.doorbell', 0)
 $$;
 
--- Notifies the control channel with the nonce, the snapshot of the same transaction, how events reach
--- the server in that snapshot, and the share of PostgreSQL's notification queue in use. NOTIFY is delivered in the order of commits: who hears it has
--- heard of everything that the snapshot sees, if every event of it has notified.
+-- Whether the events of this transaction need not notify, because a server reads the log anyway. Called
+-- in a transaction that has its number already: a server that ceases to read the log goes on until all
+-- those have ended that may have been told so. A server that only waits for the doorbell's lock makes
+-- the attempt to share it fail too. This and what is below without a search_path of its own runs with
+-- that of its caller, which spares each event the change of it.
+CREATE FUNCTION realtime.silent() RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE
+    way text := (SELECT ingest FROM realtime.state);
+BEGIN
+    RETURN way = 'tail'
+        OR way = 'adaptive' AND NOT pg_try_advisory_xact_lock_shared(realtime.doorbell());
+END $$;
+
+-- Notifies the control channel with the nonce, the epoch and the snapshot of the same transaction (in
+-- its conservative form where NOTIFY would not take it), how events reach the server in it, whether events may be silent, and the share of PostgreSQL's
+-- notification queue in use. NOTIFY is delivered in the order of commits: who hears it has heard of
+-- everything that the snapshot sees, if every event of it has notified.
 CREATE FUNCTION realtime.barrier(nonce text) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    SELECT pg_notify('realtime_control', format('barrier %s %s %s %s',
-        nonce, realtime.cursor(), ingest, pg_notification_queue_usage()))
-    FROM realtime.state
+    SELECT pg_notify('realtime_control', format('barrier %s %s %s %s %s %s',
+        nonce, realtime.epoch(), CASE WHEN length(s::text) <= 7000 THEN s::text
+                                      ELSE format('%1$s:%1$s:', pg_snapshot_xmin(s)) END,
+        ingest, realtime.silent() OR pg_snapshot_xmin(s) <= ingest_since, pg_notification_queue_usage()))
+    FROM realtime.state, pg_current_snapshot() AS s
 $$;
+
+-- Notifies an event that is in the log. A payload that NOTIFY would refuse (it takes less than 8,000
+-- bytes) goes by reference: the server reads it from the log.
+CREATE FUNCTION realtime.announce(channel text, kind text, user_id uuid, id bigint, payload text)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF octet_length(payload) >= 8000 THEN
+        payload := json_build_object(
+            'type', kind, 'user_id', user_id, 'id', id, 'by_reference', true);
+    END IF;
+    PERFORM pg_notify(channel, payload);
+END $$;
 
 -- Writes one event to the log and, unless a server reads the log anyway, notifies its channel. `body`
 -- is the event's JSON object without its id. The id makes equal events of one transaction different,
--- so that PostgreSQL does not collapse their notifications. A payload that NOTIFY would refuse (it
--- takes less than 8,000 bytes) goes by reference: the server reads it from the log.
+-- so that PostgreSQL does not collapse their notifications.
 CREATE FUNCTION realtime.emit(channel text, user_id uuid, kind text, body json) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
     event_id bigint := nextval('realtime.events_id_seq');
     event_payload text := left(body::text, -1) || ', "id" : ' || event_id || '}';
-    ingest text;
 BEGIN
     INSERT INTO realtime.events (id, user_id, kind, payload)
     VALUES (event_id, emit.user_id, emit.kind, event_payload);
-    SELECT state.ingest INTO ingest FROM realtime.state;
-    IF ingest = 'tail'
-       OR ingest = 'adaptive' AND NOT pg_try_advisory_xact_lock_shared(realtime.doorbell()) THEN
-        RETURN;
+    IF NOT realtime.silent() THEN
+        PERFORM realtime.announce(channel, kind, user_id, event_id, event_payload);
     END IF;
-    IF octet_length(event_payload) >= 8000 THEN
-        event_payload := json_build_object(
-            'type', kind, 'user_id', user_id, 'id', event_id, 'by_reference', true);
-    END IF;
-    PERFORM pg_notify(channel, event_payload);
 END $$;
-REVOKE EXECUTE ON FUNCTION realtime.emit FROM PUBLIC;
 
-CREATE FUNCTION realtime.on_message() RETURNS trigger
+-- One statement may insert the copies of a message for all devices of a group: they are written to the
+-- log together.
+CREATE FUNCTION realtime.on_messages() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    silent boolean := realtime.silent();
+    event record;
 BEGIN
-    IF NEW.to_user_id IS NOT NULL THEN
-        PERFORM realtime.emit('messages_channel', NEW.to_user_id, 'message', json_build_object(
-            'type', 'message', 'chat_id', NEW.chat_id, 'user_id', NEW.to_user_id));
-    END IF;
+    FOR event IN
+        INSERT INTO realtime.events (id, user_id, kind, payload)
+        SELECT id, to_user_id, 'message', json_build_object(
+            'type', 'message', 'chat_id', chat_id, 'user_id', to_user_id, 'id', id)
+        FROM (SELECT nextval('realtime.events_id_seq') AS id, chat_id, to_user_id
+              FROM inserted WHERE to_user_id IS NOT NULL) AS messages
+        RETURNING user_id, id, payload
+    LOOP
+        -- All rows have been written when the first is returned.
+        EXIT WHEN silent;
+        PERFORM realtime.announce(
+            'messages_channel', 'message', event.user_id, event.id, event.payload);
+    END LOOP;
     RETURN NULL;
 END $$;
 
@@ -267,8 +311,9 @@ BEGIN
 END $$;
 
 -- Firing a trigger needs no right on its function; making one does. Without this, anybody could put
--- these on a table of their own and forge events.
-REVOKE EXECUTE ON FUNCTION realtime.on_message, realtime.on_session, realtime.on_device FROM PUBLIC;
+-- these on a table of their own and forge events. The functions that they call run with their rights.
+REVOKE EXECUTE ON FUNCTION realtime.on_messages, realtime.on_session, realtime.on_device,
+    realtime.emit, realtime.announce FROM PUBLIC;
 
 -- Take the place of the application's own triggers, known by their names or by their functions, and
 -- remember them for the way back.
@@ -290,7 +335,7 @@ BEGIN
 END $$;
 
 CREATE TRIGGER messages_notify_trigger AFTER INSERT ON public.messages
-    FOR EACH ROW EXECUTE FUNCTION realtime.on_message();
+    REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION realtime.on_messages();
 CREATE TRIGGER sessions_notify_trigger AFTER INSERT ON public.sessions
     FOR EACH ROW EXECUTE FUNCTION realtime.on_session();
 CREATE TRIGGER devices_notify_trigger AFTER INSERT OR UPDATE OR DELETE ON public.devices

@@ -105,9 +105,14 @@ impl Connection {
 
     /// Sends everything that is visible now and was not in the cursor's snapshot.
     async fn send_from_log(&mut self, cause: ReplayCause, from: Arc<Cursor>) -> Result<(), Closed> {
+        // Visible to every page, as the pages are read after it.
+        let heard = self.shared.feed.borrow().cursor().cloned();
+        let arrival = heard
+            .filter(|heard| heard.epoch == from.epoch && heard.snapshot.covers(&from.snapshot));
+        let arrival = arrival.unwrap_or_else(|| Arc::new(from.heard()));
         let mut replayed = HashSet::new();
         let mut last_id = 0;
-        let mut first: Option<Cursor> = None;
+        let mut until: Option<Snapshot> = None;
         let mut taken: Option<String> = None;
         loop {
             let page = self
@@ -126,12 +131,12 @@ impl Connection {
                 None
             };
             if let Some(reason) = reason {
-                return match (first, cause) {
+                return match (until, cause) {
                     (None, ReplayCause::Resume) => self.reset(reason, Some(&present)),
                     _ => self.reset_live(reason, Some(&present)),
                 };
             }
-            if first.is_none() {
+            if until.is_none() {
                 self.shared
                     .metrics
                     .replayed(cause, ReplaySource::Log, page.total);
@@ -140,7 +145,7 @@ impl Connection {
                 }
             }
             // What the first page's snapshot sees has been sent when the last page has.
-            let until = first.get_or_insert(present).snapshot.clone();
+            let until = until.get_or_insert(present.snapshot).clone();
             let last_page = page.events.len() < PAGE_EVENTS;
             if replayed.len() + PAGE_EVENTS > REPLAYED_MAX {
                 replayed.clear();
@@ -160,7 +165,7 @@ impl Connection {
                         ids: replayed,
                         until,
                     }));
-                    return self.arrive(first.map(Arc::new));
+                    return self.arrive(Some(arrival));
                 }
             }
         }

@@ -41,7 +41,7 @@ async fn up_down_up_on_a_hushnet_database() {
     migrate::up(&url).await.unwrap();
     let ours = [
         ("devices_notify_trigger", "realtime.on_device"),
-        ("messages_notify_trigger", "realtime.on_message"),
+        ("messages_notify_trigger", "realtime.on_messages"),
         ("sessions_notify_trigger", "realtime.on_session"),
     ];
     let ours = ours.map(|(name, function)| (name.to_owned(), function.to_owned()));

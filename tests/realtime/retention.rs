@@ -285,7 +285,8 @@ async fn any_role_may_read_a_cursor_and_none_may_end_the_log() {
         "SELECT realtime.claim_history()",
         "SELECT realtime.forget('events_default')",
         "CREATE TEMP TABLE forged (chat_id uuid, to_user_id uuid);
-         CREATE TRIGGER forge AFTER INSERT ON forged FOR EACH ROW EXECUTE FUNCTION realtime.on_message()",
+         CREATE TRIGGER forge AFTER INSERT ON forged REFERENCING NEW TABLE AS inserted
+         FOR EACH STATEMENT EXECUTE FUNCTION realtime.on_messages()",
         "SELECT realtime.emit('messages_channel', gen_random_uuid(), 'message', '{}')",
         "SELECT * FROM realtime.events",
         "UPDATE realtime.state SET ingest = 'tail'",
