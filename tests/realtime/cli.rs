@@ -44,12 +44,13 @@ async fn a_flag_wins_over_a_variable_over_the_file_over_the_default() {
     std::fs::write(
         &file,
         "user_channel_capacity = 32\nping_interval_ms = 1000\npong_timeout_ms = 2000\n\
-         insecure_no_auth = true\n",
+         drain_deadline_ms = 4000\ninsecure_no_auth = true\n",
     )
     .unwrap();
     let mut command = program(&["serve", "--print-config", "--user-channel-capacity", "128"]);
     command
         .args(["--config", file.to_str().unwrap()])
+        .args(["--drain-deadline-ms", "5000"])
         .env("HUSHNET_USER_CHANNEL_CAPACITY", "64")
         .env("HUSHNET_PING_INTERVAL_MS", "3000")
         .env("DATABASE_URL", "postgres://app:s3cret@db/hushnet");
@@ -59,6 +60,7 @@ async fn a_flag_wins_over_a_variable_over_the_file_over_the_default() {
         "user_channel_capacity = 128",
         "ping_interval_ms = 3000",
         "pong_timeout_ms = 2000",
+        "drain_deadline_ms = 5000",
         "insecure_no_auth = true",
         "write_timeout_ms = 10000",
         "database_url = \"postgres://app:***@db/hushnet\"",

@@ -367,6 +367,19 @@ async fn the_application_s_role_needs_no_right_on_our_schema() {
     )
     .await;
     assert_eq!(bob.next_json().await["type"], "message");
+    sqlx::query("INSERT INTO sessions (sender_device_id, receiver_device_id) VALUES ($1, $2)")
+        .bind(scene.alice.device_id)
+        .bind(scene.bob.device_id)
+        .execute(&mut *application)
+        .await
+        .unwrap();
+    assert_eq!(bob.next_json().await["type"], "session");
+    sqlx::query("UPDATE devices SET device_label = 'renamed' WHERE id = $1")
+        .bind(scene.bob.device_id)
+        .execute(&mut *application)
+        .await
+        .unwrap();
+    assert_eq!(bob.next_json().await["type"], "device");
     let forged =
         sqlx::query("INSERT INTO realtime.events (user_id, kind, payload) VALUES ($1, '', '')")
             .bind(scene.bob.id)
