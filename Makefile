@@ -35,9 +35,10 @@ bench-ingest: ## Measure what the triggers cost the application; takes minutes
 	@sh scripts/setup.sh run
 	python3 scripts/bench-ingest.py $(ARGS)
 
-chaos: ## Break things for ten minutes and count that nothing is missing; CHAOS_INGEST=tail or adaptive
+chaos: ## Break things for ten minutes, a million events; CHAOS_INGEST=tail or adaptive, CHAOS_SEED=...
 	@sh scripts/setup.sh run
-	CHAOS_SECONDS=600 cargo test --locked --test chaos -- --nocapture
+	CHAOS_SECONDS=600 CHAOS_EVENTS=1000000 CHAOS_WRITERS=60 CHAOS_PACE_MS=10 \
+	cargo test --release --locked --test chaos -- --nocapture
 
 mutations: ## Break the service on purpose, and require that the checker reports the loss
 	@sh scripts/setup.sh run

@@ -100,11 +100,11 @@ pub struct Connection {
     begun_after: u64,
     /// The last event sent: one that a replay has carried is not sent again.
     sequence: u64,
-    /// The newest cursor passed: where a repair from the log begins.
+    /// Where a repair from the log begins: the newest cursor passed, or the snapshot of a replay.
     passed: Option<Arc<Cursor>>,
     /// Whether a replay is under way: what is before `passed` need not have been sent yet.
     behind: bool,
-    /// Ids that a replay from the log has carried and the subscription may bring again.
+    /// A replay whose end no cursor has passed yet.
     replayed: Option<Box<replay::Replayed>>,
     /// When the client was last heard.
     heard: Instant,
@@ -183,6 +183,8 @@ impl Connection {
         let mut timer = pin!(sleep_until(self.deadline()));
         loop {
             let (reading, writing) = (self.owed.is_none(), self.socket.is_writing());
+            let settling =
+                self.replayed.is_some() && !writing && self.subscription.receiver().is_empty();
             tokio::select! {
                 biased;
                 () = &mut stopped => return Err(Closed::ByServer(CloseCode::Restart)),
@@ -194,6 +196,7 @@ impl Connection {
                         self.behind = false;
                     }
                 }
+                () = replay::passed(&mut self.replayed), if settling => self.settle()?,
                 () = &mut timer => self.take_tick()?,
             }
             if self.deadline() < timer.deadline() || timer.is_elapsed() {
@@ -310,21 +313,29 @@ impl Connection {
         Ok(Drained::Queued)
     }
 
-    /// Queues an event that the subscription brought, unless a replay has carried it.
+    /// Queues an event that the subscription or memory brought, unless it has been sent.
     fn take_event(&mut self, event: Arc<Event>) -> Result<(), Closed> {
-        if event.sequence <= self.sequence || self.was_replayed(&event) {
+        if event.sequence <= self.sequence {
             return Ok(());
         }
         self.sequence = event.sequence;
-        self.passed.clone_from(&event.passed);
+        if self.was_replayed(&event) {
+            return Ok(());
+        }
+        if self.replayed.is_none() {
+            self.passed.clone_from(&event.passed);
+        }
         self.queue_event(event)
     }
 
     fn queue_event(&mut self, event: Arc<Event>) -> Result<(), Closed> {
-        if event.is_reset() && self.encoding != Encoding::V1 {
-            return Ok(());
-        }
-        self.socket.queue_text(event.frame(self.encoding))?;
+        let encoding = match self.encoding {
+            Encoding::V1 if self.replayed.is_some() => Encoding::Plain,
+            Encoding::V1 => Encoding::V1,
+            _ if event.is_reset() => return Ok(()),
+            encoding => encoding,
+        };
+        self.socket.queue_text(event.frame(encoding))?;
         self.begin_write();
         self.shared.metrics.event_sent(&event);
         self.oldest_unflushed.get_or_insert(event);
@@ -370,17 +381,24 @@ impl Connection {
         Ok(())
     }
 
+    /// Passes the feed's cursor if nothing waits that came before it.
+    fn take_cursor(&mut self) {
+        // Read before the subscription is found empty: everything up to it has been taken.
+        let cursor = self.shared.feed.borrow().cursor().cloned();
+        if let Some(cursor) = cursor
+            && self.subscription.receiver().is_empty()
+        {
+            self.pass(cursor);
+        }
+    }
+
     /// The heartbeat that a v1 client can see: how far it is.
     fn tell_cursor(&mut self) -> Result<(), Closed> {
         if self.encoding != Encoding::V1 || self.behind {
             return Ok(());
         }
-        // Read before the subscription is found empty: everything up to it has been taken.
-        let cursor = self.shared.feed.borrow().cursor().cloned();
-        if cursor.is_some() && self.subscription.receiver().is_empty() {
-            self.passed.clone_from(&cursor);
-        }
-        let cursor = self.passed.as_ref().map(ToString::to_string);
+        self.take_cursor();
+        let cursor = self.told().map(|cursor| cursor.to_string());
         self.notify(&Notice::Cursor {
             cursor: cursor.as_deref(),
         })

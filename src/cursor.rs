@@ -10,6 +10,8 @@ use std::str::FromStr;
 
 /// The longest snapshot that is given out.
 const SNAPSHOT_BYTES_MAX: usize = 256;
+/// Running transactions in one that would be longer: with two limits, 251 bytes at most.
+const RUNNING_MAX: usize = 10;
 /// Longer than any cursor that we write: two 20-digit numbers and a snapshot.
 const TEXT_BYTES_MAX: usize = SNAPSHOT_BYTES_MAX + 64;
 
@@ -79,14 +81,16 @@ impl Snapshot {
         self.xmax
     }
 
-    fn shortened(&self) -> Self {
-        if self.to_string().len() <= SNAPSHOT_BYTES_MAX {
-            return self.clone();
-        }
-        Self {
-            xmin: self.xmin,
-            xmax: self.xmin,
-            running: Box::default(),
+    /// As it is given out: cut at the first running transaction that has no room, as if nothing from
+    /// there on had been seen.
+    pub(crate) fn shortened(&self) -> Self {
+        match self.running.get(RUNNING_MAX) {
+            Some(xmax) if self.to_string().len() > SNAPSHOT_BYTES_MAX => Self {
+                xmin: self.xmin,
+                xmax: *xmax,
+                running: self.running[..RUNNING_MAX].into(),
+            },
+            _ => self.clone(),
         }
     }
 

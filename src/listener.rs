@@ -376,7 +376,6 @@ impl Listener {
                 return Taken::Done;
             }
         };
-        self.router.turn_seen();
         let mut moves = false;
         self.keep_pace(|pace, routed, now| {
             pace.routed(routed, queue_usage >= QUEUE_USAGE_HIGH, now);

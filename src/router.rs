@@ -58,11 +58,11 @@ pub struct Router {
     /// The barrier at the beginning of memory's open segment: what clients are given, so that memory
     /// knows it again when they come back.
     passed: Option<Arc<Cursor>>,
-    /// The position when that segment began. A barrier that does not cover it was sent before, and may
-    /// not have seen all that stands before the segment.
-    segment_position: Option<Snapshot>,
+    /// The position when that barrier was passed. One that does not cover it was sent before, and may
+    /// not have seen all that has been routed before.
+    position_then: Option<Snapshot>,
     feed: watch::Sender<Feed>,
-    /// Ids routed since the last barrier came back, and between the two before.
+    /// Ids routed since the last barrier was passed, and between the two before.
     seen: HashSet<i64>,
     seen_before: HashSet<i64>,
     segment_begun: Instant,
@@ -81,7 +81,7 @@ impl Router {
             position: None,
             durable: None,
             passed: None,
-            segment_position: None,
+            position_then: None,
             feed,
             seen: HashSet::new(),
             seen_before: HashSet::new(),
@@ -120,8 +120,8 @@ impl Router {
         self.seen.contains(&id) || self.seen_before.contains(&id)
     }
 
-    /// A barrier came back. An event is told of at most twice, and both within two barriers.
-    pub fn turn_seen(&mut self) {
+    /// What was routed before the barrier before the last one is never told of again.
+    fn turn_seen(&mut self) {
         self.seen_before = mem::take(&mut self.seen);
     }
 
@@ -132,16 +132,16 @@ impl Router {
             return;
         }
         if began {
-            self.begin_segment(&cursor, cursor.snapshot.clone());
+            self.begin_segment(&cursor);
         }
         self.position = Some(cursor);
         self.feed_live();
     }
 
     /// Everything visible in this barrier's snapshot has been routed. One that was sent before the last
-    /// segment began changes nothing.
+    /// was passed changes nothing.
     pub fn pass(&mut self, barrier: Cursor) {
-        let known = self.segment_position.as_ref();
+        let known = self.position_then.as_ref();
         let same_history = |position: &Cursor| position.epoch == barrier.epoch;
         if !self.position.as_ref().is_some_and(same_history)
             || !known.is_some_and(|known| barrier.snapshot.covers(known))
@@ -151,12 +151,11 @@ impl Router {
         if self.covered_by(&barrier) {
             self.position = Some(barrier.clone());
         }
-        if self.segment_begun.elapsed() >= SEGMENT_MIN
-            && let Some(position) = &self.position
-        {
-            let position = position.snapshot.clone();
-            self.begin_segment(&barrier, position);
+        if self.segment_begun.elapsed() >= SEGMENT_MIN {
+            self.begin_segment(&barrier);
         }
+        self.turn_seen();
+        self.position_then = self.position.as_ref().map(|p| p.snapshot.clone());
         self.durable = Some(barrier);
         self.feed_live();
     }
@@ -167,10 +166,11 @@ impl Router {
         })
     }
 
-    fn begin_segment(&mut self, cursor: &Cursor, position: Snapshot) {
+    fn begin_segment(&mut self, cursor: &Cursor) {
         self.recent.barrier(cursor.snapshot.clone());
         self.segment_begun = Instant::now();
-        self.segment_position = Some(position);
+        self.position_then
+            .get_or_insert_with(|| cursor.snapshot.clone());
         self.passed = Some(Arc::new(cursor.heard()));
     }
 
@@ -217,8 +217,9 @@ impl Router {
             .recent
             .begin_anew(Event::reset(reason, self.passed.clone()));
         if let Some(cursor) = &cursor {
-            self.begin_segment(cursor, cursor.snapshot.clone());
+            self.begin_segment(cursor);
         }
+        self.position_then = cursor.as_ref().map(|cursor| cursor.snapshot.clone());
         self.durable.clone_from(&cursor);
         self.position = cursor;
         tracing::warn!(event = "clients_reset", reason = reason.as_str());

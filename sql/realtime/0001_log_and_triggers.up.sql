@@ -82,13 +82,16 @@ $$;
 -- Where the caller's snapshot is in the stream of events. Called in a REPEATABLE READ transaction
 -- together with reads of state, it gives "the state as of the cursor"; a client that connects with it
 -- gets everything after. Opaque to clients: system, timeline and snapshot, the snapshot in its
--- conservative form (more repetitions, never a loss) when it would be longer than 256 bytes.
+-- conservative form when it would be longer than 256 bytes: cut at the eleventh transaction that is
+-- running, as if nothing from there on had been seen (more repetitions, never a loss).
 CREATE FUNCTION realtime.cursor() RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT format('%s.%s', realtime.epoch(),
         CASE WHEN length(s::text) <= 256 THEN s::text
-             ELSE format('%1$s:%1$s:', pg_snapshot_xmin(s)) END)
-    FROM pg_current_snapshot() AS s
+             ELSE format('%s:%s:%s', pg_snapshot_xmin(s), running[11],
+                         array_to_string(running[1:10], ',')) END)
+    FROM pg_current_snapshot() AS s, LATERAL (
+        SELECT array_agg(xid ORDER BY xid) AS running FROM pg_snapshot_xip(s) AS xid) AS x
 $$;
 
 -- Makes partitions ahead and drops those whose events are all older than `retention`; returns how

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::Connection;
@@ -14,7 +15,7 @@ use crate::cursor::{Cursor, Snapshot};
 use crate::log::{PAGE_EVENTS, Page};
 use crate::metrics::{Closed, ReplayCause, ReplaySource};
 use crate::router::Feed;
-use crate::wire::{CloseCode, Event, Notice, ResetReason};
+use crate::wire::{CloseCode, Encoding, Event, Notice, ResetReason};
 
 /// How long a client waits for the feed; then it may try again later.
 const FEED_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,12 +24,39 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Ids of a replay that are remembered; of a longer one, the newest.
 const REPLAYED_MAX: usize = 4_096;
 
-/// What a replay from the log has carried.
+/// A replay that the client has been sent, and is not told the end of: with the cursor from which it was
+/// sent, it knows what may be sent again. It is told one that has passed all of the replay.
 #[derive(Debug)]
 pub(super) struct Replayed {
-    ids: HashSet<i64>,
+    /// What the client was told last.
+    told: Arc<Cursor>,
     /// The snapshot of the read: an event that was routed when the position covered it is new.
     until: Snapshot,
+    /// What has been carried from the log, and the subscription may bring again.
+    ids: HashSet<i64>,
+    feed: watch::Receiver<Feed>,
+}
+
+impl Replayed {
+    fn is_passed_by(&self, cursor: &Cursor) -> bool {
+        cursor.epoch == self.told.epoch && cursor.snapshot.covers(&self.until)
+    }
+}
+
+/// Ready when the feed has passed the end of the replay.
+pub(super) async fn passed(replayed: &mut Option<Box<Replayed>>) {
+    let Some(replayed) = replayed else {
+        return std::future::pending().await;
+    };
+    loop {
+        let cursor = replayed.feed.borrow_and_update().cursor().cloned();
+        if cursor.is_some_and(|cursor| replayed.is_passed_by(&cursor)) {
+            return;
+        }
+        if replayed.feed.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
 }
 
 impl Connection {
@@ -61,9 +89,14 @@ impl Connection {
         let user_id = self.subscription.user_id();
         if let Some(events) = self.shared.recent.since(user_id, &cursor) {
             self.hello(Some(&cursor), Some(events.len() as u64))?;
+            self.replayed = Some(self.replayed(&cursor, cursor.snapshot.clone(), HashSet::new()));
+            self.passed = Some(cursor);
             self.send_from_memory(ReplayCause::Resume, events).await?;
             // Everything that `present` sees had been routed when memory was asked.
-            return self.arrive(present);
+            if let Some(present) = present {
+                self.pass(present);
+            }
+            return self.arrive();
         }
         self.send_from_log(ReplayCause::Resume, cursor).await
     }
@@ -96,23 +129,20 @@ impl Connection {
             if !self.socket.has_room() {
                 self.flush().await?;
             }
-            self.sequence = self.sequence.max(event.sequence);
-            self.passed.clone_from(&event.passed);
-            self.queue_event(event)?;
+            self.take_event(event)?;
         }
         Ok(())
     }
 
     /// Sends everything that is visible now and was not in the cursor's snapshot.
     async fn send_from_log(&mut self, cause: ReplayCause, from: Arc<Cursor>) -> Result<(), Closed> {
-        // Visible to every page, as the pages are read after it.
-        let heard = self.shared.feed.borrow().cursor().cloned();
-        let arrival = heard
-            .filter(|heard| heard.epoch == from.epoch && heard.snapshot.covers(&from.snapshot));
-        let arrival = arrival.unwrap_or_else(|| Arc::new(from.heard()));
+        let told = match cause {
+            ReplayCause::Resume => Arc::clone(&from),
+            ReplayCause::Lag => self.told().unwrap_or_else(|| Arc::clone(&from)),
+        };
         let mut replayed = HashSet::new();
         let mut last_id = 0;
-        let mut until: Option<Snapshot> = None;
+        let mut first: Option<Cursor> = None;
         let mut taken: Option<String> = None;
         loop {
             let page = self
@@ -131,12 +161,12 @@ impl Connection {
                 None
             };
             if let Some(reason) = reason {
-                return match (until, cause) {
+                return match (first, cause) {
                     (None, ReplayCause::Resume) => self.reset(reason, Some(&present)),
                     _ => self.reset_live(reason, Some(&present)),
                 };
             }
-            if until.is_none() {
+            if first.is_none() {
                 self.shared
                     .metrics
                     .replayed(cause, ReplaySource::Log, page.total);
@@ -145,14 +175,14 @@ impl Connection {
                 }
             }
             // What the first page's snapshot sees has been sent when the last page has.
-            let until = until.get_or_insert(present.snapshot).clone();
+            let until = first.get_or_insert(present);
             let last_page = page.events.len() < PAGE_EVENTS;
             if replayed.len() + PAGE_EVENTS > REPLAYED_MAX {
                 replayed.clear();
             }
             for mut event in page.events {
                 replayed.extend(event.id);
-                event.passed = Some(Arc::clone(&from));
+                event.passed = Some(Arc::clone(&told));
                 if !self.socket.has_room() {
                     self.flush().await?;
                 }
@@ -161,14 +191,22 @@ impl Connection {
             match page.last_id {
                 Some(id) if !last_page => last_id = id,
                 _ => {
-                    self.replayed = Some(Box::new(Replayed {
-                        ids: replayed,
-                        until,
-                    }));
-                    return self.arrive(Some(arrival));
+                    let until = until.clone();
+                    self.replayed = Some(self.replayed(&told, until.snapshot.clone(), replayed));
+                    self.passed = Some(Arc::new(until));
+                    return Ok(());
                 }
             }
         }
+    }
+
+    fn replayed(&self, told: &Arc<Cursor>, until: Snapshot, ids: HashSet<i64>) -> Box<Replayed> {
+        Box::new(Replayed {
+            told: Arc::clone(told),
+            until,
+            ids,
+            feed: self.shared.feed.clone(),
+        })
     }
 
     async fn read_page(
@@ -193,7 +231,7 @@ impl Connection {
         }
     }
 
-    /// Whether a replay from the log has carried this event, which the subscription now brings.
+    /// Whether a replay from the log has carried this event, which now comes from elsewhere.
     pub(super) fn was_replayed(&mut self, event: &Event) -> bool {
         let Some(replayed) = &self.replayed else {
             return false;
@@ -201,26 +239,49 @@ impl Connection {
         if event.id.is_some_and(|id| replayed.ids.contains(&id)) {
             return true;
         }
-        let is_past = event
-            .passed
-            .as_ref()
-            .is_some_and(|p| p.snapshot.covers(&replayed.until));
-        if is_past {
+        let passed = event.passed.as_ref();
+        if event.is_reset() || passed.is_some_and(|cursor| replayed.is_passed_by(cursor)) {
             self.replayed = None;
         }
         false
     }
 
-    /// The replay is done: the client is where `cursor` is.
-    fn arrive(&mut self, cursor: Option<Arc<Cursor>>) -> Result<(), Closed> {
-        let text = cursor.as_ref().map(ToString::to_string);
-        self.passed = cursor;
-        if self.encoding == crate::wire::Encoding::V1 {
-            self.notify(&Notice::Cursor {
-                cursor: text.as_deref(),
-            })?;
+    /// Everything up to this cursor has been sent. It changes nothing when more has been passed.
+    pub(super) fn pass(&mut self, cursor: Arc<Cursor>) {
+        let is_newer = match (&self.replayed, &self.passed) {
+            (Some(replayed), _) => replayed.is_passed_by(&cursor),
+            (None, Some(passed)) => cursor.snapshot.covers(&passed.snapshot),
+            (None, None) => true,
+        };
+        if is_newer {
+            self.replayed = None;
+            self.passed = Some(cursor);
         }
-        Ok(())
+    }
+
+    /// The feed has passed the end of the replay: the client may be told.
+    pub(super) fn settle(&mut self) -> Result<(), Closed> {
+        self.take_cursor();
+        self.arrive()
+    }
+
+    /// The cursor that the client is to come back with.
+    pub(super) fn told(&self) -> Option<Arc<Cursor>> {
+        match &self.replayed {
+            Some(replayed) => Some(Arc::clone(&replayed.told)),
+            None => self.passed.clone(),
+        }
+    }
+
+    /// Tells the client that the replay is behind it.
+    fn arrive(&mut self) -> Result<(), Closed> {
+        if self.encoding != Encoding::V1 || self.replayed.is_some() {
+            return Ok(());
+        }
+        let cursor = self.told().map(|cursor| cursor.to_string());
+        self.notify(&Notice::Cursor {
+            cursor: cursor.as_deref(),
+        })
     }
 
     fn hello(&mut self, cursor: Option<&Cursor>, replayed: Option<u64>) -> Result<(), Closed> {
@@ -246,7 +307,8 @@ impl Connection {
     /// The client has missed what cannot be told: it has to fetch its state anew.
     fn reset_live(&mut self, reason: ResetReason, present: Option<&Cursor>) -> Result<(), Closed> {
         self.passed = present.cloned().map(Arc::new);
-        if self.encoding != crate::wire::Encoding::V1 {
+        self.replayed = None;
+        if self.encoding != Encoding::V1 {
             return Ok(());
         }
         self.shared.metrics.reset(reason);

@@ -21,7 +21,7 @@ use crate::settings;
 const SETTINGS: [(&str, &str); 3] = [
     ("fsync", "off"),
     ("full_page_writes", "off"),
-    ("max_connections", "100"),
+    ("max_connections", "200"),
 ];
 const DATABASE: &str = "chaos";
 /// A standby's directory in its primary's.

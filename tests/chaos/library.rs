@@ -1,6 +1,8 @@
-//! The reference client: it keeps its newest cursor and hands out each event once.
+//! The reference client: it keeps its newest cursor, and the ids that came under it and under the one
+//! before, as `docs/protocol.md` says, and so hands out each event once.
 
 use std::collections::{HashMap, HashSet};
+use std::mem;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -45,7 +47,10 @@ pub struct Library {
     pub user: usize,
     user_id: Uuid,
     pub cursor: Option<String>,
+    /// Ids that came under the newest cursor.
     ids: HashSet<i64>,
+    /// Ids that came under the one before.
+    ids_before: HashSet<i64>,
     /// The messages behind the ids.
     handed: HashSet<usize>,
     /// In the order of their first arrival.
@@ -69,6 +74,7 @@ impl Library {
             user_id,
             cursor: None,
             ids: HashSet::new(),
+            ids_before: HashSet::new(),
             handed: HashSet::new(),
             arrivals: Vec::new(),
             refetched: HashSet::new(),
@@ -99,6 +105,14 @@ impl Library {
             self.strange.push(format!("no frame: {text}"));
             return Todo::Nothing;
         };
+        let known = frame
+            .id
+            .is_some_and(|id| self.ids.contains(&id) || self.ids_before.contains(&id));
+        if let Some(cursor) = frame.cursor.filter(|c| self.cursor.as_deref() != Some(*c)) {
+            self.cursor = Some(cursor.to_owned());
+            self.ids_before = mem::take(&mut self.ids);
+        }
+        self.ids.extend(frame.id);
         let mut todo = Todo::Nothing;
         match frame.kind {
             "hello" | "cursor" | "pong" => {}
@@ -107,30 +121,28 @@ impl Library {
                 *self.resets.entry(reason).or_default() += 1;
                 todo = Todo::Refetch;
             }
-            "message" => self.take_event(&frame, text, ledger),
+            "message" => self.take_event(&frame, text, ledger, known),
             _ => self.strange.push(format!("unexpected: {text}")),
-        }
-        if let Some(cursor) = frame.cursor {
-            self.cursor = Some(cursor.to_owned());
         }
         todo
     }
 
-    fn take_event(&mut self, frame: &Frame<'_>, text: &str, ledger: &Ledger) {
+    fn take_event(&mut self, frame: &Frame<'_>, text: &str, ledger: &Ledger, known: bool) {
         self.deliveries += 1;
         if frame.user_id != Some(self.user_id) {
             self.strange.push(format!("somebody else's: {text}"));
         }
-        let (Some(id), Some(message)) = (frame.id, frame.chat_id.and_then(|c| ledger.message(c)))
-        else {
+        let message = frame.chat_id.and_then(|chat_id| ledger.message(chat_id));
+        let (Some(message), Some(_)) = (message, frame.id) else {
             self.strange.push(format!("written by nobody: {text}"));
             return;
         };
-        if !self.ids.insert(id) {
+        if known {
             return;
         }
         if !self.handed.insert(message) {
-            self.strange.push(format!("twice under two ids: {text}"));
+            self.strange.push(format!("handed out twice: {text}"));
+            return;
         }
         self.arrivals.push(Arrival {
             message,

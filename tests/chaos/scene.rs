@@ -65,7 +65,7 @@ impl Plan {
                     read_pause: Duration::ZERO,
                 },
             ],
-            writers: 5,
+            writers: settings::writers(),
             pace: settings::pace(),
             long_ms: 200..2_000,
             rows_max: 6,

@@ -41,6 +41,11 @@ pub fn pace() -> Duration {
     Duration::from_millis(variable("CHAOS_PACE_MS", 40))
 }
 
+/// `CHAOS_WRITERS`: how many transactions are under way at a time, in most scenarios.
+pub fn writers() -> usize {
+    variable("CHAOS_WRITERS", 5)
+}
+
 /// `CHAOS_INGEST`: how events reach the service.
 pub fn ingest() -> String {
     variable("CHAOS_INGEST", "notify".to_owned())

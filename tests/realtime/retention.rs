@@ -310,6 +310,7 @@ async fn a_snapshot_with_many_open_transactions_is_given_out_in_its_short_form()
     let (alice, bob) = (add_user(&db).await, add_user(&db).await);
     let log = log_of(&database);
     let mut open = Vec::new();
+    let both = "SELECT realtime.cursor(), realtime.epoch() || '.', pg_current_snapshot()::text";
     until("the cursor is in its short form", async || {
         let mut transaction = database.connect().await;
         execute(&mut transaction, "BEGIN; SELECT pg_current_xact_id();").await;
@@ -317,10 +318,15 @@ async fn a_snapshot_with_many_open_transactions_is_given_out_in_its_short_form()
         // Every second one ends, so that the running ones are no row of numbers.
         let mut ended = database.connect().await;
         execute(&mut ended, "BEGIN; SELECT pg_current_xact_id(); COMMIT;").await;
-        let state = log.state().await.unwrap().unwrap();
-        let text = state.cursor.snapshot.to_string();
-        assert!(text.len() <= 256, "{text}");
-        open.len() > 20 && text == format!("{0}:{0}:", state.cursor.snapshot.xmin())
+        let (cursor, epoch, snapshot): (String, String, String) =
+            sqlx::query_as(both).fetch_one(&db).await.unwrap();
+        assert!(cursor.len() <= 256 + epoch.len(), "{cursor}");
+        let full = Cursor {
+            snapshot: snapshot.parse().unwrap(),
+            ..cursor.parse().unwrap()
+        };
+        assert_eq!(format!("{cursor}~"), full.heard().to_string());
+        snapshot.len() > 256 && cursor.split(',').count() == 10
     })
     .await;
     // It repeats more, and loses nothing.
