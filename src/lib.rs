@@ -6,20 +6,26 @@
 //! | module | owns |
 //! |---|---|
 //! | [`app`] | the only wiring: builds everything, owns every task, drains in order |
-//! | [`listener`] | PostgreSQL's notifications, from LISTEN to the hub |
-//! | [`log`] | the statements that read `realtime.events` |
 //! | [`http`] | the routes, and the loop that accepts connections |
 //! | [`connection`] | one WebSocket client's life |
 //! | [`socket`] | a WebSocket over an accepted TCP stream |
-//! | [`latency`] | how old events are when they are delivered, by sample |
+//! | [`listener`] | PostgreSQL's notifications, from LISTEN to the router, without a gap |
+//! | [`pace`], [`doorbell`] | when the log is read instead, and who says so |
+//! | [`barrier`] | how far the feed is, and whether it lives at all |
+//! | [`router`] | the order of events, and the position |
+//! | [`recent`] | the newest events, for who comes back |
 //! | [`hub`] | who is connected, and the way of an event to them |
+//! | [`latency`] | how old events are when they are delivered, by sample |
+//! | [`pending`] | the reads of state, each with its cursor |
+//! | [`log`] | the statements that read `realtime.events` |
+//! | [`cursor`] | a place in the stream of events |
 //! | [`wire`] | events, frames and close codes; the only place that parses and serializes |
 //! | [`metrics`] | every series, declared once |
 //! | [`config`] | every setting, with its bounds |
 //! | [`migrate`], [`embedded`] | the schema; the private PostgreSQL of `run` and of the tests |
 //!
 //! What holds everywhere, and where it is shown:
-//! - imports point only downward in this table;
+//! - a module knows none above it in this table, but that `config` takes the ways of ingest from `log`;
 //! - no map guard is held across an await (`clippy.toml`), and no unsafe code is written
 //!   (`Cargo.toml`);
 //! - every task is tracked and joined, or dropped, by [`app::run`];
