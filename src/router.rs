@@ -61,6 +61,8 @@ pub struct Router {
     /// The position when that barrier was passed. One that does not cover it was sent before, and may
     /// not have seen all that has been routed before.
     position_then: Option<Snapshot>,
+    /// The position when the open segment began.
+    segment_position: Option<Snapshot>,
     feed: watch::Sender<Feed>,
     /// Ids routed since the last barrier was passed, and between the two before.
     seen: HashSet<i64>,
@@ -82,6 +84,7 @@ impl Router {
             durable: None,
             passed: None,
             position_then: None,
+            segment_position: None,
             feed,
             seen: HashSet::new(),
             seen_before: HashSet::new(),
@@ -151,7 +154,10 @@ impl Router {
         if self.covered_by(&barrier) {
             self.position = Some(barrier.clone());
         }
-        if self.segment_begun.elapsed() >= SEGMENT_MIN {
+        // In the form in which it is given out, it must have seen all that stands before this segment.
+        let given = barrier.heard().snapshot;
+        let known = self.segment_position.as_ref();
+        if self.segment_begun.elapsed() >= SEGMENT_MIN && known.is_none_or(|k| given.covers(k)) {
             self.begin_segment(&barrier);
         }
         self.turn_seen();
@@ -169,6 +175,8 @@ impl Router {
     fn begin_segment(&mut self, cursor: &Cursor) {
         self.recent.barrier(cursor.snapshot.clone());
         self.segment_begun = Instant::now();
+        let position = self.position.as_ref().unwrap_or(cursor);
+        self.segment_position = Some(position.snapshot.clone());
         self.position_then
             .get_or_insert_with(|| cursor.snapshot.clone());
         self.passed = Some(Arc::new(cursor.heard()));
@@ -216,6 +224,7 @@ impl Router {
         let reset = self
             .recent
             .begin_anew(Event::reset(reason, self.passed.clone()));
+        self.position = None;
         if let Some(cursor) = &cursor {
             self.begin_segment(cursor);
         }
