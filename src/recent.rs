@@ -192,8 +192,11 @@ impl Recent {
             .from(0)
             .position(|(segment, _)| heard && segment.given.as_ref() == Some(cursor));
         // The newest barrier that the cursor covers: what it has not seen came after the one before.
-        let covers = |barrier: &Option<&Snapshot>| barrier.is_some_and(|b| cursor.covers(b));
-        let covered = given.or_else(|| barriers.iter().rposition(covers))?;
+        let newest = || {
+            let covers = |barrier: &Option<_>| barrier.is_some_and(|b| cursor.covers(b));
+            barriers.iter().rposition(covers)
+        };
+        let covered = given.or_else(newest)?;
         let from = covered.checked_sub(1)?;
         if !segments.closed[from].whole {
             return None;

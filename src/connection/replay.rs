@@ -89,7 +89,8 @@ impl Connection {
         let user_id = self.subscription.user_id();
         if let Some(events) = self.shared.recent.since(user_id, &cursor) {
             self.hello(Some(&cursor), Some(events.len() as u64))?;
-            self.replayed = Some(self.replayed(&cursor, cursor.snapshot.clone(), HashSet::new()));
+            let replayed = self.replayed(&cursor, cursor.snapshot.clone(), HashSet::new());
+            self.replayed = Some(Box::new(replayed));
             self.passed = Some(cursor);
             self.send_from_memory(ReplayCause::Resume, events).await?;
             // Everything that `present` sees had been routed when memory was asked.
@@ -192,7 +193,8 @@ impl Connection {
                 Some(id) if !last_page => last_id = id,
                 _ => {
                     let until = until.clone();
-                    self.replayed = Some(self.replayed(&told, until.snapshot.clone(), replayed));
+                    let replayed = self.replayed(&told, until.snapshot.clone(), replayed);
+                    self.replayed = Some(Box::new(replayed));
                     self.passed = Some(Arc::new(until));
                     return Ok(());
                 }
@@ -200,13 +202,13 @@ impl Connection {
         }
     }
 
-    fn replayed(&self, told: &Arc<Cursor>, until: Snapshot, ids: HashSet<i64>) -> Box<Replayed> {
-        Box::new(Replayed {
+    fn replayed(&self, told: &Arc<Cursor>, until: Snapshot, ids: HashSet<i64>) -> Replayed {
+        Replayed {
             told: Arc::clone(told),
             until,
             ids,
             feed: self.shared.feed.clone(),
-        })
+        }
     }
 
     async fn read_page(
