@@ -17,15 +17,15 @@
 //! | [`hub`] | who is connected, and the way of an event to them |
 //! | [`latency`] | how old events are when they are delivered, by sample |
 //! | [`pending`] | the reads of state, each with its cursor |
-//! | [`log`] | the statements that read `realtime.events` |
-//! | [`cursor`] | a place in the stream of events |
-//! | [`wire`] | events, frames and close codes; the only place that parses and serializes |
-//! | [`metrics`] | every series, declared once |
-//! | [`config`] | every setting, with its bounds |
 //! | [`migrate`], [`embedded`] | the schema; the private PostgreSQL of `run` and of the tests |
+//! | [`config`] | every setting, with its bounds |
+//! | [`log`] | the statements that read `realtime.events` |
+//! | [`metrics`] | every series, declared once |
+//! | [`wire`] | events, frames and close codes; the only place that parses and serializes |
+//! | [`cursor`] | a place in the stream of events |
 //!
 //! What holds everywhere, and where it is shown:
-//! - a module knows none above it in this table, but that `config` takes the ways of ingest from `log`;
+//! - imports point only downward in this table;
 //! - no map guard is held across an await (`clippy.toml`), and no unsafe code is written
 //!   (`Cargo.toml`);
 //! - every task is tracked and joined, or dropped, by [`app::run`];

@@ -16,7 +16,6 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::cursor::{Cursor, NotACursor, Snapshot};
-use crate::migrate::is_undefined_table;
 use crate::wire::Event;
 
 /// Events in one page or chunk.
@@ -428,6 +427,15 @@ async fn send_all(
         let _ = chunks.send(Ok(last)).await;
     }
     Ok(())
+}
+
+/// SQLSTATE 42P01: no such table, also when its schema is missing.
+#[must_use]
+pub fn is_undefined_table(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+        .is_some_and(|code| code == "42P01")
 }
 
 /// Nothing but our triggers writes the log: a row that is no event is skipped and said.

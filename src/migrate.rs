@@ -8,6 +8,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use crate::config::DatabaseUrl;
+use crate::log::is_undefined_table;
 
 const BOOKS: &str = "realtime._sqlx_migrations";
 
@@ -104,13 +105,4 @@ async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, Error> {
         Err(MigrateError::Execute(error)) if is_undefined_table(&error) => Ok(Vec::new()),
         Err(error) => Err(error.into()),
     }
-}
-
-/// SQLSTATE 42P01: no such table, also when its schema is missing.
-#[must_use]
-pub fn is_undefined_table(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .and_then(sqlx::error::DatabaseError::code)
-        .is_some_and(|code| code == "42P01")
 }

@@ -236,3 +236,87 @@ impl Router {
         self.feed_live();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recent::Bounds;
+
+    fn router() -> (Router, watch::Receiver<Feed>) {
+        let recent = Recent::new(Bounds {
+            bytes_max: 1 << 20,
+            age_max: Duration::from_mins(1),
+        });
+        Router::new(Hub::new(16), recent, Arc::new(Metrics::new()))
+    }
+
+    fn cursor(snapshot: &str) -> Cursor {
+        format!("1-1.{snapshot}").parse().unwrap()
+    }
+
+    fn durable(router: &Router) -> String {
+        router.durable_position().unwrap().to_string()
+    }
+
+    #[test]
+    fn after_a_loss_the_log_is_read_from_the_last_barrier() {
+        let (mut router, _feed) = router();
+        router.advance(cursor("5:5:"));
+        router.pass(cursor("8:8:"));
+        router.advance(cursor("20:20:"));
+        assert_eq!(durable(&router), "1-1.8:8:");
+        assert_eq!(router.position(), Some(&cursor("20:20:")));
+        router.pass(cursor("15:15:"));
+        assert_eq!(durable(&router), "1-1.15:15:");
+        assert_eq!(router.position(), Some(&cursor("20:20:")));
+    }
+
+    #[test]
+    fn a_barrier_that_was_sent_before_the_last_was_passed_changes_nothing() {
+        let (mut router, _feed) = router();
+        router.advance(cursor("5:5:"));
+        router.advance(cursor("20:20:"));
+        router.pass(cursor("15:15:"));
+        let event = format!(
+            r#"{{"type":"device","user_id":"{}","id":1}}"#,
+            uuid::Uuid::nil()
+        );
+        router.route(Event::parse(&event).unwrap());
+        for _ in 0..3 {
+            // What was read up to 20 was routed before 15 was passed, and 18 has not seen it.
+            router.pass(cursor("18:18:"));
+        }
+        assert_eq!(durable(&router), "1-1.15:15:");
+        assert!(router.has_seen(1), "it may be told of again from 15 on");
+        router.pass(cursor("25:25:"));
+        assert!(router.has_seen(1));
+        router.pass(cursor("30:30:"));
+        assert!(!router.has_seen(1));
+    }
+
+    #[test]
+    fn clients_are_given_a_barrier_that_has_seen_all_before_the_last_one_given() {
+        let (mut router, feed) = router();
+        let given = || feed.borrow().cursor().unwrap().to_string();
+        let running: Vec<String> = (0..60).map(|n| (1_001 + 2 * n).to_string()).collect();
+        let running = running.join(",");
+        router.advance(cursor("5:5:"));
+        let mut pass = |snapshot: &str| {
+            router.segment_begun -= SEGMENT_MIN;
+            let (epoch, snapshot) = (cursor("1:1:").epoch, snapshot.parse().unwrap());
+            router.pass(Cursor {
+                epoch,
+                snapshot,
+                heard: false,
+            });
+        };
+        pass(&format!("1001:2000:{running}"));
+        let first = given();
+        assert!(first.starts_with("1-1.1001:1021:1001,"), "{first}");
+        // Cut as it is given out, it has not seen all that the first had.
+        pass(&format!("1003:3000:{}", &running["1001,".len()..]));
+        assert_eq!(given(), first);
+        pass("4000:4000:");
+        assert_eq!(given(), "1-1.4000:4000:~");
+    }
+}

@@ -207,15 +207,17 @@ BEGIN
 END $$;
 
 -- Notifies the control channel with the nonce, the epoch and the snapshot of the same transaction (in
--- its conservative form where NOTIFY would not take it), how events reach the server in it, whether events may be silent, and the share of PostgreSQL's
--- notification queue in use. NOTIFY is delivered in the order of commits: who hears it has heard of
--- everything that the snapshot sees, if every event of it has notified.
+-- its conservative form where NOTIFY would not take it), how events reach the server in it, whether
+-- events may be silent, and the share of PostgreSQL's notification queue in use. NOTIFY is delivered in
+-- the order of commits: who hears it has heard of everything that the snapshot sees, if every event of it
+-- has notified.
 CREATE FUNCTION realtime.barrier(nonce text) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     SELECT pg_notify('realtime_control', format('barrier %s %s %s %s %s %s',
         nonce, realtime.epoch(), CASE WHEN length(s::text) <= 7000 THEN s::text
                                       ELSE format('%1$s:%1$s:', pg_snapshot_xmin(s)) END,
-        ingest, realtime.silent() OR pg_snapshot_xmin(s) <= ingest_since, pg_notification_queue_usage()))
+        ingest, realtime.silent() OR pg_snapshot_xmin(s) <= ingest_since,
+        pg_notification_queue_usage()))
     FROM realtime.state, pg_current_snapshot() AS s
 $$;
 

@@ -89,8 +89,8 @@ impl Connection {
         let user_id = self.subscription.user_id();
         if let Some(events) = self.shared.recent.since(user_id, &cursor) {
             self.hello(Some(&cursor), Some(events.len() as u64))?;
-            let replayed = self.replayed(&cursor, cursor.snapshot.clone(), HashSet::new());
-            self.replayed = Some(Box::new(replayed));
+            let until = cursor.snapshot.clone();
+            self.begin_settling(Arc::clone(&cursor), until, HashSet::new());
             self.passed = Some(cursor);
             self.send_from_memory(ReplayCause::Resume, events).await?;
             // Everything that `present` sees had been routed when memory was asked.
@@ -193,8 +193,7 @@ impl Connection {
                 Some(id) if !last_page => last_id = id,
                 _ => {
                     let until = until.clone();
-                    let replayed = self.replayed(&told, until.snapshot.clone(), replayed);
-                    self.replayed = Some(Box::new(replayed));
+                    self.begin_settling(told, until.snapshot.clone(), replayed);
                     self.passed = Some(Arc::new(until));
                     return Ok(());
                 }
@@ -202,13 +201,14 @@ impl Connection {
         }
     }
 
-    fn replayed(&self, told: &Arc<Cursor>, until: Snapshot, ids: HashSet<i64>) -> Replayed {
-        Replayed {
-            told: Arc::clone(told),
+    /// From here on the client keeps the cursor that it was told, until one has passed the replay.
+    fn begin_settling(&mut self, told: Arc<Cursor>, until: Snapshot, ids: HashSet<i64>) {
+        self.replayed = Some(Box::new(Replayed {
+            told,
             until,
             ids,
             feed: self.shared.feed.clone(),
-        }
+        }));
     }
 
     async fn read_page(

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{interval, sleep};
 use tokio_tungstenite::connect_async;
 
 use self::prometheus::{Prometheus, promtool};
@@ -377,19 +377,21 @@ async fn load(server: &Server) -> JoinSet<()> {
     tasks.spawn(async move {
         // No cursor yet: the first answer is a reset, which brings one.
         let mut cursor = "none".to_owned();
+        let mut pace = interval(Duration::from_millis(50));
         loop {
             let connected = connect_async(format!("{url}&since={cursor}")).await;
             let (socket, _) = connected.expect("a connection");
             cursor = end_of_replay(Client { socket }).await;
-            sleep(Duration::from_millis(50)).await;
+            pace.tick().await;
         }
     });
     tasks.spawn(async move {
+        let mut pace = interval(Duration::from_millis(5));
         loop {
             for (from, to) in [(&alice, &bob), (&bob, &alice), (&alice, &absent)] {
                 insert_message(&pool, None, from, to).await;
             }
-            sleep(Duration::from_millis(5)).await;
+            pace.tick().await;
         }
     });
     tasks
