@@ -105,7 +105,7 @@ pub struct Page {
     /// Where it was read.
     pub reading: Reading,
     /// The snapshot itself: the cursor says less where it would be too long.
-    pub taken: String,
+    pub taken: Snapshot,
     /// How many events there were to read: this page's and those after it.
     pub total: u64,
     /// In the order of their ids; at most [`PAGE_EVENTS`].
@@ -228,7 +228,7 @@ impl Log {
         user_id: Uuid,
         from: &Snapshot,
         last_id: i64,
-        until: Option<&str>,
+        until: Option<&Snapshot>,
     ) -> Result<Page, sqlx::Error> {
         let rows = sqlx::query_as::<
             _,
@@ -267,7 +267,7 @@ impl Log {
         .bind(from.to_string())
         .bind(last_id)
         .bind(i64::try_from(PAGE_EVENTS).unwrap_or(i64::MAX))
-        .bind(until)
+        .bind(until.map(ToString::to_string))
         .fetch_all(&self.pool())
         .await?;
         let (cursor, retained, known, ..) = rows.first().ok_or(sqlx::Error::RowNotFound)?;
@@ -280,7 +280,7 @@ impl Log {
             .5
             .and_then(|total| u64::try_from(total).ok())
             .unwrap_or(0);
-        let taken = rows[0].6.clone();
+        let taken = parse(&rows[0].6)?;
         let last_id = rows.last().and_then(|row| row.3);
         let events = rows
             .into_iter()

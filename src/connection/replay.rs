@@ -144,12 +144,12 @@ impl Connection {
         let mut replayed = HashSet::new();
         let mut last_id = 0;
         let mut first: Option<Cursor> = None;
-        let mut taken: Option<String> = None;
+        let mut taken: Option<Snapshot> = None;
         loop {
             let page = self
-                .read_page(&from.snapshot, last_id, taken.as_deref())
+                .read_page(&from.snapshot, last_id, taken.as_ref())
                 .await?;
-            taken.get_or_insert(page.taken);
+            let until = taken.get_or_insert(page.taken).clone();
             let reading = page.reading;
             let present = reading.cursor.heard();
             let reason = if present.epoch != from.epoch {
@@ -175,8 +175,7 @@ impl Connection {
                     self.hello(Some(&from), Some(page.total))?;
                 }
             }
-            // What the first page's snapshot sees has been sent when the last page has.
-            let until = first.get_or_insert(present);
+            let present = first.get_or_insert(present);
             let last_page = page.events.len() < PAGE_EVENTS;
             if replayed.len() + PAGE_EVENTS > REPLAYED_MAX {
                 replayed.clear();
@@ -191,10 +190,11 @@ impl Connection {
             }
             match page.last_id {
                 Some(id) if !last_page => last_id = id,
+                // What the first page's snapshot sees has been sent: all of it, not only what its
+                // cursor's shortened form admits to.
                 _ => {
-                    let until = until.clone();
-                    self.begin_settling(told, until.snapshot.clone(), replayed);
-                    self.passed = Some(Arc::new(until));
+                    self.passed = Some(Arc::new(present.clone()));
+                    self.begin_settling(told, until, replayed);
                     return Ok(());
                 }
             }
@@ -215,7 +215,7 @@ impl Connection {
         &mut self,
         from: &Snapshot,
         last_id: i64,
-        until: Option<&str>,
+        until: Option<&Snapshot>,
     ) -> Result<Page, Closed> {
         let (log, user_id) = (self.shared.log.clone(), self.subscription.user_id());
         let page = log.read_user(user_id, from, last_id, until);
