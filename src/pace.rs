@@ -14,7 +14,7 @@ use crate::doorbell::{SLEEP_AFTER, SLEEP_EVENTS_PER_SECOND, WAKE_EVENTS_PER_SECO
 use crate::log::Ingest;
 
 /// Between two reads that both found something.
-const READ_PAUSE_MIN: Duration = Duration::from_millis(3);
+const READ_PAUSE_MIN: Duration = Duration::from_millis(1);
 /// Between two reads when nothing has come for a while.
 const READ_PAUSE_MAX: Duration = Duration::from_millis(50);
 /// In between, the pause is this part of the time that nothing has come for.
@@ -221,7 +221,7 @@ mod tests {
         let mut pace = Pace::new(Ingest::Tail, now);
         assert!(!pace.barrier(Ingest::Tail, true, now));
         pace.read(&snapshot("9:9:"), 1, now);
-        for (idle_ms, pause_ms) in [(1, 3), (24, 3), (80, 10), (400, 50), (10_000, 50)] {
+        for (idle_ms, pause_ms) in [(1, 1), (24, 3), (80, 10), (400, 50), (10_000, 50)] {
             let idle = now + Duration::from_millis(idle_ms);
             pace.read(&snapshot("9:9:"), 0, idle);
             let pause = Duration::from_millis(pause_ms);
