@@ -99,13 +99,48 @@ pub struct Reading {
     pub known: bool,
 }
 
+impl Reading {
+    fn of(epoch: &str, snapshot: &str, retained: bool, known: bool) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            cursor: Cursor {
+                epoch: parse(epoch)?,
+                snapshot: parse(snapshot)?,
+                heard: false,
+            },
+            retained,
+            known,
+        })
+    }
+}
+
+/// A statement that reads the log for a reader whose snapshot is `$from`; its first columns are those of a
+/// [`Reading`]. The epoch is of the connection, and asked for once: a server that is promoted takes no
+/// part in it before.
+macro_rules! read {
+    ($from:literal, $events:expr) => {
+        concat!(
+            "WITH reading AS MATERIALIZED (
+                 SELECT coalesce(nullif(current_setting('realtime.epoch', true), ''),
+                                 set_config('realtime.epoch', realtime.epoch(), false)) AS epoch,
+                        pg_current_snapshot()::text AS snapshot,
+                        pg_snapshot_xmin(",
+            $from,
+            "::text::pg_snapshot) >= retained_from AS retained,
+                        pg_snapshot_xmax(",
+            $from,
+            "::text::pg_snapshot) <= pg_snapshot_xmax(pg_current_snapshot()) AS known
+                 FROM realtime.state WHERE singleton)
+             SELECT epoch, snapshot, retained, known, id, payload",
+            $events
+        )
+    };
+}
+
 /// Some of one user's events, read in one snapshot.
 #[derive(Debug)]
 pub struct Page {
     /// Where it was read.
     pub reading: Reading,
-    /// The snapshot itself: the cursor says less where it would be too long.
-    pub taken: Snapshot,
     /// How many events there were to read: this page's and those after it.
     pub total: u64,
     /// In the order of their ids; at most [`PAGE_EVENTS`].
@@ -113,6 +148,17 @@ pub struct Page {
     /// The last event's id, where the next page begins; `None` for a page without events.
     pub last_id: Option<i64>,
 }
+
+/// A row of a user's page: the reading's columns, the event's id and payload, and how many there are.
+type UserRow = (
+    String,
+    String,
+    bool,
+    bool,
+    Option<i64>,
+    Option<String>,
+    Option<i64>,
+);
 
 /// The log of one database. Cheap to clone; every clone uses the same connections.
 #[derive(Debug, Clone)]
@@ -221,7 +267,7 @@ impl Log {
     }
 
     /// A page of the events of one user that are visible now and were not in `from`, after `last_id`.
-    /// Pages after the first take its `taken` as `until`: what was committed since may follow from an
+    /// Pages after the first take its snapshot as `until`: what was committed since may follow from an
     /// event whose page has gone by, and both come live.
     pub async fn read_user(
         &self,
@@ -230,26 +276,9 @@ impl Log {
         last_id: i64,
         until: Option<&Snapshot>,
     ) -> Result<Page, sqlx::Error> {
-        let rows = sqlx::query_as::<
-            _,
-            (
-                String,
-                bool,
-                bool,
-                Option<i64>,
-                Option<String>,
-                Option<i64>,
-                String,
-            ),
-        >(
-            "WITH reading AS MATERIALIZED (
-                 SELECT realtime.cursor() AS cursor, retained_from,
-                        pg_snapshot_xmin($2::text::pg_snapshot) >= retained_from AS retained,
-                        pg_snapshot_xmax($2::text::pg_snapshot)
-                            <= pg_snapshot_xmax(pg_current_snapshot()) AS known
-                 FROM realtime.state WHERE singleton)
-             SELECT cursor, retained, known, id, payload, total, pg_current_snapshot()::text
-             FROM reading LEFT JOIN LATERAL (
+        let rows = sqlx::query_as::<_, UserRow>(read!(
+            "$2",
+            ", total FROM reading LEFT JOIN LATERAL (
                  SELECT id, payload, count(*) OVER () AS total
                  FROM (SELECT * FROM realtime.events
                        WHERE retained AND known AND user_id = $1
@@ -261,8 +290,8 @@ impl Log {
                  ) AS unseen
                  WHERE id > $3
                    AND ($5::text IS NULL OR pg_visible_in_snapshot(xid, $5::text::pg_snapshot))
-                 ORDER BY id LIMIT $4) AS events ON true",
-        )
+                 ORDER BY id LIMIT $4) AS events ON true"
+        ))
         .bind(user_id)
         .bind(from.to_string())
         .bind(last_id)
@@ -270,25 +299,18 @@ impl Log {
         .bind(until.map(ToString::to_string))
         .fetch_all(&self.pool())
         .await?;
-        let (cursor, retained, known, ..) = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        let reading = Reading {
-            cursor: parse(cursor)?,
-            retained: *retained,
-            known: *known,
-        };
-        let total = rows[0]
-            .5
-            .and_then(|total| u64::try_from(total).ok())
-            .unwrap_or(0);
-        let taken = parse(&rows[0].6)?;
-        let last_id = rows.last().and_then(|row| row.3);
+        let (epoch, snapshot, retained, known, _, _, total) =
+            rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let reading = Reading::of(epoch, snapshot, *retained, *known)?;
+        let total = total.and_then(|total| u64::try_from(total).ok());
+        let total = total.unwrap_or(0);
+        let last_id = rows.last().and_then(|row| row.4);
         let events = rows
             .into_iter()
-            .filter_map(|row| event(row.3?, &row.4?))
+            .filter_map(|row| event(row.4?, &row.5?))
             .collect();
         Ok(Page {
             reading,
-            taken,
             total,
             events,
             last_id,
@@ -384,42 +406,26 @@ async fn send_all(
     from: &str,
     chunks: &mpsc::Sender<Result<Chunk, sqlx::Error>>,
 ) -> Result<(), sqlx::Error> {
-    // The epoch is of the connection: a server that is promoted takes no part in it before.
-    let mut rows = sqlx::query_as::<_, (String, String, bool, bool, Option<i64>, Option<String>)>(
-        "WITH reading AS MATERIALIZED (
-             SELECT coalesce(nullif(current_setting('realtime.epoch', true), ''),
-                             set_config('realtime.epoch', realtime.epoch(), false)) AS epoch,
-                    pg_current_snapshot()::text AS snapshot,
-                    pg_snapshot_xmin($1::text::pg_snapshot) >= retained_from AS retained,
-                    pg_snapshot_xmax($1::text::pg_snapshot)
-                        <= pg_snapshot_xmax(pg_current_snapshot()) AS known
-             FROM realtime.state WHERE singleton)
-         SELECT epoch, snapshot, retained, known, id, payload
-         FROM reading LEFT JOIN LATERAL (
-             SELECT id, payload FROM realtime.events
-             WHERE known AND xid >= pg_snapshot_xmax($1::text::pg_snapshot)
-             UNION ALL
-             SELECT id, payload FROM realtime.events
-             WHERE known AND xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))
-         ) AS events ON true
-         ORDER BY id",
-    )
-    .bind(from)
-    .fetch(pool);
+    let mut rows =
+        sqlx::query_as::<_, (String, String, bool, bool, Option<i64>, Option<String>)>(read!(
+            "$1",
+            " FROM reading LEFT JOIN LATERAL (
+                 SELECT id, payload FROM realtime.events
+                 WHERE known AND xid >= pg_snapshot_xmax($1::text::pg_snapshot)
+                 UNION ALL
+                 SELECT id, payload FROM realtime.events
+                 WHERE known AND xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))
+             ) AS events ON true
+             ORDER BY id"
+        ))
+        .bind(from)
+        .fetch(pool);
     let mut chunk: Option<Chunk> = None;
     while let Some((epoch, snapshot, retained, known, id, payload)) = rows.try_next().await? {
         let current = match &mut chunk {
             Some(chunk) => chunk,
             None => chunk.insert(Chunk {
-                reading: Reading {
-                    cursor: Cursor {
-                        epoch: parse(&epoch)?,
-                        snapshot: parse(&snapshot)?,
-                        heard: false,
-                    },
-                    retained,
-                    known,
-                },
+                reading: Reading::of(&epoch, &snapshot, retained, known)?,
                 events: Vec::new(),
             }),
         };

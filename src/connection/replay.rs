@@ -149,8 +149,8 @@ impl Connection {
             let page = self
                 .read_page(&from.snapshot, last_id, taken.as_ref())
                 .await?;
-            let until = taken.get_or_insert(page.taken).clone();
             let reading = page.reading;
+            let until = taken.get_or_insert_with(|| reading.cursor.snapshot.clone());
             let present = reading.cursor.heard();
             let reason = if present.epoch != from.epoch {
                 Some(ResetReason::History)
@@ -194,6 +194,7 @@ impl Connection {
                 // cursor's shortened form admits to.
                 _ => {
                     self.passed = Some(Arc::new(present.clone()));
+                    let until = until.clone();
                     self.begin_settling(told, until, replayed);
                     return Ok(());
                 }
