@@ -130,10 +130,11 @@ impl Pace {
     pub fn routed(&mut self, events: u64, filling: bool, now: Instant) {
         self.window_events += events;
         let elapsed = now.duration_since(self.window_begun);
-        if elapsed < RATE_WINDOW {
+        // A rush need not be measured to its end.
+        let rate = self.window_events as f64 / elapsed.max(RATE_WINDOW).as_secs_f64();
+        if elapsed < RATE_WINDOW && (self.awake || rate < WAKE_EVENTS_PER_SECOND as f64) {
             return;
         }
-        let rate = self.window_events as f64 / elapsed.as_secs_f64();
         (self.window_begun, self.window_events) = (now, 0);
         if self.ingest != Ingest::Adaptive {
             return;
@@ -250,6 +251,21 @@ mod tests {
             pace.routed(1, false, window());
         }
         assert!(!pace.is_awake() && pace.next_read().is_some());
+    }
+
+    #[test]
+    fn adaptive_wakes_in_a_rush_at_once() {
+        let start = Instant::now();
+        let mut pace = settled(start);
+        let soon = start + Duration::from_millis(20);
+        pace.routed(WAKE_EVENTS_PER_SECOND / 2 - 1, false, soon);
+        assert!(!pace.is_awake());
+        pace.routed(1, false, soon);
+        assert!(pace.is_awake());
+        // Asleep or tailing, one that is not asked to decide does not.
+        let mut pace = Pace::new(Ingest::Notify, start);
+        pace.routed(1_000_000, false, soon);
+        assert!(!pace.is_awake());
     }
 
     #[test]
