@@ -2,32 +2,43 @@
 //!
 //! [`run`] is what the commands and the tests call alike.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::{Authenticator, Tokens};
 use crate::barrier::Barriers;
 use crate::config::{Config, ConfigError};
 use crate::connection::Shared;
 use crate::doorbell;
-use crate::http::{self, Api};
+use crate::drain::Drain;
+use crate::http::{self, Accepting, Api};
 use crate::hub::Hub;
 use crate::latency::{self, LatencySampler};
+use crate::limit::Limits;
 use crate::listener::Listener;
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::recent::{Bounds, Recent};
 use crate::router::Router;
+use crate::tls::Tls;
 
 const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(15);
 const QUEUE_USAGE_INTERVAL: Duration = Duration::from_secs(5);
 /// Share of PostgreSQL's notification queue at which it is time to look why.
 const QUEUE_USAGE_WARNED: f64 = 0.5;
+/// Signatures that are remembered beyond one for each connection.
+const SIGNATURES_SPARE: usize = 65_536;
+/// Beyond the deadline, for requests that are being answered.
+const REQUESTS_GRACE: Duration = Duration::from_millis(500);
 const RETENTION_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Why the service could not run, or did not end well.
@@ -36,6 +47,14 @@ pub enum RunError {
     /// A setting is missing or contradicts another.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The address of the metrics cannot be served on.
+    #[error("cannot listen on {address} for the metrics: {cause}")]
+    Listen {
+        /// The setting `metrics_listen`.
+        address: SocketAddr,
+        /// Why.
+        cause: io::Error,
+    },
     /// Some tasks had not ended when the time was over; they were aborted.
     #[error("{tasks} tasks had not ended {deadline_ms} ms after the signal to stop")]
     DrainDeadline {
@@ -44,6 +63,19 @@ pub enum RunError {
         /// The setting `drain_deadline_ms`.
         deadline_ms: u32,
     },
+}
+
+/// Whether the settings allow a start: what is missing, contradicts another or cannot be read is found
+/// before anything is begun.
+///
+/// # Errors
+/// [`ConfigError`] that says what to change.
+pub fn check(config: &Config) -> Result<(), ConfigError> {
+    config.check_exposure()?;
+    if config.identity.auth.takes_tokens() {
+        Tokens::new(&config.identity)?;
+    }
+    Tls::new(&config.edge).map(drop)
 }
 
 /// Serves on `listener` until `shutdown` is ready, then closes every connection and returns when all
@@ -56,7 +88,53 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    config.check_exposure()?;
+    check(&config)?;
+    // These hold nothing that must be saved: they end by being dropped.
+    let mut background = JoinSet::new();
+    let api = assemble(&config, &mut background)?;
+    let tls = Tls::new(&config.edge)?.map(Arc::new);
+    if let Some(tls) = tls.clone() {
+        background.spawn(async move { tls.reload_on_hangup().await });
+    }
+    let accepting = Accepting {
+        connections_max: config.limits.connections_max as usize,
+        request_head_timeout: config.request_head_timeout(),
+        tls,
+        stop: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+    };
+    let with_metrics = config.edge.metrics_listen.is_none();
+    let routes = http::routes(&api, with_metrics);
+    let serving = http::serve(listener, routes, accepting.clone());
+    accepting.tasks.spawn(serving);
+    if let Some(address) = config.edge.metrics_listen {
+        let listener = http::bind(address).map_err(|cause| RunError::Listen { address, cause })?;
+        let operators = Accepting {
+            connections_max: 0,
+            tls: None,
+            ..accepting.clone()
+        };
+        let serving = http::serve(listener, http::operator_routes(&api), operators);
+        accepting.tasks.spawn(serving);
+    }
+
+    shutdown.await;
+    let left = drain(&config, &api, &accepting).await;
+    background.shutdown().await;
+    // A query whose connection has gone silent would not end.
+    let closing = api.shared.log.pool();
+    let _ = tokio::time::timeout(config.drain_deadline(), closing.close()).await;
+    if left > 0 {
+        return Err(RunError::DrainDeadline {
+            tasks: left,
+            deadline_ms: config.drain_deadline_ms,
+        });
+    }
+    Ok(())
+}
+
+/// Builds every part, and starts those that run by themselves.
+fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, ConfigError> {
     let options = config.database()?.options();
     let log = Log::new(options.clone(), config.database_pool_size);
     let metrics = Arc::new(Metrics::new());
@@ -66,13 +144,10 @@ pub async fn run(
         age_max: config.recent_age_max(),
     });
     let (latency, samples) = LatencySampler::new();
-    let barriers = Arc::new(Barriers::new(
-        log.clone(),
-        config.barrier_interval(),
-        Arc::clone(&metrics),
-    ));
+    let interval = config.barrier_interval();
+    let barriers = Arc::new(Barriers::new(log.clone(), interval, Arc::clone(&metrics)));
     let (router, feed) = Router::new(hub.clone(), recent.clone(), Arc::clone(&metrics));
-    let listener_task = Listener::new(
+    let listener = Listener::new(
         options.clone(),
         log.clone(),
         Arc::clone(&barriers),
@@ -80,13 +155,11 @@ pub async fn run(
         Arc::clone(&metrics),
         config.ingest,
     );
-    let stop = CancellationToken::new();
-    let clients = TaskTracker::new();
+    let signatures_max = config.limits.connections_max as usize + SIGNATURES_SPARE;
+    let auth = Authenticator::new(&config.identity, signatures_max, log.clone())?;
 
-    // These hold nothing that must be saved: they end by being dropped.
-    let mut background = tokio::task::JoinSet::new();
-    background.spawn(doorbell::attend(options, listener_task.doorbell()));
-    background.spawn(listener_task.run());
+    background.spawn(doorbell::attend(options, listener.doorbell()));
+    background.spawn(listener.run());
     background.spawn({
         let barriers = Arc::clone(&barriers);
         async move { barriers.run().await }
@@ -96,43 +169,56 @@ pub async fn run(
     background.spawn(watch_queue(log.clone(), Arc::clone(&metrics)));
     background.spawn(retain(log.clone(), config.retention()));
 
-    let api = Api {
-        shared: Arc::new(Shared {
-            ping_interval: config.ping_interval(),
-            pong_timeout: config.pong_timeout(),
-            write_timeout: config.write_timeout(),
-            frame_bytes_max: config.frame_bytes_max as usize,
-            hub,
-            recent,
-            log: log.clone(),
-            feed,
-            metrics,
-            latency,
-            stop: stop.clone(),
-        }),
-        places: Arc::new(Semaphore::new(config.connections_max as usize)),
+    let shared = Arc::new(Shared {
+        ping_interval: config.ping_interval(),
+        pong_timeout: config.pong_timeout(),
+        write_timeout: config.write_timeout(),
+        client_frames_per_second: config.limits.client_frames_per_second,
+        frame_bytes_max: config.limits.frame_bytes_max as usize,
+        hub,
+        recent,
+        log,
+        limits: Limits::new(&config.limits),
+        auth,
+        feed,
+        metrics,
+        latency,
+        drain: Drain::default(),
+    });
+    background.spawn({
+        let shared = Arc::clone(&shared);
+        async move { shared.auth.run().await }
+    });
+    Ok(Api {
+        shared,
+        places: Arc::new(Semaphore::new(config.limits.connections_max as usize)),
         barriers,
-        tasks: clients.clone(),
-    };
-    clients.spawn(http::serve(
-        listener,
-        api,
-        config.connections_max as usize,
-        config.request_head_timeout(),
-    ));
-
-    shutdown.await;
-    tracing::info!(event = "draining", tasks = clients.len());
-    stop.cancel();
-    clients.close();
-    let drained = tokio::time::timeout(config.drain_deadline(), clients.wait()).await;
-    background.shutdown().await;
-    // A query whose connection has gone silent would not end.
-    let _ = tokio::time::timeout(config.drain_deadline(), log.pool().close()).await;
-    drained.map_err(|_| RunError::DrainDeadline {
-        tasks: clients.len(),
-        deadline_ms: config.drain_deadline_ms,
+        token_in_query: config.identity.jwt_in_query,
+        trusted_proxies: config.limits.trusted_proxies.clone(),
+        origins: config.edge.allowed_origins.clone(),
+        tasks: TaskTracker::new(),
     })
+}
+
+/// Sends every client away in its time, then ends the requests. Returns how many tasks are left over.
+async fn drain(config: &Config, api: &Api, accepting: &Accepting) -> usize {
+    let (clients, requests) = (&api.tasks, &accepting.tasks);
+    let deadline = config.drain_deadline();
+    let (open, rate) = (clients.len(), config.drain_clients_per_second);
+    let takes = api.shared.drain.begin(open, rate, deadline);
+    tracing::info!(
+        event = "draining",
+        clients = open,
+        takes_ms = takes.as_millis()
+    );
+    clients.close();
+    requests.close();
+    let over = Instant::now() + deadline;
+    // New clients are told to go elsewhere until the last one has left.
+    let _ = tokio::time::timeout_at(over, clients.wait()).await;
+    accepting.stop.cancel();
+    let _ = tokio::time::timeout_at(over + REQUESTS_GRACE, requests.wait()).await;
+    clients.len() + requests.len()
 }
 
 async fn upkeep(metrics: Arc<Metrics>) {

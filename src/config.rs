@@ -16,11 +16,19 @@ use clap::{Args, Command, ValueEnum};
 use serde::Serialize;
 
 pub use self::database_url::DatabaseUrl;
+pub use self::edge::{EdgeSettings, Origins};
 pub use self::error::ConfigError;
+pub use self::identity::{AuthMode, IdentitySettings, JwtAlgorithm};
+pub use self::limits::{LimitSettings, Networks};
+pub use self::secret::Secret;
 use crate::log::Ingest;
 
 mod database_url;
+mod edge;
 mod error;
+mod identity;
+mod limits;
+mod secret;
 
 /// The settings of the service, validated.
 #[derive(Debug, Clone, Args, Serialize)]
@@ -50,16 +58,20 @@ pub struct Config {
     )]
     pub listen: SocketAddr,
 
-    /// Serve on an address that others can reach although anyone who knows a user's id may listen
-    #[arg(long, env = "HUSHNET_INSECURE_NO_AUTH", value_name = "true|false", num_args = 0..=1,
-          require_equals = true, default_value_t = false, default_missing_value = "true",
-          action = clap::ArgAction::Set)]
-    pub insecure_no_auth: bool,
+    #[command(flatten)]
+    #[serde(flatten)]
+    #[allow(missing_docs)]
+    pub identity: IdentitySettings,
 
-    /// Open WebSockets; one more is answered with 503
-    #[arg(long, env = "HUSHNET_CONNECTIONS_MAX", value_name = "CONNECTIONS",
-          default_value_t = 100_000, value_parser = within(1..=10_000_000))]
-    pub connections_max: u32,
+    #[command(flatten)]
+    #[serde(flatten)]
+    #[allow(missing_docs)]
+    pub edge: EdgeSettings,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    #[allow(missing_docs)]
+    pub limits: LimitSettings,
 
     /// Events that a connection may fall behind; memory is taken at once for each connected user,
     /// rounded up to a power of two
@@ -94,16 +106,6 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ingest: Option<Ingest>,
 
-    /// Time for a client to send the head of its HTTP request
-    #[arg(long, env = "HUSHNET_REQUEST_HEAD_TIMEOUT_MS", value_name = "MILLISECONDS",
-          default_value_t = 10_000, value_parser = within(100..=600_000))]
-    pub request_head_timeout_ms: u32,
-
-    /// Largest frame and message that a client may send
-    #[arg(long, env = "HUSHNET_FRAME_BYTES_MAX", value_name = "BYTES",
-          default_value_t = 65_536, value_parser = within(125..=16_777_216))]
-    pub frame_bytes_max: u32,
-
     /// Silence on a connection after which the server pings
     #[arg(long, env = "HUSHNET_PING_INTERVAL_MS", value_name = "MILLISECONDS",
           default_value_t = 25_000, value_parser = within(100..=3_600_000))]
@@ -119,7 +121,12 @@ pub struct Config {
           default_value_t = 10_000, value_parser = within(100..=3_600_000))]
     pub write_timeout_ms: u32,
 
-    /// Time to close everything after SIGTERM or SIGINT
+    /// Clients that go elsewhere in a second after SIGTERM or SIGINT: what the other servers can take
+    #[arg(long, env = "HUSHNET_DRAIN_CLIENTS_PER_SECOND", value_name = "CLIENTS",
+          default_value_t = 2_000, value_parser = within(1..=1_000_000))]
+    pub drain_clients_per_second: u32,
+
+    /// Time to close everything after SIGTERM or SIGINT, whatever that rate
     #[arg(long, env = "HUSHNET_DRAIN_DEADLINE_MS", value_name = "MILLISECONDS",
           default_value_t = 10_000, value_parser = within(100..=3_600_000))]
     pub drain_deadline_ms: u32,
@@ -170,9 +177,14 @@ impl Config {
     /// Refuses settings that would serve events to whoever asks.
     ///
     /// # Errors
-    /// [`ConfigError::NotLoopback`] for an address that others can reach, unless insisted on.
+    /// [`ConfigError::NotLoopback`] for an address that others can reach, unless clients have to prove
+    /// who they are, or it is insisted on.
     pub fn check_exposure(&self) -> Result<(), ConfigError> {
-        if self.listen.ip().is_loopback() || self.insecure_no_auth {
+        let identity = &self.identity;
+        if self.listen.ip().is_loopback()
+            || identity.auth != AuthMode::None
+            || identity.insecure_no_auth
+        {
             return Ok(());
         }
         Err(ConfigError::NotLoopback(self.listen))
@@ -280,7 +292,7 @@ impl Config {
     #[allow(missing_docs)]
     #[must_use]
     pub fn request_head_timeout(&self) -> Duration {
-        Duration::from_millis(self.request_head_timeout_ms.into())
+        Duration::from_millis(self.limits.request_head_timeout_ms.into())
     }
 
     #[allow(missing_docs)]
@@ -447,7 +459,10 @@ mod tests {
                 .to_string()
                 .contains("--insecure-no-auth")
         );
-        config.insecure_no_auth = true;
+        config.identity.auth = AuthMode::Device;
+        config.check_exposure().unwrap();
+        config.identity.auth = AuthMode::None;
+        config.identity.insecure_no_auth = true;
         config.check_exposure().unwrap();
     }
 }

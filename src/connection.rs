@@ -14,18 +14,22 @@ use std::time::Duration;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 
+use crate::auth::{Authenticator, Identity};
+use crate::config::Secret;
 use crate::cursor::Cursor;
+use crate::drain::Drain;
 use crate::hub::{Hub, Subscription};
 use crate::latency::LatencySampler;
+use crate::limit::{Allowance, Limits};
 use crate::log::Log;
 use crate::metrics::{Closed, Metrics};
 use crate::recent::Recent;
 use crate::router::Feed;
 use crate::socket::{Socket, Step};
-use crate::wire::{Answer, ClientFrame, CloseCode, Encoding, Event, Notice};
+use crate::wire::{Answer, ClientFrame, CloseCode, Encoding, Event, EventKind, Notice};
 
+mod lifetime;
 mod replay;
 
 /// What every connection of a server has in common.
@@ -37,6 +41,8 @@ pub struct Shared {
     pub pong_timeout: Duration,
     /// Time that a write may be blocked.
     pub write_timeout: Duration,
+    /// Frames that a client may send in a second, on the average.
+    pub client_frames_per_second: u32,
     /// Largest frame and message that a client may send, in bytes.
     pub frame_bytes_max: usize,
     /// Who is connected.
@@ -45,14 +51,18 @@ pub struct Shared {
     pub recent: Recent,
     /// All retained events.
     pub log: Log,
+    /// How much clients may.
+    pub limits: Limits,
+    /// Who checks a token that a client sends.
+    pub auth: Authenticator,
     /// Whether events are coming, and from where on.
     pub feed: watch::Receiver<Feed>,
     /// Where deliveries are counted.
     pub metrics: Arc<Metrics>,
     /// Where deliveries are sampled.
     pub latency: LatencySampler,
-    /// Cancelled when the server stops.
-    pub stop: CancellationToken,
+    /// Whether the server is ending, and when each of its clients is to go.
+    pub drain: Drain,
 }
 
 /// A user's place in the stream, taken before the client is answered: what is committed after the
@@ -66,6 +76,8 @@ pub struct Seat {
     encoding: Encoding,
     /// The cursor that the client came with, as it wrote it.
     since: Option<String>,
+    /// Who it has proven to be; `None` where nobody has to.
+    identity: Option<Identity>,
 }
 
 impl Seat {
@@ -76,6 +88,7 @@ impl Seat {
         user_id: uuid::Uuid,
         encoding: Encoding,
         since: Option<String>,
+        identity: Option<Identity>,
     ) -> Self {
         // Read first: nothing that the subscription does not bring is skipped.
         let sequence = shared.recent.last_sequence();
@@ -84,6 +97,7 @@ impl Seat {
             sequence,
             encoding,
             since,
+            identity,
         }
     }
 }
@@ -114,6 +128,20 @@ pub struct Connection {
     writing_since: Option<Instant>,
     /// The answer that waits for the socket.
     owed: Option<Answer>,
+    /// The frames that the client may yet send.
+    allowance: Allowance,
+    /// Who the client has proven to be, and until when that is good.
+    identity: Option<Box<Identity>>,
+    expires: Option<Instant>,
+    /// Whether the identity has to be looked up again, since a revocation may have been missed.
+    in_doubt: bool,
+    /// When it is looked up again in any case; only in a database without a log, where nothing tells of
+    /// a revocation.
+    confirm_at: Option<Instant>,
+    /// A newer proof that has not been checked.
+    offered: Option<Secret>,
+    /// When the client has to go, while the server drains.
+    leave_at: Option<Instant>,
     /// The first event of the batch that is being written.
     oldest_unflushed: Option<Arc<Event>>,
 }
@@ -136,6 +164,7 @@ impl Connection {
             sequence,
             encoding,
             since,
+            identity,
         } = seat;
         let connection = Self {
             shared,
@@ -151,6 +180,13 @@ impl Connection {
             pinged: None,
             writing_since: None,
             owed: None,
+            allowance: Allowance::default(),
+            identity: identity.map(Box::new),
+            expires: identity.as_ref().and_then(lifetime::expiry),
+            in_doubt: false,
+            confirm_at: None,
+            offered: None,
+            leave_at: None,
             oldest_unflushed: None,
         };
         (connection, since)
@@ -178,16 +214,18 @@ impl Connection {
             self.passed = self.shared.feed.borrow().cursor().cloned();
         }
         self.behind = false;
+        self.watch_identity();
         let shared = Arc::clone(&self.shared);
-        let mut stopped = pin!(shared.stop.cancelled());
+        let mut draining = pin!(shared.drain.begun());
         let mut timer = pin!(sleep_until(self.deadline()));
         loop {
+            self.settle_identity().await?;
             let (reading, writing) = (self.owed.is_none(), self.socket.is_writing());
             let settling =
                 self.replayed.is_some() && !writing && self.subscription.receiver().is_empty();
             tokio::select! {
                 biased;
-                () = &mut stopped => return Err(Closed::ByServer(CloseCode::Restart)),
+                () = &mut draining, if self.leave_at.is_none() => self.prepare_to_leave()?,
                 step = self.socket.step(reading) => self.take_step(step)?,
                 event = self.subscription.receiver().recv(), if !writing => {
                     if self.take_events(event)? == Drained::Lagged {
@@ -207,33 +245,34 @@ impl Connection {
 
     /// Waits for something else while the socket is served as always.
     async fn meanwhile<T>(&mut self, other: impl Future<Output = T>) -> Result<T, Closed> {
-        let shared = Arc::clone(&self.shared);
         let mut other = pin!(other);
         loop {
-            let (reading, deadline) = (self.owed.is_none(), self.deadline());
             tokio::select! {
                 biased;
-                () = shared.stop.cancelled() => return Err(Closed::ByServer(CloseCode::Restart)),
                 done = &mut other => return Ok(done),
-                step = self.socket.step(reading) => self.take_step(step)?,
-                () = sleep_until(deadline) => self.take_tick()?,
+                turned = self.turn() => turned?,
             }
         }
     }
 
     /// Waits until everything queued is with the kernel.
     async fn flush(&mut self) -> Result<(), Closed> {
-        let shared = Arc::clone(&self.shared);
         while self.socket.is_writing() {
-            let (reading, deadline) = (self.owed.is_none(), self.deadline());
-            tokio::select! {
-                biased;
-                () = shared.stop.cancelled() => return Err(Closed::ByServer(CloseCode::Restart)),
-                step = self.socket.step(reading) => self.take_step(step)?,
-                () = sleep_until(deadline) => self.take_tick()?,
-            }
+            self.turn().await?;
         }
         Ok(())
+    }
+
+    /// What goes on whatever else is waited for. Cancel-safe.
+    async fn turn(&mut self) -> Result<(), Closed> {
+        let shared = Arc::clone(&self.shared);
+        let (reading, deadline) = (self.owed.is_none(), self.deadline());
+        tokio::select! {
+            biased;
+            () = shared.drain.begun(), if self.leave_at.is_none() => self.prepare_to_leave(),
+            step = self.socket.step(reading) => self.take_step(step),
+            () = sleep_until(deadline) => self.take_tick(),
+        }
     }
 
     fn take_step(&mut self, step: Step) -> Result<(), Closed> {
@@ -248,11 +287,15 @@ impl Connection {
                     self.answer(answer)?;
                 }
             }
-            Step::Control => self.hear(),
+            Step::Control => self.hear()?,
             Step::Text(text) => {
-                self.hear();
+                self.hear()?;
                 let answer = match ClientFrame::parse(&text) {
                     Ok(ClientFrame::Ping) => Answer::Pong,
+                    Ok(ClientFrame::Auth { token }) => {
+                        self.offered = Some(token);
+                        return Ok(());
+                    }
                     Ok(ClientFrame::Unknown) => Answer::UnknownType,
                     Err(_) => return Err(Closed::ByServer(CloseCode::Malformed)),
                 };
@@ -266,9 +309,15 @@ impl Connection {
         Ok(())
     }
 
-    fn hear(&mut self) {
+    fn hear(&mut self) -> Result<(), Closed> {
         self.heard = Instant::now();
         self.pinged = None;
+        let rate = self.shared.client_frames_per_second;
+        if self.allowance.take(rate, self.heard.into_std()) {
+            Ok(())
+        } else {
+            Err(Closed::ByServer(CloseCode::RateLimited))
+        }
     }
 
     fn answer(&mut self, answer: Answer) -> Result<(), Closed> {
@@ -329,6 +378,10 @@ impl Connection {
     }
 
     fn queue_event(&mut self, event: Arc<Event>) -> Result<(), Closed> {
+        if event.kind == EventKind::Revocation {
+            return self.take_revocation(&event);
+        }
+        self.doubt_after(&event);
         let encoding = match self.encoding {
             Encoding::V1 if self.replayed.is_some() => Encoding::Plain,
             Encoding::V1 => Encoding::V1,
@@ -344,41 +397,6 @@ impl Connection {
 
     fn begin_write(&mut self) {
         self.writing_since.get_or_insert_with(Instant::now);
-    }
-
-    /// When the timer has to look next.
-    fn deadline(&self) -> Instant {
-        let silence = match self.pinged {
-            Some(pinged) => pinged + self.shared.pong_timeout,
-            None => self.heard + self.shared.ping_interval,
-        };
-        match self.writing_since {
-            Some(since) => silence.min(since + self.shared.write_timeout),
-            None => silence,
-        }
-    }
-
-    fn take_tick(&mut self) -> Result<(), Closed> {
-        let now = Instant::now();
-        if self
-            .writing_since
-            .is_some_and(|since| now >= since + self.shared.write_timeout)
-        {
-            return Err(Closed::ByServer(CloseCode::SlowConsumer));
-        }
-        if self
-            .pinged
-            .is_some_and(|pinged| now >= pinged + self.shared.pong_timeout)
-        {
-            return Err(Closed::ByServer(CloseCode::IdleTimeout));
-        }
-        if self.pinged.is_none() && now >= self.heard + self.shared.ping_interval {
-            self.socket.queue_ping()?;
-            self.begin_write();
-            self.pinged = Some(now);
-            self.tell_cursor()?;
-        }
-        Ok(())
     }
 
     /// Passes the feed's cursor if nothing waits that came before it.

@@ -8,7 +8,7 @@
 //! | [`app`] | the only wiring: builds everything, owns every task, drains in order |
 //! | [`http`] | the routes, and the loop that accepts connections |
 //! | [`connection`] | one WebSocket client's life |
-//! | [`socket`] | a WebSocket over an accepted TCP stream |
+//! | [`socket`], [`transport`] | a WebSocket over an accepted connection, plain or TLS |
 //! | [`listener`] | PostgreSQL's notifications, from LISTEN to the router, without a gap |
 //! | [`pace`], [`doorbell`] | when the log is read instead, and who says so |
 //! | [`barrier`] | how far the feed is, and whether it lives at all |
@@ -18,6 +18,9 @@
 //! | [`latency`] | how old events are when they are delivered, by sample |
 //! | [`pending`] | the reads of state, each with its cursor |
 //! | [`migrate`], [`embedded`] | the schema; the private PostgreSQL of `run` and of the tests |
+//! | [`auth`], [`limit`] | who a client is; how much it may |
+//! | [`tls`] | the certificate, and its exchange |
+//! | [`drain`] | the end of a server, spread over time |
 //! | [`config`] | every setting, with its bounds |
 //! | [`log`] | the statements that read `realtime.events` |
 //! | [`metrics`] | every series, declared once |
@@ -33,15 +36,18 @@
 //! - labels of metrics come from closed enums, never from a user or an address.
 
 pub mod app;
+pub mod auth;
 pub mod barrier;
 pub mod config;
 pub mod connection;
 pub mod cursor;
 pub mod doorbell;
+pub mod drain;
 pub mod embedded;
 pub mod http;
 pub mod hub;
 pub mod latency;
+pub mod limit;
 pub mod listener;
 pub mod log;
 pub mod metrics;
@@ -51,4 +57,6 @@ pub mod pending;
 pub mod recent;
 pub mod router;
 pub mod socket;
+pub mod tls;
+pub mod transport;
 pub mod wire;

@@ -201,21 +201,26 @@ impl Listener {
         let state = tokio::time::timeout(CONNECT_TIMEOUT, self.log.state())
             .await
             .map_err(|_| Lost::ReadTimeout)??;
-        self.barriers.begin_anew(state.is_none());
         let Some(state) = state else {
+            self.barriers.begin_anew(true);
             if self.heard_before {
                 self.router.begin_anew(ResetReason::NoLog, None);
             }
             self.router.live_without_log();
             return Ok(());
         };
-        if let Some(ingest) = self.ingest_wanted {
-            self.log.set_ingest(ingest).await?;
+        let mut ingest = state.ingest;
+        if let Some(wanted) = self.ingest_wanted {
+            self.log.set_ingest(wanted).await?;
             self.ingest_wanted = None;
+            // The other way round, events may go on being silent: a barrier will tell when none is.
+            if ingest == Ingest::Notify {
+                ingest = wanted;
+            }
         }
-        // The state was read before: with a way that was changed just now, the pace goes over to it as
-        // it does whenever a barrier tells of a change.
-        self.pace.rejoin(state.ingest, Instant::now());
+        // Only barriers count that have seen what was set.
+        self.barriers.begin_anew(false);
+        self.pace.rejoin(ingest, Instant::now());
         self.to_pass = None;
         match self.router.durable_position() {
             Some(position) if position.epoch != state.cursor.epoch => {

@@ -268,13 +268,15 @@ impl Log {
 
     /// A page of the events of one user that are visible now and were not in `from`, after `last_id`.
     /// Pages after the first take its snapshot as `until`: what was committed since may follow from an
-    /// event whose page has gone by, and both come live.
+    /// event whose page has gone by, and both come live. Revocations are for connections that were there
+    /// when they happened, not for those that came later.
     pub async fn read_user(
         &self,
         user_id: Uuid,
         from: &Snapshot,
         last_id: i64,
         until: Option<&Snapshot>,
+        with_revocations: bool,
     ) -> Result<Page, sqlx::Error> {
         let rows = sqlx::query_as::<_, UserRow>(read!(
             "$2",
@@ -290,6 +292,7 @@ impl Log {
                  ) AS unseen
                  WHERE id > $3
                    AND ($5::text IS NULL OR pg_visible_in_snapshot(xid, $5::text::pg_snapshot))
+                   AND ($6 OR kind <> 'revocation')
                  ORDER BY id LIMIT $4) AS events ON true"
         ))
         .bind(user_id)
@@ -297,6 +300,7 @@ impl Log {
         .bind(last_id)
         .bind(i64::try_from(PAGE_EVENTS).unwrap_or(i64::MAX))
         .bind(until.map(ToString::to_string))
+        .bind(with_revocations)
         .fetch_all(&self.pool())
         .await?;
         let (epoch, snapshot, retained, known, _, _, total) =

@@ -12,10 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use metrics::{describe_gauge, gauge, with_local_recorder};
+use metrics::{Counter, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
 use self::series::{ConnectionSeries, EventSeries, FeedSeries};
+use crate::auth::AuthError;
+use crate::limit::Limit;
 use crate::wire::{Channel, CloseCode, Event, EventKind, ResetReason};
 
 mod series;
@@ -65,15 +67,39 @@ pub enum Rejected {
     BadRequest,
     /// `connections_max` are open (503).
     ConnectionLimit,
+    /// The client did not prove who it is (401, 403).
+    Identity,
+    /// The server is ending (503).
+    Draining,
+    /// A page of an origin that is not allowed (403).
+    Origin,
+    /// Too many, or too many at once (429).
+    Limit(Limit),
 }
 
 impl Rejected {
-    const ALL: [Self; 2] = [Self::BadRequest, Self::ConnectionLimit];
+    fn all() -> impl Iterator<Item = Self> {
+        [
+            Self::BadRequest,
+            Self::ConnectionLimit,
+            Self::Identity,
+            Self::Draining,
+            Self::Origin,
+        ]
+        .into_iter()
+        .chain(Limit::ALL.into_iter().map(Self::Limit))
+    }
 
-    fn as_str(self) -> &'static str {
+    /// The label's value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
             Self::ConnectionLimit => "connection_limit",
+            Self::Identity => "identity",
+            Self::Draining => "draining",
+            Self::Origin => "origin",
+            Self::Limit(limit) => limit.code(),
         }
     }
 }
@@ -145,19 +171,17 @@ impl Metrics {
     /// A WebSocket that was counted as opened is gone.
     pub fn connection_closed(&self, reason: Closed) {
         self.connections.connections_open.decrement(1);
-        if let Some((_, counter)) = self
-            .connections
-            .connections_closed
-            .iter()
-            .find(|(r, _)| *r == reason)
-        {
-            counter.increment(1);
-        }
+        count(&self.connections.connections_closed, &reason);
     }
 
     /// A request for a WebSocket was refused.
     pub fn connection_rejected(&self, reason: Rejected) {
-        self.connections.connections_rejected[reason as usize].increment(1);
+        count(&self.connections.connections_rejected, &reason);
+    }
+
+    /// A client did not prove who it is, over HTTP or in a newer token.
+    pub fn identity_refused(&self, reason: AuthError) {
+        self.connections.identities_refused[reason as usize].increment(1);
     }
 
     /// An event came from PostgreSQL and had this many connections to go to.
@@ -275,6 +299,12 @@ impl Metrics {
     pub fn upkeep(&self) {
         self.recorder.handle().run_upkeep();
         self.backlog.turn();
+    }
+}
+
+fn count<R: PartialEq>(counters: &[(R, Counter)], reason: &R) {
+    if let Some((_, counter)) = counters.iter().find(|(found, _)| found == reason) {
+        counter.increment(1);
     }
 }
 

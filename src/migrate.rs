@@ -2,7 +2,8 @@
 //!
 //! `sql/realtime/` holds the migrations; sqlx's migrator applies them and keeps its books in
 //! `realtime._sqlx_migrations`, away from the application's own. Each migration is one transaction:
-//! it holds wholly or not at all. Never touches the application's tables but for their triggers.
+//! it holds wholly or not at all. Never touches the application's tables but for triggers and an index
+//! on `devices`.
 
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::{ConnectOptions, Connection, PgConnection};

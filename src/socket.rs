@@ -1,4 +1,4 @@
-//! A WebSocket over an accepted TCP stream, after the upgrade.
+//! A WebSocket over an accepted connection, after the upgrade.
 //!
 //! Small buffers and one poll for both directions: reads go on while a write is blocked. Knows
 //! frames and close codes, not users or events. Fails by saying how the connection ended.
@@ -12,13 +12,13 @@ use futures_util::{Sink, SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message, Utf8Bytes};
 
 use crate::metrics::Closed;
+use crate::transport::Transport;
 use crate::wire::CloseCode;
 
 /// Allocated for each connection when it opens. Clients say little: a larger message is read in steps.
@@ -46,25 +46,28 @@ pub enum Step {
 /// A server's end of a WebSocket.
 #[derive(Debug)]
 pub struct Socket {
-    stream: WebSocketStream<TcpStream>,
+    stream: WebSocketStream<Transport>,
     /// Bytes queued since the last flush.
     queued: usize,
 }
 
-/// The upgraded connection is no plain TCP stream of ours.
+/// The upgraded connection is none of ours.
 #[derive(Debug, thiserror::Error)]
-#[error("the upgraded connection is not a TCP stream")]
-pub struct NotTcp;
+#[error("the upgraded connection is not one that was accepted here")]
+pub struct NotAccepted;
 
 impl Socket {
     /// Takes over the stream after the 101. `frame_bytes_max` bounds what a client may send.
     ///
     /// # Errors
-    /// [`NotTcp`] for a stream that our accept loop did not make.
-    pub async fn from_upgraded(upgraded: Upgraded, frame_bytes_max: usize) -> Result<Self, NotTcp> {
+    /// [`NotAccepted`] for a stream that our accept loop did not make.
+    pub async fn from_upgraded(
+        upgraded: Upgraded,
+        frame_bytes_max: usize,
+    ) -> Result<Self, NotAccepted> {
         let parts = upgraded
-            .downcast::<TokioIo<TcpStream>>()
-            .map_err(|_| NotTcp)?;
+            .downcast::<TokioIo<Transport>>()
+            .map_err(|_| NotAccepted)?;
         let limits = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(WRITE_BATCH_BYTES_MAX)
@@ -73,10 +76,14 @@ impl Socket {
             .max_message_size(Some(frame_bytes_max));
         // The client's first frame may have come with its request.
         let already_read = parts.read_buf.to_vec();
-        let tcp = parts.io.into_inner();
-        let stream =
-            WebSocketStream::from_partially_read(tcp, already_read, Role::Server, Some(limits))
-                .await;
+        let transport = parts.io.into_inner();
+        let stream = WebSocketStream::from_partially_read(
+            transport,
+            already_read,
+            Role::Server,
+            Some(limits),
+        )
+        .await;
         Ok(Self { stream, queued: 0 })
     }
 
@@ -166,12 +173,16 @@ impl Socket {
         }
         // Closing a socket that has unread bytes resets it, and a reset would overtake our close
         // frame: end our side, then read until the peer ends its own.
-        let tcp = self.stream.get_mut();
-        if tcp.shutdown().await.is_err() {
+        let transport = self.stream.get_mut();
+        if transport.shutdown().await.is_err() {
             return;
         }
         let mut discarded = [0; 1024];
-        while tcp.read(&mut discarded).await.is_ok_and(|bytes| bytes > 0) {}
+        while transport
+            .read(&mut discarded)
+            .await
+            .is_ok_and(|bytes| bytes > 0)
+        {}
     }
 }
 

@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use uuid::Uuid;
 
 pub use self::close::CloseCode;
+use crate::config::Secret;
 use crate::cursor::Cursor;
 
 mod close;
@@ -29,23 +30,26 @@ pub enum EventKind {
     Session,
     /// A row of `devices` was inserted, changed or deleted.
     Device,
+    /// A device or a user was deleted: closes the connections of the one or of the other, and is sent to
+    /// nobody.
+    Revocation,
     /// No change: every v1 client has to fetch its state anew. Never comes from PostgreSQL.
     #[serde(skip)]
     Reset(ResetReason),
 }
 
 impl EventKind {
-    /// Every kind of change, in the order of its discriminants.
+    /// Every kind of change that clients are told of, in the order of its discriminants.
     pub const ALL: [Self; 3] = [Self::Message, Self::Session, Self::Device];
 
-    /// Its place in [`EventKind::ALL`]; `None` for a reset.
+    /// Its place in [`EventKind::ALL`]; `None` for the others.
     #[must_use]
     pub fn index(self) -> Option<usize> {
         match self {
             Self::Message => Some(0),
             Self::Session => Some(1),
             Self::Device => Some(2),
-            Self::Reset(_) => None,
+            Self::Revocation | Self::Reset(_) => None,
         }
     }
 
@@ -56,6 +60,7 @@ impl EventKind {
             Self::Message => "message",
             Self::Session => "session",
             Self::Device => "device",
+            Self::Revocation => "revocation",
             Self::Reset(_) => "reset",
         }
     }
@@ -70,11 +75,18 @@ pub enum Channel {
     Sessions,
     /// `devices_channel`
     Devices,
+    /// `realtime_revocations`
+    Revocations,
 }
 
 impl Channel {
     /// Every channel, in the order of its discriminants.
-    pub const ALL: [Self; 3] = [Self::Messages, Self::Sessions, Self::Devices];
+    pub const ALL: [Self; 4] = [
+        Self::Messages,
+        Self::Sessions,
+        Self::Devices,
+        Self::Revocations,
+    ];
 
     /// The channel's name, as the triggers notify it.
     #[must_use]
@@ -83,6 +95,7 @@ impl Channel {
             Self::Messages => "messages_channel",
             Self::Sessions => "sessions_channel",
             Self::Devices => "devices_channel",
+            Self::Revocations => "realtime_revocations",
         }
     }
 
@@ -137,6 +150,13 @@ struct Routing {
     id: Option<i64>,
     #[serde(default)]
     by_reference: bool,
+}
+
+/// What a revocation says.
+#[derive(Deserialize)]
+struct Revocation {
+    /// `None` when it is the user who is gone.
+    device_id: Option<Uuid>,
 }
 
 /// A notification that is no event: not JSON, of an unknown type, or without a `user_id`.
@@ -195,6 +215,18 @@ impl Event {
     #[must_use]
     pub fn is_reset(&self) -> bool {
         matches!(self.kind, EventKind::Reset(_))
+    }
+
+    /// Whether it closes the connections of this device, or of a client whose device is not known.
+    #[must_use]
+    pub fn revokes(&self, device_id: Option<Uuid>) -> bool {
+        if self.kind != EventKind::Revocation {
+            return false;
+        }
+        // What cannot be read closes too: better a connection too many than one too few.
+        serde_json::from_str::<Revocation>(&self.plain).map_or(true, |gone| {
+            gone.device_id.is_none() || gone.device_id == device_id
+        })
     }
 
     /// The size of the event's JSON, in bytes.
@@ -269,7 +301,7 @@ impl ResetReason {
     }
 }
 
-/// What the server tells a v1 client besides events.
+/// What the server tells a client besides events: a v1 client, or one that has asked.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Notice<'a> {
@@ -298,6 +330,23 @@ pub enum Notice<'a> {
         /// The newest barrier passed.
         cursor: Option<&'a str>,
     },
+    /// The server is ending: come back, to another, after this long. Until then events come.
+    Goaway {
+        /// This client's own time.
+        retry_after_ms: u64,
+    },
+    /// The token that the client sent takes the place of the one before.
+    Authenticated {
+        /// For how long it is good.
+        expires_in_ms: Option<u64>,
+    },
+    /// What the client sent could not be done; nothing else has changed.
+    Error {
+        /// Why, for programs.
+        code: &'a str,
+        /// Why, for people.
+        message: &'a str,
+    },
 }
 
 impl Notice<'_> {
@@ -319,6 +368,12 @@ impl Notice<'_> {
 pub enum ClientFrame {
     /// `{"type":"ping"}`: answered with [`Answer::Pong`].
     Ping,
+    /// `{"type":"auth","token":…}`: a token that is good for longer, answered with
+    /// [`Notice::Authenticated`] or [`Notice::Error`].
+    Auth {
+        /// The token.
+        token: Secret,
+    },
     /// Any other type: answered with [`Answer::UnknownType`].
     #[serde(other)]
     Unknown,
@@ -351,7 +406,7 @@ impl Answer {
         Utf8Bytes::from_static(match self {
             Self::Pong => r#"{"type":"pong"}"#,
             Self::UnknownType => {
-                r#"{"type":"error","code":"unknown_type","message":"this server knows the type ping"}"#
+                r#"{"type":"error","code":"unknown_type","message":"this server knows the types ping and auth"}"#
             }
         })
     }

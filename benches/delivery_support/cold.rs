@@ -265,7 +265,9 @@ async fn read_directly(
     for Away { user_id, cursor } in away {
         let cursor: Cursor = cursor.parse()?;
         let begun = Instant::now();
-        let page = log.read_user(*user_id, &cursor.snapshot, 0, None).await?;
+        let page = log
+            .read_user(*user_id, &cursor.snapshot, 0, None, false)
+            .await?;
         read.push(begun.elapsed());
         ensure!(page.events.len() == missed as usize, "another page");
     }

@@ -5,6 +5,7 @@ SET LOCAL lock_timeout = '10s';
 DROP TRIGGER messages_notify_trigger ON public.messages;
 DROP TRIGGER sessions_notify_trigger ON public.sessions;
 DROP TRIGGER devices_notify_trigger ON public.devices;
+DROP INDEX public.realtime_devices_identity_pubkey;
 
 DO $$
 DECLARE
@@ -21,7 +22,9 @@ BEGIN
 END $$;
 
 REVOKE USAGE ON SCHEMA realtime FROM PUBLIC;
+-- With the trigger on users, if there is such a table.
+DROP FUNCTION realtime.on_user_deleted CASCADE;
 DROP FUNCTION realtime.on_messages, realtime.on_session, realtime.on_device, realtime.emit,
-    realtime.announce, realtime.silent, realtime.doorbell, realtime.barrier, realtime.cursor,
+    realtime.revoke, realtime.announce, realtime.silent, realtime.doorbell, realtime.barrier, realtime.cursor,
     realtime.epoch, realtime.maintain, realtime.forget, realtime.claim_history;
 DROP TABLE realtime.replaced_triggers, realtime.partitions, realtime.state, realtime.events;

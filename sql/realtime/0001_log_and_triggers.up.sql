@@ -35,7 +35,7 @@ COMMENT ON TABLE realtime.events IS
     'Every event, in the transaction of the row change that it tells of. The order of ids is not the '
     'order of commits: read by snapshot, never by the highest id.';
 COMMENT ON COLUMN realtime.events.xid IS 'The top-level transaction that wrote the event.';
-COMMENT ON COLUMN realtime.events.kind IS 'message, session or device.';
+COMMENT ON COLUMN realtime.events.kind IS 'message, session, device or revocation.';
 COMMENT ON COLUMN realtime.events.payload IS 'The JSON that was notified, to the letter.';
 CREATE TABLE realtime.events_default PARTITION OF realtime.events DEFAULT;
 -- For the listener's catch-up, and for one user's replay.
@@ -312,13 +312,32 @@ BEGIN
         PERFORM realtime.emit('devices_channel', device_owner, 'device',
             json_build_object('type', 'device', 'user_id', device_owner));
     END LOOP;
+    -- Whose it no longer is, no longer listens with it.
+    IF OLD.user_id IS DISTINCT FROM NEW.user_id AND OLD.user_id IS NOT NULL THEN
+        PERFORM realtime.revoke(OLD.user_id, OLD.id);
+    END IF;
+    RETURN NULL;
+END $$;
+
+-- What a deleted device or user may no longer hear. Told in the order of the log, on a channel that only
+-- servers listen to: those close the connections.
+CREATE FUNCTION realtime.revoke(user_id uuid, device_id uuid) RETURNS void
+LANGUAGE sql AS $$
+    SELECT realtime.emit('realtime_revocations', user_id, 'revocation', json_build_object(
+        'type', 'revocation', 'user_id', user_id, 'device_id', device_id))
+$$;
+
+CREATE FUNCTION realtime.on_user_deleted() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM realtime.revoke(OLD.id, NULL);
     RETURN NULL;
 END $$;
 
 -- Firing a trigger needs no right on its function; making one does. Without this, anybody could put
 -- these on a table of their own and forge events. The functions that they call run with their rights.
 REVOKE EXECUTE ON FUNCTION realtime.on_messages, realtime.on_session, realtime.on_device,
-    realtime.emit, realtime.announce FROM PUBLIC;
+    realtime.on_user_deleted, realtime.emit, realtime.revoke, realtime.announce FROM PUBLIC;
 
 -- Take the place of the application's own triggers, known by their names or by their functions, and
 -- remember them for the way back.
@@ -345,6 +364,17 @@ CREATE TRIGGER sessions_notify_trigger AFTER INSERT ON public.sessions
     FOR EACH ROW EXECUTE FUNCTION realtime.on_session();
 CREATE TRIGGER devices_notify_trigger AFTER INSERT OR UPDATE OR DELETE ON public.devices
     FOR EACH ROW EXECUTE FUNCTION realtime.on_device();
+
+-- For a device that proves who it is by its key alone.
+CREATE INDEX realtime_devices_identity_pubkey ON public.devices (identity_pubkey);
+
+DO $$
+BEGIN
+    IF to_regclass('public.users') IS NOT NULL THEN
+        CREATE TRIGGER users_revoke_trigger AFTER DELETE ON public.users
+            FOR EACH ROW EXECUTE FUNCTION realtime.on_user_deleted();
+    END IF;
+END $$;
 
 -- The first partitions. Nothing has been written yet, so they may begin now.
 SELECT realtime.maintain('7 days');

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use hushnet_realtime::app::RunError;
+use hushnet_realtime::auth::SigningError;
 use hushnet_realtime::config::{Config, ConfigError, LogFormat};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -15,7 +16,9 @@ mod demo;
 mod migrate;
 mod run;
 mod serve;
+mod systemd;
 mod tail;
+mod token;
 
 /// Carries every committed PostgreSQL change that concerns a user to every device of that user.
 #[derive(Debug, Parser)]
@@ -37,6 +40,9 @@ enum Command {
     Migrate(migrate::Arguments),
     /// Print a user's events as they come, one JSON object a line
     Tail(tail::Arguments),
+    /// Make and check tokens by the server's settings, for development
+    #[command(args_override_self = true)]
+    Token(token::Arguments),
     /// Act as the application, on the demo users of `run`
     Demo(demo::Arguments),
 }
@@ -59,6 +65,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> anyhow::Result<()> {
             Command::Serve(arguments) => serve::run(arguments).await,
             Command::Migrate(arguments) => migrate::run(arguments).await,
             Command::Tail(arguments) => tail::run(arguments).await,
+            Command::Token(arguments) => token::run(arguments).await,
             Command::Demo(arguments) => demo::run(arguments).await,
         }
     })
@@ -68,13 +75,14 @@ pub(crate) fn main(arguments: Vec<OsString>) -> anyhow::Result<()> {
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
     let misuse = error.is::<Misuse>()
         || error.is::<ConfigError>()
-        || matches!(error.downcast_ref(), Some(RunError::Config(_)));
+        || matches!(error.downcast_ref(), Some(RunError::Config(_)))
+        || matches!(error.downcast_ref(), Some(SigningError::Config(_)));
     ExitCode::from(if misuse { 2 } else { 1 })
 }
 
 /// The arguments with those of the configuration file put before them: a flag given later wins.
 fn with_file(arguments: Vec<OsString>) -> Result<Vec<OsString>, ConfigError> {
-    if !matches!(arguments[1].to_str(), Some("run" | "serve")) {
+    if !matches!(arguments[1].to_str(), Some("run" | "serve" | "token")) {
         return Ok(arguments);
     }
     Config::check_variables(std::env::vars_os().map(|(name, _)| name))?;
@@ -148,7 +156,7 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
 
 /// Opens as many files as the system lets us, since every connection is one.
 fn raise_descriptor_limit(config: &Config) {
-    let wanted = u64::from(config.connections_max) + 1_024;
+    let wanted = u64::from(config.limits.connections_max) + 1_024;
     match rlimit::increase_nofile_limit(wanted) {
         Ok(limit) if limit < wanted => {
             tracing::warn!(event = "descriptor_limit_low", limit, wanted);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use hushnet_realtime::config::{Config, DatabaseUrl};
+use hushnet_realtime::config::{AuthMode, Config, DatabaseUrl};
 use hushnet_realtime::embedded::Cluster;
 use hushnet_realtime::{app, http, migrate};
 use sqlx::{ConnectOptions, Connection, PgConnection};
@@ -29,7 +29,7 @@ pub(super) async fn run(
         mut config,
     }: Arguments,
 ) -> anyhow::Result<()> {
-    config.check_exposure()?;
+    app::check(&config)?;
     start_logging(&config)?;
     raise_descriptor_limit(&config);
     let stop = stop_signal()?;
@@ -85,7 +85,9 @@ async fn invite(config: &Config, address: std::net::SocketAddr) -> anyhow::Resul
     let user = demo::user_id(&mut connection, demo::RECIPIENT).await?;
     connection.close().await?;
     println!("serving on http://{address}");
-    let Some(user) = user else { return Ok(()) };
+    let (Some(user), AuthMode::None) = (user, config.identity.auth) else {
+        return Ok(());
+    };
     let program = std::env::args()
         .next()
         .unwrap_or_else(|| "hushnet-realtime".to_owned());

@@ -5,7 +5,7 @@ use clap::Args;
 use hushnet_realtime::config::Config;
 use hushnet_realtime::{app, http};
 
-use super::{raise_descriptor_limit, start_logging, stop_signal};
+use super::{raise_descriptor_limit, start_logging, stop_signal, systemd};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -19,7 +19,7 @@ pub(super) struct Arguments {
 pub(super) async fn run(
     Arguments {
         print_config,
-        config,
+        mut config,
     }: Arguments,
 ) -> anyhow::Result<()> {
     if print_config {
@@ -27,12 +27,26 @@ pub(super) async fn run(
         return Ok(());
     }
     config.database()?;
-    config.check_exposure()?;
+    let handed_over = systemd::socket()?;
+    if let Some(socket) = &handed_over {
+        config.listen = socket.local_addr()?;
+    }
+    app::check(&config)?;
     start_logging(&config)?;
     raise_descriptor_limit(&config);
     let stop = stop_signal()?;
-    let listener = http::bind(config.listen)
+    let listener = match handed_over {
+        Some(socket) => http::adopt(socket),
+        None => http::bind(config.listen),
+    };
+    let listener = listener
         .with_context(|| format!("cannot listen on {}; --listen takes another", config.listen))?;
-    println!("serving on http://{}", listener.local_addr()?);
+    let scheme = config.edge.scheme();
+    println!("serving on {scheme}://{}", listener.local_addr()?);
+    systemd::ready();
+    let stop = async {
+        stop.await;
+        systemd::stopping();
+    };
     Ok(app::run(config, listener, stop).await?)
 }

@@ -5,8 +5,13 @@ use std::time::Duration;
 
 use clap::Args;
 use futures_util::StreamExt;
+use hushnet_realtime::config::Secret;
 use hushnet_realtime::wire::CloseCode;
 use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use uuid::Uuid;
 use warp::http::Uri;
@@ -21,9 +26,17 @@ pub(super) struct Arguments {
     /// The service, as ws://host:port
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL, value_parser = service_url)]
     url: String,
-    /// Whose events
-    #[arg(long, value_name = "UUID")]
-    user: Uuid,
+    /// Whose events; with a token, those of whom it is for
+    #[arg(long, value_name = "UUID", required_unless_present = "token")]
+    user: Option<Uuid>,
+    /// Proves who the user is, where the service asks for it
+    #[arg(
+        long,
+        env = "HUSHNET_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
+    token: Option<Secret>,
 }
 
 /// What `--url` takes.
@@ -43,12 +56,21 @@ enum Ended {
     Lost(String),
 }
 
-pub(super) async fn run(Arguments { url, user }: Arguments) -> anyhow::Result<()> {
-    let address = format!("{url}/ws?user_id={user}");
+pub(super) async fn run(Arguments { url, user, token }: Arguments) -> anyhow::Result<()> {
+    let address = match user {
+        Some(user) => format!("{url}/ws?user_id={user}"),
+        None => format!("{url}/ws"),
+    };
+    let mut request = address.as_str().into_client_request()?;
+    if let Some(token) = token {
+        let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.expose()))?;
+        bearer.set_sensitive(true);
+        request.headers_mut().insert(AUTHORIZATION, bearer);
+    }
     let mut backoff = BACKOFF_FIRST;
     loop {
         let mut connected = false;
-        let reason = match follow(&address, &mut connected).await? {
+        let reason = match follow(&request, &mut connected).await? {
             Ended::OutputClosed => return Ok(()),
             Ended::Lost(reason) => reason,
         };
@@ -66,8 +88,8 @@ pub(super) async fn run(Arguments { url, user }: Arguments) -> anyhow::Result<()
 }
 
 /// Prints what comes until the connection ends. An error is one that another try would not mend.
-async fn follow(address: &str, connected: &mut bool) -> anyhow::Result<Ended> {
-    let mut socket = match connect_async(address).await {
+async fn follow(request: &Request, connected: &mut bool) -> anyhow::Result<Ended> {
+    let mut socket = match connect_async(request.clone()).await {
         Ok((socket, _)) => socket,
         Err(Error::Http(response)) if !response.status().is_server_error() => {
             let body = response
@@ -80,7 +102,7 @@ async fn follow(address: &str, connected: &mut bool) -> anyhow::Result<Ended> {
         Err(error) => return Ok(Ended::Lost(error.to_string())),
     };
     *connected = true;
-    eprintln!("connected to {address}");
+    eprintln!("connected to {}", request.uri());
     loop {
         match socket.next().await {
             Some(Ok(Message::Text(text))) => {

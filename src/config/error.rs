@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::JwtAlgorithm;
+
 /// Settings that contradict one another or miss something.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -18,8 +20,50 @@ pub enum ConfigError {
          --insecure-no-auth if something in front of this server checks identities"
     )]
     NotLoopback(SocketAddr),
+    /// Tokens are to be taken, and nothing says how they are signed.
+    #[error("--auth jwt needs --jwt-algorithm: HS256, RS256, ES256 or EdDSA")]
+    NoJwtAlgorithm,
+    /// Tokens are to be taken, and there is no key or more than one.
+    #[error("--auth jwt needs one of --jwt-key, --jwt-key-file and --jwt-jwks-url")]
+    OneJwtKey,
+    /// A token is to be made, and there is only the key to check it with.
+    #[error("--signing-key-file must name the private key, in PEM")]
+    NoSigningKey,
+    /// A secret that could be guessed.
+    #[error("the secret for HS256 must have {bytes_min} bytes or more")]
+    ShortSecret {
+        /// What it needs.
+        bytes_min: usize,
+    },
+    /// A key that the algorithm cannot use.
+    #[error("the key for {algorithm:?} is no public key in PEM: {cause}")]
+    BadJwtKey {
+        /// What it is to be used for.
+        algorithm: JwtAlgorithm,
+        /// What is wrong.
+        cause: String,
+    },
+    /// A URL that keys cannot be fetched from.
+    #[error("--jwt-jwks-url {url}: {cause}")]
+    BadJwksUrl {
+        /// The URL.
+        url: String,
+        /// What is wrong.
+        cause: String,
+    },
+    /// A certificate without a key, or a key without a certificate.
+    #[error("TLS needs both --tls-certificate-file and --tls-key-file")]
+    HalfTls,
+    /// A file that is no certificate or no key.
+    #[error("cannot serve TLS with {}: {cause}", path.display())]
+    BadPem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
     /// The file cannot be read.
-    #[error("cannot read the configuration file {}: {cause}", path.display())]
+    #[error("cannot read {}: {cause}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,

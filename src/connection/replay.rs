@@ -15,7 +15,7 @@ use crate::cursor::{Cursor, Snapshot};
 use crate::log::{PAGE_EVENTS, Page};
 use crate::metrics::{Closed, ReplayCause, ReplaySource};
 use crate::router::Feed;
-use crate::wire::{CloseCode, Encoding, Event, Notice, ResetReason};
+use crate::wire::{CloseCode, Encoding, Event, EventKind, Notice, ResetReason};
 
 /// How long a client waits for the feed; then it may try again later.
 const FEED_TIMEOUT: Duration = Duration::from_secs(10);
@@ -87,7 +87,10 @@ impl Connection {
             (Ok(cursor), Some(_)) => Arc::new(cursor),
         };
         let user_id = self.subscription.user_id();
-        if let Some(events) = self.shared.recent.since(user_id, &cursor) {
+        if let Some(mut events) = self.shared.recent.since(user_id, &cursor) {
+            // What was revoked before the subscription, the device has been looked up after.
+            let after = self.begun_after;
+            events.retain(|e| e.kind != EventKind::Revocation || e.sequence > after);
             self.hello(Some(&cursor), Some(events.len() as u64))?;
             let until = cursor.snapshot.clone();
             self.begin_settling(Arc::clone(&cursor), until, HashSet::new());
@@ -147,7 +150,7 @@ impl Connection {
         let mut taken: Option<Snapshot> = None;
         loop {
             let page = self
-                .read_page(&from.snapshot, last_id, taken.as_ref())
+                .read_page(&from.snapshot, last_id, taken.as_ref(), cause)
                 .await?;
             let reading = page.reading;
             let until = taken.get_or_insert_with(|| reading.cursor.snapshot.clone());
@@ -217,9 +220,16 @@ impl Connection {
         from: &Snapshot,
         last_id: i64,
         until: Option<&Snapshot>,
+        cause: ReplayCause,
     ) -> Result<Page, Closed> {
         let (log, user_id) = (self.shared.log.clone(), self.subscription.user_id());
-        let page = log.read_user(user_id, from, last_id, until);
+        let with_revocations = cause == ReplayCause::Lag;
+        let shared = Arc::clone(&self.shared);
+        let page = async {
+            shared.limits.replay_page().await;
+            log.read_user(user_id, from, last_id, until, with_revocations)
+                .await
+        };
         match self
             .meanwhile(tokio::time::timeout(PAGE_TIMEOUT, page))
             .await?
@@ -311,6 +321,7 @@ impl Connection {
     fn reset_live(&mut self, reason: ResetReason, present: Option<&Cursor>) -> Result<(), Closed> {
         self.passed = present.cloned().map(Arc::new);
         self.replayed = None;
+        self.in_doubt = self.identity.is_some();
         if self.encoding != Encoding::V1 {
             return Ok(());
         }

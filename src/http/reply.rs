@@ -4,6 +4,9 @@ use warp::Rejection;
 use warp::http::{HeaderValue, StatusCode, header};
 use warp::reply::Response;
 
+use crate::auth::AuthError;
+use crate::limit::Refusal;
+
 /// What a request is refused with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ApiError {
@@ -16,6 +19,10 @@ pub(super) enum ApiError {
     WebSocketKey,
     QueryMalformed,
     TooManyConnections,
+    Draining,
+    OriginNotAllowed,
+    Identity(AuthError),
+    Limited(Refusal),
     ListenerDisconnected,
     BarrierUncommitted,
     DatabaseUnavailable,
@@ -71,6 +78,20 @@ impl ApiError {
                 "too_many_connections",
                 "this server has all the connections that it may have",
             ),
+            Self::Draining => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "draining",
+                "this server is ending; others are there",
+            ),
+            Self::OriginNotAllowed => (
+                StatusCode::FORBIDDEN,
+                "origin_not_allowed",
+                "pages of this origin may not connect; --allowed-origins names those that may",
+            ),
+            Self::Limited(Refusal { limit, .. }) => {
+                (StatusCode::TOO_MANY_REQUESTS, limit.code(), limit.message())
+            }
+            Self::Identity(error) => (identity_status(error), error.code(), error.message()),
             Self::ListenerDisconnected => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "listener_disconnected",
@@ -99,6 +120,15 @@ impl ApiError {
                 "only GET is allowed",
             ),
         }
+    }
+}
+
+fn identity_status(error: AuthError) -> StatusCode {
+    match error {
+        AuthError::OtherUser | AuthError::OtherDevice => StatusCode::FORBIDDEN,
+        AuthError::DeviceAmbiguous => StatusCode::BAD_REQUEST,
+        AuthError::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::UNAUTHORIZED,
     }
 }
 
@@ -133,11 +163,23 @@ pub(super) fn reply(result: Result<Response, ApiError>) -> Response {
                 HeaderValue::from_static("13"),
             );
         }
-        ApiError::TooManyConnections | ApiError::DatabaseUnavailable => {
+        ApiError::TooManyConnections
+        | ApiError::Draining
+        | ApiError::DatabaseUnavailable
+        | ApiError::Identity(AuthError::Unavailable) => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         ApiError::MethodNotAllowed => {
             headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
+        }
+        ApiError::Limited(Refusal { retry_after, .. }) => {
+            // Whole seconds, and never too early.
+            let seconds = retry_after.as_millis().div_ceil(1_000).max(1);
+            let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        ApiError::Identity(_) if status == StatusCode::UNAUTHORIZED => {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         _ => {}
     }

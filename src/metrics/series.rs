@@ -6,6 +6,7 @@ use metrics::{
 };
 
 use super::{Closed, Rejected};
+use crate::auth::AuthError;
 use crate::wire::{Channel, EventKind, ResetReason};
 
 /// Who connects, who leaves, and how far they fall behind.
@@ -14,7 +15,8 @@ pub(super) struct ConnectionSeries {
     pub(super) users_connected: Gauge,
     pub(super) connections_opened: Counter,
     pub(super) connections_closed: Vec<(Closed, Counter)>,
-    pub(super) connections_rejected: [Counter; 2],
+    pub(super) connections_rejected: Vec<(Rejected, Counter)>,
+    pub(super) identities_refused: [Counter; 18],
     pub(super) lags: Counter,
     pub(super) lagged_events: Counter,
     pub(super) channel_backlog: Gauge,
@@ -43,12 +45,23 @@ impl ConnectionSeries {
                     (reason, counter)
                 })
                 .collect(),
-            connections_rejected: Rejected::ALL.map(|reason| {
+            connections_rejected: Rejected::all()
+                .map(|reason| {
+                    let counter = labelled(
+                        "hushnet_connections_rejected_total",
+                        "Requests for a WebSocket that were refused, by reason.",
+                        "reason",
+                        reason.as_str(),
+                    );
+                    (reason, counter)
+                })
+                .collect(),
+            identities_refused: AuthError::ALL.map(|reason| {
                 labelled(
-                    "hushnet_connections_rejected_total",
-                    "Requests for a WebSocket that were refused, by reason.",
+                    "hushnet_identities_refused_total",
+                    "Clients that did not prove who they are, by the answer's code.",
                     "reason",
-                    reason.as_str(),
+                    reason.code(),
                 )
             }),
             lags: new_counter(
@@ -72,7 +85,7 @@ pub(super) struct EventSeries {
     pub(super) events_received: [Counter; 3],
     pub(super) events_delivered: [Counter; 3],
     pub(super) events_absent: [Counter; 3],
-    pub(super) notifications_malformed: [Counter; 3],
+    pub(super) notifications_malformed: [Counter; 4],
     pub(super) delivery_latency: Histogram,
     pub(super) replays: [[Counter; 2]; 2],
     pub(super) events_replayed: Counter,

@@ -21,15 +21,23 @@ pub enum CloseCode {
     Restart,
     /// 1013: the server cannot tell now what the client has missed; its cursor stays good.
     TryAgainLater,
+    /// 4001: the client has not proven who it is.
+    Unauthenticated,
+    /// 4003: the device or the user was deleted.
+    Revoked,
+    /// 4004: the token has expired; come back with a new one.
+    TokenExpired,
     /// 4008: the client did not read for `write_timeout_ms`.
     SlowConsumer,
     /// 4009: no answer to a ping within `pong_timeout_ms`.
     IdleTimeout,
+    /// 4029: more than `client_frames_per_second`.
+    RateLimited,
 }
 
 impl CloseCode {
     /// Every code, in ascending order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::Normal,
         Self::Protocol,
         Self::Unsupported,
@@ -37,8 +45,12 @@ impl CloseCode {
         Self::TooBig,
         Self::Restart,
         Self::TryAgainLater,
+        Self::Unauthenticated,
+        Self::Revoked,
+        Self::TokenExpired,
         Self::SlowConsumer,
         Self::IdleTimeout,
+        Self::RateLimited,
     ];
 
     /// The number on the wire.
@@ -52,8 +64,12 @@ impl CloseCode {
             Self::TooBig => 1009,
             Self::Restart => 1012,
             Self::TryAgainLater => 1013,
+            Self::Unauthenticated => 4001,
+            Self::Revoked => 4003,
+            Self::TokenExpired => 4004,
             Self::SlowConsumer => 4008,
             Self::IdleTimeout => 4009,
+            Self::RateLimited => 4029,
         }
     }
 
@@ -68,8 +84,12 @@ impl CloseCode {
             Self::TooBig => "too_big",
             Self::Restart => "restart",
             Self::TryAgainLater => "try_again_later",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Revoked => "revoked",
+            Self::TokenExpired => "token_expired",
             Self::SlowConsumer => "slow_consumer",
             Self::IdleTimeout => "idle_timeout",
+            Self::RateLimited => "rate_limited",
         }
     }
 
@@ -79,7 +99,12 @@ impl CloseCode {
     pub fn reconnect(self) -> bool {
         matches!(
             self,
-            Self::Restart | Self::TryAgainLater | Self::SlowConsumer | Self::IdleTimeout
+            Self::Restart
+                | Self::TryAgainLater
+                | Self::TokenExpired
+                | Self::SlowConsumer
+                | Self::IdleTimeout
+                | Self::RateLimited
         )
     }
 }

@@ -32,7 +32,7 @@ async fn outcome(command: &mut Command) -> (i32, String, String) {
 async fn alone_it_prints_help() {
     let (code, help, _) = outcome(&mut program(&[])).await;
     assert_eq!(code, 0);
-    for subcommand in ["run", "serve", "migrate", "tail", "demo"] {
+    for subcommand in ["run", "serve", "migrate", "tail", "token", "demo"] {
         assert!(help.contains(&format!("\n  {subcommand} ")), "{help}");
     }
 }
@@ -91,7 +91,7 @@ async fn mistakes_are_named_and_end_with_2() {
         (&["serve", "--config", file], "0 is not in 1..=4096"),
         (
             &["serve", "--config", "/nowhere.toml"],
-            "cannot read the configuration file /nowhere.toml",
+            "cannot read /nowhere.toml",
         ),
         (&["serve", "--frobnicate"], "--frobnicate"),
         (
@@ -203,4 +203,98 @@ async fn serve_prints_its_address_and_a_second_signal_ends_it_at_once() {
         soon("the end", child.wait()).await.unwrap().code(),
         Some(128 + 15)
     );
+}
+
+#[tokio::test]
+async fn a_token_is_made_and_checked_by_the_server_s_settings() {
+    let (user, device) = (uuid::Uuid::new_v4(), uuid::Uuid::new_v4());
+    let (user, device) = (user.to_string(), device.to_string());
+    let token = |arguments: &[&str]| {
+        let mut command = program(&["token"]);
+        command
+            .args(arguments)
+            .env("HUSHNET_JWT_ALGORITHM", "HS256")
+            .env("HUSHNET_JWT_KEY", "a secret of thirty-two bytes, or more")
+            .env("HUSHNET_JWT_AUDIENCE", "realtime")
+            .env("HUSHNET_JWT_LEEWAY_S", "0");
+        command
+    };
+    let (code, made, error) = outcome(&mut token(&["--user", &user, "--device", &device])).await;
+    assert_eq!(code, 0, "{error}");
+    let made = made.trim();
+    let (code, said, error) = outcome(&mut token(&["--check", made])).await;
+    assert_eq!(code, 0, "{error}");
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(
+        (&said["user_id"], &said["device_id"]),
+        (&user.into(), &device.into())
+    );
+
+    let elsewhere = ["--check", made, "--jwt-audience", "mail"];
+    let other_issuer = ["--check", made, "--jwt-issuer", "https://issuer.example"];
+    for (arguments, code) in [
+        (&elsewhere[..], "token_audience"),
+        (&other_issuer, "token_issuer"),
+        (&["--check", "nonsense"], "token_malformed"),
+    ] {
+        let (status, _, error) = outcome(&mut token(arguments)).await;
+        assert!(status == 1 && error.contains(code), "{status} {error}");
+    }
+    let (status, _, error) =
+        outcome(&mut token(&["--check", made, "--jwt-key-file", "/nowhere"])).await;
+    assert!(
+        status == 2 && error.contains("one of --jwt-key"),
+        "{status} {error}"
+    );
+}
+
+#[tokio::test]
+async fn a_key_is_never_printed() {
+    let mut command = program(&["serve", "--print-config", "--auth=jwt+device"]);
+    command.env("HUSHNET_JWT_KEY", "s3cret");
+    let (code, printed, error) = outcome(&mut command).await;
+    assert_eq!(code, 0, "{error}");
+    assert!(
+        printed.contains("jwt_key = \"***\"") && !printed.contains("s3cret"),
+        "{printed}"
+    );
+    assert!(printed.contains("auth = \"jwt+device\""), "{printed}");
+}
+
+#[tokio::test]
+async fn what_identity_and_tls_lack_is_named_before_anything_is_served() {
+    for (arguments, said) in [
+        ("--auth=jwt", "--jwt-algorithm"),
+        (
+            "--auth=jwt --jwt-algorithm=RS256",
+            "one of --jwt-key, --jwt-key-file and --jwt-jwks-url",
+        ),
+        (
+            "--auth=jwt --jwt-algorithm=HS256 --jwt-key=short",
+            "32 bytes or more",
+        ),
+        (
+            "--auth=jwt --jwt-algorithm=ES256 --jwt-key=nothing",
+            "no public key in PEM",
+        ),
+        (
+            "--auth=jwt --jwt-algorithm=RS256 --jwt-jwks-url=http://keys.example/set",
+            "it must be https",
+        ),
+        ("--tls-key-file=key.pem", "--tls-certificate-file"),
+        (
+            "--tls-certificate-file=/nowhere --tls-key-file=/nowhere",
+            "cannot serve TLS with /nowhere",
+        ),
+        (
+            "--unlimited-addresses=10.0.0.0/99",
+            "10.0.0.0/99 is no network",
+        ),
+        ("--allowed-origins=app.example", "app.example is no origin"),
+    ] {
+        let mut command = program(&["serve", "--database-url=postgres://h/d"]);
+        let (code, printed, error) = outcome(command.args(arguments.split(' '))).await;
+        assert!(error.contains(said), "{arguments}: {error}");
+        assert_eq!((code, printed.as_str()), (2, ""), "{arguments}");
+    }
 }

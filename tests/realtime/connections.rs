@@ -69,7 +69,7 @@ async fn an_unknown_type_is_answered_with_an_error_and_nothing_else() {
 
 #[tokio::test]
 async fn a_hundred_pings_at_once_are_all_answered() {
-    let server = Server::start().await;
+    let server = Server::start_with(|config| config.limits.client_frames_per_second = 100).await;
     let mut client = server.connect(Uuid::new_v4()).await;
     for _ in 0..100 {
         client
@@ -121,7 +121,7 @@ async fn a_client_that_just_goes_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn what_a_client_may_not_send_closes_with_its_code() {
-    let server = Server::start_with(|config| config.frame_bytes_max = 1_000).await;
+    let server = Server::start_with(|config| config.limits.frame_bytes_max = 1_000).await;
     let long = format!(r#"{{"type":"{}"}}"#, "x".repeat(1_000));
     for (message, code, reason) in [
         (Message::binary(vec![1, 2, 3]), 1003, "unsupported_data"),
@@ -250,7 +250,11 @@ async fn a_client_that_does_not_read_is_closed_and_hinders_nobody() {
 
 #[tokio::test]
 async fn a_client_that_asks_without_reading_is_closed_and_fills_no_memory() {
-    let server = Server::start_with(|config| config.write_timeout_ms = 500).await;
+    let server = Server::start_with(|config| {
+        config.write_timeout_ms = 500;
+        config.limits.client_frames_per_second = 100_000;
+    })
+    .await;
     let stream = stream_that_holds_little(&server).await;
     let url = format!("ws://{}/ws?user_id={}", server.address(), Uuid::new_v4());
     let (mut client, _) = client_async(url, stream).await.unwrap();

@@ -123,7 +123,7 @@ async fn the_exposition_has_prometheus_s_content_type() {
 
 #[tokio::test]
 async fn a_full_server_says_so_and_still_shows_its_metrics() {
-    let server = Server::start_with(|config| config.connections_max = 2).await;
+    let server = Server::start_with(|config| config.limits.connections_max = 2).await;
     let first = server.connect(Uuid::new_v4()).await;
     let _second = server.connect(Uuid::new_v4()).await;
     let url = format!("ws://{}/ws?user_id={}", server.address(), Uuid::new_v4());
@@ -146,7 +146,7 @@ async fn a_full_server_says_so_and_still_shows_its_metrics() {
 
 #[tokio::test]
 async fn a_request_s_head_has_a_time_limit() {
-    let server = Server::start_with(|config| config.request_head_timeout_ms = 200).await;
+    let server = Server::start_with(|config| config.limits.request_head_timeout_ms = 200).await;
     for beginning in ["", "GET /metrics HTTP/1.1\r\nX: "] {
         let mut stream = TcpStream::connect(server.address()).await.unwrap();
         stream.write_all(beginning.as_bytes()).await.unwrap();

@@ -43,6 +43,7 @@ async fn up_down_up_on_a_hushnet_database() {
         ("devices_notify_trigger", "realtime.on_device"),
         ("messages_notify_trigger", "realtime.on_messages"),
         ("sessions_notify_trigger", "realtime.on_session"),
+        ("users_revoke_trigger", "realtime.on_user_deleted"),
     ];
     let ours = ours.map(|(name, function)| (name.to_owned(), function.to_owned()));
     assert_eq!(notifying_triggers(&mut connection).await, ours);
@@ -104,6 +105,7 @@ async fn triggers_under_other_names_and_disabled_ones_come_back_as_they_were() {
         "devices_notify_trigger",
         "messages_notify_trigger",
         "sessions_notify_trigger",
+        "users_revoke_trigger",
     ];
     assert_eq!(names, expected);
     migrate::down(&url).await.unwrap();

@@ -94,18 +94,18 @@ async fn old_events_go_with_their_partition_and_their_cursors_are_reset() {
     assert_eq!(count(&mut connection, "realtime.events").await, 0);
 
     let old = log
-        .read_user(bob.id, &before.snapshot, 0, None)
+        .read_user(bob.id, &before.snapshot, 0, None, false)
         .await
         .unwrap();
     assert!(!old.reading.retained, "its events are gone");
     let young = log
-        .read_user(bob.id, &after.snapshot, 0, None)
+        .read_user(bob.id, &after.snapshot, 0, None, false)
         .await
         .unwrap();
     assert!(young.reading.retained && young.events.is_empty());
     insert_message(&db, None, &alice, &bob).await;
     assert_eq!(
-        log.read_user(bob.id, &after.snapshot, 0, None)
+        log.read_user(bob.id, &after.snapshot, 0, None, false)
             .await
             .unwrap()
             .events
@@ -135,7 +135,7 @@ async fn a_missing_partition_fails_no_insert_and_is_made_good() {
     insert_message(&db, None, &alice, &bob).await;
     assert_eq!(count(&mut connection, "realtime.events_default").await, 1);
     assert_eq!(
-        log.read_user(bob.id, &cursor.snapshot, 0, None)
+        log.read_user(bob.id, &cursor.snapshot, 0, None, false)
             .await
             .unwrap()
             .events
@@ -147,7 +147,7 @@ async fn a_missing_partition_fails_no_insert_and_is_made_good() {
     assert!(partitions(&mut connection).await.len() >= 3);
     insert_message(&db, None, &alice, &bob).await;
     assert_eq!(
-        log.read_user(bob.id, &cursor.snapshot, 0, None)
+        log.read_user(bob.id, &cursor.snapshot, 0, None, false)
             .await
             .unwrap()
             .events
@@ -164,7 +164,7 @@ async fn a_missing_partition_fails_no_insert_and_is_made_good() {
     log.maintain(WEEK).await.unwrap();
     assert_eq!(count(&mut connection, "realtime.events_default").await, 0);
     assert!(
-        !log.read_user(bob.id, &cursor.snapshot, 0, None)
+        !log.read_user(bob.id, &cursor.snapshot, 0, None, false)
             .await
             .unwrap()
             .reading
@@ -248,7 +248,7 @@ async fn a_log_from_another_system_is_emptied_once() {
     insert_message(&db, None, &alice, &bob).await;
     log.state().await.unwrap();
     assert_eq!(
-        log.read_user(bob.id, &state.cursor.snapshot, 0, None)
+        log.read_user(bob.id, &state.cursor.snapshot, 0, None, false)
             .await
             .unwrap()
             .events
@@ -333,7 +333,7 @@ async fn a_snapshot_with_many_open_transactions_is_given_out_in_its_short_form()
     let cursor = log.state().await.unwrap().unwrap().cursor;
     insert_message(&db, None, &alice, &bob).await;
     assert_eq!(
-        log.read_user(bob.id, &cursor.snapshot, 0, None)
+        log.read_user(bob.id, &cursor.snapshot, 0, None, false)
             .await
             .unwrap()
             .events

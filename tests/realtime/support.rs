@@ -163,6 +163,7 @@ impl Database {
 pub struct Server {
     address: SocketAddr,
     database: Database,
+    tls: bool,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<Result<(), app::RunError>>,
 }
@@ -178,9 +179,12 @@ impl Server {
         Self::start_on(Database::migrated().await, change).await
     }
 
-    /// On a database that is there; ready when this returns.
+    /// On a database that is there; ready when this returns, unless it speaks TLS, which is not asked.
     pub async fn start_on(database: Database, change: impl FnOnce(&mut Config)) -> Self {
         let server = Self::start_unready(database, change);
+        if server.tls {
+            return server;
+        }
         until("the service is ready", async || {
             server.get("/readyz").await.status == 200
         })
@@ -197,6 +201,7 @@ impl Server {
         };
         change(&mut config);
         let listener = http::bind(config.listen).unwrap();
+        let tls = config.edge.tls_certificate_file.is_some();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(app::run(config, listener, async {
@@ -205,6 +210,7 @@ impl Server {
         Self {
             address,
             database,
+            tls,
             stop: Some(stop),
             task,
         }
@@ -263,6 +269,24 @@ impl Server {
             .await
             .unwrap();
         Response::parse(&text)
+    }
+
+    /// Sends a request as it is and reads one response, after which the connection may stay open.
+    pub async fn first_response(&self, head: &str) -> Response {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut bytes = Vec::new();
+        let reading = async {
+            loop {
+                let read = stream.read_buf(&mut bytes).await.unwrap();
+                let text = String::from_utf8_lossy(&bytes);
+                let switched = text.starts_with("HTTP/1.1 101") && text.contains("\r\n\r\n");
+                if read == 0 || switched {
+                    return Response::parse(&text);
+                }
+            }
+        };
+        soon("a response", reading).await
     }
 
     /// The value of a series, named with its labels as the exposition has them.

@@ -1,0 +1,34 @@
+//! What is asked of the application's table `devices`.
+
+use sqlx::PgPool;
+use uuid::Uuid;
+
+/// The devices, as (id, user), that have one of these texts as identity key, this user's first; two at
+/// most, since a second says all.
+pub(super) async fn with_key(
+    pool: &PgPool,
+    key_texts: &[String],
+    user_id: Option<Uuid>,
+) -> Result<Vec<(Uuid, Uuid)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT id, user_id FROM public.devices WHERE identity_pubkey = ANY($1)
+         ORDER BY user_id IS NOT DISTINCT FROM $2 DESC LIMIT 2",
+    )
+    .bind(key_texts)
+    .bind(user_id)
+    .fetch_all(pool)
+    .await
+}
+
+/// Whether the user has this device.
+pub(super) async fn exists(
+    pool: &PgPool,
+    device_id: Uuid,
+    user_id: Uuid,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM public.devices WHERE id = $1 AND user_id = $2)")
+        .bind(device_id)
+        .bind(user_id)
+        .fetch_one(pool)
+        .await
+}

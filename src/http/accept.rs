@@ -1,0 +1,178 @@
+//! The loop that accepts connections: places, TLS, and the time and size of a request's head.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use super::{Peer, Place};
+use crate::tls::Tls;
+use crate::transport::Transport;
+
+/// Connections that wait in the kernel until they are accepted; the kernel admits no more than
+/// `net.core.somaxconn`. One beyond that tries again after a second.
+const ACCEPT_BACKLOG: i32 = 65_535;
+/// Connections above `connections_max` for requests that are no WebSocket, such as `/metrics`, and
+/// for telling the others that there is no place.
+const REQUEST_CONNECTIONS_MAX: usize = 256;
+/// The head of a request, in bytes: hyper's smallest buffer.
+const REQUEST_HEAD_BYTES_MAX: usize = 8 * 1024;
+/// Pause after a failed accept: the usual cause, too many open files, does not pass at once.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// What the kernel holds for a peer that does not read; left alone, it would grow to megabytes.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
+/// A peer whose acknowledgements stay out this long is gone, whatever the WebSocket is doing.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(45);
+const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
+
+/// A listening socket whose connections inherit what they need: no delay for small frames, and an
+/// end for peers that are gone.
+///
+/// # Errors
+/// The operating system's, such as an address in use.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = RawSocket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(ACCEPT_BACKLOG)?;
+    adopt(socket.into())
+}
+
+/// The same from a socket that listens already.
+///
+/// # Errors
+/// The operating system's.
+pub fn adopt(socket: std::net::TcpListener) -> io::Result<TcpListener> {
+    let options = SockRef::from(&socket);
+    options.set_nonblocking(true)?;
+    options.set_tcp_nodelay(true)?;
+    options.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    options.set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
+    #[cfg(target_os = "linux")]
+    options.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
+    TcpListener::from_std(socket)
+}
+
+/// How connections are accepted.
+#[derive(Debug, Clone)]
+pub struct Accepting {
+    /// WebSockets that may be open.
+    pub connections_max: usize,
+    /// Time for a request's head, and before it for TLS.
+    pub request_head_timeout: Duration,
+    /// What greets a connection first, if TLS is served.
+    pub tls: Option<Arc<Tls>>,
+    /// Cancelled when no more are to be accepted.
+    pub stop: CancellationToken,
+    /// Where connections are left that are no WebSocket yet.
+    pub tasks: TaskTracker,
+}
+
+/// Accepts and serves until stopped.
+pub async fn serve(listener: TcpListener, routes: BoxedFilter<(Response,)>, accepting: Accepting) {
+    let places = accepting.connections_max + REQUEST_CONNECTIONS_MAX;
+    let places = Arc::new(Semaphore::new(places));
+    let service = TowerToHyperService::new(warp::service(routes));
+    loop {
+        let accepted = tokio::select! {
+            () = accepting.stop.cancelled() => return,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        let (stream, peer, place) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(event = "accept_failed", %error);
+                tokio::time::sleep(ACCEPT_RETRY).await;
+                continue;
+            }
+        };
+        let service = service.clone();
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(Arc::clone(&place));
+            request.extensions_mut().insert(peer);
+            service.call(request)
+        });
+        let serving = accepting.clone();
+        accepting.tasks.spawn(async move {
+            let transport = tokio::select! {
+                transport = serving.secure(stream) => transport,
+                () = serving.stop.cancelled() => return,
+            };
+            // One that cannot greet us has nothing to say.
+            if let Some(transport) = transport {
+                serving.speak_http(transport, service).await;
+            }
+        });
+    }
+}
+
+impl Accepting {
+    /// The connection, greeted with TLS if that is served. A client has as long for it as for a head.
+    async fn secure(&self, stream: TcpStream) -> Option<Transport> {
+        let Some(tls) = &self.tls else {
+            return Some(Transport::Plain(stream));
+        };
+        let greeting = tls.acceptor().accept(stream);
+        match tokio::time::timeout(self.request_head_timeout, greeting).await {
+            Ok(Ok(stream)) => Some(Transport::Tls(Box::new(stream))),
+            Ok(Err(error)) => {
+                tracing::debug!(event = "tls_failed", %error);
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    async fn speak_http<S>(&self, transport: Transport, service: S)
+    where
+        S: Service<hyper::Request<Incoming>, Response = Response, Error = Infallible> + Send,
+        S::Future: Send,
+    {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(self.request_head_timeout)
+            .max_buf_size(REQUEST_HEAD_BYTES_MAX);
+        let connection = http
+            .serve_connection(TokioIo::new(transport), service)
+            .with_upgrades();
+        let mut connection = pin!(connection);
+        // An error is the client's: it sent no HTTP, or left.
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = self.stop.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        let _ = connection.await;
+    }
+}
+
+/// The next connection, once there is a place for it; until then it waits in the kernel.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, Peer, Place)> {
+    let place = Arc::clone(places)
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, Peer(peer.ip()), Arc::new(place)))
+}

@@ -1,0 +1,319 @@
+//! From a request for a WebSocket to its connection.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hyper::upgrade::OnUpgrade;
+use serde::Deserialize;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use uuid::Uuid;
+use warp::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use warp::reply::Response;
+
+use super::credentials::{self, ProofQuery};
+use super::reply::ApiError;
+use super::{Api, Peer, Place, origin};
+use crate::auth::{AuthError, Identity};
+use crate::config::Networks;
+use crate::connection::{Connection, Seat};
+use crate::limit::{Admitted, Neighbourhood};
+use crate::metrics::{Closed, Rejected};
+use crate::socket::Socket;
+use crate::wire::Encoding;
+
+/// What a client offers that wants frames with cursors, `hello` and `reset`.
+const SUBPROTOCOL_V1: &str = "hushnet.v1";
+
+/// The query of `/ws`.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct WsQuery {
+    user_id: Option<String>,
+    /// A cursor to go on from; whoever sends one is a v1 client.
+    since: Option<String>,
+    #[serde(flatten)]
+    proof: ProofQuery,
+}
+
+impl WsQuery {
+    /// That of a path which names the user itself.
+    pub(super) fn of_user(user_id: String) -> Self {
+        Self {
+            user_id: Some(user_id),
+            ..Self::default()
+        }
+    }
+}
+
+/// What a request for a WebSocket brings.
+pub(super) struct Upgrade {
+    pub(super) headers: HeaderMap,
+    pub(super) stream: Option<OnUpgrade>,
+    pub(super) place: Place,
+    pub(super) peer: Peer,
+}
+
+/// What is held while a WebSocket is open.
+#[allow(dead_code, reason = "held for their drop")]
+struct Places {
+    request: Place,
+    socket: OwnedSemaphorePermit,
+    address: Option<Admitted<Neighbourhood>>,
+    user: Option<Admitted<Uuid>>,
+}
+
+/// A request that is one for a WebSocket.
+struct Handshake {
+    accept_key: HeaderValue,
+    stream: OnUpgrade,
+    offers_v1: bool,
+    places: Places,
+}
+
+/// Answers a request for a WebSocket with 101 and starts its connection, or says what is wrong.
+pub(super) async fn open(
+    api: Api,
+    query: WsQuery,
+    encoding: Encoding,
+    upgrade: Upgrade,
+) -> Result<Response, ApiError> {
+    let metrics = &api.shared.metrics;
+    let opened = admit(&api, query, encoding, upgrade).await;
+    opened.inspect_err(|error| {
+        metrics.connection_rejected(match error {
+            ApiError::TooManyConnections => Rejected::ConnectionLimit,
+            ApiError::Draining => Rejected::Draining,
+            ApiError::OriginNotAllowed => Rejected::Origin,
+            ApiError::Identity(_) => Rejected::Identity,
+            ApiError::Limited(refusal) => Rejected::Limit(refusal.limit),
+            _ => Rejected::BadRequest,
+        });
+    })
+}
+
+async fn admit(
+    api: &Api,
+    query: WsQuery,
+    encoding: Encoding,
+    upgrade: Upgrade,
+) -> Result<Response, ApiError> {
+    let shared = &api.shared;
+    if shared.drain.has_begun() {
+        return Err(ApiError::Draining);
+    }
+    if !origin::is_allowed(&api.origins, &upgrade.headers) {
+        return Err(ApiError::OriginNotAllowed);
+    }
+    let named = query.user_id.as_deref().map(str::parse::<Uuid>);
+    let named = named.transpose().map_err(|_| ApiError::UserIdMalformed)?;
+    if named.is_none() && !shared.auth.is_required() {
+        return Err(ApiError::UserIdMissing);
+    }
+    let offer = credentials::of_upgrade(&upgrade.headers, query.proof, api.token_in_query);
+    let mut handshake = Handshake::check(api, upgrade)?;
+    let identity = shared.auth.identify(&offer.credentials, named).await;
+    let encoding = if handshake.offers_v1 || query.since.is_some() {
+        Encoding::V1
+    } else {
+        encoding
+    };
+    let seated = match identity {
+        Ok(identity) => seat(api, named, identity, encoding, query.since).await,
+        Err(error) => Err(ApiError::Identity(error)),
+    };
+    match seated {
+        Ok((seat, user)) => {
+            handshake.places.user = Some(user);
+            Ok(accept(api, handshake, seat))
+        }
+        Err(ApiError::Identity(error)) => {
+            shared.metrics.identity_refused(error);
+            if offer.by_subprotocol {
+                Ok(turn_away(api, handshake, error))
+            } else {
+                Err(ApiError::Identity(error))
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes the client's place in the stream. Its device is looked up after that: one that is deleted later
+/// is told of in the stream.
+async fn seat(
+    api: &Api,
+    named: Option<Uuid>,
+    identity: Option<Identity>,
+    encoding: Encoding,
+    since: Option<String>,
+) -> Result<(Seat, Admitted<Uuid>), ApiError> {
+    let user_id = identity
+        .map(|identity| identity.user_id)
+        .or(named)
+        .ok_or(ApiError::UserIdMissing)?;
+    let admitted = api.shared.limits.admit_user(user_id);
+    let admitted = admitted.map_err(ApiError::Limited)?;
+    let seat = Seat::take(&api.shared, user_id, encoding, since, identity);
+    if let Some(identity) = &identity {
+        let confirmed = api.shared.auth.confirm(identity).await;
+        confirmed.map_err(ApiError::Identity)?;
+    }
+    Ok((seat, admitted))
+}
+
+fn accept(api: &Api, handshake: Handshake, seat: Seat) -> Response {
+    let response = switching(&handshake);
+    let shared = Arc::clone(&api.shared);
+    api.tasks.spawn(async move {
+        // Held until the connection is gone.
+        let _places = handshake.places;
+        let Ok(upgraded) = handshake.stream.await else {
+            return;
+        };
+        let Ok(socket) = Socket::from_upgraded(upgraded, shared.frame_bytes_max).await else {
+            return;
+        };
+        shared.metrics.connection_opened();
+        let metrics = Arc::clone(&shared.metrics);
+        let (connection, since) = Connection::new(shared, socket, seat);
+        let closed = connection.run(since).await;
+        metrics.connection_closed(closed);
+    });
+    response
+}
+
+/// Says why in a close frame, to a client that is shown no HTTP status.
+fn turn_away(api: &Api, handshake: Handshake, error: AuthError) -> Response {
+    let response = switching(&handshake);
+    let frame_bytes_max = api.shared.frame_bytes_max;
+    api.tasks.spawn(async move {
+        let _places = handshake.places;
+        let Ok(upgraded) = handshake.stream.await else {
+            return;
+        };
+        if let Ok(socket) = Socket::from_upgraded(upgraded, frame_bytes_max).await {
+            socket.close(Closed::ByServer(error.close_code())).await;
+        }
+    });
+    response
+}
+
+fn switching(handshake: &Handshake) -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, handshake.accept_key.clone());
+    if handshake.offers_v1 {
+        headers.insert(
+            header::SEC_WEBSOCKET_PROTOCOL,
+            HeaderValue::from_static(SUBPROTOCOL_V1),
+        );
+    }
+    response
+}
+
+impl Handshake {
+    /// Whether this is a request for a WebSocket, and there is a place for it.
+    fn check(api: &Api, upgrade: Upgrade) -> Result<Self, ApiError> {
+        let Upgrade {
+            headers,
+            stream,
+            place,
+            peer,
+        } = upgrade;
+        let (Some(stream), true, true) = (
+            stream,
+            names(&headers, &header::CONNECTION, "upgrade"),
+            names(&headers, &header::UPGRADE, "websocket"),
+        ) else {
+            return Err(ApiError::NotAWebSocket);
+        };
+        if !names(&headers, &header::SEC_WEBSOCKET_VERSION, "13") {
+            return Err(ApiError::WebSocketVersion);
+        }
+        // 16 bytes in base64 are 22 characters and two of padding.
+        let key = headers
+            .get(header::SEC_WEBSOCKET_KEY)
+            .filter(|key| key.len() == 24 && key.as_bytes().ends_with(b"=="))
+            .ok_or(ApiError::WebSocketKey)?;
+        let accept_key = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
+            .map_err(|_| ApiError::WebSocketKey)?;
+        let address = client_address(peer, &headers, &api.trusted_proxies);
+        let admitted = api.shared.limits.admit_address(address);
+        let admitted = admitted.map_err(ApiError::Limited)?;
+        let socket_place = Arc::clone(&api.places)
+            .try_acquire_owned()
+            .map_err(|_| ApiError::TooManyConnections)?;
+        Ok(Self {
+            accept_key,
+            stream,
+            offers_v1: names(&headers, &header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL_V1),
+            places: Places {
+                request: place,
+                socket: socket_place,
+                address: admitted,
+                user: None,
+            },
+        })
+    }
+}
+
+/// Whom a request comes from: the peer, or whom the proxies say that they come for, as far as they are
+/// trusted. The last address of `X-Forwarded-For` was written by the nearest proxy.
+fn client_address(Peer(peer): Peer, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
+    let mut address = peer;
+    let said = headers.get_all("x-forwarded-for").iter().rev();
+    for said in said.filter_map(|value| value.to_str().ok()) {
+        for hop in said.rsplit(',') {
+            if !trusted.contain(address) {
+                return address;
+            }
+            let Ok(before) = hop.trim().parse() else {
+                return address;
+            };
+            address = before;
+        }
+    }
+    address
+}
+
+/// Whether a header that lists tokens names this one.
+fn names(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| {
+            value
+                .split(',')
+                .any(|listed| listed.trim().eq_ignore_ascii_case(token))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_trusted_proxies_are_believed_whom_they_come_for() {
+        let trusted: Networks = "10.0.0.0/8".parse().unwrap();
+        for (peer, said, client) in [
+            ("192.0.2.1", "198.51.100.9", "192.0.2.1"),
+            ("10.0.0.1", "198.51.100.9", "198.51.100.9"),
+            // The client itself wrote what stands before.
+            ("10.0.0.1", "203.0.113.5, 198.51.100.9", "198.51.100.9"),
+            ("10.0.0.1", "198.51.100.9, 10.0.0.2", "198.51.100.9"),
+            ("10.0.0.1", "198.51.100.9, unknown", "10.0.0.1"),
+            ("10.0.0.1", "", "10.0.0.1"),
+            ("10.0.0.1", "2001:db8::7", "2001:db8::7"),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-forwarded-for", said.parse().unwrap());
+            let peer = Peer(peer.parse().unwrap());
+            let found = client_address(peer, &headers, &trusted);
+            assert_eq!(found.to_string(), client, "{peer:?} {said}");
+        }
+    }
+}

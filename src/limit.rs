@@ -1,0 +1,288 @@
+//! How much a client may: connections from one address and of one user, how many of them in a second,
+//! and what one connection may send.
+//!
+//! Everything that is counted is bounded: open connections by `connections_max`, and the rates of
+//! addresses and users by a table ([`cells`]). Nobody in it is forgotten for somebody else's sake: when
+//! it is full, those who are not in it share one rate. Knows no HTTP and no WebSocket.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use governor::clock::{Clock, MonotonicClock};
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+use ipnet::Ipv6Net;
+use uuid::Uuid;
+
+use self::cells::Cells;
+use crate::config::LimitSettings;
+
+mod cells;
+
+/// Of an IPv6 address, what one customer of a network has.
+const IPV6_PREFIX: u8 = 64;
+
+/// Why a connection is refused; when another may be tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which limit.
+    pub limit: Limit,
+    /// When to come again.
+    pub retry_after: Duration,
+}
+
+/// A limit on connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// `connections_per_address_max`
+    AddressOpen,
+    /// `connections_per_user_max`
+    UserOpen,
+    /// `connections_per_second`
+    Rate,
+    /// `connections_per_second_per_address`
+    AddressRate,
+    /// `connections_per_second_per_user`
+    UserRate,
+}
+
+impl Limit {
+    /// Every limit, in the order of its discriminants.
+    pub const ALL: [Self; 5] = [
+        Self::AddressOpen,
+        Self::UserOpen,
+        Self::Rate,
+        Self::AddressRate,
+        Self::UserRate,
+    ];
+
+    /// The `code` of the answer, and the value of the label `reason` in the metrics.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::AddressOpen => "address_limit",
+            Self::UserOpen => "user_limit",
+            Self::Rate => "rate_limit",
+            Self::AddressRate => "address_rate_limit",
+            Self::UserRate => "user_rate_limit",
+        }
+    }
+
+    /// What the client's developer needs to know.
+    #[must_use]
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::AddressOpen => "your address has all the connections that it may have",
+            Self::UserOpen => "this user has all the connections that one may have",
+            Self::Rate => "too many connect at once; come again a little later",
+            Self::AddressRate => "your address connects too often; come again a little later",
+            Self::UserRate => "this user connects too often; come again a little later",
+        }
+    }
+}
+
+/// Who counts as one: an IPv4 address, or the /64 of an IPv6 address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Neighbourhood(IpAddr);
+
+impl From<IpAddr> for Neighbourhood {
+    fn from(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V6(address) => Ipv6Net::new(address, IPV6_PREFIX)
+                .map_or(address, |network| network.network())
+                .into(),
+            v4 @ IpAddr::V4(_) => v4,
+        })
+    }
+}
+
+/// The limits on connections of one server.
+#[derive(Debug)]
+pub struct Limits {
+    settings: LimitSettings,
+    all: Rate,
+    replay_pages: Rate,
+    addresses: Arc<Gate<Neighbourhood>>,
+    users: Arc<Gate<Uuid>>,
+}
+
+impl Limits {
+    /// Nobody is connected.
+    #[must_use]
+    pub fn new(settings: &LimitSettings) -> Self {
+        let tracked = settings.connections_max as usize + cells::SPARE;
+        Self {
+            all: rate(settings.connections_per_second),
+            replay_pages: rate(settings.replay_pages_per_second),
+            addresses: Arc::new(Gate::new(
+                settings.connections_per_address_max,
+                settings.connections_per_second_per_address,
+                tracked,
+            )),
+            users: Arc::new(Gate::new(
+                settings.connections_per_user_max,
+                settings.connections_per_second_per_user,
+                tracked,
+            )),
+            settings: settings.clone(),
+        }
+    }
+
+    /// One more connection from this address; held until it is closed. `None` for an address that is not
+    /// counted.
+    ///
+    /// # Errors
+    /// [`Refusal`] when there are too many, or too many in this second.
+    pub fn admit_address(
+        &self,
+        address: IpAddr,
+    ) -> Result<Option<Admitted<Neighbourhood>>, Refusal> {
+        if self.settings.unlimited_addresses.contain(address) {
+            return Ok(None);
+        }
+        self.addresses
+            .admit(address.into(), Limit::AddressOpen, Limit::AddressRate)
+            .map(Some)
+    }
+
+    /// One more connection of this user; held until it is closed.
+    ///
+    /// # Errors
+    /// [`Refusal`] when there are too many, or too many in this second, of this user's or of all.
+    pub fn admit_user(&self, user_id: Uuid) -> Result<Admitted<Uuid>, Refusal> {
+        let admitted = self
+            .users
+            .admit(user_id, Limit::UserOpen, Limit::UserRate)?;
+        // Last: what one address or user may not have, it does not take from the others.
+        match self.all.check() {
+            Ok(()) => Ok(admitted),
+            Err(until) => Err(Refusal {
+                limit: Limit::Rate,
+                retry_after: until.wait_time_from(MonotonicClock.now()),
+            }),
+        }
+    }
+
+    /// Waits until one more page of missed events may be read from the log.
+    pub async fn replay_page(&self) {
+        while let Err(until) = self.replay_pages.check() {
+            tokio::time::sleep(until.wait_time_from(MonotonicClock.now())).await;
+        }
+    }
+}
+
+/// The rate of all together.
+type Rate = RateLimiter<NotKeyed, InMemoryState, MonotonicClock>;
+/// The rates of many.
+type Rates<K> = RateLimiter<K, Cells<K>, MonotonicClock>;
+
+/// How long a client waits that has as many connections open as it may: until it has closed one.
+const RETRY_AFTER_OPEN: Duration = Duration::from_secs(10);
+
+/// The connections of each key: how many are open, and how many came lately.
+struct Gate<K: Hash + Eq + Clone> {
+    open: DashMap<K, u32>,
+    open_max: u32,
+    rate: Rates<K>,
+}
+
+impl<K: Hash + Eq + Clone + Debug> Gate<K> {
+    fn new(open_max: u32, per_second: u32, tracked: usize) -> Self {
+        Self {
+            open: DashMap::new(),
+            open_max,
+            rate: Rates::new(quota(per_second), Cells::new(tracked), MonotonicClock),
+        }
+    }
+
+    fn admit(
+        self: &Arc<Self>,
+        key: K,
+        open_limit: Limit,
+        rate_limit: Limit,
+    ) -> Result<Admitted<K>, Refusal> {
+        self.rate.check_key(&key).map_err(|until| Refusal {
+            limit: rate_limit,
+            retry_after: until.wait_time_from(MonotonicClock.now()),
+        })?;
+        let mut open = self.open.entry(key.clone()).or_insert(0);
+        if *open >= self.open_max {
+            return Err(Refusal {
+                limit: open_limit,
+                retry_after: RETRY_AFTER_OPEN,
+            });
+        }
+        *open += 1;
+        drop(open);
+        Ok(Admitted {
+            gate: Arc::clone(self),
+            key,
+        })
+    }
+}
+
+impl<K: Hash + Eq + Clone> Debug for Gate<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gate")
+            .field("open", &self.open.len())
+            .field("open_max", &self.open_max)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection that counts until this is dropped.
+#[derive(Debug)]
+pub struct Admitted<K: Hash + Eq + Clone> {
+    gate: Arc<Gate<K>>,
+    key: K,
+}
+
+impl<K: Hash + Eq + Clone> Drop for Admitted<K> {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut open) = self.gate.open.entry(self.key.clone()) {
+            *open.get_mut() -= 1;
+            if *open.get() == 0 {
+                open.remove();
+            }
+        }
+    }
+}
+
+fn rate(per_second: u32) -> Rate {
+    Rate::new(quota(per_second), InMemoryState::default(), MonotonicClock)
+}
+
+/// So many in a second on the average, and as many at once.
+fn quota(per_second: u32) -> Quota {
+    Quota::per_second(NonZeroU32::new(per_second).unwrap_or(NonZeroU32::MIN))
+}
+
+/// What one connection may send: so many frames in a second on the average, and as many at once. By
+/// itself smaller than a limiter of the library, since every connection has one.
+#[derive(Debug, Default)]
+pub struct Allowance {
+    /// When all that was taken will have been earned again.
+    earned_at: Option<Instant>,
+}
+
+impl Allowance {
+    /// Takes one; `false` if that is more than `per_second` admits.
+    pub fn take(&mut self, per_second: u32, now: Instant) -> bool {
+        let each = Duration::from_secs(1) / per_second.max(1);
+        let earned_at = self.earned_at.map_or(now, |at| at.max(now)) + each;
+        let allowed = earned_at.duration_since(now) <= Duration::from_secs(1);
+        if allowed {
+            self.earned_at = Some(earned_at);
+        }
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests;

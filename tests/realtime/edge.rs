@@ -1,0 +1,217 @@
+//! How the service is reached: TLS, web pages, and the operators' own address.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hushnet_realtime::config::Config;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use uuid::Uuid;
+
+use crate::support::{Server, soon, until};
+
+/// A certificate for this machine, in files.
+pub struct Certificate {
+    directory: tempfile::TempDir,
+}
+
+impl Certificate {
+    pub fn make() -> Self {
+        let certificate = Self {
+            directory: tempfile::tempdir().unwrap(),
+        };
+        certificate.exchange();
+        certificate
+    }
+
+    /// Puts another one in the place of this.
+    pub fn exchange(&self) {
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        std::fs::write(self.path(), made.cert.pem()).unwrap();
+        std::fs::write(self.key(), made.signing_key.serialize_pem()).unwrap();
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().join("certificate.pem")
+    }
+
+    fn key(&self) -> PathBuf {
+        self.directory.path().join("key.pem")
+    }
+
+    pub fn serve(&self, config: &mut Config) {
+        config.edge.tls_certificate_file = Some(self.path());
+        config.edge.tls_key_file = Some(self.key());
+    }
+}
+
+/// Asks over TLS, believing only this certificate; `None` if the server shows another.
+async fn ask(server: &Server, certificate: &Path) -> Option<String> {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_file(certificate).unwrap())
+        .unwrap();
+    let config = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(server.address()).await.unwrap();
+    let connecting =
+        TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), stream);
+    let mut stream = soon("a greeting", connecting).await.ok()?;
+    let request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    // Its end may come without a goodbye.
+    let _ = soon("an answer", stream.read_to_string(&mut answer)).await;
+    Some(answer)
+}
+
+#[tokio::test]
+async fn a_certificate_is_exchanged_at_sighup() {
+    let certificate = Certificate::make();
+    let server = Server::start_unready(crate::support::Database::migrated().await, |config| {
+        certificate.serve(config);
+    });
+    let answer = ask(&server, &certificate.path()).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let hang_up = || {
+        let pid = std::process::id().to_string();
+        let sent = std::process::Command::new("kill")
+            .args(["-HUP", &pid])
+            .status();
+        assert!(sent.unwrap().success());
+    };
+
+    // What cannot be read changes nothing.
+    let before = Certificate::make();
+    std::fs::copy(certificate.path(), before.path()).unwrap();
+    std::fs::write(certificate.path(), "nothing").unwrap();
+    hang_up();
+    assert!(ask(&server, &before.path()).await.is_some());
+    certificate.exchange();
+    assert!(ask(&server, &certificate.path()).await.is_none());
+    hang_up();
+    until("the new one is shown", async || {
+        ask(&server, &certificate.path()).await.is_some()
+    })
+    .await;
+}
+
+/// Who connects and says nothing, or no TLS, costs a place for as long as a head may take.
+#[tokio::test]
+async fn who_does_not_greet_is_left() {
+    let certificate = Certificate::make();
+    let server = Server::start_unready(crate::support::Database::migrated().await, |config| {
+        certificate.serve(config);
+        config.limits.request_head_timeout_ms = 200;
+    });
+    for beginning in [&b""[..], b"GET /healthz HTTP/1.1\r\n\r\n"] {
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        stream.write_all(beginning).await.unwrap();
+        let mut rest = Vec::new();
+        let _ = soon("the end", stream.read_to_end(&mut rest)).await;
+        assert!(!String::from_utf8_lossy(&rest).contains("200"), "{rest:?}");
+    }
+}
+
+fn page(path: &str, origin: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: rt.example\r\nOrigin: {origin}\r\n\
+         Connection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+}
+
+#[tokio::test]
+async fn a_web_page_connects_from_the_same_host_or_an_origin_that_is_allowed() {
+    let server = Server::start_with(|config| {
+        config.edge.allowed_origins = "https://app.example".parse().unwrap();
+    })
+    .await;
+    let socket = format!("/ws?user_id={}", Uuid::new_v4());
+    let devices = format!("/users/{}/devices", Uuid::new_v4());
+    for (origin, allowed) in [
+        ("https://rt.example", true),
+        ("https://app.example", true),
+        ("https://evil.example", false),
+        ("null", false),
+    ] {
+        let response = server.first_response(&page(&socket, origin)).await;
+        let status = if allowed { 101 } else { 403 };
+        assert_eq!(response.status, status, "{origin}");
+        if !allowed {
+            assert_eq!(response.json()["error"]["code"], "origin_not_allowed");
+        }
+        // A browser keeps from the page what does not name it.
+        let response = server.request(&page(&devices, origin)).await;
+        assert_eq!(response.status, 200);
+        let named = response.headers.get("access-control-allow-origin");
+        assert_eq!(
+            named.map(String::as_str),
+            allowed.then_some(origin),
+            "{origin}"
+        );
+        assert_eq!(response.headers["vary"], "origin");
+    }
+    assert!(
+        server
+            .metric("hushnet_connections_rejected_total{reason=\"origin\"}")
+            .await
+            > 1.5
+    );
+}
+
+#[tokio::test]
+async fn a_browser_that_asks_first_is_told_what_a_page_may_send() {
+    let server = Server::start_with(|config| {
+        config.edge.allowed_origins = "https://app.example".parse().unwrap();
+    })
+    .await;
+    let response = server
+        .request(&format!(
+            "OPTIONS /messages/pending/{} HTTP/1.1\r\nHost: rt.example\r\n\
+             Origin: https://app.example\r\nAccess-Control-Request-Method: GET\r\n\
+             Access-Control-Request-Headers: authorization\r\nConnection: close\r\n\r\n",
+            Uuid::new_v4()
+        ))
+        .await;
+    assert_eq!(response.status, 204, "{}", response.body);
+    assert_eq!(
+        response.headers["access-control-allow-origin"],
+        "https://app.example"
+    );
+    assert!(response.headers["access-control-allow-headers"].contains("authorization"));
+    // Without that question it is a method like others.
+    let plain = "OPTIONS /healthz HTTP/1.1\r\nHost: rt.example\r\nConnection: close\r\n\r\n";
+    assert_eq!(server.request(plain).await.status, 405);
+}
+
+#[tokio::test]
+async fn the_operators_address_is_apart_if_there_is_one() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let server = Server::start_with(|config| config.edge.metrics_listen = Some(address)).await;
+    assert_eq!(server.get("/metrics").await.status, 404);
+    for (path, status) in [
+        ("/metrics", 200),
+        ("/healthz", 200),
+        ("/readyz", 200),
+        ("/ws", 404),
+    ] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{path}: {answer}"
+        );
+    }
+}

@@ -1,0 +1,134 @@
+//! Keys that are published as a JSON Web Key Set: fetched, exchanged, gone.
+
+use std::sync::{Arc, Mutex};
+
+use jsonwebtoken::jwk::{Jwk, JwkSet};
+use jsonwebtoken::{Algorithm, encode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::*;
+
+/// An HTTP server that publishes what it is told to, and counts who asks.
+struct Publisher {
+    url: String,
+    state: Arc<Mutex<(Option<String>, usize)>>,
+}
+
+impl Publisher {
+    async fn start(set: Option<String>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/keys", listener.local_addr().unwrap());
+        let state = Arc::new(Mutex::new((set, 0)));
+        let shared = Arc::clone(&state);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let answer = {
+                    let mut state = shared.lock().unwrap();
+                    state.1 += 1;
+                    match &state.0 {
+                        Some(set) => format!(
+                            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{set}",
+                            set.len()
+                        ),
+                        None => "HTTP/1.1 500 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                            .to_owned(),
+                    }
+                };
+                let mut head = [0; 2_048];
+                let _ = stream.read(&mut head).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        Self { url, state }
+    }
+
+    fn publish(&self, set: Option<String>) {
+        self.state.lock().unwrap().0 = set;
+    }
+
+    fn asked(&self) -> usize {
+        self.state.lock().unwrap().1
+    }
+}
+
+fn set(keys: &[(&str, &Key)]) -> String {
+    let keys = keys
+        .iter()
+        .map(|(kid, key)| {
+            let mut jwk = Jwk::from_encoding_key(&key.signs(), Algorithm::RS256).unwrap();
+            jwk.common.key_id = Some((*kid).to_owned());
+            jwk
+        })
+        .collect();
+    serde_json::to_string(&JwkSet { keys }).unwrap()
+}
+
+fn named(kid: &str, key: &Key, claims: &serde_json::Value) -> String {
+    let mut header = key.header();
+    header.kid = Some(kid.to_owned());
+    encode(&header, claims, &key.signs()).unwrap()
+}
+
+async fn answer(server: &Server, user: &User, token: &str) -> String {
+    let response = server
+        .request(&format!(
+            "GET /users/{}/devices HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\
+             Authorization: Bearer {token}\r\n\r\n",
+            user.id
+        ))
+        .await;
+    match response.status {
+        200 => "let in".to_owned(),
+        _ => response.json()["error"]["code"]
+            .as_str()
+            .unwrap()
+            .to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn published_keys_are_fetched_and_the_last_good_ones_kept() {
+    let (first, second) = (Key::rsa(), Key::another_rsa());
+    let publisher = Publisher::start(Some(set(&[("one", first), ("two", &second)]))).await;
+    let server = Server::start_with(|config| {
+        takes_tokens(config, first);
+        config.identity.jwt_key = None;
+        config.identity.jwt_jwks_url = Some(publisher.url.clone());
+    })
+    .await;
+    let alice = add_user(&server.db().await).await;
+    let claims = claims(&alice);
+    let one = named("one", first, &claims);
+    assert_eq!(answer(&server, &alice, &one).await, "let in");
+    let two = named("two", &second, &claims);
+    assert_eq!(answer(&server, &alice, &two).await, "let in");
+    let swapped = named("two", first, &claims);
+    assert_eq!(answer(&server, &alice, &swapped).await, "token_signature");
+
+    // Gone for now: what was fetched stands, and who asks for unknown keys makes no storm of fetches.
+    publisher.publish(None);
+    for _ in 0..20 {
+        let unknown = named("three", &second, &claims);
+        assert_eq!(answer(&server, &alice, &unknown).await, "token_key_unknown");
+    }
+    assert_eq!(answer(&server, &alice, &one).await, "let in");
+    assert!(publisher.asked() <= 2, "{} fetches", publisher.asked());
+    // Of two keys, a token must say which.
+    let unnamed = token(first, &claims);
+    assert_eq!(answer(&server, &alice, &unnamed).await, "token_key_unknown");
+}
+
+#[tokio::test]
+async fn without_any_key_nobody_is_let_in_and_told_to_come_again() {
+    let publisher = Publisher::start(None).await;
+    let server = Server::start_with(|config| {
+        takes_tokens(config, Key::rsa());
+        config.identity.jwt_key = None;
+        config.identity.jwt_jwks_url = Some(publisher.url.clone());
+    })
+    .await;
+    let alice = add_user(&server.db().await).await;
+    let good = token(Key::rsa(), &claims(&alice));
+    assert_eq!(answer(&server, &alice, &good).await, "identity_unavailable");
+}

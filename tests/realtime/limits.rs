@@ -1,0 +1,151 @@
+//! How much a client may: each limit's answer and metric, and that nobody else pays for it.
+
+use uuid::Uuid;
+
+use crate::support::{Client, Response, Server, until};
+
+fn no_exceptions(config: &mut hushnet_realtime::config::Config) {
+    config.limits.unlimited_addresses = "".parse().unwrap();
+}
+
+/// Asks for a WebSocket, as a proxy does that comes for this address.
+async fn ask(server: &Server, user_id: Uuid, forwarded_for: &str) -> Response {
+    let request = format!(
+        "GET /ws?user_id={user_id} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade, close\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nX-Forwarded-For: {forwarded_for}\r\n\r\n"
+    );
+    server.first_response(&request).await
+}
+
+async fn assert_refused(server: &Server, response: &Response, code: &str) {
+    assert_eq!(response.status, 429, "{}", response.body);
+    assert_eq!(response.json()["error"]["code"], code);
+    let retry_after: u64 = response.headers["retry-after"].parse().unwrap();
+    assert!((1..=10).contains(&retry_after), "{retry_after}");
+    let series = format!("hushnet_connections_rejected_total{{reason=\"{code}\"}}");
+    assert!(server.metric(&series).await >= 1.0, "{code}");
+}
+
+async fn connect(server: &Server, count: usize, user: impl Fn() -> Uuid) -> Vec<Client> {
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        clients.push(server.connect(user()).await);
+    }
+    clients
+}
+
+#[tokio::test]
+async fn an_address_has_its_share_and_leaves_the_others_theirs() {
+    let server = Server::start_with(|config| {
+        no_exceptions(config);
+        config.limits.connections_per_address_max = 3;
+        config.limits.trusted_proxies = "127.0.0.1".parse().unwrap();
+    })
+    .await;
+    let mut open = connect(&server, 3, Uuid::new_v4).await;
+    let response = ask(&server, Uuid::new_v4(), "127.0.0.1").await;
+    assert_refused(&server, &response, "address_limit").await;
+    // Whom the proxy comes for counts, and an IPv6 network of 64 bits counts as one.
+    for other in ["198.51.100.1", "198.51.100.2", "2001:db8::1"] {
+        assert_eq!(
+            ask(&server, Uuid::new_v4(), other).await.status,
+            101,
+            "{other}"
+        );
+    }
+    drop(open.pop());
+    until("the place is free", async || {
+        ask(&server, Uuid::new_v4(), "127.0.0.1").await.status == 101
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_user_has_its_share_and_leaves_the_others_theirs() {
+    let server = Server::start_with(|config| config.limits.connections_per_user_max = 2).await;
+    let user = Uuid::new_v4();
+    let _open = connect(&server, 2, || user).await;
+    let response = ask(&server, user, "").await;
+    assert_refused(&server, &response, "user_limit").await;
+    assert_eq!(ask(&server, Uuid::new_v4(), "").await.status, 101);
+}
+
+#[tokio::test]
+async fn who_connects_too_often_is_told_to_wait() {
+    for (code, set) in [
+        (
+            "address_rate_limit",
+            (|l| l.connections_per_second_per_address = 2)
+                as fn(&mut hushnet_realtime::config::LimitSettings),
+        ),
+        ("user_rate_limit", |l| l.connections_per_second_per_user = 2),
+        ("rate_limit", |l| l.connections_per_second = 2),
+    ] {
+        let server = Server::start_with(|config| {
+            no_exceptions(config);
+            set(&mut config.limits);
+        })
+        .await;
+        let user = Uuid::new_v4();
+        let mut refused = None;
+        for _ in 0..50 {
+            let response = ask(&server, user, "").await;
+            if response.status != 101 {
+                refused = Some(response);
+                break;
+            }
+        }
+        assert_refused(&server, &refused.unwrap(), code).await;
+        // And after a while it is let in again.
+        until("the rate is unspent", async || {
+            ask(&server, user, "").await.status == 101
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn this_machine_is_not_limited_unless_the_settings_say_so() {
+    let server = Server::start_with(|config| {
+        config.limits.connections_per_address_max = 1;
+        config.limits.connections_per_second_per_address = 1;
+    })
+    .await;
+    let _open = connect(&server, 5, Uuid::new_v4).await;
+}
+
+/// Clients that come back for what only the log has wait their turn, and all get it.
+#[tokio::test]
+async fn replays_from_the_log_wait_their_turn() {
+    let server = Server::start_with(|config| {
+        config.limits.replay_pages_per_second = 5;
+        config.recent_bytes_max = 65_536;
+    })
+    .await;
+    let pool = server.db().await;
+    let alice = crate::support::add_user(&pool).await;
+    let cursor: String = sqlx::query_scalar("SELECT realtime.cursor()")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    for _ in 0..300 {
+        crate::support::insert_message(&pool, None, &alice, &alice).await;
+    }
+    let begun = tokio::time::Instant::now();
+    let path = format!("/ws?user_id={}&since={cursor}", alice.id);
+    let clients = (0..12).map(|_| async {
+        let mut client = server.connect_to(&path).await;
+        assert_eq!(client.next_json().await["replayed"], 300);
+        for _ in 0..300 {
+            assert_eq!(client.next_json().await["type"], "message");
+        }
+    });
+    futures_util::future::join_all(clients).await;
+    // Five at once, and five in each second after.
+    assert!(
+        begun.elapsed().as_millis() >= 1_200,
+        "{:?}",
+        begun.elapsed()
+    );
+}
