@@ -100,6 +100,7 @@ pub async fn run(
         connections_max: config.limits.connections_max as usize,
         request_head_timeout: config.request_head_timeout(),
         tls,
+        shared: Arc::clone(&api.shared),
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
     };

@@ -26,6 +26,7 @@ use crate::auth::{AuthError, Credentials};
 use crate::barrier::Barriers;
 use crate::config::{Networks, Origins};
 use crate::connection::Shared;
+use crate::limit::{Admitted, Neighbourhood};
 use crate::pending::{self, State};
 use crate::router::Feed;
 use crate::wire::Encoding;
@@ -42,7 +43,15 @@ const CURSOR_HEADER: &str = "realtime-cursor";
 const MORE_HEADER: &str = "realtime-more";
 
 /// A connection's place among all that may be open; free again when the last clone is dropped.
-type Place = Arc<OwnedSemaphorePermit>;
+type Place = Arc<Held>;
+
+/// What a connection holds from its first byte to its last.
+#[derive(Debug)]
+#[allow(dead_code, reason = "held for their drop")]
+struct Held {
+    of_all: OwnedSemaphorePermit,
+    of_peer: Option<Admitted<Neighbourhood>>,
+}
 
 /// Whom the connection comes from.
 #[derive(Debug, Clone, Copy)]

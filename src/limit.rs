@@ -28,6 +28,12 @@ mod cells;
 /// Of an IPv6 address, what one customer of a network has.
 const IPV6_PREFIX: u8 = 64;
 
+/// Connections of an address beyond its WebSockets, for requests that are none.
+const REQUESTS_PER_ADDRESS_MAX: u32 = 64;
+
+/// Of connections of a peer before they have said anything, in a second: no limit in fact.
+const PEER_RATE: u32 = 1_000_000;
+
 /// Why a connection is refused; when another may be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
@@ -108,6 +114,7 @@ pub struct Limits {
     settings: LimitSettings,
     all: Rate,
     replay_pages: Rate,
+    peers: Arc<Gate<Neighbourhood>>,
     addresses: Arc<Gate<Neighbourhood>>,
     users: Arc<Gate<Uuid>>,
 }
@@ -120,6 +127,13 @@ impl Limits {
         Self {
             all: rate(settings.connections_per_second),
             replay_pages: rate(settings.replay_pages_per_second),
+            peers: Arc::new(Gate::new(
+                settings
+                    .connections_per_address_max
+                    .saturating_add(REQUESTS_PER_ADDRESS_MAX),
+                PEER_RATE,
+                tracked,
+            )),
             addresses: Arc::new(Gate::new(
                 settings.connections_per_address_max,
                 settings.connections_per_second_per_address,
@@ -134,7 +148,23 @@ impl Limits {
         }
     }
 
-    /// One more connection from this address; held until it is closed. `None` for an address that is not
+    /// One more connection of any kind from this peer, before it has said anything; held until it is
+    /// closed. `None` for a peer that is not counted, or that comes for others.
+    ///
+    /// # Errors
+    /// [`Refusal`] when it has more than its WebSockets and some requests can need.
+    pub fn admit_peer(&self, peer: IpAddr) -> Result<Option<Admitted<Neighbourhood>>, Refusal> {
+        if self.settings.unlimited_addresses.contain(peer)
+            || self.settings.trusted_proxies.contain(peer)
+        {
+            return Ok(None);
+        }
+        self.peers
+            .admit(peer.into(), Limit::AddressOpen, Limit::AddressRate)
+            .map(Some)
+    }
+
+    /// One more WebSocket from this address; held until it is closed. `None` for an address that is not
     /// counted.
     ///
     /// # Errors

@@ -20,7 +20,9 @@ use tokio_util::task::TaskTracker;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::{Peer, Place};
+use super::{Held, Peer, Place};
+use crate::connection::Shared;
+use crate::metrics::Rejected;
 use crate::tls::Tls;
 use crate::transport::Transport;
 
@@ -81,6 +83,8 @@ pub struct Accepting {
     pub request_head_timeout: Duration,
     /// What greets a connection first, if TLS is served.
     pub tls: Option<Arc<Tls>>,
+    /// How many of one address may be open, and where the others are counted.
+    pub shared: Arc<Shared>,
     /// Cancelled when no more are to be accepted.
     pub stop: CancellationToken,
     /// Where connections are left that are no WebSocket yet.
@@ -95,10 +99,11 @@ pub async fn serve(listener: TcpListener, routes: BoxedFilter<(Response,)>, acce
     loop {
         let accepted = tokio::select! {
             () = accepting.stop.cancelled() => return,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accepting.accept(&listener, &places) => accepted,
         };
         let (stream, peer, place) = match accepted {
-            Ok(accepted) => accepted,
+            Ok(Some(accepted)) => accepted,
+            Ok(None) => continue,
             Err(error) => {
                 tracing::warn!(event = "accept_failed", %error);
                 tokio::time::sleep(ACCEPT_RETRY).await;
@@ -126,6 +131,31 @@ pub async fn serve(listener: TcpListener, routes: BoxedFilter<(Response,)>, acce
 }
 
 impl Accepting {
+    /// The next connection, once there is a place for it; until then it waits in the kernel. `None` for
+    /// one of an address that has too many: it is closed, since nobody knows yet what it speaks.
+    async fn accept(
+        &self,
+        listener: &TcpListener,
+        places: &Arc<Semaphore>,
+    ) -> io::Result<Option<(TcpStream, Peer, Place)>> {
+        let of_all = Arc::clone(places)
+            .acquire_owned()
+            .await
+            .map_err(io::Error::other)?;
+        let (stream, peer) = listener.accept().await?;
+        match self.shared.limits.admit_peer(peer.ip()) {
+            Ok(of_peer) => {
+                let held = Held { of_all, of_peer };
+                Ok(Some((stream, Peer(peer.ip()), Arc::new(held))))
+            }
+            Err(refusal) => {
+                let reason = Rejected::Limit(refusal.limit);
+                self.shared.metrics.connection_rejected(reason);
+                Ok(None)
+            }
+        }
+    }
+
     /// The connection, greeted with TLS if that is served. A client has as long for it as for a head.
     async fn secure(&self, stream: TcpStream) -> Option<Transport> {
         let Some(tls) = &self.tls else {
@@ -162,17 +192,4 @@ impl Accepting {
         }
         let _ = connection.await;
     }
-}
-
-/// The next connection, once there is a place for it; until then it waits in the kernel.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, Peer, Place)> {
-    let place = Arc::clone(places)
-        .acquire_owned()
-        .await
-        .map_err(io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
-    Ok((stream, Peer(peer.ip()), Arc::new(place)))
 }

@@ -1,8 +1,10 @@
 //! How much a client may: each limit's answer and metric, and that nobody else pays for it.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 use uuid::Uuid;
 
-use crate::support::{Client, Response, Server, until};
+use crate::support::{Client, Response, Server, soon, until};
 
 fn no_exceptions(config: &mut hushnet_realtime::config::Config) {
     config.limits.unlimited_addresses = "".parse().unwrap();
@@ -59,6 +61,37 @@ async fn an_address_has_its_share_and_leaves_the_others_theirs() {
         ask(&server, Uuid::new_v4(), "127.0.0.1").await.status == 101
     })
     .await;
+}
+
+/// Who holds connections open and says nothing, as many as it can.
+#[tokio::test]
+async fn a_silent_flood_from_one_address_leaves_places_for_the_others() {
+    let server = Server::start_with(|config| {
+        no_exceptions(config);
+        config.limits.connections_max = 200;
+        config.limits.connections_per_address_max = 10;
+        config.limits.request_head_timeout_ms = 60_000;
+    })
+    .await;
+    let mut flood = Vec::new();
+    for _ in 0..600 {
+        flood.push(TcpStream::connect(server.address()).await.unwrap());
+    }
+    let rejected = "hushnet_connections_rejected_total{reason=\"address_limit\"}";
+    // From another address of this machine, that is.
+    let elsewhere = TcpSocket::new_v4().unwrap();
+    elsewhere.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut stream = elsewhere.connect(server.address()).await.unwrap();
+    let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    soon("an answer", stream.read_to_string(&mut answer))
+        .await
+        .unwrap();
+    let counted = answer.lines().find_map(|line| line.strip_prefix(rejected));
+    let counted: f64 = counted.unwrap().trim().parse().unwrap();
+    // All but 10 WebSockets and 64 requests, which nobody has made yet.
+    assert!((520.0..=530.0).contains(&counted), "{counted}");
 }
 
 #[tokio::test]
