@@ -99,6 +99,8 @@ pub async fn run(
     let accepting = Accepting {
         connections_max: config.limits.connections_max as usize,
         request_head_timeout: config.request_head_timeout(),
+        proxy_protocol: config.edge.proxy_protocol,
+        trusted_proxies: config.limits.trusted_proxies.clone(),
         tls,
         shared: Arc::clone(&api.shared),
         stop: CancellationToken::new(),
@@ -112,6 +114,7 @@ pub async fn run(
         let listener = http::bind(address).map_err(|cause| RunError::Listen { address, cause })?;
         let operators = Accepting {
             connections_max: 0,
+            proxy_protocol: false,
             tls: None,
             ..accepting.clone()
         };

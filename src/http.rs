@@ -34,6 +34,7 @@ use crate::wire::Encoding;
 mod accept;
 mod credentials;
 mod origin;
+mod proxied;
 mod reply;
 mod upgrade;
 

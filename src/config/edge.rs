@@ -11,6 +11,12 @@ use serde::{Serialize, Serializer};
 #[derive(Debug, Clone, Args, Serialize)]
 #[command(next_help_heading = "Edge")]
 pub struct EdgeSettings {
+    /// Whether the trusted proxies begin each connection with the PROXY protocol, version 1 or 2
+    #[arg(long, env = "HUSHNET_PROXY_PROTOCOL", value_name = "true|false", num_args = 0..=1,
+          require_equals = true, default_value_t = false, default_missing_value = "true",
+          action = clap::ArgAction::Set)]
+    pub proxy_protocol: bool,
+
     /// An address of their own for /metrics, /healthz and /readyz; the first is then not elsewhere
     #[arg(long, env = "HUSHNET_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,5 @@
-//! The loop that accepts connections: places, TLS, and the time and size of a request's head.
+//! The loop that accepts connections: places, what comes before HTTP, and the time and size of a request's
+//! head.
 
 use std::convert::Infallible;
 use std::io;
@@ -20,7 +21,8 @@ use tokio_util::task::TaskTracker;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::{Held, Peer, Place};
+use super::{Held, Peer, Place, proxied};
+use crate::config::Networks;
 use crate::connection::Shared;
 use crate::metrics::Rejected;
 use crate::tls::Tls;
@@ -79,8 +81,12 @@ pub fn adopt(socket: std::net::TcpListener) -> io::Result<TcpListener> {
 pub struct Accepting {
     /// WebSockets that may be open.
     pub connections_max: usize,
-    /// Time for a request's head, and before it for TLS.
+    /// Time for a request's head, and before it for what comes before HTTP.
     pub request_head_timeout: Duration,
+    /// Whether trusted proxies say first for whom they come.
+    pub proxy_protocol: bool,
+    /// Who those are.
+    pub trusted_proxies: Networks,
     /// What greets a connection first, if TLS is served.
     pub tls: Option<Arc<Tls>>,
     /// How many of one address may be open, and where the others are counted.
@@ -111,21 +117,25 @@ pub async fn serve(listener: TcpListener, routes: BoxedFilter<(Response,)>, acce
             }
         };
         let service = service.clone();
-        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-            request.extensions_mut().insert(Arc::clone(&place));
-            request.extensions_mut().insert(peer);
-            service.call(request)
-        });
         let serving = accepting.clone();
         accepting.tasks.spawn(async move {
-            let transport = tokio::select! {
-                transport = serving.secure(stream) => transport,
+            let greeting = serving.greet(stream, peer);
+            let greeted = tokio::select! {
+                greeted = tokio::time::timeout(serving.request_head_timeout, greeting) => greeted,
                 () = serving.stop.cancelled() => return,
             };
-            // One that cannot greet us has nothing to say.
-            if let Some(transport) = transport {
-                serving.speak_http(transport, service).await;
-            }
+            let (transport, peer) = match greeted {
+                Ok(Ok(greeted)) => greeted,
+                // One that cannot greet us has nothing to say.
+                Ok(Err(error)) => return tracing::debug!(event = "greeting_failed", %error),
+                Err(_) => return,
+            };
+            let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+                request.extensions_mut().insert(Arc::clone(&place));
+                request.extensions_mut().insert(peer);
+                service.call(request)
+            });
+            serving.speak_http(transport, service).await;
         });
     }
 }
@@ -156,20 +166,19 @@ impl Accepting {
         }
     }
 
-    /// The connection, greeted with TLS if that is served. A client has as long for it as for a head.
-    async fn secure(&self, stream: TcpStream) -> Option<Transport> {
-        let Some(tls) = &self.tls else {
-            return Some(Transport::Plain(stream));
+    /// What comes before HTTP: whom a proxy comes for, and TLS.
+    async fn greet(&self, mut stream: TcpStream, peer: Peer) -> io::Result<(Transport, Peer)> {
+        let Peer(address) = peer;
+        let client = if self.proxy_protocol && self.trusted_proxies.contain(address) {
+            proxied::read_header(&mut stream).await?
+        } else {
+            None
         };
-        let greeting = tls.acceptor().accept(stream);
-        match tokio::time::timeout(self.request_head_timeout, greeting).await {
-            Ok(Ok(stream)) => Some(Transport::Tls(Box::new(stream))),
-            Ok(Err(error)) => {
-                tracing::debug!(event = "tls_failed", %error);
-                None
-            }
-            Err(_) => None,
-        }
+        let transport = match &self.tls {
+            Some(tls) => Transport::Tls(Box::new(tls.acceptor().accept(stream).await?)),
+            None => Transport::Plain(stream),
+        };
+        Ok((transport, client.map_or(peer, Peer)))
     }
 
     async fn speak_http<S>(&self, transport: Transport, service: S)

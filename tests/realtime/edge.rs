@@ -215,3 +215,53 @@ async fn the_operators_address_is_apart_if_there_is_one() {
         );
     }
 }
+
+/// The address that counts, seen by what it may no longer do: have a second connection.
+#[tokio::test]
+async fn a_trusted_proxy_says_first_for_whom_it_comes() {
+    let server = Server::start_unready(crate::support::Database::migrated().await, |config| {
+        config.edge.proxy_protocol = true;
+        config.limits.trusted_proxies = "127.0.0.1".parse().unwrap();
+        config.limits.unlimited_addresses = "".parse().unwrap();
+        config.limits.connections_per_address_max = 1;
+    });
+    let v1 = |client: &str| format!("PROXY TCP4 {client} 192.0.2.1 1000 80\r\n").into_bytes();
+    let mut v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    v2.extend([198, 51, 100, 3, 192, 0, 2, 1, 3, 232, 0, 80]);
+    let mut open = Vec::new();
+    let mut ask = async |beginning: &[u8]| {
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        // In two pieces: what is missing is waited for.
+        let (first, rest) = beginning.split_at(beginning.len().min(10));
+        // It may be closed at the first of them.
+        let _ = stream.write_all(first).await;
+        tokio::task::yield_now().await;
+        let _ = stream.write_all(rest).await;
+        let path = format!("/ws?user_id={}", Uuid::new_v4());
+        let request = page(&path, "http://rt.example");
+        let _ = stream.write_all(request.as_bytes()).await;
+        let mut answer = [0; 12];
+        let read = soon("an answer", stream.read_exact(&mut answer)).await;
+        open.push(stream);
+        read.map_or(String::new(), |_| {
+            String::from_utf8_lossy(&answer).into_owned()
+        })
+    };
+    assert_eq!(ask(&v1("198.51.100.1")).await, "HTTP/1.1 101");
+    assert_eq!(ask(&v1("198.51.100.1")).await, "HTTP/1.1 429");
+    assert_eq!(ask(&v1("198.51.100.2")).await, "HTTP/1.1 101");
+    assert_eq!(ask(&v2).await, "HTTP/1.1 101");
+    assert_eq!(ask(&v2).await, "HTTP/1.1 429");
+    // One that says nothing of the kind is no such proxy.
+    assert_eq!(ask(b"").await, "");
+    assert_eq!(ask(b"PROXY nonsense\r\n").await, "");
+}
+
+/// Only those are believed: from anybody else it is no HTTP.
+#[tokio::test]
+async fn who_is_no_trusted_proxy_says_in_vain_for_whom_it_comes() {
+    let server = Server::start_with(|config| config.edge.proxy_protocol = true).await;
+    let request = "PROXY TCP4 198.51.100.1 192.0.2.1 1000 80\r\nGET /healthz HTTP/1.1\r\n\r\n";
+    assert_eq!(server.request(request).await.status, 400);
+}
