@@ -20,15 +20,14 @@ pub use self::edge::{EdgeSettings, Origins};
 pub use self::error::ConfigError;
 pub use self::identity::{AuthMode, IdentitySettings, JwtAlgorithm};
 pub use self::limits::{LimitSettings, Networks};
-pub use self::secret::Secret;
 use crate::log::Ingest;
+pub use crate::secret::Secret;
 
 mod database_url;
 mod edge;
 mod error;
 mod identity;
 mod limits;
-mod secret;
 
 /// The settings of the service, validated.
 #[derive(Debug, Clone, Args, Serialize)]

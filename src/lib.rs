@@ -18,14 +18,14 @@
 //! | [`latency`] | how old events are when they are delivered, by sample |
 //! | [`pending`] | the reads of state, each with its cursor |
 //! | [`migrate`], [`embedded`] | the schema; the private PostgreSQL of `run` and of the tests |
+//! | [`metrics`] | every series, declared once |
 //! | [`auth`], [`limit`] | who a client is; how much it may |
 //! | [`tls`] | the certificate, and its exchange |
 //! | [`drain`] | the end of a server, spread over time |
 //! | [`config`] | every setting, with its bounds |
 //! | [`log`] | the statements that read `realtime.events` |
-//! | [`metrics`] | every series, declared once |
 //! | [`wire`] | events, frames and close codes; the only place that parses and serializes |
-//! | [`cursor`] | a place in the stream of events |
+//! | [`cursor`], [`secret`] | a place in the stream of events; a text that is never shown |
 //!
 //! What holds everywhere, and where it is shown:
 //! - imports point only downward in this table;
@@ -56,6 +56,7 @@ pub mod pace;
 pub mod pending;
 pub mod recent;
 pub mod router;
+pub mod secret;
 pub mod socket;
 pub mod tls;
 pub mod transport;

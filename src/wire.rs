@@ -12,8 +12,8 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use uuid::Uuid;
 
 pub use self::close::CloseCode;
-use crate::config::Secret;
 use crate::cursor::Cursor;
+use crate::secret::Secret;
 
 mod close;
 
