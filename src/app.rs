@@ -35,7 +35,9 @@ const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(15);
 const QUEUE_USAGE_INTERVAL: Duration = Duration::from_secs(5);
 /// Share of PostgreSQL's notification queue at which it is time to look why.
 const QUEUE_USAGE_WARNED: f64 = 0.5;
-/// Signatures that are remembered beyond one for each connection.
+/// A client that comes back signs for its connection and for the reads of its state.
+const SIGNATURES_PER_CONNECTION: usize = 4;
+/// Signatures that are remembered beyond those.
 const SIGNATURES_SPARE: usize = 65_536;
 /// Beyond the deadline, for requests that are being answered.
 const REQUESTS_GRACE: Duration = Duration::from_millis(500);
@@ -126,8 +128,8 @@ pub async fn run(
     let left = drain(&config, &api, &accepting).await;
     background.shutdown().await;
     // A query whose connection has gone silent would not end.
-    let closing = api.shared.log.pool();
-    let _ = tokio::time::timeout(config.drain_deadline(), closing.close()).await;
+    let closing = api.shared.log.close();
+    let _ = tokio::time::timeout(config.drain_deadline(), closing).await;
     if left > 0 {
         return Err(RunError::DrainDeadline {
             tasks: left,
@@ -159,7 +161,8 @@ fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, Config
         Arc::clone(&metrics),
         config.ingest,
     );
-    let signatures_max = config.limits.connections_max as usize + SIGNATURES_SPARE;
+    let signatures_max =
+        SIGNATURES_PER_CONNECTION * config.limits.connections_max as usize + SIGNATURES_SPARE;
     let auth = Authenticator::new(&config.identity, signatures_max, log.clone())?;
 
     background.spawn(doorbell::attend(options, listener.doorbell()));

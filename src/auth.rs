@@ -92,7 +92,7 @@ impl Authenticator {
     }
 
     /// Who the client is; `None` where nobody has to prove it. `user_id` is whom it says it is, if it
-    /// does.
+    /// does; `device_id` tells devices apart that have the same key.
     ///
     /// # Errors
     /// [`AuthError`], also when the proof is somebody else's.
@@ -100,12 +100,13 @@ impl Authenticator {
         &self,
         credentials: &Credentials,
         user_id: Option<Uuid>,
+        device_id: Option<Uuid>,
     ) -> Result<Option<Identity>, AuthError> {
         let identity = match (credentials, &self.tokens) {
             _ if !self.is_required() => return Ok(None),
             (Credentials::Token(token), Some(tokens)) => tokens.check(token.expose()).await?,
             (Credentials::Signature(signed), _) if self.mode.takes_signatures() => {
-                self.check_signature(signed, user_id).await?
+                self.check_signature(signed, user_id, device_id).await?
             }
             _ => return Err(AuthError::CredentialsMissing),
         };
@@ -119,12 +120,16 @@ impl Authenticator {
         &self,
         signed: &SignedTime,
         user_id: Option<Uuid>,
+        device_id: Option<Uuid>,
     ) -> Result<Identity, AuthError> {
         let proven = self.signatures.verify(signed, SystemTime::now())?;
-        let found = lookup(devices::with_key(&self.pool(), &proven.key_texts, user_id)).await?;
+        let (pool, keys) = (self.pool(), &proven.key_texts);
+        let found = lookup(devices::with_key(&pool, keys, user_id, device_id)).await?;
         let (device_id, user_id) = match *found {
             [] => return Err(AuthError::DeviceUnknown),
-            [_, _, ..] if user_id.is_none() => return Err(AuthError::DeviceAmbiguous),
+            [_, _, ..] if user_id.is_none() && device_id.is_none() => {
+                return Err(AuthError::DeviceAmbiguous);
+            }
             [found, ..] => found,
         };
         // Last, so that only a device that exists takes up memory.
@@ -142,7 +147,7 @@ impl Authenticator {
     /// [`AuthError`], also when it is for someone else.
     pub async fn renew(&self, identity: &Identity, token: Secret) -> Result<Identity, AuthError> {
         let token = Credentials::Token(token);
-        let renewed = self.identify(&token, Some(identity.user_id)).await?;
+        let renewed = self.identify(&token, Some(identity.user_id), None).await?;
         match renewed {
             Some(renewed) if renewed.device_id == identity.device_id => Ok(renewed),
             Some(_) => Err(AuthError::OtherDevice),
@@ -150,14 +155,15 @@ impl Authenticator {
         }
     }
 
-    /// Whether the device that the proof names is still there. Costs nothing if it names none.
+    /// Whether the device that the proof names is still there, or the user if it names none.
     ///
     /// # Errors
-    /// [`AuthError::DeviceUnknown`] if it is not.
+    /// [`AuthError::DeviceUnknown`] or [`AuthError::UserUnknown`] if it is not.
     pub async fn confirm(&self, identity: &Identity) -> Result<(), AuthError> {
         match identity.device_id {
             Some(device_id) => self.find_device(device_id, identity.user_id).await,
-            None => Ok(()),
+            None if lookup(devices::user_exists(&self.pool(), identity.user_id)).await? => Ok(()),
+            None => Err(AuthError::UserUnknown),
         }
     }
 
@@ -186,7 +192,7 @@ impl Authenticator {
     }
 
     fn pool(&self) -> PgPool {
-        self.log.pool()
+        self.log.requests()
     }
 }
 
@@ -232,6 +238,8 @@ pub enum AuthError {
     SignatureReplayed,
     /// There is no such device.
     DeviceUnknown,
+    /// There is no such user.
+    UserUnknown,
     /// Several users' devices have this key.
     DeviceAmbiguous,
     /// The proof is of another user than the one asked for.
@@ -244,7 +252,7 @@ pub enum AuthError {
 
 impl AuthError {
     /// Every reason, in the order of its discriminants.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::CredentialsMissing,
         Self::TokenMalformed,
         Self::TokenAlgorithm,
@@ -259,6 +267,7 @@ impl AuthError {
         Self::SignatureStale,
         Self::SignatureReplayed,
         Self::DeviceUnknown,
+        Self::UserUnknown,
         Self::DeviceAmbiguous,
         Self::OtherUser,
         Self::OtherDevice,
@@ -283,6 +292,7 @@ impl AuthError {
             Self::SignatureStale => "signature_stale",
             Self::SignatureReplayed => "signature_replayed",
             Self::DeviceUnknown => "device_unknown",
+            Self::UserUnknown => "user_unknown",
             Self::DeviceAmbiguous => "device_ambiguous",
             Self::OtherUser => "other_user",
             Self::OtherDevice => "other_device",
@@ -317,6 +327,7 @@ impl AuthError {
             Self::SignatureStale => "the timestamp is too far from this server's time",
             Self::SignatureReplayed => "this signature has been used; sign another second",
             Self::DeviceUnknown => "there is no such device",
+            Self::UserUnknown => "there is no such user",
             Self::DeviceAmbiguous => "several users have a device with this key: give user_id",
             Self::OtherUser => "what was proven is the identity of another user",
             Self::OtherDevice => "what was proven is the identity of another device",
@@ -329,7 +340,7 @@ impl AuthError {
     pub fn close_code(self) -> CloseCode {
         match self {
             Self::TokenExpired => CloseCode::TokenExpired,
-            Self::DeviceUnknown => CloseCode::Revoked,
+            Self::DeviceUnknown | Self::UserUnknown => CloseCode::Revoked,
             Self::Unavailable => CloseCode::TryAgainLater,
             _ => CloseCode::Unauthenticated,
         }

@@ -43,7 +43,7 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub database_url: Option<DatabaseUrl>,
 
-    /// Database connections for everything but LISTEN, which has one of its own
+    /// Database connections for what clients ask; the service's own work has up to five others
     #[arg(long, env = "HUSHNET_DATABASE_POOL_SIZE", value_name = "CONNECTIONS",
           default_value_t = 4, value_parser = within(1..=1_000))]
     pub database_pool_size: u32,

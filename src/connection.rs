@@ -78,6 +78,8 @@ pub struct Seat {
     since: Option<String>,
     /// Who it has proven to be; `None` where nobody has to.
     identity: Option<Identity>,
+    /// Whether the feed was live when the place was taken.
+    live: bool,
 }
 
 impl Seat {
@@ -92,12 +94,14 @@ impl Seat {
     ) -> Self {
         // Read first: nothing that the subscription does not bring is skipped.
         let sequence = shared.recent.last_sequence();
+        let live = matches!(*shared.feed.borrow(), Feed::Live(_));
         Self {
             subscription: shared.hub.subscribe(user_id),
             sequence,
             encoding,
             since,
             identity,
+            live,
         }
     }
 }
@@ -140,6 +144,8 @@ pub struct Connection {
     confirm_at: Option<Instant>,
     /// A newer proof that has not been checked.
     offered: Option<Secret>,
+    /// Whether a v1 client has had its first frame.
+    greeted: bool,
     /// When the client has to go, while the server drains.
     leave_at: Option<Instant>,
     /// The first event of the batch that is being written.
@@ -165,6 +171,7 @@ impl Connection {
             encoding,
             since,
             identity,
+            live,
         } = seat;
         let connection = Self {
             shared,
@@ -183,9 +190,11 @@ impl Connection {
             allowance: Allowance::default(),
             identity: identity.map(Box::new),
             expires: identity.as_ref().and_then(lifetime::expiry),
-            in_doubt: false,
+            // Before the feed is live, a revocation may go by unheard.
+            in_doubt: identity.is_some() && !live,
             confirm_at: None,
             offered: None,
+            greeted: false,
             leave_at: None,
             oldest_unflushed: None,
         };
@@ -220,6 +229,9 @@ impl Connection {
         let mut timer = pin!(sleep_until(self.deadline()));
         loop {
             self.settle_identity().await?;
+            if self.deadline() < timer.deadline() || timer.is_elapsed() {
+                timer.as_mut().reset(self.deadline());
+            }
             let (reading, writing) = (self.owed.is_none(), self.socket.is_writing());
             let settling =
                 self.replayed.is_some() && !writing && self.subscription.receiver().is_empty();
@@ -236,9 +248,6 @@ impl Connection {
                 }
                 () = replay::passed(&mut self.replayed), if settling => self.settle()?,
                 () = &mut timer => self.take_tick()?,
-            }
-            if self.deadline() < timer.deadline() || timer.is_elapsed() {
-                timer.as_mut().reset(self.deadline());
             }
         }
     }

@@ -236,32 +236,34 @@ impl Reader {
     async fn messages(self, device_id: &str) -> Result<Response, ApiError> {
         let id = device_id.parse().map_err(|_| ApiError::DeviceIdMalformed)?;
         self.check_device(id).await?;
-        state(pending::messages(&self.shared.log.pool(), id).await)
+        state(pending::messages(&self.shared.log.requests(), id).await)
     }
 
     async fn sessions(self, device_id: Option<&str>) -> Result<Response, ApiError> {
         let id = device_id.ok_or(ApiError::DeviceIdMissing)?;
         let id = id.parse().map_err(|_| ApiError::DeviceIdMalformed)?;
         self.check_device(id).await?;
-        state(pending::sessions(&self.shared.log.pool(), id).await)
+        state(pending::sessions(&self.shared.log.requests(), id).await)
     }
 
     async fn devices(self, user_id: &str) -> Result<Response, ApiError> {
         let id = user_id.parse().map_err(|_| ApiError::UserIdMalformed)?;
         let auth = &self.shared.auth;
-        let identity = auth.identify(&self.credentials, Some(id)).await;
+        let identity = auth.identify(&self.credentials, Some(id), None).await;
         let checked = match identity {
             Ok(Some(identity)) => auth.confirm(&identity).await,
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         };
         checked.map_err(|error| self.refused(error))?;
-        state(pending::devices(&self.shared.log.pool(), id).await)
+        state(pending::devices(&self.shared.log.requests(), id).await)
     }
 
     async fn check_device(&self, device_id: Uuid) -> Result<(), ApiError> {
         let auth = &self.shared.auth;
-        let identity = auth.identify(&self.credentials, None).await;
+        let identity = auth
+            .identify(&self.credentials, None, Some(device_id))
+            .await;
         let checked = match identity {
             Ok(Some(identity)) => auth.may_read(&identity, device_id).await,
             Ok(None) => Ok(()),

@@ -18,6 +18,7 @@ use governor::clock::{Clock, MonotonicClock};
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use ipnet::Ipv6Net;
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use self::cells::Cells;
@@ -114,6 +115,8 @@ pub struct Limits {
     settings: LimitSettings,
     all: Rate,
     replay_pages: Rate,
+    /// Who waits for a page, one after another.
+    replay_turn: Mutex<()>,
     peers: Arc<Gate<Neighbourhood>>,
     addresses: Arc<Gate<Neighbourhood>>,
     users: Arc<Gate<Uuid>>,
@@ -127,6 +130,7 @@ impl Limits {
         Self {
             all: rate(settings.connections_per_second),
             replay_pages: rate(settings.replay_pages_per_second),
+            replay_turn: Mutex::new(()),
             peers: Arc::new(Gate::new(
                 settings
                     .connections_per_address_max
@@ -199,8 +203,9 @@ impl Limits {
         }
     }
 
-    /// Waits until one more page of missed events may be read from the log.
+    /// Waits until one more page of missed events may be read from the log, in the order of asking.
     pub async fn replay_page(&self) {
+        let _turn = self.replay_turn.lock().await;
         while let Err(until) = self.replay_pages.check() {
             tokio::time::sleep(until.wait_time_from(MonotonicClock.now())).await;
         }

@@ -26,6 +26,8 @@ const CHUNKS_AHEAD: usize = 2;
 
 /// A query waits this long for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Database connections for the service's own work.
+const OWN_CONNECTIONS_MAX: u32 = 3;
 /// A database that has not taken a new connection and answered on it by then is away.
 const REACH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -164,8 +166,28 @@ type UserRow = (
 #[derive(Debug, Clone)]
 pub struct Log {
     options: PgConnectOptions,
-    connections_max: u32,
-    pool: Arc<RwLock<PgPool>>,
+    requests_max: u32,
+    pools: Arc<RwLock<Pools>>,
+}
+
+/// Two, so that nothing that clients ask for keeps the service from its own work.
+#[derive(Debug, Clone)]
+struct Pools {
+    own: PgPool,
+    requests: PgPool,
+}
+
+impl Pools {
+    fn new(options: &PgConnectOptions, requests_max: u32) -> Self {
+        Self {
+            own: connect(options, OWN_CONNECTIONS_MAX),
+            requests: connect(options, requests_max),
+        }
+    }
+
+    async fn close(self) {
+        tokio::join!(self.own.close(), self.requests.close());
+    }
 }
 
 /// Some of all users' events; all chunks of one read are of one snapshot.
@@ -178,37 +200,50 @@ pub struct Chunk {
 }
 
 impl Log {
-    /// The log that this database has, or has not. Connects when first needed.
+    /// The log that this database has, or has not. Connects when first needed; for what clients ask, up
+    /// to `requests_max` times.
     #[must_use]
-    pub fn new(options: PgConnectOptions, connections_max: u32) -> Self {
-        let pool = connect(&options, connections_max);
+    pub fn new(options: PgConnectOptions, requests_max: u32) -> Self {
+        let pools = Pools::new(&options, requests_max);
         Self {
             options,
-            connections_max,
-            pool: Arc::new(RwLock::new(pool)),
+            requests_max,
+            pools: Arc::new(RwLock::new(pools)),
         }
     }
 
-    /// The connections in use.
+    fn pools(&self) -> Pools {
+        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
+        pools.clone()
+    }
+
+    /// The connections for the service's own work: barriers, the listener's reads, maintenance.
+    fn own(&self) -> PgPool {
+        self.pools().own
+    }
+
+    /// The connections for what clients ask.
     #[must_use]
-    pub fn pool(&self) -> PgPool {
-        self.pool
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    pub fn requests(&self) -> PgPool {
+        self.pools().requests
     }
 
     /// Gives up all connections and begins with new ones: after a network that swallows packets, the
     /// old ones may hang for as long as the kernel goes on trying.
     pub fn renew(&self) {
-        let fresh = connect(&self.options, self.connections_max);
+        let fresh = Pools::new(&self.options, self.requests_max);
         let old = std::mem::replace(
-            &mut *self.pool.write().unwrap_or_else(PoisonError::into_inner),
+            &mut *self.pools.write().unwrap_or_else(PoisonError::into_inner),
             fresh,
         );
         tokio::spawn(async move {
             let _ = tokio::time::timeout(ACQUIRE_TIMEOUT, old.close()).await;
         });
+    }
+
+    /// Closes all connections, and waits for what they are doing.
+    pub async fn close(&self) {
+        self.pools().close().await;
     }
 
     /// What the log says of itself; `None` in a database that has none. Empties a log that was
@@ -217,7 +252,7 @@ impl Log {
         let found = sqlx::query_as::<_, (bool, String, String)>(
             "SELECT realtime.claim_history(), realtime.cursor(), ingest FROM realtime.state",
         )
-        .fetch_one(&self.pool())
+        .fetch_one(&self.own())
         .await;
         let (emptied, cursor, ingest) = match found {
             Ok(row) => row,
@@ -246,7 +281,7 @@ impl Log {
              WHERE ingest <> $1",
         )
         .bind(ingest.as_str())
-        .execute(&self.pool())
+        .execute(&self.own())
         .await
         .map(drop)
     }
@@ -257,7 +292,7 @@ impl Log {
     #[must_use]
     pub fn read_all(&self, from: &Snapshot) -> mpsc::Receiver<Result<Chunk, sqlx::Error>> {
         let (chunks, receiver) = mpsc::channel(CHUNKS_AHEAD);
-        let (pool, from) = (self.pool(), from.to_string());
+        let (pool, from) = (self.own(), from.to_string());
         tokio::spawn(async move {
             if let Err(error) = send_all(&pool, &from, &chunks).await {
                 let _ = chunks.send(Err(error)).await;
@@ -301,7 +336,7 @@ impl Log {
         .bind(i64::try_from(PAGE_EVENTS).unwrap_or(i64::MAX))
         .bind(until.map(ToString::to_string))
         .bind(with_revocations)
-        .fetch_all(&self.pool())
+        .fetch_all(&self.requests())
         .await?;
         let (epoch, snapshot, retained, known, _, _, total) =
             rows.first().ok_or(sqlx::Error::RowNotFound)?;
@@ -326,7 +361,7 @@ impl Log {
     pub async fn send_barrier(&self, nonce: &str) -> Result<(), sqlx::Error> {
         sqlx::query("SELECT realtime.barrier($1)")
             .bind(nonce)
-            .execute(&self.pool())
+            .execute(&self.own())
             .await
             .map(drop)
     }
@@ -335,7 +370,7 @@ impl Log {
     pub async fn send_bare_barrier(&self, nonce: &str) -> Result<(), sqlx::Error> {
         sqlx::query("SELECT pg_notify('realtime_control', 'barrier ' || $1)")
             .bind(nonce)
-            .execute(&self.pool())
+            .execute(&self.own())
             .await
             .map(drop)
     }
@@ -353,7 +388,7 @@ impl Log {
         let retention = PgInterval::try_from(retention).map_err(sqlx::Error::Encode)?;
         sqlx::query_scalar("SELECT realtime.maintain($1)")
             .bind(retention)
-            .fetch_one(&self.pool())
+            .fetch_one(&self.own())
             .await
     }
 
@@ -370,14 +405,14 @@ impl Log {
         )
         .bind(ids)
         .bind(xmin.to_string())
-        .fetch_all(&self.pool())
+        .fetch_all(&self.own())
         .await
     }
 
     /// The share of PostgreSQL's notification queue that is in use, 0 to 1.
     pub async fn notification_queue_usage(&self) -> Result<f64, sqlx::Error> {
         sqlx::query_scalar("SELECT pg_notification_queue_usage()")
-            .fetch_one(&self.pool())
+            .fetch_one(&self.own())
             .await
     }
 }

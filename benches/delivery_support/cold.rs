@@ -277,7 +277,7 @@ async fn read_directly(
     .bind(READER)
     .fetch_one(connection)
     .await?;
-    log.pool().close().await;
+    log.close().await;
     Ok((Samples::new(read), statement))
 }
 
@@ -293,7 +293,7 @@ async fn explain(stack: &Stack, statement: &str, away: &[Away]) -> anyhow::Resul
     let mut connection = stack.connect(DATABASE).await?;
     execute(
         &mut connection,
-        format!("PREPARE cold (uuid, text, bigint, bigint, text) AS {statement}"),
+        format!("PREPARE cold (uuid, text, bigint, bigint, text, boolean) AS {statement}"),
     )
     .await?;
     let (mut planned, mut executed) = (Vec::new(), Vec::new());
@@ -301,7 +301,7 @@ async fn explain(stack: &Stack, statement: &str, away: &[Away]) -> anyhow::Resul
     for Away { user_id, cursor } in away {
         let snapshot = cursor.split_once('.').context("no cursor")?.1;
         let explain = format!(
-            "EXPLAIN (ANALYZE, BUFFERS) EXECUTE cold ('{user_id}', '{snapshot}', 0, 1000, NULL)"
+            "EXPLAIN (ANALYZE, BUFFERS) EXECUTE cold ('{user_id}', '{snapshot}', 0, 1000, NULL, false)"
         );
         let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain))
             .fetch_all(&mut connection)

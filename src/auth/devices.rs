@@ -1,21 +1,25 @@
-//! What is asked of the application's table `devices`.
+//! What is asked of the application's tables `devices` and `users`.
 
 use sqlx::PgPool;
 use uuid::Uuid;
 
-/// The devices, as (id, user), that have one of these texts as identity key, this user's first; two at
-/// most, since a second says all.
+use crate::log::is_undefined_table;
+
+/// The devices, as (id, user), that have one of these texts as identity key, this one or this user's
+/// first; two at most, since a second says all.
 pub(super) async fn with_key(
     pool: &PgPool,
     key_texts: &[String],
     user_id: Option<Uuid>,
+    device_id: Option<Uuid>,
 ) -> Result<Vec<(Uuid, Uuid)>, sqlx::Error> {
     sqlx::query_as(
         "SELECT id, user_id FROM public.devices WHERE identity_pubkey = ANY($1)
-         ORDER BY user_id IS NOT DISTINCT FROM $2 DESC LIMIT 2",
+         ORDER BY id IS NOT DISTINCT FROM $3 DESC, user_id IS NOT DISTINCT FROM $2 DESC LIMIT 2",
     )
     .bind(key_texts)
     .bind(user_id)
+    .bind(device_id)
     .fetch_all(pool)
     .await
 }
@@ -31,4 +35,16 @@ pub(super) async fn exists(
         .bind(user_id)
         .fetch_one(pool)
         .await
+}
+
+/// Whether there is this user; also where the application has no table of them.
+pub(super) async fn user_exists(pool: &PgPool, user_id: Uuid) -> Result<bool, sqlx::Error> {
+    let found = sqlx::query_scalar("SELECT EXISTS (SELECT FROM public.users WHERE id = $1)")
+        .bind(user_id)
+        .fetch_one(pool)
+        .await;
+    match found {
+        Err(error) if is_undefined_table(&error) => Ok(true),
+        found => found,
+    }
 }

@@ -34,7 +34,7 @@ pub(super) struct PublishedKeys {
     algorithm: JwtAlgorithm,
     client: Client,
     keys: RwLock<KeySet>,
-    /// When a fetch last ended. Held during a fetch, so that there is one at a time.
+    /// When a fetch last began. Held during a fetch, so that there is one at a time.
     fetched: Mutex<Option<Instant>>,
 }
 
@@ -66,6 +66,7 @@ impl PublishedKeys {
         }
         let client = Client::builder()
             .timeout(FETCH_TIMEOUT)
+            .https_only(parsed.scheme() == "https")
             .build()
             .map_err(|error| refused(&error))?;
         Ok(Self {
@@ -114,11 +115,12 @@ impl PublishedKeys {
         if fetched.is_some_and(|at| at.elapsed() < REFRESH_MIN) {
             return;
         }
+        // Before: whoever asked may leave while it is fetched.
+        *fetched = Some(Instant::now());
         match self.fetch().await {
             Ok(keys) => *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys,
             Err(error) => tracing::warn!(event = "jwks_not_fetched", url = %self.url, %error),
         }
-        *fetched = Some(Instant::now());
     }
 
     async fn fetch(&self) -> Result<KeySet, FetchError> {

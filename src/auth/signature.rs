@@ -2,8 +2,7 @@
 //! API has it.
 //!
 //! By itself such a signature could be used again by whoever sees it, for as long as its time is near.
-//! Each is accepted once. Ed25519 is checked strictly, so that none can be turned into another that is
-//! good for the same time.
+//! Each second of a key is accepted once. Ed25519 is checked strictly.
 
 use std::collections::HashSet;
 use std::mem;
@@ -14,9 +13,9 @@ use base64::Engine;
 use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
-use ed25519_dalek::{SIGNATURE_LENGTH, Signature, VerifyingKey};
+use ed25519_dalek::{PUBLIC_KEY_LENGTH, SIGNATURE_LENGTH, Signature, VerifyingKey};
 
-use super::AuthError;
+use super::{AuthError, LOOKUP_TIMEOUT};
 
 const PADDING: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
@@ -42,10 +41,14 @@ pub(super) struct Signer {
     /// What `devices.identity_pubkey` may have for the key: base64 with and without padding, and as
     /// the client wrote it.
     pub(super) key_texts: [String; 3],
-    signature: [u8; SIGNATURE_LENGTH],
+    used: Use,
 }
 
-/// The signatures that have been used, for as long as their times are near.
+/// A key, and the second that it has signed: who signs can sign a second in many ways, and still uses it
+/// once.
+type Use = ([u8; PUBLIC_KEY_LENGTH], u64);
+
+/// The seconds that have been used, for as long as their times are near.
 #[derive(Debug)]
 pub(super) struct SignatureBook {
     window: Duration,
@@ -56,8 +59,8 @@ pub(super) struct SignatureBook {
 /// In two generations: the older is forgotten when none of it can be good any longer.
 #[derive(Debug)]
 struct Used {
-    now: HashSet<[u8; SIGNATURE_LENGTH]>,
-    before: HashSet<[u8; SIGNATURE_LENGTH]>,
+    now: HashSet<Use>,
+    before: HashSet<Use>,
     turned: Instant,
 }
 
@@ -76,8 +79,8 @@ impl SignatureBook {
 
     /// Checks the signature and its time, but not whether it has been used.
     pub(super) fn verify(&self, signed: &SignedTime, now: SystemTime) -> Result<Signer, AuthError> {
-        let key: [u8; 32] = decode(&signed.identity_key)?;
-        let signature = decode(&signed.signature)?;
+        let key: [u8; PUBLIC_KEY_LENGTH] = decode(&signed.identity_key)?;
+        let signature: [u8; SIGNATURE_LENGTH] = decode(&signed.signature)?;
         let seconds = seconds(&signed.timestamp)?;
         // A key that is no point on the curve is as malformed as one of 31 bytes.
         let verifying =
@@ -101,25 +104,26 @@ impl SignatureBook {
                 BASE64_STANDARD_NO_PAD.encode(key),
                 signed.identity_key.clone(),
             ],
-            signature,
+            used: (key, seconds),
         })
     }
 
     /// Accepts a signature, once. A full book refuses rather than forget one that could be used again.
     pub(super) fn accept(&self, signer: &Signer) -> Result<(), AuthError> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        // One from the future is good for twice the window from now.
-        if used.turned.elapsed() > 2 * self.window {
+        // One from the future is good for twice the window from now, and may wait for its device to be
+        // looked up.
+        if used.turned.elapsed() > 2 * self.window + LOOKUP_TIMEOUT {
             used.before = mem::take(&mut used.now);
             used.turned = Instant::now();
         }
-        if used.before.contains(&signer.signature) || used.now.contains(&signer.signature) {
+        if used.before.contains(&signer.used) || used.now.contains(&signer.used) {
             return Err(AuthError::SignatureReplayed);
         }
         if used.now.len() >= self.signatures_max {
             return Err(AuthError::Unavailable);
         }
-        used.now.insert(signer.signature);
+        used.now.insert(signer.used);
         Ok(())
     }
 }

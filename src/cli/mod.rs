@@ -85,7 +85,8 @@ fn with_file(arguments: Vec<OsString>) -> Result<Vec<OsString>, ConfigError> {
     if !matches!(arguments[1].to_str(), Some("run" | "serve" | "token")) {
         return Ok(arguments);
     }
-    Config::check_variables(std::env::vars_os().map(|(name, _)| name))?;
+    let names = std::env::vars_os().map(|(name, _)| name);
+    Config::check_variables(names.filter(|name| name != tail::TOKEN_VARIABLE))?;
     let Some(path) = configuration_file(&arguments) else {
         return Ok(arguments);
     };
@@ -134,6 +135,8 @@ fn start_logging(config: &Config) -> anyhow::Result<()> {
 
 /// Ready at the first SIGTERM or SIGINT; a second one ends the process at once.
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    // Heard from here on, so that it ends nothing: it means the certificate, if there is one.
+    drop(signal(SignalKind::hangup())?);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {

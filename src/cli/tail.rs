@@ -18,6 +18,8 @@ use warp::http::Uri;
 
 /// Where `run` and `serve` serve unless told otherwise.
 pub(super) const DEFAULT_URL: &str = "ws://127.0.0.1:8080";
+/// Where a client's token may stand; no setting of the service.
+pub(super) const TOKEN_VARIABLE: &str = "HUSHNET_TOKEN";
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
@@ -32,7 +34,7 @@ pub(super) struct Arguments {
     /// Proves who the user is, where the service asks for it
     #[arg(
         long,
-        env = "HUSHNET_TOKEN",
+        env = TOKEN_VARIABLE,
         value_name = "TOKEN",
         hide_env_values = true
     )]

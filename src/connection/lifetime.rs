@@ -10,7 +10,7 @@ use super::Connection;
 use crate::auth::{AuthError, Identity};
 use crate::config::Secret;
 use crate::metrics::Closed;
-use crate::wire::{CloseCode, Encoding, Event, Notice};
+use crate::wire::{CloseCode, Event, Notice};
 
 /// When the proof is no longer good; `None` for never.
 pub(super) fn expiry(identity: &Identity) -> Option<Instant> {
@@ -69,10 +69,16 @@ impl Connection {
     pub(super) fn prepare_to_leave(&mut self) -> Result<(), Closed> {
         let delay = self.shared.drain.next_delay();
         self.leave_at = Some(Instant::now() + delay);
-        if self.encoding != Encoding::V1 {
+        self.tell_to_go()
+    }
+
+    /// Tells a v1 client that has been greeted when to come back, if it has to go.
+    pub(super) fn tell_to_go(&mut self) -> Result<(), Closed> {
+        let (Some(leave_at), true) = (self.leave_at, self.greeted) else {
             return Ok(());
-        }
-        let retry_after_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        };
+        let left = leave_at.saturating_duration_since(Instant::now());
+        let retry_after_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         self.notify(&Notice::Goaway { retry_after_ms })
     }
 
@@ -104,6 +110,7 @@ impl Connection {
         Box::pin(async {
             if std::mem::take(&mut self.in_doubt) {
                 self.confirm().await?;
+                self.watch_identity();
             }
             match self.offered.take() {
                 Some(token) => self.renew(token).await,

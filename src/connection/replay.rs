@@ -91,7 +91,8 @@ impl Connection {
             // What was revoked before the subscription, the device has been looked up after.
             let after = self.begun_after;
             events.retain(|e| e.kind != EventKind::Revocation || e.sequence > after);
-            self.hello(Some(&cursor), Some(events.len() as u64))?;
+            let told = events.iter().filter(|e| e.kind != EventKind::Revocation);
+            self.hello(Some(&cursor), Some(told.count() as u64))?;
             let until = cursor.snapshot.clone();
             self.begin_settling(Arc::clone(&cursor), until, HashSet::new());
             self.passed = Some(cursor);
@@ -102,7 +103,10 @@ impl Connection {
             }
             return self.arrive();
         }
-        self.send_from_log(ReplayCause::Resume, cursor).await
+        self.send_from_log(ReplayCause::Resume, cursor).await?;
+        // What was revoked between the look-up and the read is in neither.
+        self.in_doubt = self.identity.is_some();
+        Ok(())
     }
 
     /// Sends what the connection missed by falling behind.
@@ -224,12 +228,11 @@ impl Connection {
     ) -> Result<Page, Closed> {
         let (log, user_id) = (self.shared.log.clone(), self.subscription.user_id());
         let with_revocations = cause == ReplayCause::Lag;
+        // A newer token may have come while the page before was being written.
+        self.settle_identity().await?;
         let shared = Arc::clone(&self.shared);
-        let page = async {
-            shared.limits.replay_page().await;
-            log.read_user(user_id, from, last_id, until, with_revocations)
-                .await
-        };
+        self.meanwhile(shared.limits.replay_page()).await?;
+        let page = log.read_user(user_id, from, last_id, until, with_revocations);
         match self
             .meanwhile(tokio::time::timeout(PAGE_TIMEOUT, page))
             .await?
@@ -308,7 +311,9 @@ impl Connection {
             heartbeat_ms,
             resumed: replayed.is_some(),
             replayed: replayed.unwrap_or(0),
-        })
+        })?;
+        self.greeted = true;
+        self.tell_to_go()
     }
 
     /// Greets a client whose cursor is no good.

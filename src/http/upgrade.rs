@@ -111,7 +111,7 @@ async fn admit(
     }
     let offer = credentials::of_upgrade(&upgrade.headers, query.proof, api.token_in_query);
     let mut handshake = Handshake::check(api, upgrade)?;
-    let identity = shared.auth.identify(&offer.credentials, named).await;
+    let identity = shared.auth.identify(&offer.credentials, named, None).await;
     let encoding = if handshake.offers_v1 || query.since.is_some() {
         Encoding::V1
     } else {
@@ -264,17 +264,18 @@ impl Handshake {
 /// trusted. The last address of `X-Forwarded-For` was written by the nearest proxy.
 fn client_address(Peer(peer): Peer, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
     let mut address = peer;
+    // By bytes: what the client wrote may be anything, and what the proxy has added is still to be read.
     let said = headers.get_all("x-forwarded-for").iter().rev();
-    for said in said.filter_map(|value| value.to_str().ok()) {
-        for hop in said.rsplit(',') {
-            if !trusted.contain(address) {
-                return address;
-            }
-            let Ok(before) = hop.trim().parse() else {
-                return address;
-            };
-            address = before;
+    let hops = said.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
+    for hop in hops {
+        if !trusted.contain(address) {
+            return address;
         }
+        let before = str::from_utf8(hop).map(|hop| hop.trim().parse());
+        let Ok(Ok(before)) = before else {
+            return address;
+        };
+        address = before;
     }
     address
 }
@@ -300,20 +301,26 @@ mod tests {
     fn only_trusted_proxies_are_believed_whom_they_come_for() {
         let trusted: Networks = "10.0.0.0/8".parse().unwrap();
         for (peer, said, client) in [
-            ("192.0.2.1", "198.51.100.9", "192.0.2.1"),
-            ("10.0.0.1", "198.51.100.9", "198.51.100.9"),
+            ("192.0.2.1", &b"198.51.100.9"[..], "192.0.2.1"),
+            ("10.0.0.1", &b"198.51.100.9"[..], "198.51.100.9"),
             // The client itself wrote what stands before.
-            ("10.0.0.1", "203.0.113.5, 198.51.100.9", "198.51.100.9"),
-            ("10.0.0.1", "198.51.100.9, 10.0.0.2", "198.51.100.9"),
-            ("10.0.0.1", "198.51.100.9, unknown", "10.0.0.1"),
-            ("10.0.0.1", "", "10.0.0.1"),
-            ("10.0.0.1", "2001:db8::7", "2001:db8::7"),
+            (
+                "10.0.0.1",
+                &b"203.0.113.5, 198.51.100.9"[..],
+                "198.51.100.9",
+            ),
+            ("10.0.0.1", &b"198.51.100.9, 10.0.0.2"[..], "198.51.100.9"),
+            ("10.0.0.1", &b"198.51.100.9, unknown"[..], "10.0.0.1"),
+            ("10.0.0.1", &b""[..], "10.0.0.1"),
+            ("10.0.0.1", &b"2001:db8::7"[..], "2001:db8::7"),
+            ("10.0.0.1", b"\xe9, 198.51.100.9", "198.51.100.9"),
+            ("10.0.0.1", b"198.51.100.9, \xe9", "10.0.0.1"),
         ] {
             let mut headers = HeaderMap::new();
-            headers.insert("x-forwarded-for", said.parse().unwrap());
+            headers.insert("x-forwarded-for", HeaderValue::from_bytes(said).unwrap());
             let peer = Peer(peer.parse().unwrap());
             let found = client_address(peer, &headers, &trusted);
-            assert_eq!(found.to_string(), client, "{peer:?} {said}");
+            assert_eq!(found.to_string(), client, "{peer:?} {said:?}");
         }
     }
 }

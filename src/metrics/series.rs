@@ -16,7 +16,7 @@ pub(super) struct ConnectionSeries {
     pub(super) connections_opened: Counter,
     pub(super) connections_closed: Vec<(Closed, Counter)>,
     pub(super) connections_rejected: Vec<(Rejected, Counter)>,
-    pub(super) identities_refused: [Counter; 18],
+    pub(super) identities_refused: [Counter; 19],
     pub(super) lags: Counter,
     pub(super) lagged_events: Counter,
     pub(super) channel_backlog: Gauge,

@@ -191,6 +191,13 @@ async fn tokens_that_are_not_good_are_refused_everywhere() {
         .unwrap();
     let response = ask(&server, "/ws", &asked, &Proof::bearer(&of_device(gone))).await;
     assert_eq!(response.json()["error"]["code"], "device_unknown");
+    let nobody = User {
+        id: uuid::Uuid::new_v4(),
+        ..alice
+    };
+    let of_nobody = token(key, &claims(&nobody));
+    let response = ask(&server, "/ws", &asked, &Proof::bearer(&of_nobody)).await;
+    assert_eq!(response.json()["error"]["code"], "user_unknown");
     let missing = (401, "credentials_missing");
     expect(&server, &asked, "nothing", missing, Proof::default).await;
     let device = Device::of(&pool, &alice).await;
@@ -309,6 +316,28 @@ async fn signatures_that_are_not_good_are_refused_everywhere() {
     let used = own.signs(next);
     let again = (401, "signature_replayed");
     expect(&server, &asked, "used", again, || used.clone()).await;
+    // The same key may be in use with another user: what is asked for tells which.
+    let key = "INSERT INTO devices SELECT gen_random_uuid(), $2, identity_pubkey, '', '', '', '[]' \
+               FROM devices WHERE id = $1";
+    let shared = Device::of(&pool, &alice).await;
+    sqlx::query(key)
+        .bind(shared.id)
+        .bind(mallory.id)
+        .execute(&pool)
+        .await
+        .unwrap();
+    let both = Asked {
+        user: alice,
+        device: shared.id,
+    };
+    for (route, wanted) in [(ROUTES[0].0, 400), (ROUTES[1].0, 101), (ROUTES[4].0, 200)] {
+        let signed = shared.signs(now - u64::from(wanted % 10));
+        assert_eq!(
+            ask(&server, route, &both, &signed).await.status,
+            wanted,
+            "{route}"
+        );
+    }
     // Another device of the same user's.
     let second = Device::of(&pool, &alice).await;
     let response = ask(&server, ROUTES[4].0, &asked, &second.signs(now)).await;
