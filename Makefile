@@ -1,6 +1,6 @@
 # `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-delivery bench-ingest bench-smoke chaos mutations clean
+.PHONY: help run test check bench bench-delivery bench-ingest bench-smoke chaos mutations conformance clean
 
 TARGET = $${CARGO_TARGET_DIR:-target}
 
@@ -43,6 +43,11 @@ chaos: ## Break things for ten minutes, a million events; CHAOS_INGEST=tail or a
 mutations: ## Break the service on purpose, and require that the checker reports the loss
 	@sh scripts/setup.sh run
 	@sh scripts/mutations.sh
+
+conformance: ## Hold the WebSocket's handshake and frames against the Autobahn test suite's cases
+	@sh scripts/setup.sh conformance
+	cargo build --release --locked --example echo
+	.hushnet/conformance/bin/python scripts/conformance.py $(ARGS) $(TARGET)/release/examples/echo
 
 bench-smoke: ## Run each benchmark once, to see that it runs
 	@sh scripts/setup.sh run

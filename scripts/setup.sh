@@ -2,6 +2,7 @@
 # Installs what `make run` or `make test` needs and this machine lacks, and nothing else.
 #
 #   sh scripts/setup.sh run    PostgreSQL's server programs and a C compiler
+#   sh scripts/setup.sh conformance   also the Autobahn test suite's cases
 #   sh scripts/setup.sh test   also Prometheus's programs, and WebSocket clients for Python and Node
 #
 # Debian packages are installed with apt, as root or with sudo; everything else goes into .hushnet/
@@ -16,8 +17,8 @@ have() { command -v "$1" >/dev/null 2>&1; }
 
 goal=${1:-run}
 case $goal in
-  run | test) ;;
-  *) die "'$goal' is neither run nor test" ;;
+  run | test | conformance) ;;
+  *) die "'$goal' is neither run, test nor conformance" ;;
 esac
 cd "$(dirname "$0")/.."
 
@@ -86,8 +87,10 @@ ${before}$install || { apt-get -qq update && $install; }"
 install_packages() {
   packages=
   has_c_compiler || packages="gcc libc6-dev"
-  if [ "$goal" = test ]; then
+  if [ "$goal" != run ]; then
     has_venv || packages="$packages python3 python3-venv"
+  fi
+  if [ "$goal" = test ]; then
     have node || packages="$packages nodejs"
     have npm || packages="$packages npm"
   fi
@@ -142,12 +145,12 @@ fetch_prometheus() {
   "$tools/usr/bin/promtool" --version >/dev/null 2>&1 || die "$tools/usr/bin/promtool does not run"
 }
 
-# Complete, and made from the requirements as they are now.
+# Complete, and made from the requirements as they are now: make_venv DIRECTORY REQUIREMENTS MODULE
 make_venv() {
-  venv=.hushnet/venv
-  requirements=tests/clients/requirements.txt
+  venv=$1
+  requirements=$2
   if cmp -s "$requirements" "$venv/requirements.txt" &&
-    "$venv/bin/python" -c 'import websockets' 2>/dev/null; then
+    "$venv/bin/python" -c "import $3" 2>/dev/null; then
     return
   fi
   say "making $venv"
@@ -168,6 +171,8 @@ install_packages
 have cargo || die "no cargo: install Rust from https://rustup.rs"
 if [ "$goal" = test ]; then
   fetch_prometheus
-  make_venv
+  make_venv .hushnet/venv tests/clients/requirements.txt websockets
   install_node_modules
+elif [ "$goal" = conformance ]; then
+  make_venv .hushnet/conformance tests/conformance/requirements.txt kosoku
 fi

@@ -104,7 +104,8 @@ pub async fn run(
         proxy_protocol: config.edge.proxy_protocol,
         trusted_proxies: config.limits.trusted_proxies.clone(),
         tls,
-        shared: Arc::clone(&api.shared),
+        limits: Arc::clone(&api.shared.limits),
+        metrics: Arc::clone(&api.shared.metrics),
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
     };
@@ -185,7 +186,7 @@ fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, Config
         hub,
         recent,
         log,
-        limits: Limits::new(&config.limits),
+        limits: Arc::new(Limits::new(&config.limits)),
         auth,
         feed,
         metrics,

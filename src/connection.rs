@@ -52,7 +52,7 @@ pub struct Shared {
     /// All retained events.
     pub log: Log,
     /// How much clients may.
-    pub limits: Limits,
+    pub limits: Arc<Limits>,
     /// Who checks a token that a client sends.
     pub auth: Authenticator,
     /// Whether events are coming, and from where on.
@@ -297,6 +297,7 @@ impl Connection {
                 }
             }
             Step::Control => self.hear()?,
+            Step::Binary(_) => return Err(Closed::ByServer(CloseCode::Unsupported)),
             Step::Text(text) => {
                 self.hear()?;
                 let answer = match ClientFrame::parse(&text) {

@@ -20,6 +20,7 @@ use warp::reply::Response;
 use warp::{Filter, Rejection};
 
 pub use self::accept::{Accepting, adopt, bind, serve};
+pub use self::handshake::websockets;
 use self::reply::{ApiError, exposition, json, reply, with_type};
 use self::upgrade::{Upgrade, WsQuery};
 use crate::auth::{AuthError, Credentials};
@@ -33,6 +34,7 @@ use crate::wire::Encoding;
 
 mod accept;
 mod credentials;
+mod handshake;
 mod origin;
 mod proxied;
 mod reply;

@@ -25,8 +25,9 @@ use crate::wire::CloseCode;
 const READ_BUFFER_BYTES: usize = 256;
 /// Bytes queued for a socket before the rest has to wait for a flush.
 pub const WRITE_BATCH_BYTES_MAX: usize = 64 * 1024;
-/// A batch, the frame that filled it (NOTIFY's payload is under 8,000 bytes) and control frames.
-const WRITE_BUFFER_BYTES_MAX: usize = WRITE_BATCH_BYTES_MAX + 16 * 1024;
+/// Beyond a batch or the longest frame: the frame that filled it (NOTIFY's payload is under 8,000 bytes),
+/// and control frames.
+const SPARE_BYTES: usize = 16 * 1024;
 /// Time for a peer to take our close frame and answer it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -35,6 +36,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub enum Step {
     /// A text frame came.
     Text(Utf8Bytes),
+    /// A binary frame came.
+    Binary(Bytes),
     /// A ping or pong came: the peer lives.
     Control,
     /// Everything that was queued is with the kernel.
@@ -71,7 +74,7 @@ impl Socket {
         let limits = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(WRITE_BATCH_BYTES_MAX)
-            .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
+            .max_write_buffer_size(WRITE_BATCH_BYTES_MAX.max(frame_bytes_max) + SPARE_BYTES)
             .max_frame_size(Some(frame_bytes_max))
             .max_message_size(Some(frame_bytes_max));
         // The client's first frame may have come with its request.
@@ -102,6 +105,11 @@ impl Socket {
     /// Queues a text frame; [`Socket::step`] writes it.
     pub fn queue_text(&mut self, text: Utf8Bytes) -> Result<(), Closed> {
         self.queue(Message::Text(text))
+    }
+
+    /// Queues a binary frame.
+    pub fn queue_binary(&mut self, bytes: Bytes) -> Result<(), Closed> {
+        self.queue(Message::Binary(bytes))
     }
 
     /// Queues a ping frame.
@@ -140,7 +148,7 @@ impl Socket {
             Poll::Ready(Some(Ok(message))) => Poll::Ready(match message {
                 Message::Text(text) => Step::Text(text),
                 Message::Close(_) => Step::Ended(Closed::ByClient),
-                Message::Binary(_) => Step::Ended(Closed::ByServer(CloseCode::Unsupported)),
+                Message::Binary(bytes) => Step::Binary(bytes),
                 Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Step::Control,
             }),
             Poll::Ready(Some(Err(error))) => Poll::Ready(Step::Ended(ending(&error))),

@@ -23,8 +23,8 @@ use warp::reply::Response;
 
 use super::{Held, Peer, Place, proxied};
 use crate::config::Networks;
-use crate::connection::Shared;
-use crate::metrics::Rejected;
+use crate::limit::Limits;
+use crate::metrics::{Metrics, Rejected};
 use crate::tls::Tls;
 use crate::transport::Transport;
 
@@ -89,8 +89,10 @@ pub struct Accepting {
     pub trusted_proxies: Networks,
     /// What greets a connection first, if TLS is served.
     pub tls: Option<Arc<Tls>>,
-    /// How many of one address may be open, and where the others are counted.
-    pub shared: Arc<Shared>,
+    /// How many of one address may be open.
+    pub limits: Arc<Limits>,
+    /// Where the others are counted.
+    pub metrics: Arc<Metrics>,
     /// Cancelled when no more are to be accepted.
     pub stop: CancellationToken,
     /// Where connections are left that are no WebSocket yet.
@@ -153,14 +155,14 @@ impl Accepting {
             .await
             .map_err(io::Error::other)?;
         let (stream, peer) = listener.accept().await?;
-        match self.shared.limits.admit_peer(peer.ip()) {
+        match self.limits.admit_peer(peer.ip()) {
             Ok(of_peer) => {
                 let held = Held { of_all, of_peer };
                 Ok(Some((stream, Peer(peer.ip()), Arc::new(held))))
             }
             Err(refusal) => {
                 let reason = Rejected::Limit(refusal.limit);
-                self.shared.metrics.connection_rejected(reason);
+                self.metrics.connection_rejected(reason);
                 Ok(None)
             }
         }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use hyper::upgrade::OnUpgrade;
 use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use uuid::Uuid;
-use warp::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use warp::http::HeaderMap;
 use warp::reply::Response;
 
 use super::credentials::{self, ProofQuery};
+use super::handshake::Handshake;
 use super::reply::ApiError;
 use super::{Api, Peer, Place, origin};
 use crate::auth::{AuthError, Identity};
@@ -19,11 +19,7 @@ use crate::config::Networks;
 use crate::connection::{Connection, Seat};
 use crate::limit::{Admitted, Neighbourhood};
 use crate::metrics::{Closed, Rejected};
-use crate::socket::Socket;
 use crate::wire::Encoding;
-
-/// What a client offers that wants frames with cursors, `hello` and `reset`.
-const SUBPROTOCOL_V1: &str = "hushnet.v1";
 
 /// The query of `/ws`.
 #[derive(Debug, Default, Deserialize)]
@@ -62,11 +58,9 @@ struct Places {
     user: Option<Admitted<Uuid>>,
 }
 
-/// A request that is one for a WebSocket.
-struct Handshake {
-    accept_key: HeaderValue,
-    stream: OnUpgrade,
-    offers_v1: bool,
+/// A request for a WebSocket that there is a place for.
+struct Admission {
+    handshake: Handshake,
     places: Places,
 }
 
@@ -110,9 +104,9 @@ async fn admit(
         return Err(ApiError::UserIdMissing);
     }
     let offer = credentials::of_upgrade(&upgrade.headers, query.proof, api.token_in_query);
-    let mut handshake = Handshake::check(api, upgrade)?;
+    let mut admission = Admission::check(api, upgrade)?;
     let identity = shared.auth.identify(&offer.credentials, named, None).await;
-    let encoding = if handshake.offers_v1 || query.since.is_some() {
+    let encoding = if admission.handshake.offers_v1 || query.since.is_some() {
         Encoding::V1
     } else {
         encoding
@@ -123,13 +117,13 @@ async fn admit(
     };
     match seated {
         Ok((seat, user)) => {
-            handshake.places.user = Some(user);
-            Ok(accept(api, handshake, seat))
+            admission.places.user = Some(user);
+            Ok(accept(api, admission, seat))
         }
         Err(ApiError::Identity(error)) => {
             shared.metrics.identity_refused(error);
             if offer.by_subprotocol {
-                Ok(turn_away(api, handshake, error))
+                Ok(turn_away(api, admission, error))
             } else {
                 Err(ApiError::Identity(error))
             }
@@ -161,16 +155,14 @@ async fn seat(
     Ok((seat, admitted))
 }
 
-fn accept(api: &Api, handshake: Handshake, seat: Seat) -> Response {
-    let response = switching(&handshake);
+fn accept(api: &Api, admission: Admission, seat: Seat) -> Response {
+    let Admission { handshake, places } = admission;
+    let response = handshake.response();
     let shared = Arc::clone(&api.shared);
     api.tasks.spawn(async move {
         // Held until the connection is gone.
-        let _places = handshake.places;
-        let Ok(upgraded) = handshake.stream.await else {
-            return;
-        };
-        let Ok(socket) = Socket::from_upgraded(upgraded, shared.frame_bytes_max).await else {
+        let _places = places;
+        let Some(socket) = handshake.socket(shared.frame_bytes_max).await else {
             return;
         };
         shared.metrics.connection_opened();
@@ -183,77 +175,35 @@ fn accept(api: &Api, handshake: Handshake, seat: Seat) -> Response {
 }
 
 /// Says why in a close frame, to a client that is shown no HTTP status.
-fn turn_away(api: &Api, handshake: Handshake, error: AuthError) -> Response {
-    let response = switching(&handshake);
+fn turn_away(api: &Api, admission: Admission, error: AuthError) -> Response {
+    let Admission { handshake, places } = admission;
+    let response = handshake.response();
     let frame_bytes_max = api.shared.frame_bytes_max;
     api.tasks.spawn(async move {
-        let _places = handshake.places;
-        let Ok(upgraded) = handshake.stream.await else {
-            return;
-        };
-        if let Ok(socket) = Socket::from_upgraded(upgraded, frame_bytes_max).await {
+        let _places = places;
+        if let Some(socket) = handshake.socket(frame_bytes_max).await {
             socket.close(Closed::ByServer(error.close_code())).await;
         }
     });
     response
 }
 
-fn switching(handshake: &Handshake) -> Response {
-    let mut response = Response::default();
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(header::SEC_WEBSOCKET_ACCEPT, handshake.accept_key.clone());
-    if handshake.offers_v1 {
-        headers.insert(
-            header::SEC_WEBSOCKET_PROTOCOL,
-            HeaderValue::from_static(SUBPROTOCOL_V1),
-        );
-    }
-    response
-}
-
-impl Handshake {
+impl Admission {
     /// Whether this is a request for a WebSocket, and there is a place for it.
     fn check(api: &Api, upgrade: Upgrade) -> Result<Self, ApiError> {
-        let Upgrade {
-            headers,
-            stream,
-            place,
-            peer,
-        } = upgrade;
-        let (Some(stream), true, true) = (
-            stream,
-            names(&headers, &header::CONNECTION, "upgrade"),
-            names(&headers, &header::UPGRADE, "websocket"),
-        ) else {
-            return Err(ApiError::NotAWebSocket);
-        };
-        if !names(&headers, &header::SEC_WEBSOCKET_VERSION, "13") {
-            return Err(ApiError::WebSocketVersion);
-        }
-        // 16 bytes in base64 are 22 characters and two of padding.
-        let key = headers
-            .get(header::SEC_WEBSOCKET_KEY)
-            .filter(|key| key.len() == 24 && key.as_bytes().ends_with(b"=="))
-            .ok_or(ApiError::WebSocketKey)?;
-        let accept_key = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
-            .map_err(|_| ApiError::WebSocketKey)?;
-        let address = client_address(peer, &headers, &api.trusted_proxies);
+        let handshake = Handshake::of(&upgrade.headers, upgrade.stream)?;
+        let address = client_address(upgrade.peer, &upgrade.headers, &api.trusted_proxies);
         let admitted = api.shared.limits.admit_address(address);
-        let admitted = admitted.map_err(ApiError::Limited)?;
-        let socket_place = Arc::clone(&api.places)
+        let address = admitted.map_err(ApiError::Limited)?;
+        let socket = Arc::clone(&api.places)
             .try_acquire_owned()
             .map_err(|_| ApiError::TooManyConnections)?;
         Ok(Self {
-            accept_key,
-            stream,
-            offers_v1: names(&headers, &header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL_V1),
+            handshake,
             places: Places {
-                request: place,
-                socket: socket_place,
-                address: admitted,
+                request: upgrade.place,
+                socket,
+                address,
                 user: None,
             },
         })
@@ -280,21 +230,10 @@ fn client_address(Peer(peer): Peer, headers: &HeaderMap, trusted: &Networks) -> 
     address
 }
 
-/// Whether a header that lists tokens names this one.
-fn names(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| {
-            value
-                .split(',')
-                .any(|listed| listed.trim().eq_ignore_ascii_case(token))
-        })
-}
-
 #[cfg(test)]
 mod tests {
+    use warp::http::HeaderValue;
+
     use super::*;
 
     #[test]
