@@ -14,6 +14,7 @@ mod dashboard;
 mod drain;
 mod edge;
 mod events;
+mod hostile;
 mod http;
 mod identity;
 mod limits;

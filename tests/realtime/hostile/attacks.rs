@@ -1,0 +1,178 @@
+//! What hostile clients do.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+/// Attackers of one attack, each with a connection at a time, over and over.
+pub const CONNECTIONS: usize = 100;
+/// The most that one of them sends on a connection.
+const SENT_BYTES_MAX: usize = 1 << 20;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attack {
+    /// Connects and says nothing.
+    SilentConnections,
+    /// A request's head, one byte after another.
+    SlowHead,
+    /// A request's head without an end.
+    EndlessHead,
+    /// Connects as often as it can, and keeps what it gets.
+    TooManyConnections,
+    /// A client must mask its frames.
+    Unmasked,
+    /// RSV2 and RSV3 mean nothing.
+    ReservedBits,
+    /// 0x3 means nothing.
+    ReservedOpcode,
+    /// A text that is none.
+    InvalidUtf8,
+    /// RSV1 without the extension that gives it a meaning.
+    Compressed,
+    /// A length of 2^62.
+    Oversized,
+    /// The beginning of a frame, and no more.
+    HalfFrame,
+    /// A message of empty fragments without a last one.
+    EndlessFragments,
+    /// Pings as fast as they go.
+    PingFlood,
+    /// Asks, and reads no answer.
+    NeverReads,
+    /// Ends its side without a word, and stays.
+    HalfClosed,
+}
+
+/// An attack that is under way.
+pub struct Underway {
+    tasks: JoinSet<()>,
+    tried: Arc<AtomicUsize>,
+}
+
+impl Underway {
+    /// Stops it and says how often it was tried.
+    pub async fn end(mut self) -> usize {
+        self.tasks.shutdown().await;
+        self.tried.load(Relaxed)
+    }
+}
+
+impl Attack {
+    pub fn begin(self, server: SocketAddr) -> Underway {
+        let tried = Arc::new(AtomicUsize::new(0));
+        let mut tasks = JoinSet::new();
+        for _ in 0..CONNECTIONS {
+            let tried = Arc::clone(&tried);
+            tasks.spawn(async move {
+                let mut kept = Vec::new();
+                loop {
+                    tried.fetch_add(1, Relaxed);
+                    // What goes wrong is the server's defence.
+                    if let Ok(stream) = self.once(server).await {
+                        kept.push(stream);
+                    }
+                    if self != Self::TooManyConnections {
+                        kept.clear();
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            });
+        }
+        Underway { tasks, tried }
+    }
+
+    /// From the beginning of a connection to what can be done with it.
+    async fn once(self, server: SocketAddr) -> std::io::Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind("127.0.0.2:0".parse().unwrap())?;
+        let mut stream = socket.connect(server).await?;
+        match self {
+            Self::SilentConnections => return ended(stream).await,
+            Self::SlowHead => {
+                for byte in head().as_bytes().iter().cycle() {
+                    stream.write_all(&[*byte]).await?;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+            Self::EndlessHead => {
+                stream.write_all(b"GET /ws HTTP/1.1\r\n").await?;
+                return flood(stream, b"X: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n").await;
+            }
+            _ => {}
+        }
+        stream.write_all(head().as_bytes()).await?;
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await?;
+        match self {
+            Self::Unmasked => stream.write_all(&[0x81, 2, b'{', b'}']).await?,
+            Self::ReservedBits => stream.write_all(&masked(0xb1, b"{}")).await?,
+            Self::ReservedOpcode => stream.write_all(&masked(0x83, b"{}")).await?,
+            Self::InvalidUtf8 => stream.write_all(&masked(0x81, &[0xff, 0xfe])).await?,
+            Self::Compressed => stream.write_all(&masked(0xc1, &[7; 100])).await?,
+            Self::Oversized => {
+                let length = (1_u64 << 62).to_be_bytes();
+                stream
+                    .write_all(&[&[0x81, 0xff][..], &length, &[0; 4]].concat())
+                    .await?;
+            }
+            Self::HalfFrame => {
+                stream
+                    .write_all(&[0x81, 0xfe, 0xff, 0xff, 0, 0, 0, 0, b'{'])
+                    .await?
+            }
+            Self::EndlessFragments => {
+                stream.write_all(&masked(0x01, b"{")).await?;
+                return flood(stream, &masked(0x00, b"")).await;
+            }
+            Self::PingFlood => return flood(stream, &masked(0x89, b"ping")).await,
+            Self::NeverReads => {
+                let ask = masked(0x81, br#"{"type":"ping"}"#);
+                for _ in 0..40 {
+                    stream.write_all(&ask).await?;
+                }
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                return Ok(stream);
+            }
+            Self::HalfClosed => stream.shutdown().await?,
+            _ => return Ok(stream),
+        }
+        ended(stream).await
+    }
+}
+
+fn head() -> String {
+    format!(
+        "GET /ws?user_id={} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+        Uuid::new_v4()
+    )
+}
+
+/// A short frame with a mask of zeros.
+fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let length = 0x80 | u8::try_from(payload.len()).unwrap();
+    [&[first, length, 0, 0, 0, 0][..], payload].concat()
+}
+
+/// Says the same until the server has had enough.
+async fn flood(mut stream: TcpStream, part: &[u8]) -> std::io::Result<TcpStream> {
+    let many = part.repeat(100);
+    for _ in 0..SENT_BYTES_MAX / many.len() {
+        stream.write_all(&many).await?;
+    }
+    ended(stream).await
+}
+
+/// Waits for the server to end it.
+async fn ended(mut stream: TcpStream) -> std::io::Result<TcpStream> {
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await?;
+    Ok(stream)
+}
