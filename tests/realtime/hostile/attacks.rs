@@ -122,9 +122,8 @@ impl Attack {
                     .await?;
             }
             Self::HalfFrame => {
-                stream
-                    .write_all(&[0x81, 0xfe, 0xff, 0xff, 0, 0, 0, 0, b'{'])
-                    .await?
+                let beginning = [0x81, 0xfe, 0xff, 0xff, 0, 0, 0, 0, b'{'];
+                stream.write_all(&beginning).await?;
             }
             Self::EndlessFragments => {
                 stream.write_all(&masked(0x01, b"{")).await?;
