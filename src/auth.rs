@@ -346,3 +346,24 @@ impl AuthError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_protocol_lists_every_code() {
+        let protocol = include_str!("../docs/protocol.md");
+        for error in AuthError::ALL {
+            let code = format!("`{}`", error.code());
+            assert!(protocol.contains(&code), "docs/protocol.md lacks {code}");
+        }
+    }
+
+    #[test]
+    fn the_reasons_stand_in_the_order_of_their_counters() {
+        for (place, error) in AuthError::ALL.into_iter().enumerate() {
+            assert_eq!(error as usize, place);
+        }
+    }
+}
