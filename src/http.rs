@@ -200,11 +200,14 @@ fn probes(api: &Api) -> BoxedFilter<(Response,)> {
 /// have to prove who they are, a device reads only its own.
 fn state_routes(api: &Api) -> BoxedFilter<(Response,)> {
     let with_reader = {
-        let shared = Arc::clone(&api.shared);
-        warp::header::headers_cloned().map(move |headers: HeaderMap| Reader {
-            shared: Arc::clone(&shared),
-            credentials: credentials::in_headers(&headers),
-        })
+        let api = api.clone();
+        warp::header::headers_cloned()
+            .and(warp::ext::get::<Peer>())
+            .map(move |headers: HeaderMap, peer| Reader {
+                shared: Arc::clone(&api.shared),
+                credentials: credentials::in_headers(&headers),
+                address: upgrade::client_address(peer, &headers, &api.trusted_proxies),
+            })
     };
     let messages = warp::path!("messages" / "pending" / String)
         .and(warp::get())
@@ -232,6 +235,7 @@ fn state_routes(api: &Api) -> BoxedFilter<(Response,)> {
 struct Reader {
     shared: Arc<Shared>,
     credentials: Credentials,
+    address: IpAddr,
 }
 
 impl Reader {
@@ -250,6 +254,7 @@ impl Reader {
 
     async fn devices(self, user_id: &str) -> Result<Response, ApiError> {
         let id = user_id.parse().map_err(|_| ApiError::UserIdMalformed)?;
+        self.check_rate()?;
         let auth = &self.shared.auth;
         let identity = auth.identify(&self.credentials, Some(id), None).await;
         let checked = match identity {
@@ -261,7 +266,14 @@ impl Reader {
         state(pending::devices(&self.shared.log.requests(), id).await)
     }
 
+    /// Before anything that costs a query.
+    fn check_rate(&self) -> Result<(), ApiError> {
+        let admitted = self.shared.limits.admit_request(self.address);
+        admitted.map_err(ApiError::Limited)
+    }
+
     async fn check_device(&self, device_id: Uuid) -> Result<(), ApiError> {
+        self.check_rate()?;
         let auth = &self.shared.auth;
         let identity = auth
             .identify(&self.credentials, None, Some(device_id))

@@ -110,10 +110,10 @@ impl From<IpAddr> for Neighbourhood {
 }
 
 /// The limits on connections of one server.
-#[derive(Debug)]
 pub struct Limits {
     settings: LimitSettings,
     all: Rate,
+    requests: Rates<Neighbourhood>,
     replay_pages: Rate,
     /// Who waits for a page, one after another.
     replay_turn: Mutex<()>,
@@ -129,6 +129,11 @@ impl Limits {
         let tracked = settings.connections_max as usize + cells::SPARE;
         Self {
             all: rate(settings.connections_per_second),
+            requests: Rates::new(
+                quota(settings.requests_per_second_per_address),
+                Cells::new(tracked),
+                MonotonicClock,
+            ),
             replay_pages: rate(settings.replay_pages_per_second),
             replay_turn: Mutex::new(()),
             peers: Arc::new(Gate::new(
@@ -185,6 +190,21 @@ impl Limits {
             .map(Some)
     }
 
+    /// One more request from this address that asks the database and is no WebSocket.
+    ///
+    /// # Errors
+    /// [`Refusal`] when there are too many in this second.
+    pub fn admit_request(&self, address: IpAddr) -> Result<(), Refusal> {
+        if self.settings.unlimited_addresses.contain(address) {
+            return Ok(());
+        }
+        let checked = self.requests.check_key(&address.into());
+        checked.map_err(|until| Refusal {
+            limit: Limit::AddressRate,
+            retry_after: until.wait_time_from(MonotonicClock.now()),
+        })
+    }
+
     /// One more connection of this user; held until it is closed.
     ///
     /// # Errors
@@ -209,6 +229,14 @@ impl Limits {
         while let Err(until) = self.replay_pages.check() {
             tokio::time::sleep(until.wait_time_from(MonotonicClock.now())).await;
         }
+    }
+}
+
+impl Debug for Limits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Limits")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 

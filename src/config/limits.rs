@@ -44,6 +44,11 @@ pub struct LimitSettings {
           default_value_t = 100, value_parser = within(1..=10_000_000))]
     pub connections_per_second_per_user: u32,
 
+    /// Reads of state in a second, and at once, from one IPv4 address or IPv6 /64; more are answered with 429
+    #[arg(long, env = "HUSHNET_REQUESTS_PER_SECOND_PER_ADDRESS", value_name = "REQUESTS",
+          default_value_t = 200, value_parser = within(1..=10_000_000))]
+    pub requests_per_second_per_address: u32,
+
     /// Addresses whose connections are not limited, as networks with commas between: this machine, and
     /// proxies that do not say for whom they come
     #[arg(

@@ -212,7 +212,7 @@ impl Admission {
 
 /// Whom a request comes from: the peer, or whom the proxies say that they come for, as far as they are
 /// trusted. The last address of `X-Forwarded-For` was written by the nearest proxy.
-fn client_address(Peer(peer): Peer, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
+pub(super) fn client_address(Peer(peer): Peer, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
     let mut address = peer;
     // By bytes: what the client wrote may be anything, and what the proxy has added is still to be read.
     let said = headers.get_all("x-forwarded-for").iter().rev();

@@ -139,6 +139,37 @@ async fn who_connects_too_often_is_told_to_wait() {
 }
 
 #[tokio::test]
+async fn who_reads_state_too_often_is_told_to_wait() {
+    let server = Server::start_with(|config| {
+        no_exceptions(config);
+        config.limits.requests_per_second_per_address = 5;
+    })
+    .await;
+    for path in [
+        "/messages/pending/",
+        "/sessions/pending?device_id=",
+        "/users/",
+    ] {
+        let rest = if path == "/users/" { "/devices" } else { "" };
+        let path = format!("{path}{}{rest}", Uuid::new_v4());
+        let mut refused = None;
+        for _ in 0..50 {
+            let response = server.get(&path).await;
+            if response.status != 200 {
+                refused = Some(response);
+                break;
+            }
+        }
+        let refused = refused.unwrap();
+        assert_eq!(refused.status, 429, "{path}");
+        assert_eq!(refused.json()["error"]["code"], "address_rate_limit");
+        assert_eq!(refused.headers["retry-after"], "1");
+        // The other routes are not meant.
+        assert_eq!(server.get("/healthz").await.status, 200);
+    }
+}
+
+#[tokio::test]
 async fn this_machine_is_not_limited_unless_the_settings_say_so() {
     let server = Server::start_with(|config| {
         config.limits.connections_per_address_max = 1;
