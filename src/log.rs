@@ -3,43 +3,33 @@
 //!
 //! All reads are by snapshot: "visible now and not in the cursor's snapshot". Those are the events of
 //! transactions that began after it or were running in it; asked for as such, and not from its oldest
-//! running one on, a transaction that stays open makes no read longer. Each is bounded by a page. Fails with the database's own error; nothing here retries.
+//! running one on, a transaction that stays open makes no read longer. Each is bounded by a page.
+//! Fails with the database's own error; nothing here retries.
 
 use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
+use sqlx::postgres::PgConnectOptions;
 use sqlx::postgres::types::PgInterval;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use self::pools::{ACQUIRE_TIMEOUT, Pools};
 use crate::cursor::{Cursor, NotACursor, Snapshot};
 use crate::wire::Event;
+
+mod pools;
 
 /// Events in one page or chunk.
 pub const PAGE_EVENTS: usize = 1_000;
 /// Chunks that are read before the first is taken.
 const CHUNKS_AHEAD: usize = 2;
 
-/// A query waits this long for a connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Database connections for the service's own work.
-const OWN_CONNECTIONS_MAX: u32 = 3;
 /// A database that has not taken a new connection and answered on it by then is away.
 const REACH_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Sent on each new connection. The planner's guesses about a log that grows faster than it is analysed
-/// are far off: JIT would then compile for hundreds of milliseconds, and a scan go through all of a day,
-/// for what the index has in less than one. And a
-/// barrier's commit must reach the disk, for what it has seen is given out as seen: after a crash
-/// PostgreSQL would hand out again the numbers of transactions that have left no trace.
-const SESSION: &str = "SET jit = off;
-    SET enable_seqscan = off;
-    SELECT set_config('synchronous_commit', 'on', false)
-    WHERE current_setting('synchronous_commit') = 'off'";
 
 /// How events reach the server; written in the database, so that triggers and servers agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
@@ -168,26 +158,6 @@ pub struct Log {
     options: PgConnectOptions,
     requests_max: u32,
     pools: Arc<RwLock<Pools>>,
-}
-
-/// Two, so that nothing that clients ask for keeps the service from its own work.
-#[derive(Debug, Clone)]
-struct Pools {
-    own: PgPool,
-    requests: PgPool,
-}
-
-impl Pools {
-    fn new(options: &PgConnectOptions, requests_max: u32) -> Self {
-        Self {
-            own: connect(options, OWN_CONNECTIONS_MAX),
-            requests: connect(options, requests_max),
-        }
-    }
-
-    async fn close(self) {
-        tokio::join!(self.own.close(), self.requests.close());
-    }
 }
 
 /// Some of all users' events; all chunks of one read are of one snapshot.
@@ -415,16 +385,6 @@ impl Log {
             .fetch_one(&self.own())
             .await
     }
-}
-
-fn connect(options: &PgConnectOptions, connections_max: u32) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(connections_max)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .after_connect(|connection, _| {
-            Box::pin(async move { sqlx::raw_sql(SESSION).execute(connection).await.map(drop) })
-        })
-        .connect_lazy_with(options.clone())
 }
 
 /// Tells every server that events are about to be silent, then takes the doorbell's lock exclusively, as
