@@ -1,6 +1,6 @@
 //! Who a client is: every route and every way to prove it, right and wrong; what ends a proof.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use hushnet_realtime::config::{AuthMode, Config};
 use serde_json::json;
