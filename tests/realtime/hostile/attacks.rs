@@ -132,11 +132,10 @@ impl Attack {
             Self::PingFlood => return flood(stream, &masked(0x89, b"ping")).await,
             Self::NeverReads => {
                 let ask = masked(0x81, br#"{"type":"ping"}"#);
-                for _ in 0..40 {
+                // Until the server has had enough; it fails then.
+                loop {
                     stream.write_all(&ask).await?;
                 }
-                tokio::time::sleep(Duration::from_secs(3)).await;
-                return Ok(stream);
             }
             Self::HalfClosed => stream.shutdown().await?,
             _ => return Ok(stream),
