@@ -1,14 +1,25 @@
-//! What hostile clients do.
+//! What hostile clients do, in a process of their own: the test's program, run for `attack_from_outside`
+//! alone. It goes on until its standard input ends, and says then how often it has tried.
 
 use std::net::SocketAddr;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use uuid::Uuid;
+
+use super::judged_rounds;
+use crate::support::soon;
+
+const ATTACK_VARIABLE: &str = "HOSTILE_ATTACK";
+const SERVER_VARIABLE: &str = "HOSTILE_SERVER";
+/// How the outcome begins, among what the test harness prints.
+const TRIED: &str = "tried ";
 
 /// Attackers of one attack, each with a connection at a time, over and over.
 pub const CONNECTIONS: usize = 100;
@@ -39,6 +50,8 @@ pub enum Attack {
     Oversized,
     /// The beginning of a frame, and no more.
     HalfFrame,
+    /// All but the end of the longest message, and all but the end of the longest frame.
+    HoldsAll,
     /// A message of empty fragments without a last one.
     EndlessFragments,
     /// Pings as fast as they go.
@@ -49,32 +62,105 @@ pub enum Attack {
     HalfClosed,
 }
 
+const ALL: [Attack; 16] = [
+    Attack::SilentConnections,
+    Attack::SlowHead,
+    Attack::EndlessHead,
+    Attack::TooManyConnections,
+    Attack::Unmasked,
+    Attack::ReservedBits,
+    Attack::ReservedOpcode,
+    Attack::InvalidUtf8,
+    Attack::Compressed,
+    Attack::Oversized,
+    Attack::HalfFrame,
+    Attack::HoldsAll,
+    Attack::EndlessFragments,
+    Attack::PingFlood,
+    Attack::NeverReads,
+    Attack::HalfClosed,
+];
+
 /// An attack that is under way.
-pub struct Underway {
-    tasks: JoinSet<()>,
-    tried: Arc<AtomicUsize>,
-}
+pub struct Underway(Child);
 
 impl Underway {
+    /// Starts it, and waits until it has begun.
+    pub async fn begin(attack: Attack, server: SocketAddr) -> Self {
+        let program = std::env::current_exe().unwrap();
+        let mut command = if judged_rounds().is_some() {
+            // Only what the others leave of their core.
+            let mut idle = Command::new("chrt");
+            idle.args(["--idle", "0"]).arg(program);
+            idle
+        } else {
+            Command::new(program)
+        };
+        let mut child = command
+            .args(["--exact", "hostile::attacks::attack_from_outside"])
+            .args(["--ignored", "--nocapture"])
+            .env(ATTACK_VARIABLE, format!("{attack:?}"))
+            .env(SERVER_VARIABLE, server.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let begun = read_tried(child.stdout.as_mut().unwrap()).await;
+        assert_eq!(begun, 0);
+        Self(child)
+    }
+
     /// Stops it and says how often it was tried.
     pub async fn end(mut self) -> usize {
-        self.tasks.shutdown().await;
-        self.tried.load(Relaxed)
+        drop(self.0.stdin.take());
+        let tried = read_tried(self.0.stdout.as_mut().unwrap()).await;
+        soon("the attackers' end", self.0.wait()).await.unwrap();
+        tried
     }
 }
 
+/// Byte by byte: what follows is for the next one.
+async fn read_tried(output: &mut tokio::process::ChildStdout) -> usize {
+    let mut lines = BufReader::with_capacity(1, output).lines();
+    loop {
+        let line = soon("the attackers", lines.next_line()).await.unwrap();
+        let line = line.expect("the attackers have failed");
+        if let Some((_, tried)) = line.split_once(TRIED) {
+            return tried.parse().unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "run by the others"]
+async fn attack_from_outside() {
+    let Ok(name) = std::env::var(ATTACK_VARIABLE) else {
+        return;
+    };
+    rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    let server = std::env::var(SERVER_VARIABLE).unwrap().parse().unwrap();
+    let attack = ALL.into_iter().find(|a| format!("{a:?}") == name).unwrap();
+    let tried = Arc::new(AtomicUsize::new(0));
+    let mut tasks = attack.begin(server, &tried);
+    println!("{TRIED}0");
+    let ended = || std::io::Read::read_to_end(&mut std::io::stdin(), &mut Vec::new());
+    tokio::task::spawn_blocking(ended).await.unwrap().unwrap();
+    tasks.shutdown().await;
+    println!("{TRIED}{}", tried.load(Relaxed));
+}
+
 impl Attack {
-    pub fn begin(self, server: SocketAddr) -> Underway {
-        let tried = Arc::new(AtomicUsize::new(0));
+    fn begin(self, server: SocketAddr, tried: &Arc<AtomicUsize>) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         for _ in 0..CONNECTIONS {
-            let tried = Arc::clone(&tried);
+            let tried = Arc::clone(tried);
             tasks.spawn(async move {
                 let mut kept = Vec::new();
                 loop {
                     tried.fetch_add(1, Relaxed);
                     // What goes wrong is the server's defence.
-                    if let Ok(stream) = self.once(server).await {
+                    if let Ok(stream) = Box::pin(self.once(server)).await {
                         kept.push(stream);
                     }
                     if self != Self::TooManyConnections {
@@ -84,7 +170,7 @@ impl Attack {
                 }
             });
         }
-        Underway { tasks, tried }
+        tasks
     }
 
     /// From the beginning of a connection to what can be done with it.
@@ -124,6 +210,15 @@ impl Attack {
             Self::HalfFrame => {
                 let beginning = [0x81, 0xfe, 0xff, 0xff, 0, 0, 0, 0, b'{'];
                 stream.write_all(&beginning).await?;
+            }
+            Self::HoldsAll => {
+                let part = vec![0; 65_000];
+                let header = [0x02, 0xfe, 0xfd, 0xe8, 0, 0, 0, 0];
+                stream.write_all(&[&header[..], &part].concat()).await?;
+                let header = [0x80, 0xfe, 0x02, 0x18, 0, 0, 0, 0];
+                stream
+                    .write_all(&[&header[..], &part[..500]].concat())
+                    .await?;
             }
             Self::EndlessFragments => {
                 stream.write_all(&masked(0x01, b"{")).await?;
