@@ -7,15 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hushnet_realtime::config::Config;
+use hushnet_realtime::frame::Frame;
 use hushnet_realtime::http::{self, Accepting};
 use hushnet_realtime::limit::Limits;
 use hushnet_realtime::metrics::Metrics;
-use hushnet_realtime::socket::{Socket, Step};
+use hushnet_realtime::socket::{Socket, SocketLimits, Step};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// The suite's largest message is of 16 MiB.
-const FRAME_BYTES_MAX: usize = 17 << 20;
+const LIMITS: SocketLimits = SocketLimits {
+    frame_bytes_max: 17 << 20,
+    write_buffer_bytes_max: 64 << 10,
+};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -34,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
     };
-    let routes = http::websockets(FRAME_BYTES_MAX, TaskTracker::new(), echo);
+    let routes = http::websockets(LIMITS, TaskTracker::new(), echo);
     http::serve(listener, routes, accepting).await;
     Ok(())
 }
@@ -42,14 +46,11 @@ async fn main() -> anyhow::Result<()> {
 async fn echo(mut socket: Socket) {
     loop {
         let reading = !socket.is_writing();
-        let queued = match socket.step(reading).await {
-            Step::Text(text) => socket.queue_text(text),
-            Step::Binary(bytes) => socket.queue_binary(bytes),
-            Step::Control | Step::Flushed => Ok(()),
-            Step::Ended(closed) => Err(closed),
-        };
-        if let Err(closed) = queued {
-            return socket.close(closed).await;
+        match socket.step(reading).await {
+            Step::Text(text) => socket.queue(Frame::text(&text)),
+            Step::Binary(bytes) => socket.queue(Frame::binary(&bytes)),
+            Step::Heard | Step::Flushed => {}
+            Step::Ended(closed) => return socket.close(closed).await,
         }
     }
 }

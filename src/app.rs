@@ -29,6 +29,7 @@ use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::recent::{Bounds, Recent};
 use crate::router::Router;
+use crate::socket::SocketLimits;
 use crate::tls::Tls;
 
 const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(15);
@@ -162,9 +163,7 @@ fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, Config
         Arc::clone(&metrics),
         config.ingest,
     );
-    let signatures_max =
-        SIGNATURES_PER_CONNECTION * config.limits.connections_max as usize + SIGNATURES_SPARE;
-    let auth = Authenticator::new(&config.identity, signatures_max, log.clone())?;
+    let auth = Authenticator::new(&config.identity, signatures_max(config), log.clone())?;
 
     background.spawn(doorbell::attend(options, listener.doorbell()));
     background.spawn(listener.run());
@@ -182,7 +181,10 @@ fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, Config
         pong_timeout: config.pong_timeout(),
         write_timeout: config.write_timeout(),
         client_frames_per_second: config.limits.client_frames_per_second,
-        frame_bytes_max: config.limits.frame_bytes_max as usize,
+        socket_limits: SocketLimits {
+            frame_bytes_max: config.limits.frame_bytes_max as usize,
+            write_buffer_bytes_max: config.limits.write_buffer_bytes_max as usize,
+        },
         hub,
         recent,
         log,
@@ -206,6 +208,11 @@ fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, Config
         origins: config.edge.allowed_origins.clone(),
         tasks: TaskTracker::new(),
     })
+}
+
+/// Signatures that are remembered as used.
+pub(crate) fn signatures_max(config: &Config) -> usize {
+    SIGNATURES_PER_CONNECTION * config.limits.connections_max as usize + SIGNATURES_SPARE
 }
 
 /// Sends every client away in its time, then ends the requests. Returns how many tasks are left over.

@@ -80,7 +80,7 @@ pub struct Config {
 
     /// Memory for recent events, from which clients that come back soon are served without a query
     #[arg(long, env = "HUSHNET_RECENT_BYTES_MAX", value_name = "BYTES",
-          default_value_t = 67_108_864, value_parser = within(65_536..=4_294_967_295))]
+          default_value_t = 134_217_728, value_parser = within(65_536..=4_294_967_295))]
     pub recent_bytes_max: u32,
 
     /// Age of the oldest of them

@@ -26,8 +26,10 @@ use crate::log::Log;
 use crate::metrics::{Closed, Metrics};
 use crate::recent::Recent;
 use crate::router::Feed;
-use crate::socket::{Socket, Step};
+use crate::socket::{Socket, SocketLimits, Step};
 use crate::wire::{Answer, ClientFrame, CloseCode, Encoding, Event, EventKind, Notice};
+
+pub(crate) use self::replay::REPLAYED_MAX;
 
 mod lifetime;
 mod replay;
@@ -43,8 +45,8 @@ pub struct Shared {
     pub write_timeout: Duration,
     /// Frames that a client may send in a second, on the average.
     pub client_frames_per_second: u32,
-    /// Largest frame and message that a client may send, in bytes.
-    pub frame_bytes_max: usize,
+    /// What a socket may hold.
+    pub socket_limits: SocketLimits,
     /// Who is connected.
     pub hub: Hub,
     /// The newest events: what a client has missed, without a query.
@@ -237,7 +239,7 @@ impl Connection {
                 self.replayed.is_some() && !writing && self.subscription.receiver().is_empty();
             tokio::select! {
                 biased;
-                () = &mut draining, if self.leave_at.is_none() => self.prepare_to_leave()?,
+                () = &mut draining, if self.leave_at.is_none() => self.prepare_to_leave(),
                 step = self.socket.step(reading) => self.take_step(step)?,
                 event = self.subscription.receiver().recv(), if !writing => {
                     if self.take_events(event)? == Drained::Lagged {
@@ -246,7 +248,7 @@ impl Connection {
                         self.behind = false;
                     }
                 }
-                () = replay::passed(&mut self.replayed), if settling => self.settle()?,
+                () = replay::passed(&mut self.replayed), if settling => self.settle(),
                 () = &mut timer => self.take_tick()?,
             }
         }
@@ -278,7 +280,10 @@ impl Connection {
         let (reading, deadline) = (self.owed.is_none(), self.deadline());
         tokio::select! {
             biased;
-            () = shared.drain.begun(), if self.leave_at.is_none() => self.prepare_to_leave(),
+            () = shared.drain.begun(), if self.leave_at.is_none() => {
+                self.prepare_to_leave();
+                Ok(())
+            }
             step = self.socket.step(reading) => self.take_step(step),
             () = sleep_until(deadline) => self.take_tick(),
         }
@@ -293,10 +298,15 @@ impl Connection {
                     self.shared.latency.delivered(&event);
                 }
                 if let Some(answer) = self.owed.take() {
-                    self.answer(answer)?;
+                    self.answer(answer);
                 }
             }
-            Step::Control => self.hear()?,
+            Step::Heard => {
+                self.hear()?;
+                if self.socket.is_writing() {
+                    self.begin_write();
+                }
+            }
             Step::Binary(_) => return Err(Closed::ByServer(CloseCode::Unsupported)),
             Step::Text(text) => {
                 self.hear()?;
@@ -312,7 +322,7 @@ impl Connection {
                 if self.socket.is_writing() {
                     self.owed = Some(answer);
                 } else {
-                    self.answer(answer)?;
+                    self.answer(answer);
                 }
             }
         }
@@ -330,16 +340,14 @@ impl Connection {
         }
     }
 
-    fn answer(&mut self, answer: Answer) -> Result<(), Closed> {
-        self.socket.queue_text(answer.frame())?;
+    fn answer(&mut self, answer: Answer) {
+        self.socket.queue(answer.frame());
         self.begin_write();
-        Ok(())
     }
 
-    fn notify(&mut self, notice: &Notice<'_>) -> Result<(), Closed> {
-        self.socket.queue_text(notice.frame())?;
+    fn notify(&mut self, notice: &Notice<'_>) {
+        self.socket.queue(notice.frame());
         self.begin_write();
-        Ok(())
     }
 
     /// Queues the event that woke us and all that wait behind it.
@@ -398,7 +406,7 @@ impl Connection {
             _ if event.is_reset() => return Ok(()),
             encoding => encoding,
         };
-        self.socket.queue_text(event.frame(encoding))?;
+        self.socket.queue(event.frame(encoding));
         self.begin_write();
         self.shared.metrics.event_sent(&event);
         self.oldest_unflushed.get_or_insert(event);
@@ -421,14 +429,14 @@ impl Connection {
     }
 
     /// The heartbeat that a v1 client can see: how far it is.
-    fn tell_cursor(&mut self) -> Result<(), Closed> {
+    fn tell_cursor(&mut self) {
         if self.encoding != Encoding::V1 || self.behind {
-            return Ok(());
+            return;
         }
         self.take_cursor();
         let cursor = self.told().map(|cursor| cursor.to_string());
         self.notify(&Notice::Cursor {
             cursor: cursor.as_deref(),
-        })
+        });
     }
 }

@@ -20,6 +20,7 @@ use warp::reply::Response;
 use warp::{Filter, Rejection};
 
 pub use self::accept::{Accepting, adopt, bind, serve};
+pub(crate) use self::accept::{REQUEST_CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX};
 pub use self::handshake::websockets;
 use self::reply::{ApiError, exposition, json, reply, with_type};
 use self::upgrade::{Upgrade, WsQuery};

@@ -6,6 +6,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`app`] | the only wiring: builds everything, owns every task, drains in order |
+//! | [`ceiling`] | what the process's memory stays under |
 //! | [`http`] | the routes, and the loop that accepts connections |
 //! | [`connection`] | one WebSocket client's life |
 //! | [`socket`], [`transport`] | a WebSocket over an accepted connection, plain or TLS |
@@ -24,7 +25,8 @@
 //! | [`drain`] | the end of a server, spread over time |
 //! | [`config`] | every setting, with its bounds |
 //! | [`log`] | the statements that read `realtime.events` |
-//! | [`wire`] | events, frames and close codes; the only place that parses and serializes |
+//! | [`wire`] | events, notices and close codes; the only place that parses and serializes JSON |
+//! | [`frame`] | WebSocket's frames, from bytes and to bytes |
 //! | [`cursor`], [`secret`] | a place in the stream of events; a text that is never shown |
 //!
 //! What holds everywhere, and where it is shown:
@@ -38,12 +40,14 @@
 pub mod app;
 pub mod auth;
 pub mod barrier;
+pub mod ceiling;
 pub mod config;
 pub mod connection;
 pub mod cursor;
 pub mod doorbell;
 pub mod drain;
 pub mod embedded;
+pub mod frame;
 pub mod http;
 pub mod hub;
 pub mod latency;

@@ -22,6 +22,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use self::cells::Cells;
+pub(crate) use self::cells::SPARE as SPARE_RATES;
 use crate::config::LimitSettings;
 
 mod cells;
@@ -31,6 +32,9 @@ const IPV6_PREFIX: u8 = 64;
 
 /// Connections of an address beyond its WebSockets, for requests that are none.
 const REQUESTS_PER_ADDRESS_MAX: u32 = 64;
+
+/// Tables of rates and of open connections, each of which may have an entry for a connection.
+pub(crate) const RATES_PER_CONNECTION: usize = 7;
 
 /// Of connections of a peer before they have said anything, in a second: no limit in fact.
 const PEER_RATE: u32 = 1_000_000;

@@ -25,8 +25,10 @@ mod pools;
 
 /// Events in one page or chunk.
 pub const PAGE_EVENTS: usize = 1_000;
+/// The text of a page's events, the last one left out: there is always one.
+pub const PAGE_BYTES_MAX: usize = 128 * 1024;
 /// Chunks that are read before the first is taken.
-const CHUNKS_AHEAD: usize = 2;
+pub const CHUNKS_AHEAD: usize = 2;
 
 /// A database that has not taken a new connection and answered on it by then is away.
 const REACH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -135,8 +137,10 @@ pub struct Page {
     pub reading: Reading,
     /// How many events there were to read: this page's and those after it.
     pub total: u64,
-    /// In the order of their ids; at most [`PAGE_EVENTS`].
+    /// In the order of their ids; at most [`PAGE_EVENTS`] and [`PAGE_BYTES_MAX`].
     pub events: Vec<Event>,
+    /// Whether there are others after them.
+    pub more: bool,
     /// The last event's id, where the next page begins; `None` for a page without events.
     pub last_id: Option<i64>,
 }
@@ -286,19 +290,24 @@ impl Log {
         let rows = sqlx::query_as::<_, UserRow>(read!(
             "$2",
             ", total FROM reading LEFT JOIN LATERAL (
-                 SELECT id, payload, count(*) OVER () AS total
-                 FROM (SELECT * FROM realtime.events
-                       WHERE retained AND known AND user_id = $1
-                         AND xid >= pg_snapshot_xmax($2::text::pg_snapshot)
-                       UNION ALL
-                       SELECT * FROM realtime.events
-                       WHERE retained AND known AND user_id = $1
-                         AND xid = ANY (ARRAY(SELECT pg_snapshot_xip($2::text::pg_snapshot)))
-                 ) AS unseen
-                 WHERE id > $3
-                   AND ($5::text IS NULL OR pg_visible_in_snapshot(xid, $5::text::pg_snapshot))
-                   AND ($6 OR kind <> 'revocation')
-                 ORDER BY id LIMIT $4) AS events ON true"
+                 SELECT id, payload, total,
+                        sum(octet_length(payload)) OVER (ORDER BY id) - octet_length(payload)
+                        AS bytes_before
+                 FROM (SELECT id, payload, count(*) OVER () AS total
+                       FROM (SELECT * FROM realtime.events
+                             WHERE retained AND known AND user_id = $1
+                               AND xid >= pg_snapshot_xmax($2::text::pg_snapshot)
+                             UNION ALL
+                             SELECT * FROM realtime.events
+                             WHERE retained AND known AND user_id = $1
+                               AND xid = ANY (ARRAY(SELECT pg_snapshot_xip($2::text::pg_snapshot)))
+                       ) AS unseen
+                       WHERE id > $3
+                         AND ($5::text IS NULL OR pg_visible_in_snapshot(xid, $5::text::pg_snapshot))
+                         AND ($6 OR kind <> 'revocation')
+                       ORDER BY id LIMIT $4) AS page
+             ) AS events ON bytes_before < $7
+             ORDER BY id"
         ))
         .bind(user_id)
         .bind(from.to_string())
@@ -306,6 +315,7 @@ impl Log {
         .bind(i64::try_from(PAGE_EVENTS).unwrap_or(i64::MAX))
         .bind(until.map(ToString::to_string))
         .bind(with_revocations)
+        .bind(i64::try_from(PAGE_BYTES_MAX).unwrap_or(i64::MAX))
         .fetch_all(&self.requests())
         .await?;
         let (epoch, snapshot, retained, known, _, _, total) =
@@ -314,6 +324,7 @@ impl Log {
         let total = total.and_then(|total| u64::try_from(total).ok());
         let total = total.unwrap_or(0);
         let last_id = rows.last().and_then(|row| row.4);
+        let more = total > rows.len() as u64;
         let events = rows
             .into_iter()
             .filter_map(|row| event(row.4?, &row.5?))
@@ -322,6 +333,7 @@ impl Log {
             reading,
             total,
             events,
+            more,
             last_id,
         })
     }

@@ -19,10 +19,10 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 /// Rows in one answer: the oldest. Beyond it [`State::more`] is set.
-pub const PENDING_ROWS_MAX: u32 = 10_000;
+pub const PENDING_ROWS_MAX: u32 = 2_000;
 /// The rows of one answer, in bytes of JSON: the oldest that fit, and one in any case, or a row that
 /// is longer would hold up all those behind it. Beyond it [`State::more`] is set.
-pub const PENDING_BYTES_MAX: u32 = 16 << 20;
+pub const PENDING_BYTES_MAX: u32 = 1 << 20;
 /// How long one read may take, with waiting for a connection: a client has given up by then.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::cursor::{Cursor, Snapshot};
-use crate::wire::Event;
+use crate::log::{PAGE_BYTES_MAX, PAGE_EVENTS};
+use crate::wire::{Event, EventKind};
 
-/// What an event costs here beyond its text: its struct, its two counts and its place.
-const EVENT_OVERHEAD_BYTES: usize = 160;
+/// An event's place here, in a list that has just grown to twice its size.
+const PLACE_BYTES: usize = 2 * size_of::<Arc<Event>>();
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +26,32 @@ pub struct Bounds {
     pub bytes_max: usize,
     /// Age of the oldest event.
     pub age_max: Duration,
+}
+
+/// A page of one user's events, in the order of routing.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// At most [`PAGE_EVENTS`] and [`PAGE_BYTES_MAX`], like a page of the log.
+    pub events: Vec<Arc<Event>>,
+    /// Whether there are others after them.
+    pub more: bool,
+    /// How many there are in all for clients to be told, these included.
+    pub total: u64,
+}
+
+impl Found {
+    fn of<'a>(events: impl Iterator<Item = &'a Arc<Event>>) -> Self {
+        let (mut found, mut bytes) = (Self::default(), 0);
+        for event in events {
+            found.total += u64::from(event.kind != EventKind::Revocation);
+            found.more |= found.events.len() == PAGE_EVENTS || bytes >= PAGE_BYTES_MAX;
+            if !found.more {
+                bytes += event.text_bytes();
+                found.events.push(Arc::clone(event));
+            }
+        }
+        found
+    }
 }
 
 /// The events of the last minutes. Cheap to clone: every clone is the same memory.
@@ -133,7 +160,7 @@ impl Recent {
 
     /// Gives the event, which is about to be routed, the next sequence number and keeps it.
     pub fn push(&self, mut event: Event) -> Arc<Event> {
-        let bytes = event.text_bytes() + EVENT_OVERHEAD_BYTES;
+        let bytes = event.held_bytes_max() + PLACE_BYTES;
         let mut segments = self.write();
         segments.last_sequence += 1;
         event.sequence = segments.last_sequence;
@@ -174,13 +201,13 @@ impl Recent {
         Arc::new(event)
     }
 
-    /// All of the user's events that a client with this cursor does not have, in the order of routing;
-    /// `None` when memory cannot tell.
+    /// The first of the user's events that a client with this cursor does not have; `None` when memory
+    /// cannot tell.
     ///
     /// For a cursor that was given out here it may begin with events that the client has had under the
     /// cursor before. For any other (one that was read together with state) it is exact.
     #[must_use]
-    pub fn since(&self, user_id: Uuid, cursor: &Cursor) -> Option<Vec<Arc<Event>>> {
+    pub fn since(&self, user_id: Uuid, cursor: &Cursor) -> Option<Found> {
         let (cursor, heard) = (&cursor.snapshot, cursor.heard);
         let segments = self.read();
         let barriers: Vec<Option<&Snapshot>> = segments
@@ -208,7 +235,7 @@ impl Recent {
                 .flat_map(|(segment, closed)| segment.of_user(user_id, closed))
         };
         if given.is_some() {
-            return Some(of_user(from, barriers.len()).cloned().collect());
+            return Some(Found::of(of_user(from, barriers.len())));
         }
         // The oldest barrier that covers the cursor: what came after it, the cursor has not seen.
         let unseen = barriers[covered..]
@@ -219,13 +246,13 @@ impl Recent {
         if of_user(from, unseen).next().is_some() {
             return None;
         }
-        Some(of_user(unseen, barriers.len()).cloned().collect())
+        Some(Found::of(of_user(unseen, barriers.len())))
     }
 
-    /// All of the user's events after the one with this sequence number, in order; `None` when memory
-    /// does not reach back that far.
+    /// The first of the user's events after the one with this sequence number; `None` when memory does
+    /// not reach back that far.
     #[must_use]
-    pub fn after(&self, user_id: Uuid, sequence: u64) -> Option<Vec<Arc<Event>>> {
+    pub fn after(&self, user_id: Uuid, sequence: u64) -> Option<Found> {
         let segments = self.read();
         if sequence < segments.forgotten_through {
             return None;
@@ -237,7 +264,7 @@ impl Recent {
             .from(from.saturating_sub(1))
             .flat_map(|(segment, closed)| segment.of_user(user_id, closed))
             .filter(|event| event.sequence > sequence);
-        Some(of_user.cloned().collect())
+        Some(Found::of(of_user))
     }
 
     /// The sequence number of the last event pushed.
@@ -287,8 +314,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn ids(events: &[Arc<Event>]) -> Vec<i64> {
-        events.iter().filter_map(|event| event.id).collect()
+    fn ids(found: &Found) -> Vec<i64> {
+        found.events.iter().filter_map(|event| event.id).collect()
     }
 
     /// Users in turn, ids from 1, a barrier after every third event with the snapshot `id+1:id+1:`.
@@ -312,7 +339,7 @@ mod tests {
             [7, 9, 11, 13, 15, 17, 19]
         );
         assert_eq!(ids(&since(users[1], "19:19:").unwrap()), [16, 18, 20]);
-        assert_eq!(since(Uuid::new_v4(), "19:19:").unwrap().len(), 0);
+        assert_eq!(since(Uuid::new_v4(), "19:19:").unwrap().events.len(), 0);
     }
 
     #[test]
@@ -324,7 +351,7 @@ mod tests {
             recent.barrier(snapshot(barrier));
         }
         // Nothing came for the user: whatever the cursor has seen, it has missed nothing.
-        assert_eq!(since("10:10:").unwrap().len(), 0);
+        assert_eq!(since("10:10:").unwrap().events.len(), 0);
         // What comes after a barrier that covers the cursor is surely new to it.
         recent.push(event(user, 1));
         assert_eq!(ids(&since("10:10:").unwrap()), [1]);
@@ -335,7 +362,7 @@ mod tests {
         recent.barrier(snapshot("24:24:"));
         assert!(since("17:17:").is_none());
         recent.barrier(snapshot("28:28:"));
-        assert_eq!(since("26:26:").unwrap().len(), 0);
+        assert_eq!(since("26:26:").unwrap().events.len(), 0);
     }
 
     #[test]
@@ -366,7 +393,7 @@ mod tests {
             recent.push(event(user, id));
         }
         // It was the first of the three, for all that is known.
-        let since = |cursor| recent.since(user, &cursor).map(|events| ids(&events));
+        let since = |cursor| recent.since(user, &cursor).map(|found| ids(&found));
         assert_eq!(since(given(2_030)).unwrap(), [2_000, 2_010, 2_020]);
     }
 
@@ -388,9 +415,39 @@ mod tests {
     }
 
     #[test]
+    fn what_is_found_comes_in_pages() {
+        let (recent, user) = (recent(1 << 24), Uuid::new_v4());
+        for id in 1..=2_500 {
+            recent.push(event(user, id));
+        }
+        let (mut all, mut sequence) = (Vec::new(), 0);
+        for (more, left) in [(true, 2_500), (true, 1_500), (false, 500)] {
+            let found = recent.after(user, sequence).unwrap();
+            assert_eq!((found.more, found.total), (more, left));
+            sequence = found.events.last().unwrap().sequence;
+            all.extend(ids(&found));
+        }
+        assert_eq!(all, (1..=2_500).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_page_is_bounded_in_bytes_and_never_empty() {
+        let (recent, user) = (recent(1 << 20), Uuid::new_v4());
+        let bytes = PAGE_BYTES_MAX * 2 / 3;
+        for id in 1..=3 {
+            let text = "x".repeat(bytes);
+            let json = format!(r#"{{"type":"device","user_id":"{user}","id":{id},"x":"{text}"}}"#);
+            recent.push(Event::parse(&json).unwrap());
+        }
+        let found = recent.after(user, 0).unwrap();
+        assert_eq!((found.events.len(), found.more), (2, true));
+        assert_eq!(ids(&recent.after(user, 2).unwrap()), [3]);
+    }
+
+    #[test]
     fn memory_is_bounded_and_says_what_it_has_forgotten() {
         let users = [Uuid::new_v4(), Uuid::new_v4()];
-        let bytes = event(users[0], 10).text_bytes() + EVENT_OVERHEAD_BYTES;
+        let bytes = event(users[0], 10).held_bytes_max() + PLACE_BYTES;
         let recent = recent(bytes * 10);
         filled(&recent, &users, 20);
         assert!(recent.read().bytes <= bytes * 10);
@@ -399,7 +456,9 @@ mod tests {
         assert_eq!(ids(&recent.after(users[0], 16).unwrap()), [17, 19]);
         let forgotten = recent.read().forgotten_through;
         assert_eq!(
-            recent.after(users[0], forgotten).map(|e| e.len()),
+            recent
+                .after(users[0], forgotten)
+                .map(|found| found.events.len()),
             Some(usize::try_from((20 - forgotten) / 2).unwrap())
         );
     }
@@ -431,6 +490,6 @@ mod tests {
         assert_eq!(reset.sequence, 21);
         assert!(recent.since(users[0], &heard("19:19:")).is_none());
         assert!(recent.after(users[0], 20).is_none());
-        assert_eq!(recent.after(users[0], 21).unwrap().len(), 0);
+        assert_eq!(recent.after(users[0], 21).unwrap().events.len(), 0);
     }
 }

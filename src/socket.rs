@@ -1,45 +1,60 @@
 //! A WebSocket over an accepted connection, after the upgrade.
 //!
-//! Small buffers and one poll for both directions: reads go on while a write is blocked. Knows
-//! frames and close codes, not users or events. Fails by saying how the connection ended.
+//! One poll for both directions: reads go on while a write is blocked. Holds no buffer for a socket that is
+//! silent in both. Knows frames and close codes, not users or events. Fails by saying how the connection
+//! ended.
 
 use std::future::poll_fn;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::{Sink, SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Bytes, Error, Message, Utf8Bytes};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
+use self::outgoing::Outgoing;
+use crate::frame::{Decoder, Frame, Incoming, Violation};
 use crate::metrics::Closed;
 use crate::transport::Transport;
 use crate::wire::CloseCode;
 
-/// Allocated for each connection when it opens. Clients say little: a larger message is read in steps.
-const READ_BUFFER_BYTES: usize = 256;
-/// Bytes queued for a socket before the rest has to wait for a flush.
-pub const WRITE_BATCH_BYTES_MAX: usize = 64 * 1024;
-/// Beyond a batch or the longest frame: the frame that filled it (NOTIFY's payload is under 8,000 bytes),
-/// and control frames.
-const SPARE_BYTES: usize = 16 * 1024;
+mod outgoing;
+
+/// The most that is read at once; on the stack.
+const READ_BYTES: usize = 4 * 1024;
 /// Time for a peer to take our close frame and answer it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How much of one socket's bytes are held here.
+#[derive(Debug, Clone, Copy)]
+pub struct SocketLimits {
+    /// Longest frame and message of a client.
+    pub frame_bytes_max: usize,
+    /// Bytes that wait for the socket before more is not taken.
+    pub write_buffer_bytes_max: usize,
+}
+
+impl SocketLimits {
+    /// What one socket may hold, in bytes, if no frame for it is longer than `sent_bytes_max`.
+    #[must_use]
+    pub fn held_bytes_max(self, sent_bytes_max: usize) -> usize {
+        Decoder::held_bytes_max(self.frame_bytes_max, READ_BYTES)
+            + self.write_buffer_bytes_max
+            + sent_bytes_max
+    }
+}
 
 /// What a socket has to say.
 #[derive(Debug)]
 pub enum Step {
-    /// A text frame came.
-    Text(Utf8Bytes),
-    /// A binary frame came.
-    Binary(Bytes),
-    /// A ping or pong came: the peer lives.
-    Control,
+    /// A text message came.
+    Text(String),
+    /// A binary message came.
+    Binary(Vec<u8>),
+    /// A ping, a pong or a part of a message came: the peer lives.
+    Heard,
     /// Everything that was queued is with the kernel.
     Flushed,
     /// Nothing more will come.
@@ -49,9 +64,11 @@ pub enum Step {
 /// A server's end of a WebSocket.
 #[derive(Debug)]
 pub struct Socket {
-    stream: WebSocketStream<Transport>,
-    /// Bytes queued since the last flush.
-    queued: usize,
+    transport: Transport,
+    incoming: Decoder,
+    outgoing: Outgoing,
+    /// The answer to the newest ping, while others are being written.
+    pong: Option<Frame>,
 }
 
 /// The upgraded connection is none of ours.
@@ -60,69 +77,41 @@ pub struct Socket {
 pub struct NotAccepted;
 
 impl Socket {
-    /// Takes over the stream after the 101. `frame_bytes_max` bounds what a client may send.
+    /// Takes over the stream after the 101.
     ///
     /// # Errors
     /// [`NotAccepted`] for a stream that our accept loop did not make.
-    pub async fn from_upgraded(
-        upgraded: Upgraded,
-        frame_bytes_max: usize,
-    ) -> Result<Self, NotAccepted> {
+    pub fn from_upgraded(upgraded: Upgraded, limits: SocketLimits) -> Result<Self, NotAccepted> {
         let parts = upgraded
             .downcast::<TokioIo<Transport>>()
             .map_err(|_| NotAccepted)?;
-        let limits = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(WRITE_BATCH_BYTES_MAX)
-            .max_write_buffer_size(WRITE_BATCH_BYTES_MAX.max(frame_bytes_max) + SPARE_BYTES)
-            .max_frame_size(Some(frame_bytes_max))
-            .max_message_size(Some(frame_bytes_max));
+        let mut incoming = Decoder::new(limits.frame_bytes_max);
         // The client's first frame may have come with its request.
-        let already_read = parts.read_buf.to_vec();
-        let transport = parts.io.into_inner();
-        let stream = WebSocketStream::from_partially_read(
-            transport,
-            already_read,
-            Role::Server,
-            Some(limits),
-        )
-        .await;
-        Ok(Self { stream, queued: 0 })
+        incoming.feed(&parts.read_buf);
+        Ok(Self {
+            transport: parts.io.into_inner(),
+            incoming,
+            outgoing: Outgoing::new(limits.write_buffer_bytes_max),
+            pong: None,
+        })
     }
 
     /// Whether something queued has not been flushed.
     #[must_use]
     pub fn is_writing(&self) -> bool {
-        self.queued > 0
+        !self.outgoing.is_empty()
     }
 
     /// Whether another frame may be queued before the next flush.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.queued < WRITE_BATCH_BYTES_MAX
+        self.outgoing.has_room()
     }
 
-    /// Queues a text frame; [`Socket::step`] writes it.
-    pub fn queue_text(&mut self, text: Utf8Bytes) -> Result<(), Closed> {
-        self.queue(Message::Text(text))
-    }
-
-    /// Queues a binary frame.
-    pub fn queue_binary(&mut self, bytes: Bytes) -> Result<(), Closed> {
-        self.queue(Message::Binary(bytes))
-    }
-
-    /// Queues a ping frame.
-    pub fn queue_ping(&mut self) -> Result<(), Closed> {
-        self.queue(Message::Ping(Bytes::new()))
-    }
-
-    fn queue(&mut self, message: Message) -> Result<(), Closed> {
-        // At least one, so that an empty frame counts as queued too.
-        self.queued += message.len().max(1);
-        Pin::new(&mut self.stream)
-            .start_send(message)
-            .map_err(|error| ending(&error))
+    /// Queues a frame; [`Socket::step`] writes it. What is queued beyond [`Socket::has_room`] is held
+    /// none the less: whoever queues many asks first.
+    pub fn queue(&mut self, frame: Frame) {
+        self.outgoing.queue(frame);
     }
 
     /// Writes what is queued and, if `reading`, reads; whichever is ready first. Cancel-safe.
@@ -131,29 +120,78 @@ impl Socket {
     }
 
     fn poll_step(&mut self, context: &mut Context<'_>, reading: bool) -> Poll<Step> {
-        if self.is_writing() {
-            match self.stream.poll_flush_unpin(context) {
-                Poll::Ready(Ok(())) => {
-                    self.queued = 0;
-                    return Poll::Ready(Step::Flushed);
+        if self.is_writing()
+            && let Poll::Ready(flushed) = self.poll_flush(context)
+        {
+            return Poll::Ready(match flushed {
+                Ok(()) => Step::Flushed,
+                Err(closed) => Step::Ended(closed),
+            });
+        }
+        if reading {
+            self.poll_incoming(context)
+        } else {
+            Poll::Pending
+        }
+    }
+
+    fn poll_incoming(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+        loop {
+            match self.incoming.decode() {
+                Ok(Some(incoming)) => return Poll::Ready(self.take(incoming)),
+                Ok(None) => {}
+                Err(violation) => return Poll::Ready(Step::Ended(ending(violation))),
+            }
+            let mut piece = [const { MaybeUninit::uninit() }; READ_BYTES];
+            let mut piece = ReadBuf::uninit(&mut piece);
+            match ready!(Pin::new(&mut self.transport).poll_read(context, &mut piece)) {
+                Ok(()) if piece.filled().is_empty() => {
+                    return Poll::Ready(Step::Ended(Closed::ByClient));
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Step::Ended(ending(&error))),
-                Poll::Pending => {}
+                Ok(()) => self.incoming.feed(piece.filled()),
+                Err(_) => return Poll::Ready(Step::Ended(Closed::ByNetwork)),
             }
         }
-        if !reading {
-            return Poll::Pending;
+    }
+
+    fn take(&mut self, incoming: Incoming) -> Step {
+        match incoming {
+            Incoming::Text(text) => Step::Text(text),
+            Incoming::Binary(bytes) => Step::Binary(bytes),
+            Incoming::Ping(pong) if self.is_writing() => {
+                // One at most waits: an older ping need not be answered (RFC 6455, 5.5.3).
+                self.pong = Some(pong);
+                Step::Heard
+            }
+            Incoming::Ping(pong) => {
+                self.outgoing.queue(pong);
+                Step::Heard
+            }
+            Incoming::Pong | Incoming::Fragment => Step::Heard,
+            Incoming::Close(answer) => {
+                self.outgoing.queue(answer);
+                Step::Ended(Closed::ByClient)
+            }
         }
-        match self.stream.poll_next_unpin(context) {
-            Poll::Ready(Some(Ok(message))) => Poll::Ready(match message {
-                Message::Text(text) => Step::Text(text),
-                Message::Close(_) => Step::Ended(Closed::ByClient),
-                Message::Binary(bytes) => Step::Binary(bytes),
-                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Step::Control,
-            }),
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Step::Ended(ending(&error))),
-            Poll::Ready(None) => Poll::Ready(Step::Ended(Closed::ByClient)),
-            Poll::Pending => Poll::Pending,
+    }
+
+    /// Ready when everything is with the kernel.
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Closed>> {
+        loop {
+            while let Some(bytes) = self.outgoing.unwritten() {
+                match ready!(Pin::new(&mut self.transport).poll_write(context, bytes)) {
+                    Ok(0) | Err(_) => return Poll::Ready(Err(Closed::ByNetwork)),
+                    Ok(written) => self.outgoing.advance(written),
+                }
+            }
+            match ready!(Pin::new(&mut self.transport).poll_flush(context)) {
+                Ok(()) => {}
+                Err(_) => return Poll::Ready(Err(Closed::ByNetwork)),
+            }
+            match self.pong.take() {
+                Some(pong) => self.outgoing.queue(pong),
+                None => return Poll::Ready(Ok(())),
+            }
         }
     }
 
@@ -168,25 +206,20 @@ impl Socket {
         match ending {
             Closed::ByNetwork => return,
             // The answer to the client's close frame is already queued.
-            Closed::ByClient => drop(self.stream.flush().await),
-            Closed::ByServer(close) => {
-                let frame = CloseFrame {
-                    code: close.code().into(),
-                    reason: close.reason().into(),
-                };
-                if self.stream.close(Some(frame)).await.is_err() {
-                    return;
-                }
-            }
+            Closed::ByClient => {}
+            Closed::ByServer(close) => self.queue(Frame::close(close.code(), close.reason())),
+        }
+        if poll_fn(|context| self.poll_flush(context)).await.is_err() {
+            return;
         }
         // Closing a socket that has unread bytes resets it, and a reset would overtake our close
         // frame: end our side, then read until the peer ends its own.
-        let transport = self.stream.get_mut();
-        if transport.shutdown().await.is_err() {
+        if self.transport.shutdown().await.is_err() {
             return;
         }
         let mut discarded = [0; 1024];
-        while transport
+        while self
+            .transport
             .read(&mut discarded)
             .await
             .is_ok_and(|bytes| bytes > 0)
@@ -194,18 +227,11 @@ impl Socket {
     }
 }
 
-/// What an error of the WebSocket says about the connection's end.
-fn ending(error: &Error) -> Closed {
-    match error {
-        Error::ConnectionClosed
-        | Error::AlreadyClosed
-        | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Closed::ByClient,
-        Error::Capacity(CapacityError::MessageTooLong { .. }) => {
-            Closed::ByServer(CloseCode::TooBig)
-        }
-        Error::Utf8(_) => Closed::ByServer(CloseCode::Malformed),
-        Error::WriteBufferFull(_) => Closed::ByServer(CloseCode::SlowConsumer),
-        Error::Protocol(_) | Error::Capacity(_) => Closed::ByServer(CloseCode::Protocol),
-        _ => Closed::ByNetwork,
-    }
+/// How a connection ends that a client has broken.
+fn ending(violation: Violation) -> Closed {
+    Closed::ByServer(match violation {
+        Violation::Protocol => CloseCode::Protocol,
+        Violation::TooBig => CloseCode::TooBig,
+        Violation::NotUtf8 => CloseCode::Malformed,
+    })
 }

@@ -1,4 +1,4 @@
-//! What goes over the wire: events, frames and close codes.
+//! What goes over the wire: events, notices and close codes.
 //!
 //! Pure: no I/O, no clock. This is the only module that serializes or parses JSON that a client or
 //! a trigger wrote. An event is parsed only as far as routing needs it; its text is kept as the
@@ -8,14 +8,19 @@
 use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 use uuid::Uuid;
 
 pub use self::close::CloseCode;
 use crate::cursor::Cursor;
+use crate::frame::Frame;
 use crate::secret::Secret;
 
 mod close;
+
+/// An event's JSON as the triggers of `migrate up` write it, at most: a session's, of four ids.
+pub const EVENT_BYTES_MAX: usize = 512;
+/// What its three encodings add to it: their headers, an envelope, the longest cursor that is given out.
+const ENCODINGS_BYTES_MAX: usize = 400;
 
 /// The largest part of a refused payload that is logged, in characters.
 const LOGGED_PAYLOAD_CHARS: usize = 200;
@@ -136,9 +141,9 @@ pub struct Event {
     pub by_reference: bool,
     /// The cursor that its user's clients have passed when they get it; `None` where there is no log.
     pub passed: Option<Arc<Cursor>>,
-    plain: Utf8Bytes,
-    envelope: OnceLock<Utf8Bytes>,
-    v1: OnceLock<Utf8Bytes>,
+    plain: Frame,
+    envelope: OnceLock<Frame>,
+    v1: OnceLock<Frame>,
 }
 
 /// The fields that routing needs; everything else in the payload is skipped unread.
@@ -168,12 +173,26 @@ pub struct MalformedEvent {
 }
 
 impl Event {
+    /// What one holds in memory, at most, if its text is of [`EVENT_BYTES_MAX`].
+    pub const HELD_BYTES_MAX: usize = Self::held_bytes_max_of(EVENT_BYTES_MAX);
+
+    const fn held_bytes_max_of(text_bytes: usize) -> usize {
+        let counts = 2 * size_of::<usize>();
+        size_of::<Self>() + counts + 3 * text_bytes + ENCODINGS_BYTES_MAX
+    }
+
+    /// What it holds in memory, at most: with each of its encodings, made or not.
+    #[must_use]
+    pub fn held_bytes_max(&self) -> usize {
+        Self::held_bytes_max_of(self.text_bytes())
+    }
+
     /// Reads a notification's payload as far as routing needs it and keeps its text.
     ///
     /// # Errors
     /// [`MalformedEvent`] when it is not a JSON object with a known `type` and a UUID `user_id`.
     pub fn parse(payload: &str) -> Result<Self, MalformedEvent> {
-        let routing: Routing = serde_json::from_str(payload).map_err(|cause| MalformedEvent {
+        let routing: Routing = object(payload).map_err(|cause| MalformedEvent {
             cause,
             payload: payload.chars().take(LOGGED_PAYLOAD_CHARS).collect(),
         })?;
@@ -184,7 +203,7 @@ impl Event {
             sequence: 0,
             by_reference: routing.by_reference,
             passed: None,
-            plain: payload.trim_end().into(),
+            plain: Frame::text(payload.trim_end()),
             envelope: OnceLock::new(),
             v1: OnceLock::new(),
         })
@@ -224,7 +243,7 @@ impl Event {
             return false;
         }
         // What cannot be read closes too: better a connection too many than one too few.
-        serde_json::from_str::<Revocation>(&self.plain).map_or(true, |gone| {
+        serde_json::from_slice::<Revocation>(self.plain.payload()).map_or(true, |gone| {
             gone.device_id.is_none() || gone.device_id == device_id
         })
     }
@@ -232,30 +251,30 @@ impl Event {
     /// The size of the event's JSON, in bytes.
     #[must_use]
     pub fn text_bytes(&self) -> usize {
-        self.plain.len()
+        self.plain.payload().len()
     }
 
-    /// The text of the frame that carries this event. Encoded at most once for each encoding; a
-    /// clone shares the bytes.
+    /// The frame that carries this event. Encoded at most once for each encoding; a clone shares the
+    /// bytes.
     #[must_use]
-    pub fn frame(&self, encoding: Encoding) -> Utf8Bytes {
+    pub fn frame(&self, encoding: Encoding) -> Frame {
         match encoding {
             Encoding::Plain => self.plain.clone(),
             Encoding::Envelope => self
                 .envelope
                 .get_or_init(|| {
-                    let (kind, plain) = (self.kind.as_str(), self.plain.as_str());
-                    format!(r#"{{"event_type":"{kind}","payload":{plain}}}"#).into()
+                    let (kind, plain) = (self.kind.as_str(), self.plain.as_text());
+                    Frame::text(&format!(r#"{{"event_type":"{kind}","payload":{plain}}}"#))
                 })
                 .clone(),
             Encoding::V1 => self.v1.get_or_init(|| self.with_cursor()).clone(),
         }
     }
 
-    fn with_cursor(&self) -> Utf8Bytes {
-        match (&self.passed, self.plain.strip_suffix('}')) {
+    fn with_cursor(&self) -> Frame {
+        match (&self.passed, self.plain.as_text().strip_suffix('}')) {
             (Some(cursor), Some(open)) if !self.is_reset() => {
-                format!(r#"{open}, "cursor" : "{cursor}"}}"#).into()
+                Frame::text(&format!(r#"{open}, "cursor" : "{cursor}"}}"#))
             }
             _ => self.plain.clone(),
         }
@@ -350,15 +369,15 @@ pub enum Notice<'a> {
 }
 
 impl Notice<'_> {
-    /// The text of the frame.
+    /// The frame that says it.
     ///
     /// # Panics
     /// Never: every field is JSON.
     #[must_use]
-    pub fn frame(&self) -> Utf8Bytes {
-        serde_json::to_string(self)
-            .unwrap_or_else(|error| unreachable!("a notice is no JSON: {error}"))
-            .into()
+    pub fn frame(&self) -> Frame {
+        let text = serde_json::to_string(self)
+            .unwrap_or_else(|error| unreachable!("a notice is no JSON: {error}"));
+        Frame::text(&text)
     }
 }
 
@@ -386,7 +405,16 @@ impl ClientFrame {
     /// The reason why it is not a JSON object with a `type`; the connection closes with
     /// [`CloseCode::Malformed`].
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        object(text)
+    }
+}
+
+/// Reads a JSON object. serde would take an array of its values as well.
+fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
+    if text.trim_start().starts_with('{') {
         serde_json::from_str(text)
+    } else {
+        Err(serde::de::Error::custom("it is no JSON object"))
     }
 }
 
@@ -400,10 +428,10 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// The text of the frame.
+    /// The frame that says it.
     #[must_use]
-    pub fn frame(self) -> Utf8Bytes {
-        Utf8Bytes::from_static(match self {
+    pub fn frame(self) -> Frame {
+        Frame::text(match self {
             Self::Pong => r#"{"type":"pong"}"#,
             Self::UnknownType => {
                 r#"{"type":"error","code":"unknown_type","message":"this server knows the types ping and auth"}"#
@@ -413,84 +441,4 @@ impl Answer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const USER: &str = "a1b2c3d4-e5f6-7890-abcd-ef1234567890";
-
-    #[test]
-    fn an_event_keeps_the_text_that_the_trigger_wrote() {
-        let text =
-            format!(r#"{{"type" : "message", "chat_id" : null, "user_id" : "{USER}", "id" : 7}}"#);
-        let event = Event::parse(&text).unwrap();
-        assert_eq!(event.user_id.to_string(), USER);
-        assert_eq!((event.kind, event.id), (EventKind::Message, Some(7)));
-        assert_eq!(event.frame(Encoding::Plain).as_str(), text);
-    }
-
-    #[test]
-    fn the_specification_s_event_has_no_id() {
-        let event = Event::parse(&format!(r#"{{"type":"device","user_id":"{USER}"}}"#)).unwrap();
-        assert_eq!((event.kind, event.id), (EventKind::Device, None));
-    }
-
-    #[test]
-    fn the_envelope_wraps_the_same_text_and_is_made_once() {
-        let text = format!(r#"{{"type":"session","user_id":"{USER}"}}"#);
-        let event = Event::parse(&text).unwrap();
-        let first = event.frame(Encoding::Envelope);
-        assert_eq!(
-            first.as_str(),
-            format!(r#"{{"event_type":"session","payload":{text}}}"#)
-        );
-        let second = event.frame(Encoding::Envelope);
-        assert!(std::ptr::eq(first.as_str(), second.as_str()));
-    }
-
-    #[test]
-    fn what_is_no_event_is_refused_with_its_beginning() {
-        for payload in [
-            "not json".to_owned(),
-            "{}".to_owned(),
-            format!(r#"{{"type":"message","chat_id":"{USER}"}}"#),
-            format!(r#"{{"type":"reaction","user_id":"{USER}"}}"#),
-            r#"{"type":"message","user_id":"42"}"#.to_owned(),
-            format!(r#"{{"type":"message","user_id":"{USER}"}} and more"#),
-            format!("[{}", "é".repeat(500)),
-        ] {
-            let error = Event::parse(&payload).unwrap_err();
-            let logged: String = payload.chars().take(200).collect();
-            assert!(
-                error.to_string().ends_with(&format!("; payload: {logged}")),
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn clients_may_say_ping_and_are_told_of_anything_else() {
-        assert_eq!(
-            ClientFrame::parse(r#"{"type":"ping"}"#).unwrap(),
-            ClientFrame::Ping
-        );
-        assert_eq!(
-            ClientFrame::parse(r#"{"type":"ping","n":1}"#).unwrap(),
-            ClientFrame::Ping
-        );
-        assert_eq!(
-            ClientFrame::parse(r#"{"type":"dance"}"#).unwrap(),
-            ClientFrame::Unknown
-        );
-        for malformed in ["", "ping", "[]", "{}", r#"{"type":7}"#] {
-            assert!(ClientFrame::parse(malformed).is_err(), "{malformed}");
-        }
-    }
-
-    #[test]
-    fn channels_are_found_by_the_name_that_triggers_use() {
-        for channel in Channel::ALL {
-            assert_eq!(Channel::from_name(channel.as_str()), Some(channel));
-        }
-        assert_eq!(Channel::from_name("pending_sessions_channel"), None);
-    }
-}
+mod tests;

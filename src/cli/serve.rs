@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use clap::Args;
+use hushnet_realtime::ceiling::Ceiling;
 use hushnet_realtime::config::Config;
 use hushnet_realtime::{app, http};
 
@@ -9,7 +10,7 @@ use super::{raise_descriptor_limit, start_logging, stop_signal, systemd};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Print the settings as a TOML file, secrets masked, and stop
+    /// Print the settings as a TOML file, secrets masked, with the most memory that they admit, and stop
     #[arg(long)]
     print_config: bool,
     #[command(flatten)]
@@ -23,7 +24,7 @@ pub(super) async fn run(
     }: Arguments,
 ) -> anyhow::Result<()> {
     if print_config {
-        print!("{}", config.to_toml());
+        print!("{}\n{}", config.to_toml(), Ceiling::of(&config));
         return Ok(());
     }
     config.database()?;

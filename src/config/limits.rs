@@ -78,7 +78,14 @@ pub struct LimitSettings {
           default_value_t = 65_536, value_parser = within(125..=16_777_216))]
     pub frame_bytes_max: u32,
 
-    /// Frames that a client may send in a second, and at once; then it is closed with 4029
+    /// Bytes that wait for a socket; more events wait elsewhere, and after `write_timeout_ms` the client is
+    /// closed with 4008
+    #[arg(long, env = "HUSHNET_WRITE_BUFFER_BYTES_MAX", value_name = "BYTES",
+          default_value_t = 65_536, value_parser = within(1_024..=16_777_216))]
+    pub write_buffer_bytes_max: u32,
+
+    /// Frames that a client may send in a second, and at once, a message's parts included; then it is
+    /// closed with 4029
     #[arg(long, env = "HUSHNET_CLIENT_FRAMES_PER_SECOND", value_name = "FRAMES",
           default_value_t = 50, value_parser = within(1..=100_000))]
     pub client_frames_per_second: u32,

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::Connection;
 use crate::auth::{AuthError, Identity};
 use crate::config::Secret;
+use crate::frame::Frame;
 use crate::metrics::Closed;
 use crate::wire::{CloseCode, Event, Notice};
 
@@ -56,30 +57,30 @@ impl Connection {
             self.watch_identity();
         }
         if self.pinged.is_none() && now >= self.heard + self.shared.ping_interval {
-            self.socket.queue_ping()?;
+            self.socket.queue(Frame::ping());
             self.begin_write();
             self.pinged = Some(now);
-            self.tell_cursor()?;
+            self.tell_cursor();
         }
         Ok(())
     }
 
     /// The server is ending: the client has its own time to go, and a v1 client is told when to come
     /// back. Until then it gets its events.
-    pub(super) fn prepare_to_leave(&mut self) -> Result<(), Closed> {
+    pub(super) fn prepare_to_leave(&mut self) {
         let delay = self.shared.drain.next_delay();
         self.leave_at = Some(Instant::now() + delay);
-        self.tell_to_go()
+        self.tell_to_go();
     }
 
     /// Tells a v1 client that has been greeted when to come back, if it has to go.
-    pub(super) fn tell_to_go(&mut self) -> Result<(), Closed> {
+    pub(super) fn tell_to_go(&mut self) {
         let (Some(leave_at), true) = (self.leave_at, self.greeted) else {
-            return Ok(());
+            return;
         };
         let left = leave_at.saturating_duration_since(Instant::now());
         let retry_after_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        self.notify(&Notice::Goaway { retry_after_ms })
+        self.notify(&Notice::Goaway { retry_after_ms });
     }
 
     /// A device or the user was deleted: whose connection this is, has to go.
@@ -145,7 +146,7 @@ impl Connection {
                 let left = self.expires.map(|at| at.duration_since(Instant::now()));
                 let expires_in_ms =
                     left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
-                self.notify(&Notice::Authenticated { expires_in_ms })
+                self.notify(&Notice::Authenticated { expires_in_ms });
             }
             // The proof of before stands for as long as it is good.
             Err(error) => {
@@ -153,8 +154,9 @@ impl Connection {
                 self.notify(&Notice::Error {
                     code: error.code(),
                     message: error.message(),
-                })
+                });
             }
         }
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! What a client has missed: at its start, when it came with a cursor, and when it fell behind.
 //!
-//! Memory is asked first and costs no query; then the log is read in pages, each written before the
-//! next is read, so that a connection holds one page at most. The subscription is live all the while.
+//! Memory is asked first and costs no query, then the log; either in pages, each written before the next
+//! is read, so that a connection holds one page at most. The subscription is live all the while.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use super::Connection;
 use crate::cursor::{Cursor, Snapshot};
 use crate::log::{PAGE_EVENTS, Page};
 use crate::metrics::{Closed, ReplayCause, ReplaySource};
+use crate::recent::Found;
 use crate::router::Feed;
 use crate::wire::{CloseCode, Encoding, Event, EventKind, Notice, ResetReason};
 
@@ -22,7 +23,7 @@ const FEED_TIMEOUT: Duration = Duration::from_secs(10);
 /// One page of the log.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Ids of a replay that are remembered; of a longer one, the newest.
-const REPLAYED_MAX: usize = 4_096;
+pub(crate) const REPLAYED_MAX: usize = 4_096;
 
 /// A replay that the client has been sent, and is not told the end of: with the cursor from which it was
 /// sent, it knows what may be sent again. It is told one that has passed all of the replay.
@@ -75,33 +76,38 @@ impl Connection {
         };
         self.passed.clone_from(&present);
         let Some(since) = since else {
-            return self.hello(present.as_deref(), None);
+            self.hello(present.as_deref(), None);
+            return Ok(());
         };
 
         let cursor = match (since.parse::<Cursor>(), &present) {
-            (Err(_), _) => return self.reset(ResetReason::Malformed, present.as_deref()),
-            (Ok(_), None) => return self.reset(ResetReason::NoLog, None),
+            (Err(_), _) => Err(ResetReason::Malformed),
+            (Ok(_), None) => Err(ResetReason::NoLog),
             (Ok(cursor), Some(present)) if cursor.epoch != present.epoch => {
-                return self.reset(ResetReason::History, Some(present));
+                Err(ResetReason::History)
             }
-            (Ok(cursor), Some(_)) => Arc::new(cursor),
+            (Ok(cursor), Some(_)) => Ok(Arc::new(cursor)),
+        };
+        let cursor = match cursor {
+            Ok(cursor) => cursor,
+            Err(reason) => {
+                self.reset(reason, present.as_deref());
+                return Ok(());
+            }
         };
         let user_id = self.subscription.user_id();
-        if let Some(mut events) = self.shared.recent.since(user_id, &cursor) {
-            // What was revoked before the subscription, the device has been looked up after.
-            let after = self.begun_after;
-            events.retain(|e| e.kind != EventKind::Revocation || e.sequence > after);
-            let told = events.iter().filter(|e| e.kind != EventKind::Revocation);
-            self.hello(Some(&cursor), Some(told.count() as u64))?;
+        if let Some(found) = self.shared.recent.since(user_id, &cursor) {
+            self.hello(Some(&cursor), Some(found.total));
             let until = cursor.snapshot.clone();
             self.begin_settling(Arc::clone(&cursor), until, HashSet::new());
             self.passed = Some(cursor);
-            self.send_from_memory(ReplayCause::Resume, events).await?;
+            self.send_from_memory(ReplayCause::Resume, found).await?;
             // Everything that `present` sees had been routed when memory was asked.
             if let Some(present) = present {
                 self.pass(present);
             }
-            return self.arrive();
+            self.arrive();
+            return Ok(());
         }
         self.send_from_log(ReplayCause::Resume, cursor).await?;
         // What was revoked between the look-up and the read is in neither.
@@ -111,35 +117,54 @@ impl Connection {
 
     /// Sends what the connection missed by falling behind.
     pub(super) async fn repair(&mut self) -> Result<(), Closed> {
-        let user_id = self.subscription.user_id();
-        if let Some(events) = self
-            .shared
-            .recent
-            .after(user_id, self.sequence.max(self.begun_after))
-        {
-            return self.send_from_memory(ReplayCause::Lag, events).await;
+        let (user_id, from) = (
+            self.subscription.user_id(),
+            self.sequence.max(self.begun_after),
+        );
+        if let Some(found) = self.shared.recent.after(user_id, from) {
+            return self.send_from_memory(ReplayCause::Lag, found).await;
         }
-        match self.passed.clone() {
-            Some(passed) => self.send_from_log(ReplayCause::Lag, passed).await,
-            None => self.reset_live(ResetReason::NoLog, None),
+        self.repair_from_log().await
+    }
+
+    async fn repair_from_log(&mut self) -> Result<(), Closed> {
+        if let Some(passed) = self.passed.clone() {
+            return self.send_from_log(ReplayCause::Lag, passed).await;
         }
+        self.reset_live(ResetReason::NoLog, None);
+        Ok(())
     }
 
     async fn send_from_memory(
         &mut self,
         cause: ReplayCause,
-        events: Vec<Arc<Event>>,
+        mut found: Found,
     ) -> Result<(), Closed> {
+        let user_id = self.subscription.user_id();
         self.shared
             .metrics
-            .replayed(cause, ReplaySource::Memory, events.len() as u64);
-        for event in events {
-            if !self.socket.has_room() {
-                self.flush().await?;
+            .replayed(cause, ReplaySource::Memory, found.total);
+        loop {
+            for event in found.events {
+                // What was revoked before the subscription, the device has been looked up after.
+                if event.kind == EventKind::Revocation && event.sequence <= self.begun_after {
+                    self.sequence = event.sequence;
+                    continue;
+                }
+                if !self.socket.has_room() {
+                    self.flush().await?;
+                }
+                self.take_event(event)?;
             }
-            self.take_event(event)?;
+            if !found.more {
+                return Ok(());
+            }
+            match self.shared.recent.after(user_id, self.sequence) {
+                Some(next) => found = next,
+                // A slow client: it was forgotten meanwhile.
+                None => return Box::pin(self.repair_from_log()).await,
+            }
         }
-        Ok(())
     }
 
     /// Sends everything that is visible now and was not in the cursor's snapshot.
@@ -169,21 +194,21 @@ impl Connection {
                 None
             };
             if let Some(reason) = reason {
-                return match (first, cause) {
+                match (first, cause) {
                     (None, ReplayCause::Resume) => self.reset(reason, Some(&present)),
                     _ => self.reset_live(reason, Some(&present)),
-                };
+                }
+                return Ok(());
             }
             if first.is_none() {
                 self.shared
                     .metrics
                     .replayed(cause, ReplaySource::Log, page.total);
                 if cause == ReplayCause::Resume {
-                    self.hello(Some(&from), Some(page.total))?;
+                    self.hello(Some(&from), Some(page.total));
                 }
             }
             let present = first.get_or_insert(present);
-            let last_page = page.events.len() < PAGE_EVENTS;
             if replayed.len() + PAGE_EVENTS > REPLAYED_MAX {
                 replayed.clear();
             }
@@ -196,7 +221,7 @@ impl Connection {
                 self.queue_event(Arc::new(event))?;
             }
             match page.last_id {
-                Some(id) if !last_page => last_id = id,
+                Some(id) if page.more => last_id = id,
                 // What the first page's snapshot sees has been sent: all of it, not only what its
                 // cursor's shortened form admits to.
                 _ => {
@@ -276,9 +301,9 @@ impl Connection {
     }
 
     /// The feed has passed the end of the replay: the client may be told.
-    pub(super) fn settle(&mut self) -> Result<(), Closed> {
+    pub(super) fn settle(&mut self) {
         self.take_cursor();
-        self.arrive()
+        self.arrive();
     }
 
     /// The cursor that the client is to come back with.
@@ -290,17 +315,17 @@ impl Connection {
     }
 
     /// Tells the client that the replay is behind it.
-    fn arrive(&mut self) -> Result<(), Closed> {
+    fn arrive(&mut self) {
         if self.encoding != Encoding::V1 || self.replayed.is_some() {
-            return Ok(());
+            return;
         }
         let cursor = self.told().map(|cursor| cursor.to_string());
         self.notify(&Notice::Cursor {
             cursor: cursor.as_deref(),
-        })
+        });
     }
 
-    fn hello(&mut self, cursor: Option<&Cursor>, replayed: Option<u64>) -> Result<(), Closed> {
+    fn hello(&mut self, cursor: Option<&Cursor>, replayed: Option<u64>) {
         let connection_id = Uuid::new_v4();
         let cursor = cursor.map(ToString::to_string);
         let heartbeat_ms = u32::try_from(self.shared.ping_interval.as_millis()).unwrap_or(u32::MAX);
@@ -311,30 +336,30 @@ impl Connection {
             heartbeat_ms,
             resumed: replayed.is_some(),
             replayed: replayed.unwrap_or(0),
-        })?;
+        });
         self.greeted = true;
-        self.tell_to_go()
+        self.tell_to_go();
     }
 
     /// Greets a client whose cursor is no good.
-    fn reset(&mut self, reason: ResetReason, present: Option<&Cursor>) -> Result<(), Closed> {
-        self.hello(present, None)?;
-        self.reset_live(reason, present)
+    fn reset(&mut self, reason: ResetReason, present: Option<&Cursor>) {
+        self.hello(present, None);
+        self.reset_live(reason, present);
     }
 
     /// The client has missed what cannot be told: it has to fetch its state anew.
-    fn reset_live(&mut self, reason: ResetReason, present: Option<&Cursor>) -> Result<(), Closed> {
+    fn reset_live(&mut self, reason: ResetReason, present: Option<&Cursor>) {
         self.passed = present.cloned().map(Arc::new);
         self.replayed = None;
         self.in_doubt = self.identity.is_some();
         if self.encoding != Encoding::V1 {
-            return Ok(());
+            return;
         }
         self.shared.metrics.reset(reason);
         let cursor = present.map(ToString::to_string);
         self.notify(&Notice::Reset {
             reason,
             cursor: cursor.as_deref(),
-        })
+        });
     }
 }

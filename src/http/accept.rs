@@ -33,9 +33,9 @@ use crate::transport::Transport;
 const ACCEPT_BACKLOG: i32 = 65_535;
 /// Connections above `connections_max` for requests that are no WebSocket, such as `/metrics`, and
 /// for telling the others that there is no place.
-const REQUEST_CONNECTIONS_MAX: usize = 256;
+pub(crate) const REQUEST_CONNECTIONS_MAX: usize = 256;
 /// The head of a request, in bytes: hyper's smallest buffer.
-const REQUEST_HEAD_BYTES_MAX: usize = 8 * 1024;
+pub(crate) const REQUEST_HEAD_BYTES_MAX: usize = 8 * 1024;
 /// Pause after a failed accept: the usual cause, too many open files, does not pass at once.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// What the kernel holds for a peer that does not read; left alone, it would grow to megabytes.

@@ -9,7 +9,7 @@ use warp::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use warp::reply::Response;
 
 use super::reply::{ApiError, reply};
-use crate::socket::Socket;
+use crate::socket::{Socket, SocketLimits};
 
 /// What a client offers that wants frames with cursors, `hello` and `reset`.
 const SUBPROTOCOL_V1: &str = "hushnet.v1";
@@ -65,16 +65,16 @@ impl Handshake {
     }
 
     /// The socket, once the answer has been sent; `None` for a client that has left.
-    pub(super) async fn socket(self, frame_bytes_max: usize) -> Option<Socket> {
+    pub(super) async fn socket(self, limits: SocketLimits) -> Option<Socket> {
         let upgraded = self.stream.await.ok()?;
-        Socket::from_upgraded(upgraded, frame_bytes_max).await.ok()
+        Socket::from_upgraded(upgraded, limits).ok()
     }
 }
 
 /// A route that serves every WebSocket, whoever asks for it at whatever path, with `serve`: this service's
 /// handshake and socket for a test of these alone.
 pub fn websockets<S>(
-    frame_bytes_max: usize,
+    limits: SocketLimits,
     tasks: TaskTracker,
     serve: impl Fn(Socket) -> S + Clone + Send + Sync + 'static,
 ) -> BoxedFilter<(Response,)>
@@ -88,7 +88,7 @@ where
                 let response = handshake.response();
                 let serve = serve.clone();
                 tasks.spawn(async move {
-                    if let Some(socket) = handshake.socket(frame_bytes_max).await {
+                    if let Some(socket) = handshake.socket(limits).await {
                         serve(socket).await;
                     }
                 });

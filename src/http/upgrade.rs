@@ -162,7 +162,7 @@ fn accept(api: &Api, admission: Admission, seat: Seat) -> Response {
     api.tasks.spawn(async move {
         // Held until the connection is gone.
         let _places = places;
-        let Some(socket) = handshake.socket(shared.frame_bytes_max).await else {
+        let Some(socket) = handshake.socket(shared.socket_limits).await else {
             return;
         };
         shared.metrics.connection_opened();
@@ -178,10 +178,10 @@ fn accept(api: &Api, admission: Admission, seat: Seat) -> Response {
 fn turn_away(api: &Api, admission: Admission, error: AuthError) -> Response {
     let Admission { handshake, places } = admission;
     let response = handshake.response();
-    let frame_bytes_max = api.shared.frame_bytes_max;
+    let limits = api.shared.socket_limits;
     api.tasks.spawn(async move {
         let _places = places;
-        if let Some(socket) = handshake.socket(frame_bytes_max).await {
+        if let Some(socket) = handshake.socket(limits).await {
             socket.close(Closed::ByServer(error.close_code())).await;
         }
     });

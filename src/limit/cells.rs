@@ -10,7 +10,7 @@ use governor::nanos::Nanos;
 use governor::state::StateStore;
 
 /// Keys that are held beyond one for each connection that may be open.
-pub(super) const SPARE: usize = 65_536;
+pub(crate) const SPARE: usize = 65_536;
 /// Between two searches for keys that may be forgotten.
 const SWEEP_MIN: Duration = Duration::from_secs(1);
 
