@@ -1,6 +1,6 @@
 # `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-delivery bench-ingest bench-smoke chaos mutations conformance clean
+.PHONY: help run test check bench bench-delivery bench-ingest bench-smoke chaos mutations conformance hostile fuzz fuzz-smoke clean
 
 TARGET = $${CARGO_TARGET_DIR:-target}
 
@@ -18,6 +18,7 @@ test: ## Run every test against a real PostgreSQL, on free ports
 
 check: ## Check the format, clippy's lints, and the dependencies if cargo-deny is installed
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --all-targets --locked -- -D warnings
 	@if command -v cargo-deny >/dev/null; then set -x; cargo deny check; \
 	else echo 'cargo-deny is not installed: the dependencies are not checked'; fi
@@ -39,6 +40,21 @@ chaos: ## Break things for ten minutes, a million events; CHAOS_INGEST=tail or a
 	@sh scripts/setup.sh run
 	CHAOS_SECONDS=600 CHAOS_EVENTS=1000000 CHAOS_WRITERS=60 CHAOS_PACE_MS=10 \
 	cargo test --release --locked --test chaos -- --nocapture
+
+hostile: ## Have a hundred hostile clients at a time do what they can, and judge the others' latency
+	@sh scripts/setup.sh run
+	cargo test --release --locked --test realtime --no-run
+	HOSTILE_ROUNDS=5 taskset --cpu-list 1 \
+	cargo test --release --locked --test realtime hostile -- --nocapture --test-threads=1
+
+fuzz: ## Fuzz what parses, five minutes each; needs a nightly compiler
+	@sh scripts/setup.sh fuzz
+	@sh scripts/fuzz.sh 300
+
+fuzz-smoke: ## The same for twenty seconds in all, where there is a nightly compiler
+	@if cargo +nightly --version >/dev/null 2>&1; \
+	then sh scripts/setup.sh fuzz && sh scripts/fuzz.sh 4 --dev --sanitizer=none; \
+	else echo 'there is no nightly compiler: nothing is fuzzed'; fi
 
 mutations: ## Break the service on purpose, and require that the checker reports the loss
 	@sh scripts/setup.sh run

@@ -3,6 +3,7 @@
 #
 #   sh scripts/setup.sh run    PostgreSQL's server programs and a C compiler
 #   sh scripts/setup.sh conformance   also the Autobahn test suite's cases
+#   sh scripts/setup.sh fuzz          also cargo-fuzz, and a C++ compiler for it
 #   sh scripts/setup.sh test   also Prometheus's programs, and WebSocket clients for Python and Node
 #
 # Debian packages are installed with apt, as root or with sudo; everything else goes into .hushnet/
@@ -17,8 +18,8 @@ have() { command -v "$1" >/dev/null 2>&1; }
 
 goal=${1:-run}
 case $goal in
-  run | test | conformance) ;;
-  *) die "'$goal' is neither run, test nor conformance" ;;
+  run | test | conformance | fuzz) ;;
+  *) die "'$goal' is neither run, test, conformance nor fuzz" ;;
 esac
 cd "$(dirname "$0")/.."
 
@@ -87,7 +88,9 @@ ${before}$install || { apt-get -qq update && $install; }"
 install_packages() {
   packages=
   has_c_compiler || packages="gcc libc6-dev"
-  if [ "$goal" != run ]; then
+  if [ "$goal" = fuzz ]; then
+    have c++ || packages="$packages g++"
+  elif [ "$goal" != run ]; then
     has_venv || packages="$packages python3 python3-venv"
   fi
   if [ "$goal" = test ]; then
@@ -173,6 +176,9 @@ if [ "$goal" = test ]; then
   fetch_prometheus
   make_venv .hushnet/venv tests/clients/requirements.txt websockets
   install_node_modules
+elif [ "$goal" = fuzz ]; then
+  have cargo-fuzz || [ -x .hushnet/tools/bin/cargo-fuzz ] ||
+    cargo install --quiet --locked --root .hushnet/tools cargo-fuzz
 elif [ "$goal" = conformance ]; then
   make_venv .hushnet/conformance tests/conformance/requirements.txt kosoku
 fi
