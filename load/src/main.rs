@@ -1,0 +1,3 @@
+//! Load for WebSocket servers.
+
+fn main() {}
