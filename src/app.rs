@@ -22,6 +22,8 @@ use crate::doorbell;
 use crate::drain::Drain;
 use crate::http::{self, Accepting, Api};
 use crate::hub::Hub;
+#[cfg(feature = "injector")]
+use crate::injector;
 use crate::latency::{self, LatencySampler};
 use crate::limit::Limits;
 use crate::listener::Listener;
@@ -50,10 +52,10 @@ pub enum RunError {
     /// A setting is missing or contradicts another.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The address of the metrics cannot be served on.
-    #[error("cannot listen on {address} for the metrics: {cause}")]
+    /// An address besides the clients' cannot be served on.
+    #[error("cannot listen on {address}: {cause}")]
     Listen {
-        /// The setting `metrics_listen`.
+        /// The setting `metrics_listen`, or a benchmark's.
         address: SocketAddr,
         /// Why.
         cause: io::Error,
@@ -142,7 +144,7 @@ pub async fn run(
 }
 
 /// Builds every part, and starts those that run by themselves.
-fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, ConfigError> {
+fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, RunError> {
     let options = config.database()?.options();
     let log = Log::new(options.clone(), config.database_pool_size);
     let metrics = Arc::new(Metrics::new());
@@ -163,6 +165,16 @@ fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, Config
         Arc::clone(&metrics),
         config.ingest,
     );
+    #[cfg(feature = "injector")]
+    let listener = match config.inject {
+        Some(address) => {
+            let (injected, serve) = injector::inject_from(address)
+                .map_err(|cause| RunError::Listen { address, cause })?;
+            background.spawn(serve);
+            listener.with_injected(injected)
+        }
+        None => listener,
+    };
     let auth = Authenticator::new(&config.identity, signatures_max(config), log.clone())?;
 
     background.spawn(doorbell::attend(options, listener.doorbell()));

@@ -147,6 +147,12 @@ pub struct Config {
         default_value = "text"
     )]
     pub log_format: LogFormat,
+
+    /// Address that takes notifications from whoever connects, one a line; for benchmarks alone
+    #[cfg(feature = "injector")]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[serde(skip)]
+    pub inject: Option<SocketAddr>,
 }
 
 /// How log lines look.

@@ -11,6 +11,7 @@
 //! | [`connection`] | one WebSocket client's life |
 //! | [`socket`], [`transport`] | a WebSocket over an accepted connection, plain or TLS |
 //! | [`listener`] | PostgreSQL's notifications, from LISTEN to the router, without a gap |
+//! | [`injector`] | notifications without a database, for benchmarks alone |
 //! | [`pace`], [`doorbell`] | when the log is read instead, and who says so |
 //! | [`barrier`] | how far the feed is, and whether it lives at all |
 //! | [`router`] | the order of events, and the position |
@@ -50,6 +51,7 @@ pub mod embedded;
 pub mod frame;
 pub mod http;
 pub mod hub;
+pub mod injector;
 pub mod latency;
 pub mod limit;
 pub mod listener;

@@ -17,6 +17,7 @@ use tokio::time::sleep_until;
 
 use crate::barrier::{Barriers, CONTROL_CHANNEL, Heard};
 use crate::cursor::{Cursor, Snapshot};
+use crate::injector::Injected;
 use crate::log::{Ingest, Log};
 use crate::metrics::Metrics;
 use crate::pace::Pace;
@@ -66,6 +67,7 @@ pub struct Listener {
     connected: bool,
     /// A barrier that was heard, and that the next read of the log shows to have been passed.
     to_pass: Option<Cursor>,
+    injected: Injected,
 }
 
 /// What came over the connection.
@@ -107,7 +109,14 @@ impl Listener {
             heard_before: false,
             connected: false,
             to_pass: None,
+            injected: Injected::default(),
         }
+    }
+
+    /// With notifications that do not come from the database, for benchmarks.
+    #[must_use]
+    pub fn with_injected(self, injected: Injected) -> Self {
+        Self { injected, ..self }
     }
 
     /// Whether the doorbell's lock is wanted.
@@ -187,6 +196,7 @@ impl Listener {
                 }
                 () = sleep_until(next_read.unwrap_or_else(Instant::now).into()),
                     if next_read.is_some() => true,
+                payloads = self.injected.next() => self.take_injected(&payloads),
             };
             if must_read && let Some(position) = self.router.position() {
                 let from = position.snapshot.clone();
@@ -335,7 +345,18 @@ impl Listener {
             Told::Event(channel, notification) => (channel, notification),
             Told::Control(heard) => return self.take_control(heard),
         };
-        match Event::parse(notification.payload()) {
+        self.take_payload(channel, notification.payload())
+    }
+
+    /// Whether one of them asks for a read of the log.
+    fn take_injected(&mut self, payloads: &str) -> bool {
+        payloads.lines().fold(false, |must_read, payload| {
+            self.take_payload(Channel::Messages, payload) == Taken::ReadLog || must_read
+        })
+    }
+
+    fn take_payload(&mut self, channel: Channel, payload: &str) -> Taken {
+        match Event::parse(payload) {
             Ok(event) if event.by_reference => {
                 let missing = event.id.is_some_and(|id| !self.router.has_seen(id));
                 return if missing { Taken::ReadLog } else { Taken::Done };
