@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::config::{AuthMode, Config};
 use crate::connection::REPLAYED_MAX;
-use crate::http::{REQUEST_CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX};
+use crate::http::{ANSWERS_MAX, REQUEST_CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX};
 use crate::limit::{RATES_PER_CONNECTION, SPARE_RATES};
 use crate::log::{CHUNKS_AHEAD, PAGE_BYTES_MAX, PAGE_EVENTS};
 use crate::pending::PENDING_BYTES_MAX;
@@ -37,6 +37,7 @@ pub struct Ceiling {
     database: usize,
     connections: usize,
     connections_max: usize,
+    answers: usize,
 }
 
 impl Ceiling {
@@ -63,6 +64,7 @@ impl Ceiling {
                 + (CHUNKS_AHEAD + 2) * page,
             connections: connections_max * connection_bytes(config)
                 + REQUEST_CONNECTIONS_MAX * request_bytes(config),
+            answers: ANSWERS_MAX * PENDING_BYTES_MAX as usize,
             connections_max,
         }
     }
@@ -76,6 +78,7 @@ impl Ceiling {
             self.tables,
             self.database,
             self.connections,
+            self.answers,
         ];
         let sum = parts.into_iter().fold(0, usize::saturating_add);
         sum.saturating_add(sum / 100 * ALLOCATOR_PERCENT)
@@ -83,7 +86,7 @@ impl Ceiling {
 }
 
 /// A connection that holds all that it may: it says half of what it may, twice, reads nothing, and has
-/// missed much. One that makes requests instead holds an answer.
+/// missed much. One that makes requests instead holds less: the answers are counted by themselves.
 fn connection_bytes(config: &Config) -> usize {
     let limits = &config.limits;
     let frame_bytes_max = limits.frame_bytes_max as usize;
@@ -107,7 +110,7 @@ fn connection_bytes(config: &Config) -> usize {
 }
 
 fn request_bytes(config: &Config) -> usize {
-    CONNECTION_BYTES + REQUEST_HEAD_BYTES_MAX + PENDING_BYTES_MAX as usize + tls_bytes(config)
+    CONNECTION_BYTES + REQUEST_HEAD_BYTES_MAX + tls_bytes(config)
 }
 
 fn tls_bytes(config: &Config) -> usize {
@@ -132,6 +135,7 @@ impl fmt::Display for Ceiling {
             "#   connections            {:>15}  ({} of {each} each)",
             self.connections, self.connections_max
         )?;
+        writeln!(f, "#   answers with state     {:>15}", self.answers)?;
         writeln!(f, "# memory_ceiling_bytes = {}", self.bytes())
     }
 }

@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use hyper::body::Bytes;
 use hyper::upgrade::OnUpgrade;
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -46,6 +47,10 @@ const CURSOR_HEADER: &str = "realtime-cursor";
 /// `true` when an answer has not all rows: acknowledge these and read again.
 const MORE_HEADER: &str = "realtime-more";
 
+/// Answers with state that are held at once, each until the client has taken it. One that takes nothing
+/// loses its connection after [`accept`]'s `TCP_USER_TIMEOUT`.
+pub const ANSWERS_MAX: usize = 256;
+
 /// A connection's place among all that may be open; free again when the last clone is dropped.
 type Place = Arc<Held>;
 
@@ -68,6 +73,8 @@ pub struct Api {
     pub shared: Arc<Shared>,
     /// Places for WebSockets.
     pub places: Arc<Semaphore>,
+    /// Places for answers with state; [`ANSWERS_MAX`] of them.
+    pub answers: Arc<Semaphore>,
     /// Whether barriers commit.
     pub barriers: Arc<Barriers>,
     /// Whether a token may stand in the query.
@@ -206,6 +213,7 @@ fn state_routes(api: &Api) -> BoxedFilter<(Response,)> {
             .and(warp::ext::get::<Peer>())
             .map(move |headers: HeaderMap, peer| Reader {
                 shared: Arc::clone(&api.shared),
+                answers: Arc::clone(&api.answers),
                 credentials: credentials::in_headers(&headers),
                 address: upgrade::client_address(peer, &headers, &api.trusted_proxies),
             })
@@ -235,6 +243,7 @@ fn state_routes(api: &Api) -> BoxedFilter<(Response,)> {
 /// Who asks for state.
 struct Reader {
     shared: Arc<Shared>,
+    answers: Arc<Semaphore>,
     credentials: Credentials,
     address: IpAddr,
 }
@@ -243,14 +252,22 @@ impl Reader {
     async fn messages(self, device_id: &str) -> Result<Response, ApiError> {
         let id = device_id.parse().map_err(|_| ApiError::DeviceIdMalformed)?;
         self.check_device(id).await?;
-        state(pending::messages(&self.shared.log.requests(), id).await)
+        let place = self.place().await?;
+        state(
+            pending::messages(&self.shared.log.requests(), id).await,
+            place,
+        )
     }
 
     async fn sessions(self, device_id: Option<&str>) -> Result<Response, ApiError> {
         let id = device_id.ok_or(ApiError::DeviceIdMissing)?;
         let id = id.parse().map_err(|_| ApiError::DeviceIdMalformed)?;
         self.check_device(id).await?;
-        state(pending::sessions(&self.shared.log.requests(), id).await)
+        let place = self.place().await?;
+        state(
+            pending::sessions(&self.shared.log.requests(), id).await,
+            place,
+        )
     }
 
     async fn devices(self, user_id: &str) -> Result<Response, ApiError> {
@@ -264,7 +281,20 @@ impl Reader {
             Err(error) => Err(error),
         };
         checked.map_err(|error| self.refused(error))?;
-        state(pending::devices(&self.shared.log.requests(), id).await)
+        let place = self.place().await?;
+        state(
+            pending::devices(&self.shared.log.requests(), id).await,
+            place,
+        )
+    }
+
+    /// A place for the answer, before there is one.
+    async fn place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let place = Arc::clone(&self.answers).acquire_owned();
+        match tokio::time::timeout(pending::READ_TIMEOUT, place).await {
+            Ok(Ok(place)) => Ok(place),
+            _ => Err(ApiError::DatabaseUnavailable),
+        }
     }
 
     /// Before anything that costs a query.
@@ -293,13 +323,29 @@ impl Reader {
     }
 }
 
+/// State on its way to a client, and its place.
+struct Answer(
+    String,
+    #[allow(dead_code, reason = "held for its drop")] OwnedSemaphorePermit,
+);
+
+impl AsRef<[u8]> for Answer {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
 /// The answer to a read of state.
-fn state(read: Result<State, sqlx::Error>) -> Result<Response, ApiError> {
+fn state(
+    read: Result<State, sqlx::Error>,
+    place: OwnedSemaphorePermit,
+) -> Result<Response, ApiError> {
     let state = read.map_err(|error| {
         tracing::warn!(event = "state_read_failed", %error);
         ApiError::DatabaseUnavailable
     })?;
-    let mut response = with_type(state.body, "application/json");
+    let body = Bytes::from_owner(Answer(state.body, place));
+    let mut response = with_type(body, "application/json");
     let headers = response.headers_mut();
     // The same address has another answer a moment later.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

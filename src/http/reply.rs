@@ -1,8 +1,8 @@
 //! The answers that are no WebSocket: their status, headers and JSON.
 
-use warp::Rejection;
 use warp::http::{HeaderValue, StatusCode, header};
 use warp::reply::Response;
+use warp::{Rejection, Reply};
 
 use crate::auth::AuthError;
 use crate::limit::Refusal;
@@ -197,8 +197,11 @@ pub(super) fn exposition(text: String) -> Response {
     with_type(text, "text/plain; version=0.0.4")
 }
 
-pub(super) fn with_type(body: String, content_type: &'static str) -> Response {
-    let mut response = Response::new(body.into());
+pub(super) fn with_type<T>(body: T, content_type: &'static str) -> Response
+where
+    warp::http::Response<T>: Reply,
+{
+    let mut response = warp::http::Response::new(body).into_response();
     response
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
