@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::{Authenticator, Tokens};
 use crate::barrier::Barriers;
+use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::connection::Shared;
 use crate::doorbell;
@@ -33,6 +34,7 @@ use crate::recent::{Bounds, Recent};
 use crate::router::Router;
 use crate::socket::SocketLimits;
 use crate::tls::Tls;
+use crate::wire::Event;
 
 const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(15);
 const QUEUE_USAGE_INTERVAL: Duration = Duration::from_secs(5);
@@ -184,6 +186,8 @@ fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, RunErr
         async move { barriers.run().await }
     });
     background.spawn(latency::record(samples, log.clone(), Arc::clone(&metrics)));
+    let clock = Arc::new(Clock::default());
+    background.spawn(Arc::clone(&clock).run(hub.clone()));
     background.spawn(upkeep(Arc::clone(&metrics)));
     background.spawn(watch_queue(log.clone(), Arc::clone(&metrics)));
     background.spawn(retain(log.clone(), config.retention()));
@@ -197,6 +201,7 @@ fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, RunErr
             frame_bytes_max: config.limits.frame_bytes_max as usize,
             write_buffer_bytes_max: config.limits.write_buffer_bytes_max as usize,
         },
+        clock,
         hub,
         recent,
         log,
@@ -214,6 +219,7 @@ fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, RunErr
     Ok(Api {
         shared,
         places: Arc::new(Semaphore::new(config.limits.connections_max as usize)),
+        answers: Arc::new(Semaphore::new(http::ANSWERS_MAX)),
         barriers,
         token_in_query: config.identity.jwt_in_query,
         trusted_proxies: config.limits.trusted_proxies.clone(),
@@ -233,6 +239,7 @@ async fn drain(config: &Config, api: &Api, accepting: &Accepting) -> usize {
     let deadline = config.drain_deadline();
     let (open, rate) = (clients.len(), config.drain_clients_per_second);
     let takes = api.shared.drain.begin(open, rate, deadline);
+    api.shared.hub.publish_to_all(&Arc::new(Event::wake()));
     tracing::info!(
         event = "draining",
         clients = open,

@@ -9,13 +9,14 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep_until;
 
 use crate::auth::{Authenticator, Identity};
+use crate::clock::{Clock, Moment};
 use crate::config::Secret;
 use crate::cursor::Cursor;
 use crate::drain::Drain;
@@ -47,6 +48,8 @@ pub struct Shared {
     pub client_frames_per_second: u32,
     /// What a socket may hold.
     pub socket_limits: SocketLimits,
+    /// The time.
+    pub clock: Arc<Clock>,
     /// Who is connected.
     pub hub: Hub,
     /// The newest events: what a client has missed, without a query.
@@ -126,30 +129,32 @@ pub struct Connection {
     behind: bool,
     /// A replay whose end no cursor has passed yet.
     replayed: Option<Box<replay::Replayed>>,
+    /// When the clock wakes it to look at its deadlines; `NEVER_YET` when they have to be looked at now.
+    look_at: Moment,
     /// When the client was last heard.
-    heard: Instant,
+    heard: Moment,
     /// When the ping was sent that has not been answered.
-    pinged: Option<Instant>,
+    pinged: Option<Moment>,
     /// When the write began that has not been flushed.
-    writing_since: Option<Instant>,
+    writing_since: Option<Moment>,
     /// The answer that waits for the socket.
     owed: Option<Answer>,
     /// The frames that the client may yet send.
     allowance: Allowance,
     /// Who the client has proven to be, and until when that is good.
     identity: Option<Box<Identity>>,
-    expires: Option<Instant>,
+    expires: Option<Moment>,
     /// Whether the identity has to be looked up again, since a revocation may have been missed.
     in_doubt: bool,
     /// When it is looked up again in any case; only in a database without a log, where nothing tells of
     /// a revocation.
-    confirm_at: Option<Instant>,
+    confirm_at: Option<Moment>,
     /// A newer proof that has not been checked.
     offered: Option<Secret>,
     /// Whether a v1 client has had its first frame.
     greeted: bool,
     /// When the client has to go, while the server drains.
-    leave_at: Option<Instant>,
+    leave_at: Option<Moment>,
     /// The first event of the batch that is being written.
     oldest_unflushed: Option<Arc<Event>>,
 }
@@ -175,6 +180,8 @@ impl Connection {
             identity,
             live,
         } = seat;
+        let heard = shared.clock.now();
+        let expires = identity.and_then(|identity| lifetime::expiry(&shared.clock, &identity));
         let connection = Self {
             shared,
             socket,
@@ -185,13 +192,14 @@ impl Connection {
             passed: None,
             behind: true,
             replayed: None,
-            heard: Instant::now(),
+            heard,
+            look_at: Moment::NEVER_YET,
             pinged: None,
             writing_since: None,
             owed: None,
             allowance: Allowance::default(),
             identity: identity.map(Box::new),
-            expires: identity.as_ref().and_then(lifetime::expiry),
+            expires,
             // Before the feed is live, a revocation may go by unheard.
             in_doubt: identity.is_some() && !live,
             confirm_at: None,
@@ -203,18 +211,17 @@ impl Connection {
         (connection, since)
     }
 
-    /// Serves the client until either side ends it, closes the socket and says why.
-    pub async fn run(mut self, since: Option<String>) -> Closed {
+    /// Serves the client until either side ends it, and says why.
+    pub async fn run(&mut self, since: Option<String>) -> Closed {
         let Err(ending) = self.serve(since).await;
-        let Self {
-            socket,
-            subscription,
-            ..
-        } = self;
-        // Nothing more is delivered: give the place in the hub up before the goodbye.
-        drop(subscription);
-        socket.close(ending).await;
         ending
+    }
+
+    /// Closes the socket as the ending demands.
+    pub async fn close(self, ending: Closed) {
+        // Nothing more is delivered: give the place in the hub up before the goodbye.
+        drop(self.subscription);
+        self.socket.close(ending).await;
     }
 
     async fn serve(&mut self, since: Option<String>) -> Result<Infallible, Closed> {
@@ -227,30 +234,81 @@ impl Connection {
         self.behind = false;
         self.watch_identity();
         let shared = Arc::clone(&self.shared);
-        let mut draining = pin!(shared.drain.begun());
-        let mut timer = pin!(sleep_until(self.deadline()));
         loop {
-            self.settle_identity().await?;
-            if self.deadline() < timer.deadline() || timer.is_elapsed() {
-                timer.as_mut().reset(self.deadline());
+            if self.leave_at.is_none() && shared.drain.has_begun() {
+                self.prepare_to_leave();
             }
-            let (reading, writing) = (self.owed.is_none(), self.socket.is_writing());
-            let settling =
-                self.replayed.is_some() && !writing && self.subscription.receiver().is_empty();
-            tokio::select! {
-                biased;
-                () = &mut draining, if self.leave_at.is_none() => self.prepare_to_leave(),
-                step = self.socket.step(reading) => self.take_step(step)?,
-                event = self.subscription.receiver().recv(), if !writing => {
-                    if self.take_events(event)? == Drained::Lagged {
-                        self.behind = true;
-                        Box::pin(self.repair()).await?;
-                        self.behind = false;
+            if shared.clock.now() >= self.look_at {
+                self.look_at_deadlines()?;
+            }
+            if self.has_to_settle_identity() {
+                Box::pin(self.settle_identity()).await?;
+                continue;
+            }
+            self.write_at_once();
+            let event = if self.socket.is_writing() || self.replayed.is_some() {
+                // Boxed: a connection is seldom here, and has no room for it while it is not.
+                Box::pin(self.encumbered_turn()).await?
+            } else {
+                let reading = self.owed.is_none();
+                tokio::select! {
+                    biased;
+                    step = self.socket.step(reading) => {
+                        self.take_step(step)?;
+                        None
                     }
+                    // Also wakes when the clock or the drain says so.
+                    event = self.subscription.receiver().recv() => Some(event),
                 }
-                () = replay::passed(&mut self.replayed), if settling => self.settle(),
-                () = &mut timer => self.take_tick()?,
+            };
+            if let Some(event) = event
+                && self.take_events(event)? == Drained::Lagged
+            {
+                self.behind = true;
+                Box::pin(self.repair()).await?;
+                self.behind = false;
             }
+        }
+    }
+
+    /// Waits while a write is blocked, or the end of a replay has not been passed.
+    async fn encumbered_turn(&mut self) -> Result<Option<Result<Arc<Event>, RecvError>>, Closed> {
+        let shared = Arc::clone(&self.shared);
+        let (reading, deadline) = (self.owed.is_none(), shared.clock.instant(self.deadline()));
+        let writing = self.socket.is_writing();
+        let settling = !writing && self.subscription.receiver().is_empty();
+        tokio::select! {
+            biased;
+            step = self.socket.step(reading) => self.take_step(step)?,
+            event = self.subscription.receiver().recv(), if !writing => return Ok(Some(event)),
+            // One that takes its events is woken by one when the drain begins.
+            () = shared.drain.begun(), if writing && self.leave_at.is_none() => {}
+            () = replay::passed(&mut self.replayed), if settling => self.settle(),
+            () = sleep_until(deadline) => self.take_tick(shared.clock.exactly_now())?,
+        }
+        Ok(None)
+    }
+
+    /// Writes what the kernel takes. Most writes end here: the write is timed only where it does not.
+    fn write_at_once(&mut self) {
+        while self.socket.is_writing() {
+            if !self.socket.try_flush() {
+                self.writing_since
+                    .get_or_insert_with(|| self.shared.clock.exactly_now());
+                return;
+            }
+            self.wrote();
+        }
+    }
+
+    /// Everything that was queued is with the kernel.
+    fn wrote(&mut self) {
+        self.writing_since = None;
+        if let Some(event) = self.oldest_unflushed.take() {
+            self.shared.latency.delivered(&event);
+        }
+        if let Some(answer) = self.owed.take() {
+            self.answer(answer);
         }
     }
 
@@ -268,6 +326,7 @@ impl Connection {
 
     /// Waits until everything queued is with the kernel.
     async fn flush(&mut self) -> Result<(), Closed> {
+        self.write_at_once();
         while self.socket.is_writing() {
             self.turn().await?;
         }
@@ -276,8 +335,9 @@ impl Connection {
 
     /// What goes on whatever else is waited for. Cancel-safe.
     async fn turn(&mut self) -> Result<(), Closed> {
+        self.write_at_once();
         let shared = Arc::clone(&self.shared);
-        let (reading, deadline) = (self.owed.is_none(), self.deadline());
+        let (reading, deadline) = (self.owed.is_none(), shared.clock.instant(self.deadline()));
         tokio::select! {
             biased;
             () = shared.drain.begun(), if self.leave_at.is_none() => {
@@ -285,28 +345,15 @@ impl Connection {
                 Ok(())
             }
             step = self.socket.step(reading) => self.take_step(step),
-            () = sleep_until(deadline) => self.take_tick(),
+            () = sleep_until(deadline) => self.take_tick(shared.clock.exactly_now()),
         }
     }
 
     fn take_step(&mut self, step: Step) -> Result<(), Closed> {
         match step {
             Step::Ended(closed) => return Err(closed),
-            Step::Flushed => {
-                self.writing_since = None;
-                if let Some(event) = self.oldest_unflushed.take() {
-                    self.shared.latency.delivered(&event);
-                }
-                if let Some(answer) = self.owed.take() {
-                    self.answer(answer);
-                }
-            }
-            Step::Heard => {
-                self.hear()?;
-                if self.socket.is_writing() {
-                    self.begin_write();
-                }
-            }
+            Step::Flushed => self.wrote(),
+            Step::Heard => self.hear()?,
             Step::Binary(_) => return Err(Closed::ByServer(CloseCode::Unsupported)),
             Step::Text(text) => {
                 self.hear()?;
@@ -330,10 +377,10 @@ impl Connection {
     }
 
     fn hear(&mut self) -> Result<(), Closed> {
-        self.heard = Instant::now();
+        self.heard = self.shared.clock.now();
         self.pinged = None;
         let rate = self.shared.client_frames_per_second;
-        if self.allowance.take(rate, self.heard.into_std()) {
+        if self.allowance.take(rate, Instant::now()) {
             Ok(())
         } else {
             Err(Closed::ByServer(CloseCode::RateLimited))
@@ -342,12 +389,10 @@ impl Connection {
 
     fn answer(&mut self, answer: Answer) {
         self.socket.queue(answer.frame());
-        self.begin_write();
     }
 
     fn notify(&mut self, notice: &Notice<'_>) {
         self.socket.queue(notice.frame());
-        self.begin_write();
     }
 
     /// Queues the event that woke us and all that wait behind it.
@@ -382,6 +427,7 @@ impl Connection {
 
     /// Queues an event that the subscription or memory brought, unless it has been sent.
     fn take_event(&mut self, event: Arc<Event>) -> Result<(), Closed> {
+        // Of one that only wakes it is 0.
         if event.sequence <= self.sequence {
             return Ok(());
         }
@@ -407,14 +453,9 @@ impl Connection {
             encoding => encoding,
         };
         self.socket.queue(event.frame(encoding));
-        self.begin_write();
         self.shared.metrics.event_sent(&event);
         self.oldest_unflushed.get_or_insert(event);
         Ok(())
-    }
-
-    fn begin_write(&mut self) {
-        self.writing_since.get_or_insert_with(Instant::now);
     }
 
     /// Passes the feed's cursor if nothing waits that came before it.

@@ -39,10 +39,11 @@ impl Drain {
         step * clients
     }
 
-    /// Whether it has begun.
+    /// Whether it has begun. Cheap enough to ask at every event.
     #[must_use]
     pub fn has_begun(&self) -> bool {
-        self.begun.is_cancelled()
+        // Not the token, whose lock all connections would share.
+        self.plan.step.get().is_some()
     }
 
     /// Ready when it begins, and ever after.

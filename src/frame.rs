@@ -5,12 +5,15 @@
 //! while nothing is on its way, and never more than [`Decoder::held_bytes_max`]. Fails by saying which
 //! rule was broken, never by panicking, whatever the bytes.
 
-use bytes::Bytes;
+use std::sync::Arc;
 
 /// A control frame's longest payload.
 const CONTROL_BYTES_MAX: usize = 125;
 /// A header's longest form: two bytes, a length of eight, a mask of four.
 const HEADER_BYTES_MAX: usize = 14;
+
+/// A short frame, as nearly all events are.
+const SHORT_BYTES: usize = 512;
 
 const FINAL: u8 = 0x80;
 const RESERVED: u8 = 0x70;
@@ -51,7 +54,7 @@ impl Opcode {
 
 /// A frame for clients, as it goes over the wire. A clone shares the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame(Bytes);
+pub struct Frame(Arc<[u8]>);
 
 impl Frame {
     /// A text message.
@@ -101,7 +104,18 @@ impl Frame {
                 10
             }
         };
-        Self([&header[..header_bytes], payload].concat().into())
+        let header = &header[..header_bytes];
+        // Most are short: put together on the stack they cost one allocation.
+        let mut short = [0; SHORT_BYTES];
+        match short.get_mut(..header_bytes + payload.len()) {
+            Some(short) => {
+                let (head, rest) = short.split_at_mut(header_bytes);
+                head.copy_from_slice(header);
+                rest.copy_from_slice(payload);
+                Self(Arc::from(&*short))
+            }
+            None => Self([header, payload].concat().into()),
+        }
     }
 
     /// What is sent.

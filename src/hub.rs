@@ -17,6 +17,7 @@
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use foldhash::fast::RandomState;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
@@ -26,7 +27,7 @@ use crate::wire::Event;
 /// is the same hub.
 #[derive(Debug, Clone)]
 pub struct Hub {
-    users: Arc<DashMap<Uuid, broadcast::Sender<Arc<Event>>>>,
+    users: Arc<DashMap<Uuid, broadcast::Sender<Arc<Event>>, RandomState>>,
     /// Slots of each user's channel: events that a connection may be behind before it lags.
     capacity: usize,
 }
@@ -64,7 +65,12 @@ impl Hub {
     /// is not connected here. Never waits; a connection that falls behind by more than the capacity
     /// finds out when it reads.
     pub fn publish(&self, event: Arc<Event>) -> usize {
-        match self.users.get(&event.user_id) {
+        self.publish_to(event.user_id, event)
+    }
+
+    /// The same for an event that is nobody's.
+    pub fn publish_to(&self, user_id: Uuid, event: Arc<Event>) -> usize {
+        match self.users.get(&user_id) {
             Some(sender) => sender.send(event).unwrap_or(0),
             None => 0,
         }

@@ -16,6 +16,7 @@
 //! | [`barrier`] | how far the feed is, and whether it lives at all |
 //! | [`router`] | the order of events, and the position |
 //! | [`recent`] | the newest events, for who comes back |
+//! | [`clock`] | the time, and when a connection is woken to look at it |
 //! | [`hub`] | who is connected, and the way of an event to them |
 //! | [`latency`] | how old events are when they are delivered, by sample |
 //! | [`pending`] | the reads of state, each with its cursor |
@@ -42,6 +43,7 @@ pub mod app;
 pub mod auth;
 pub mod barrier;
 pub mod ceiling;
+pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod cursor;

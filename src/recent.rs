@@ -7,7 +7,7 @@
 //! longer has, the log has.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -16,8 +16,8 @@ use crate::cursor::{Cursor, Snapshot};
 use crate::log::{PAGE_BYTES_MAX, PAGE_EVENTS};
 use crate::wire::{Event, EventKind};
 
-/// An event's place here, in a list that has just grown to twice its size.
-const PLACE_BYTES: usize = 2 * size_of::<Arc<Event>>();
+/// An event's place here, in a list that has just grown to twice its size, and in the index by user.
+const PLACE_BYTES: usize = 2 * size_of::<Arc<Event>>() + size_of::<(Uuid, u32)>();
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +63,7 @@ pub struct Recent {
 
 #[derive(Debug)]
 struct Segments {
-    closed: VecDeque<Segment>,
+    closed: VecDeque<Arc<Segment>>,
     open: Segment,
     bytes: usize,
     /// The sequence number of the last event pushed; the first is 1.
@@ -85,8 +85,11 @@ struct Segment {
     after: u64,
     /// Whether nothing of it has been forgotten.
     whole: bool,
-    /// In the order of routing while it is open; then by user, and each user's in that order.
+    /// In the order of routing.
     events: Vec<Arc<Event>>,
+    /// Their places by user, and each user's in that order; made when somebody asks for the first time
+    /// after the segment was closed.
+    by_user: OnceLock<Vec<(Uuid, u32)>>,
     bytes: usize,
 }
 
@@ -99,19 +102,45 @@ impl Segment {
             after,
             whole: true,
             events: Vec::new(),
+            by_user: OnceLock::new(),
             bytes: 0,
         }
     }
 
-    fn of_user(&self, user_id: Uuid, closed: bool) -> impl Iterator<Item = &Arc<Event>> {
-        let events = if closed {
-            let from = self.events.partition_point(|event| event.user_id < user_id);
-            let count = self.events[from..].partition_point(|event| event.user_id == user_id);
-            &self.events[from..from + count]
-        } else {
-            &self.events[..]
-        };
-        events.iter().filter(move |event| event.user_id == user_id)
+    /// The user's events of a segment that is closed.
+    fn of_user(&self, user_id: Uuid) -> impl Iterator<Item = &Arc<Event>> {
+        let places = self.by_user.get_or_init(|| {
+            let users = self.events.iter().map(|event| event.user_id);
+            let mut places: Vec<_> = users.zip(0..).collect();
+            places.sort_unstable();
+            places
+        });
+        let from = places.partition_point(|(of, _)| *of < user_id);
+        let of_user = places[from..]
+            .iter()
+            .take_while(move |(of, _)| *of == user_id);
+        of_user.map(|(_, place)| &self.events[*place as usize])
+    }
+}
+
+/// What one user may be sent, taken out of the lock: an index is not made while the router waits.
+#[derive(Debug)]
+struct View {
+    user_id: Uuid,
+    closed: Vec<Arc<Segment>>,
+    /// The user's events of the segment that is open.
+    open: Vec<Arc<Event>>,
+}
+
+impl View {
+    fn events(&self) -> impl Iterator<Item = &Arc<Event>> {
+        self.of_first(self.closed.len()).chain(&self.open)
+    }
+
+    /// Those of the first so many segments that are closed.
+    fn of_first(&self, segments: usize) -> impl Iterator<Item = &Arc<Event>> {
+        let segments = self.closed.iter().take(segments);
+        segments.flat_map(|segment| segment.of_user(self.user_id))
     }
 }
 
@@ -129,7 +158,8 @@ impl Segments {
     fn forget_oldest(&mut self) {
         if let Some(forgotten) = self.closed.pop_front() {
             self.bytes -= forgotten.bytes;
-            self.forgotten_through = self.closed.front().unwrap_or(&self.open).after;
+            let oldest = self.closed.front().map_or(&self.open, |s| s.as_ref());
+            self.forgotten_through = oldest.after;
         } else {
             // One interval alone is over the bound: what is left of it is no whole segment.
             *self = Self::new(self.last_sequence);
@@ -137,14 +167,22 @@ impl Segments {
         }
     }
 
-    /// Segment by segment from this index on, with whether it is closed.
-    fn from(&self, index: usize) -> impl Iterator<Item = (&Segment, bool)> {
-        let closed = self
-            .closed
-            .iter()
-            .skip(index)
-            .map(|segment| (segment, true));
-        closed.chain([(&self.open, false)])
+    /// Every segment, the open one last.
+    fn all(&self) -> impl DoubleEndedIterator<Item = &Segment> {
+        let closed = self.closed.iter().map(AsRef::as_ref);
+        closed.chain([&self.open])
+    }
+
+    /// The user's events from this segment on, without those of the open one up to this sequence number.
+    fn view(&self, user_id: Uuid, from: usize, sequence: u64) -> View {
+        let open = &self.open.events;
+        let open = &open[open.partition_point(|event| event.sequence <= sequence)..];
+        let of_user = open.iter().filter(|event| event.user_id == user_id);
+        View {
+            user_id,
+            closed: self.closed.range(from..).cloned().collect(),
+            open: of_user.cloned().collect(),
+        }
     }
 }
 
@@ -179,10 +217,8 @@ impl Recent {
         let mut segments = self.write();
         let next = Segment::new(Some(snapshot), segments.last_sequence);
         let mut closed = std::mem::replace(&mut segments.open, next);
-        // Stable: each user's events stay in their order.
-        closed.events.sort_by_key(|event| event.user_id);
         closed.events.shrink_to_fit();
-        segments.closed.push_back(closed);
+        segments.closed.push_back(Arc::new(closed));
         while segments
             .closed
             .front()
@@ -211,13 +247,13 @@ impl Recent {
         let (cursor, heard) = (&cursor.snapshot, cursor.heard);
         let segments = self.read();
         let barriers: Vec<Option<&Snapshot>> = segments
-            .from(0)
-            .map(|(segment, _)| segment.opened_by.as_ref())
+            .all()
+            .map(|segment| segment.opened_by.as_ref())
             .collect();
         // Of barriers that were given out in the same words, it may be the oldest.
         let given = segments
-            .from(0)
-            .position(|(segment, _)| heard && segment.given.as_ref() == Some(cursor));
+            .all()
+            .position(|segment| heard && segment.given.as_ref() == Some(cursor));
         // The newest barrier that the cursor covers: what it has not seen came after the one before.
         let newest = || {
             let covers = |barrier: &Option<_>| barrier.is_some_and(|b| cursor.covers(b));
@@ -228,25 +264,23 @@ impl Recent {
         if !segments.closed[from].whole {
             return None;
         }
-        let of_user = |from: usize, to: usize| {
-            segments
-                .from(from)
-                .take(to - from)
-                .flat_map(|(segment, closed)| segment.of_user(user_id, closed))
-        };
         if given.is_some() {
-            return Some(Found::of(of_user(from, barriers.len())));
+            let view = segments.view(user_id, from, 0);
+            drop(segments);
+            return Some(Found::of(view.events()));
         }
         // The oldest barrier that covers the cursor: what came after it, the cursor has not seen.
         let unseen = barriers[covered..]
             .iter()
             .position(|barrier| barrier.is_some_and(|b| b.covers(cursor)))
             .map(|position| covered + position)?;
+        let view = segments.view(user_id, from, 0);
+        drop(segments);
         // Whether the cursor has seen what came in between, only the log knows.
-        if of_user(from, unseen).next().is_some() {
+        if view.of_first(unseen - from).next().is_some() {
             return None;
         }
-        Some(Found::of(of_user(unseen, barriers.len())))
+        Some(Found::of(view.events()))
     }
 
     /// The first of the user's events after the one with this sequence number; `None` when memory does
@@ -260,11 +294,10 @@ impl Recent {
         let from = segments
             .closed
             .partition_point(|segment| segment.after <= sequence);
-        let of_user = segments
-            .from(from.saturating_sub(1))
-            .flat_map(|(segment, closed)| segment.of_user(user_id, closed))
-            .filter(|event| event.sequence > sequence);
-        Some(Found::of(of_user))
+        let view = segments.view(user_id, from.saturating_sub(1), sequence);
+        drop(segments);
+        let events = view.events().filter(|event| event.sequence > sequence);
+        Some(Found::of(events))
     }
 
     /// The sequence number of the last event pushed.

@@ -6,7 +6,6 @@
 //! barriers' cursors: a barrier has committed, so what it has seen is on the disk, and no crash makes
 //! PostgreSQL hand out those transaction numbers again.
 
-use std::collections::HashSet;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +17,10 @@ use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::recent::Recent;
 use crate::wire::{Event, ResetReason};
+
+use self::id_set::IdSet;
+
+mod id_set;
 
 /// Ids that are remembered in each of two generations; beyond it the older half is forgotten, and an
 /// event may be sent twice.
@@ -65,8 +68,8 @@ pub struct Router {
     segment_position: Option<Snapshot>,
     feed: watch::Sender<Feed>,
     /// Ids routed since the last barrier was passed, and between the two before.
-    seen: HashSet<i64>,
-    seen_before: HashSet<i64>,
+    seen: IdSet,
+    seen_before: IdSet,
     segment_begun: Instant,
     routed: u64,
 }
@@ -86,8 +89,8 @@ impl Router {
             position_then: None,
             segment_position: None,
             feed,
-            seen: HashSet::new(),
-            seen_before: HashSet::new(),
+            seen: IdSet::default(),
+            seen_before: IdSet::default(),
             segment_begun: Instant::now(),
             routed: 0,
         };
@@ -97,7 +100,7 @@ impl Router {
     /// Routes an event unless it has been.
     pub fn route(&mut self, mut event: Event) {
         if let Some(id) = event.id {
-            if self.seen_before.contains(&id) || !self.seen.insert(id) {
+            if self.seen_before.contains(id) || !self.seen.insert(id) {
                 self.metrics.event_repeated();
                 return;
             }
@@ -120,7 +123,7 @@ impl Router {
     /// Whether this id has been routed lately.
     #[must_use]
     pub fn has_seen(&self, id: i64) -> bool {
-        self.seen.contains(&id) || self.seen_before.contains(&id)
+        self.seen.contains(id) || self.seen_before.contains(id)
     }
 
     /// What was routed before the barrier before the last one is never told of again.

@@ -99,7 +99,7 @@ impl Socket {
     /// Whether something queued has not been flushed.
     #[must_use]
     pub fn is_writing(&self) -> bool {
-        !self.outgoing.is_empty()
+        !self.outgoing.is_empty() || self.pong.is_some()
     }
 
     /// Whether another frame may be queued before the next flush.
@@ -112,6 +112,18 @@ impl Socket {
     /// none the less: whoever queues many asks first.
     pub fn queue(&mut self, frame: Frame) {
         self.outgoing.queue(frame);
+    }
+
+    /// Writes what is queued as far as the kernel takes it at once; whether that was all. What was not,
+    /// [`Socket::step`] writes, and it finds out what is wrong with a socket.
+    pub fn try_flush(&mut self) -> bool {
+        while let Some(bytes) = self.outgoing.unwritten() {
+            match self.transport.try_write(bytes) {
+                Some(Ok(written @ 1..)) => self.outgoing.advance(written),
+                _ => return false,
+            }
+        }
+        self.pong.is_none()
     }
 
     /// Writes what is queued and, if `reading`, reads; whichever is ready first. Cancel-safe.

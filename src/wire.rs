@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use self::close::CloseCode;
+use self::routing::Routing;
 use crate::cursor::Cursor;
 use crate::frame::Frame;
 use crate::secret::Secret;
 
 mod close;
+mod routing;
 
 /// An event's JSON as the triggers of `migrate up` write it, at most: a session's, of four ids.
 pub const EVENT_BYTES_MAX: usize = 512;
@@ -41,6 +43,9 @@ pub enum EventKind {
     /// No change: every v1 client has to fetch its state anew. Never comes from PostgreSQL.
     #[serde(skip)]
     Reset(ResetReason),
+    /// No change: wakes a connection, and is sent to nobody. Never comes from PostgreSQL.
+    #[serde(skip)]
+    Wake,
 }
 
 impl EventKind {
@@ -54,8 +59,15 @@ impl EventKind {
             Self::Message => Some(0),
             Self::Session => Some(1),
             Self::Device => Some(2),
-            Self::Revocation | Self::Reset(_) => None,
+            Self::Revocation | Self::Reset(_) | Self::Wake => None,
         }
+    }
+
+    /// The kind that a trigger calls so.
+    fn from_name(name: &[u8]) -> Option<Self> {
+        [Self::Message, Self::Session, Self::Device, Self::Revocation]
+            .into_iter()
+            .find(|kind| kind.as_str().as_bytes() == name)
     }
 
     /// The value of `type` in the event's JSON, and of the label `kind` in the metrics.
@@ -67,6 +79,7 @@ impl EventKind {
             Self::Device => "device",
             Self::Revocation => "revocation",
             Self::Reset(_) => "reset",
+            Self::Wake => "wake",
         }
     }
 }
@@ -146,17 +159,6 @@ pub struct Event {
     v1: OnceLock<Frame>,
 }
 
-/// The fields that routing needs; everything else in the payload is skipped unread.
-#[derive(Deserialize)]
-struct Routing {
-    #[serde(rename = "type")]
-    kind: EventKind,
-    user_id: Uuid,
-    id: Option<i64>,
-    #[serde(default)]
-    by_reference: bool,
-}
-
 /// What a revocation says.
 #[derive(Deserialize)]
 struct Revocation {
@@ -192,7 +194,7 @@ impl Event {
     /// # Errors
     /// [`MalformedEvent`] when it is not a JSON object with a known `type` and a UUID `user_id`.
     pub fn parse(payload: &str) -> Result<Self, MalformedEvent> {
-        let routing: Routing = object(payload).map_err(|cause| MalformedEvent {
+        let routing = Routing::parse(payload).map_err(|cause| MalformedEvent {
             cause,
             payload: payload.chars().take(LOGGED_PAYLOAD_CHARS).collect(),
         })?;
@@ -213,18 +215,31 @@ impl Event {
     #[must_use]
     pub fn reset(reason: ResetReason, passed: Option<Arc<Cursor>>) -> Self {
         let cursor = passed.as_ref().map(ToString::to_string);
+        let notice = Notice::Reset {
+            reason,
+            cursor: cursor.as_deref(),
+        };
+        Self {
+            passed,
+            ..Self::of_nobody(EventKind::Reset(reason), notice.frame())
+        }
+    }
+
+    /// What makes connections look whether something else has changed.
+    #[must_use]
+    pub fn wake() -> Self {
+        Self::of_nobody(EventKind::Wake, Frame::text(""))
+    }
+
+    fn of_nobody(kind: EventKind, plain: Frame) -> Self {
         Self {
             user_id: Uuid::nil(),
-            kind: EventKind::Reset(reason),
+            kind,
             id: None,
             sequence: 0,
             by_reference: false,
-            plain: Notice::Reset {
-                reason,
-                cursor: cursor.as_deref(),
-            }
-            .frame(),
-            passed,
+            passed: None,
+            plain,
             envelope: OnceLock::new(),
             v1: OnceLock::new(),
         }

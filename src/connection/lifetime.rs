@@ -4,24 +4,23 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::time::Instant;
-
 use super::Connection;
 use crate::auth::{AuthError, Identity};
+use crate::clock::{Clock, Moment};
 use crate::config::Secret;
 use crate::frame::Frame;
 use crate::metrics::Closed;
 use crate::wire::{CloseCode, Event, Notice};
 
 /// When the proof is no longer good; `None` for never.
-pub(super) fn expiry(identity: &Identity) -> Option<Instant> {
+pub(super) fn expiry(clock: &Clock, identity: &Identity) -> Option<Moment> {
     let left = identity.expires?.duration_since(SystemTime::now());
-    Instant::now().checked_add(left.unwrap_or_default())
+    Some(clock.exactly_now() + left.unwrap_or_default())
 }
 
 impl Connection {
-    /// When the timer has to look next.
-    pub(super) fn deadline(&self) -> Instant {
+    /// When one of its times is up.
+    pub(super) fn deadline(&self) -> Moment {
         let silence = match self.pinged {
             Some(pinged) => pinged + self.shared.pong_timeout,
             None => self.heard + self.shared.ping_interval,
@@ -32,12 +31,20 @@ impl Connection {
         [blocked, self.expires, self.confirm_at, self.leave_at]
             .into_iter()
             .flatten()
-            .fold(silence, Instant::min)
+            .fold(silence, Moment::min)
     }
 
-    pub(super) fn take_tick(&mut self) -> Result<(), Closed> {
-        let now = Instant::now();
-        let over = |deadline: Option<Instant>| deadline.is_some_and(|deadline| now >= deadline);
+    /// Does what is due and has the clock wake it for what comes next.
+    pub(super) fn look_at_deadlines(&mut self) -> Result<(), Closed> {
+        self.take_tick(self.shared.clock.now())?;
+        self.look_at = self.deadline();
+        let user_id = self.subscription.user_id();
+        self.look_at = self.shared.clock.wake_at(user_id, self.look_at);
+        Ok(())
+    }
+
+    pub(super) fn take_tick(&mut self, now: Moment) -> Result<(), Closed> {
+        let over = |deadline: Option<Moment>| deadline.is_some_and(|deadline| now >= deadline);
         let blocked = self
             .writing_since
             .map(|since| since + self.shared.write_timeout);
@@ -58,7 +65,6 @@ impl Connection {
         }
         if self.pinged.is_none() && now >= self.heard + self.shared.ping_interval {
             self.socket.queue(Frame::ping());
-            self.begin_write();
             self.pinged = Some(now);
             self.tell_cursor();
         }
@@ -69,7 +75,8 @@ impl Connection {
     /// back. Until then it gets its events.
     pub(super) fn prepare_to_leave(&mut self) {
         let delay = self.shared.drain.next_delay();
-        self.leave_at = Some(Instant::now() + delay);
+        self.leave_at = Some(self.shared.clock.exactly_now() + delay);
+        self.look_at = Moment::NEVER_YET;
         self.tell_to_go();
     }
 
@@ -78,7 +85,7 @@ impl Connection {
         let (Some(leave_at), true) = (self.leave_at, self.greeted) else {
             return;
         };
-        let left = leave_at.saturating_duration_since(Instant::now());
+        let left = leave_at.since(self.shared.clock.exactly_now());
         let retry_after_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         self.notify(&Notice::Goaway { retry_after_ms });
     }
@@ -100,25 +107,26 @@ impl Connection {
     /// Sets the time of the next look-up, where only looking tells.
     pub(super) fn watch_identity(&mut self) {
         let untold = self.identity.is_some() && self.passed.is_none();
-        self.confirm_at = untold.then(|| Instant::now() + self.shared.ping_interval);
+        let now = self.shared.clock.now();
+        self.confirm_at = untold.then(|| now + self.shared.ping_interval);
+        self.look_at = Moment::NEVER_YET;
+    }
+
+    /// Whether there is a doubt, or a newer proof.
+    pub(super) fn has_to_settle_identity(&self) -> bool {
+        self.in_doubt || self.offered.is_some()
     }
 
     /// Looks the identity up again if there is a doubt, and checks a newer proof if there is one.
     pub(super) async fn settle_identity(&mut self) -> Result<(), Closed> {
-        if !self.in_doubt && self.offered.is_none() {
-            return Ok(());
+        if std::mem::take(&mut self.in_doubt) {
+            self.confirm().await?;
+            self.watch_identity();
         }
-        Box::pin(async {
-            if std::mem::take(&mut self.in_doubt) {
-                self.confirm().await?;
-                self.watch_identity();
-            }
-            match self.offered.take() {
-                Some(token) => self.renew(token).await,
-                None => Ok(()),
-            }
-        })
-        .await
+        match self.offered.take() {
+            Some(token) => self.renew(token).await,
+            None => Ok(()),
+        }
     }
 
     async fn confirm(&mut self) -> Result<(), Closed> {
@@ -141,9 +149,11 @@ impl Connection {
         };
         match renewed {
             Ok(renewed) => {
-                self.expires = expiry(&renewed);
+                let clock = &self.shared.clock;
+                self.expires = expiry(clock, &renewed);
+                let left = self.expires.map(|at| at.since(clock.exactly_now()));
                 self.identity = Some(Box::new(renewed));
-                let left = self.expires.map(|at| at.duration_since(Instant::now()));
+                self.look_at = Moment::NEVER_YET;
                 let expires_in_ms =
                     left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
                 self.notify(&Notice::Authenticated { expires_in_ms });

@@ -167,8 +167,10 @@ fn accept(api: &Api, admission: Admission, seat: Seat) -> Response {
         };
         shared.metrics.connection_opened();
         let metrics = Arc::clone(&shared.metrics);
-        let (connection, since) = Connection::new(shared, socket, seat);
+        let (mut connection, since) = Connection::new(shared, socket, seat);
         let closed = connection.run(since).await;
+        // Boxed: its state is large, and a connection that is open has no room for it.
+        Box::pin(connection.close(closed)).await;
         metrics.connection_closed(closed);
     });
     response

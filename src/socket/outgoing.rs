@@ -2,6 +2,9 @@
 
 use crate::frame::{Frame, append};
 
+/// Room that is made for several frames, so that few of them take it once.
+const SEVERAL_BYTES_MIN: usize = 1024;
+
 /// Frames on their way to the kernel. One by itself is written from the bytes that it shares with all who
 /// get it; several are copied together, so that one write takes them.
 #[derive(Debug)]
@@ -52,7 +55,7 @@ impl Outgoing {
         match &mut self.waiting {
             Waiting::Nothing => self.waiting = Waiting::One(frame),
             Waiting::One(first) => {
-                let mut bytes = Vec::new();
+                let mut bytes = Vec::with_capacity(SEVERAL_BYTES_MIN.min(longest));
                 let first = first.as_bytes().get(self.written..).unwrap_or_default();
                 append(&mut bytes, first, longest);
                 append(&mut bytes, frame.as_bytes(), longest);

@@ -1,0 +1,233 @@
+//! What routing needs of a notification, read from its JSON.
+//!
+//! Triggers write flat objects of short strings and numbers, and those are read here in one pass. Whatever
+//! is not so plain (escapes, nesting, a number with a fraction, a member that comes twice) is left to
+//! `serde_json`, which decides alone what is an event: this pass may only say less often what it would say.
+
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::EventKind;
+
+/// The members that routing needs; everything else in the payload is skipped unread.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+pub(super) struct Routing {
+    #[serde(rename = "type")]
+    pub(super) kind: EventKind,
+    pub(super) user_id: Uuid,
+    pub(super) id: Option<i64>,
+    #[serde(default)]
+    pub(super) by_reference: bool,
+}
+
+impl Routing {
+    /// Reads an object.
+    pub(super) fn parse(payload: &str) -> Result<Self, serde_json::Error> {
+        match Self::of_flat(payload.as_bytes()) {
+            Some(routing) => Ok(routing),
+            None => super::object(payload),
+        }
+    }
+
+    /// `None` for what is not flat and plain, or no event.
+    fn of_flat(payload: &[u8]) -> Option<Self> {
+        let mut rest = Rest(payload);
+        let (mut kind, mut user_id, mut id, mut by_reference) = (None, None, None, None);
+        rest.expect(b'{')?;
+        loop {
+            let name = rest.string()?;
+            rest.expect(b':')?;
+            let value = rest.value()?;
+            match (name, value) {
+                (b"type", Value::String(text)) => set(&mut kind, EventKind::from_name(text)?)?,
+                (b"user_id", Value::String(text)) => {
+                    set(&mut user_id, Uuid::try_parse_ascii(text).ok()?)?;
+                }
+                (b"id", Value::Number(number)) => set(&mut id, number)?,
+                (b"by_reference", Value::Bool(is)) => set(&mut by_reference, is)?,
+                (b"type" | b"user_id" | b"id" | b"by_reference", _) => return None,
+                _ => {}
+            }
+            match rest.next()? {
+                b',' => {}
+                b'}' => break,
+                _ => return None,
+            }
+        }
+        rest.is_blank().then_some(Self {
+            kind: kind?,
+            user_id: user_id?,
+            id,
+            by_reference: by_reference.unwrap_or_default(),
+        })
+    }
+}
+
+/// A member that comes twice is no event.
+fn set<T>(member: &mut Option<T>, value: T) -> Option<()> {
+    member.replace(value).is_none().then_some(())
+}
+
+enum Value<'a> {
+    String(&'a [u8]),
+    Number(i64),
+    Bool(bool),
+    Null,
+}
+
+/// What has not been read of a JSON text.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn skip_blanks(&mut self) {
+        while let [b' ' | b'\n' | b'\r' | b'\t', rest @ ..] = self.0 {
+            self.0 = rest;
+        }
+    }
+
+    fn is_blank(&mut self) -> bool {
+        self.skip_blanks();
+        self.0.is_empty()
+    }
+
+    /// The next byte that is no blank.
+    fn next(&mut self) -> Option<u8> {
+        self.skip_blanks();
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn expect(&mut self, byte: u8) -> Option<()> {
+        (self.next()? == byte).then_some(())
+    }
+
+    fn word(&mut self, word: &[u8]) -> Option<()> {
+        self.0 = self.0.strip_prefix(word)?;
+        Some(())
+    }
+
+    /// A string without escapes.
+    fn string(&mut self) -> Option<&'a [u8]> {
+        self.expect(b'"')?;
+        self.string_begun()
+    }
+
+    fn string_begun(&mut self) -> Option<&'a [u8]> {
+        let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
+        let end = self.0.iter().position(special)?;
+        let (text, rest) = self.0.split_at(end);
+        self.0 = rest.strip_prefix(b"\"")?;
+        Some(text)
+    }
+
+    fn value(&mut self) -> Option<Value<'a>> {
+        match self.next()? {
+            b'"' => self.string_begun().map(Value::String),
+            digit @ b'0'..=b'9' => self.number_begun(digit).map(Value::Number),
+            b't' => self.word(b"rue").map(|()| Value::Bool(true)),
+            b'f' => self.word(b"alse").map(|()| Value::Bool(false)),
+            b'n' => self.word(b"ull").map(|()| Value::Null),
+            _ => None,
+        }
+    }
+
+    /// A whole number that is not negative, without a leading zero; nothing larger than an `i64`.
+    fn number_begun(&mut self, digit: u8) -> Option<i64> {
+        let mut number = i64::from(digit - b'0');
+        while let [digit @ b'0'..=b'9', rest @ ..] = self.0 {
+            if number == 0 {
+                return None;
+            }
+            let digit = i64::from(digit - b'0');
+            number = number.checked_mul(10)?.checked_add(digit)?;
+            self.0 = rest;
+        }
+        match self.0.first() {
+            Some(b'.' | b'e' | b'E') => None,
+            _ => Some(number),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USER: &str = "a1b2c3d4-e5f6-7890-abcd-ef1234567890";
+
+    fn by_serde(payload: &str) -> Option<Routing> {
+        super::super::object(payload).ok()
+    }
+
+    /// Both ways are made to say the same of every text that a change of one byte makes of these.
+    #[test]
+    fn what_is_read_in_one_pass_is_what_serde_reads() {
+        let texts = [
+            format!(r#"{{"type" : "message", "chat_id" : null, "user_id" : "{USER}", "id" : 70}}"#),
+            format!(r#"{{"id":1,"by_reference":true,"user_id":"{USER}","type":"device"}} "#),
+            format!(
+                r#"{{"type":"session","user_id":"{USER}","x":false,"id":9223372036854775807}}"#
+            ),
+        ];
+        let bytes = br#"{}[]:,"\ x01.-eE/tfn"#;
+        let mut flat = 0;
+        for text in texts {
+            assert!(Routing::of_flat(text.as_bytes()).is_some(), "{text}");
+            for at in 0..text.len() {
+                for byte in bytes {
+                    let mut changed = text.clone().into_bytes();
+                    changed[at] = *byte;
+                    let changed = String::from_utf8(changed).unwrap();
+                    if let Some(routing) = Routing::of_flat(changed.as_bytes()) {
+                        assert_eq!(Some(routing), by_serde(&changed), "{changed}");
+                        flat += 1;
+                    }
+                }
+                let cut = &text[..at];
+                if let Some(routing) = Routing::of_flat(cut.as_bytes()) {
+                    assert_eq!(Some(routing), by_serde(cut), "{cut}");
+                }
+            }
+        }
+        assert!(flat > 100, "{flat}");
+    }
+
+    #[test]
+    fn what_is_not_plain_is_left_to_serde() {
+        for (text, is_event) in [
+            (
+                format!(r#"{{"type":"message","user_id":"{USER}","x":{{"id":1}}}}"#),
+                true,
+            ),
+            (
+                format!(r#"{{"type":"m\u0065ssage","user_id":"{USER}"}}"#),
+                true,
+            ),
+            (
+                format!(r#"{{"type":"message","user_id":"{USER}","id":-4}}"#),
+                true,
+            ),
+            (
+                format!(r#"{{"type":"message","user_id":"{USER}","id":null}}"#),
+                true,
+            ),
+            (
+                format!(r#"{{"type":"message","user_id":"{USER}","id":1,"id":1}}"#),
+                false,
+            ),
+            (
+                format!(r#"{{"type":"message","user_id":"{USER}","id":01}}"#),
+                false,
+            ),
+            (
+                format!(r#"{{"type":"message","user_id":"{USER}","id":9223372036854775808}}"#),
+                false,
+            ),
+            (format!(r#"{{"type":"reset","user_id":"{USER}"}}"#), false),
+        ] {
+            assert!(Routing::of_flat(text.as_bytes()).is_none(), "{text}");
+            assert_eq!(Routing::parse(&text).is_ok(), is_event, "{text}");
+        }
+    }
+}
