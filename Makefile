@@ -1,6 +1,6 @@
 # `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-delivery bench-ingest bench-smoke chaos mutations conformance hostile fuzz fuzz-smoke clean
+.PHONY: help run test check bench bench-fanout bench-delivery bench-ingest bench-smoke chaos mutations conformance hostile fuzz fuzz-smoke clean
 
 TARGET = $${CARGO_TARGET_DIR:-target}
 
@@ -14,18 +14,23 @@ run: ## Serve, with a private PostgreSQL of its own: make run ARGS="--listen 127
 
 test: ## Run every test against a real PostgreSQL, on free ports
 	@sh scripts/setup.sh test
-	cargo test --locked
+	cargo test --workspace --locked
 
 check: ## Check the format, clippy's lints, and the dependencies if cargo-deny is installed
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
-	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --locked -- -D warnings
 	@if command -v cargo-deny >/dev/null; then set -x; cargo deny check; \
 	else echo 'cargo-deny is not installed: the dependencies are not checked'; fi
 
-bench: ## Measure; takes minutes
+bench: ## Measure beside the limit and the predecessor; takes half an hour
 	@sh scripts/setup.sh run
-	cargo bench --locked
+	cargo build --workspace --bins --examples --profile injector --locked --features hushnet-realtime/injector
+	@python3 scripts/bench.py $(ARGS)
+
+bench-fanout: ## Measure what an event costs in the process, without sockets; takes minutes
+	@sh scripts/setup.sh run
+	cargo bench --locked --bench fanout
 	@python3 scripts/bench-table.py
 
 bench-delivery: ## Measure from commit to client; one part by ARGS="latency", "storm" or "cold"
@@ -68,6 +73,8 @@ conformance: ## Hold the WebSocket's handshake and frames against the Autobahn t
 bench-smoke: ## Run each benchmark once, to see that it runs
 	@sh scripts/setup.sh run
 	cargo bench --locked -- --test
+	cargo build --workspace --bins --examples --locked --features hushnet-realtime/injector
+	@python3 scripts/bench.py --test --profile debug
 
 clean: ## Remove what was built and fetched; the database in .hushnet stays
 	cargo clean

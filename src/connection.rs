@@ -7,11 +7,13 @@
 //! here. Events that are ready together are written together and flushed once.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 
@@ -155,17 +157,54 @@ pub struct Connection {
     greeted: bool,
     /// When the client has to go, while the server drains.
     leave_at: Option<Moment>,
-    /// The first event of the batch that is being written.
-    oldest_unflushed: Option<Arc<Event>>,
+    /// What is being written.
+    batch: Batch,
 }
 
-/// What the events that were waiting have led to.
+/// What a connection has waited for.
+#[derive(Debug)]
+enum Turn {
+    /// The subscription brought something.
+    Event(Result<Arc<Event>, RecvError>),
+    /// The socket has something to say.
+    Step(Step),
+    /// The kernel does not take all that is to be written.
+    Blocked,
+    /// It has been dealt with.
+    Done,
+}
+
+/// What has become of an event.
 #[derive(Debug, PartialEq, Eq)]
-enum Drained {
-    /// They are queued.
+enum Taken {
+    /// It is queued, unless it is known.
     Queued,
-    /// Some were lost before them.
+    /// Some were lost before it.
     Lagged,
+}
+
+/// The events that are written together.
+#[derive(Debug, Default)]
+struct Batch {
+    first: Option<Arc<Event>>,
+    events: u32,
+}
+
+impl Batch {
+    fn add(&mut self, event: Arc<Event>) {
+        self.first.get_or_insert(event);
+        self.events += 1;
+    }
+
+    /// They are with the kernel.
+    fn delivered(&mut self, shared: &Shared) {
+        if let Some(first) = self.first.take() {
+            shared.latency.delivered(&first);
+            shared
+                .metrics
+                .backlog_drained(std::mem::take(&mut self.events));
+        }
+    }
 }
 
 impl Connection {
@@ -206,7 +245,7 @@ impl Connection {
             offered: None,
             greeted: false,
             leave_at: None,
-            oldest_unflushed: None,
+            batch: Batch::default(),
         };
         (connection, since)
     }
@@ -245,71 +284,80 @@ impl Connection {
                 Box::pin(self.settle_identity()).await?;
                 continue;
             }
-            self.write_at_once();
-            let event = if self.socket.is_writing() || self.replayed.is_some() {
+            let turn = if self.writing_since.is_some() || self.replayed.is_some() {
                 // Boxed: a connection is seldom here, and has no room for it while it is not.
                 Box::pin(self.encumbered_turn()).await?
             } else {
-                let reading = self.owed.is_none();
-                tokio::select! {
-                    biased;
-                    step = self.socket.step(reading) => {
-                        self.take_step(step)?;
-                        None
-                    }
-                    // Also wakes when the clock or the drain says so.
-                    event = self.subscription.receiver().recv() => Some(event),
-                }
+                self.unencumbered_turn().await
             };
-            if let Some(event) = event
-                && self.take_events(event)? == Drained::Lagged
-            {
-                self.behind = true;
-                Box::pin(self.repair()).await?;
-                self.behind = false;
+            match turn {
+                Turn::Event(event) => {
+                    if self.take_news(event)? == Taken::Lagged {
+                        self.behind = true;
+                        Box::pin(self.repair()).await?;
+                        self.behind = false;
+                    }
+                }
+                Turn::Step(step) => self.take_step(step)?,
+                Turn::Blocked => self.writing_since = Some(shared.clock.exactly_now()),
+                Turn::Done => {}
             }
         }
     }
 
+    /// Waits for events, and writes them when no more are waiting. Nothing else is looked at here: the
+    /// clock and the drain wake the connection by an event. Cancel-safe.
+    async fn unencumbered_turn(&mut self) -> Turn {
+        let has_room = self.socket.has_room();
+        let asked = self.owed.is_some();
+        let socket = poll_fn(|context| {
+            if self.socket.is_writing() {
+                match self.socket.poll_flush(context) {
+                    Poll::Pending => return Poll::Ready(Turn::Blocked),
+                    Poll::Ready(Err(closed)) => {
+                        return Poll::Ready(Turn::Step(Step::Ended(closed)));
+                    }
+                    Poll::Ready(Ok(())) if asked || !has_room => {
+                        return Poll::Ready(Turn::Step(Step::Flushed));
+                    }
+                    Poll::Ready(Ok(())) => self.batch.delivered(&self.shared),
+                }
+            }
+            self.socket.poll_incoming(context).map(Turn::Step)
+        });
+        tokio::select! {
+            biased;
+            event = self.subscription.receiver().recv(), if has_room => Turn::Event(event),
+            turn = socket => turn,
+        }
+    }
+
     /// Waits while a write is blocked, or the end of a replay has not been passed.
-    async fn encumbered_turn(&mut self) -> Result<Option<Result<Arc<Event>, RecvError>>, Closed> {
+    async fn encumbered_turn(&mut self) -> Result<Turn, Closed> {
         let shared = Arc::clone(&self.shared);
         let (reading, deadline) = (self.owed.is_none(), shared.clock.instant(self.deadline()));
-        let writing = self.socket.is_writing();
+        let writing = self.is_writing();
         let settling = !writing && self.subscription.receiver().is_empty();
         tokio::select! {
             biased;
-            step = self.socket.step(reading) => self.take_step(step)?,
-            event = self.subscription.receiver().recv(), if !writing => return Ok(Some(event)),
+            step = self.socket.step(reading) => return Ok(Turn::Step(step)),
+            event = self.subscription.receiver().recv(), if !writing => return Ok(Turn::Event(event)),
             // One that takes its events is woken by one when the drain begins.
             () = shared.drain.begun(), if writing && self.leave_at.is_none() => {}
             () = replay::passed(&mut self.replayed), if settling => self.settle(),
             () = sleep_until(deadline) => self.take_tick(shared.clock.exactly_now())?,
         }
-        Ok(None)
+        Ok(Turn::Done)
     }
 
-    /// Writes what the kernel takes. Most writes end here: the write is timed only where it does not.
-    fn write_at_once(&mut self) {
-        while self.socket.is_writing() {
-            if !self.socket.try_flush() {
-                self.writing_since
-                    .get_or_insert_with(|| self.shared.clock.exactly_now());
-                return;
-            }
-            self.wrote();
+    /// Whether something is to be written, which has its time from now on.
+    fn is_writing(&mut self) -> bool {
+        let writing = self.socket.is_writing();
+        if writing {
+            self.writing_since
+                .get_or_insert_with(|| self.shared.clock.exactly_now());
         }
-    }
-
-    /// Everything that was queued is with the kernel.
-    fn wrote(&mut self) {
-        self.writing_since = None;
-        if let Some(event) = self.oldest_unflushed.take() {
-            self.shared.latency.delivered(&event);
-        }
-        if let Some(answer) = self.owed.take() {
-            self.answer(answer);
-        }
+        writing
     }
 
     /// Waits for something else while the socket is served as always.
@@ -326,8 +374,7 @@ impl Connection {
 
     /// Waits until everything queued is with the kernel.
     async fn flush(&mut self) -> Result<(), Closed> {
-        self.write_at_once();
-        while self.socket.is_writing() {
+        while self.is_writing() {
             self.turn().await?;
         }
         Ok(())
@@ -335,7 +382,7 @@ impl Connection {
 
     /// What goes on whatever else is waited for. Cancel-safe.
     async fn turn(&mut self) -> Result<(), Closed> {
-        self.write_at_once();
+        self.is_writing();
         let shared = Arc::clone(&self.shared);
         let (reading, deadline) = (self.owed.is_none(), shared.clock.instant(self.deadline()));
         tokio::select! {
@@ -352,7 +399,13 @@ impl Connection {
     fn take_step(&mut self, step: Step) -> Result<(), Closed> {
         match step {
             Step::Ended(closed) => return Err(closed),
-            Step::Flushed => self.wrote(),
+            Step::Flushed => {
+                self.writing_since = None;
+                self.batch.delivered(&self.shared);
+                if let Some(answer) = self.owed.take() {
+                    self.answer(answer);
+                }
+            }
             Step::Heard => self.hear()?,
             Step::Binary(_) => return Err(Closed::ByServer(CloseCode::Unsupported)),
             Step::Text(text) => {
@@ -395,34 +448,18 @@ impl Connection {
         self.socket.queue(notice.frame());
     }
 
-    /// Queues the event that woke us and all that wait behind it.
-    fn take_events(&mut self, first: Result<Arc<Event>, RecvError>) -> Result<Drained, Closed> {
-        let mut next = first.map_err(|error| match error {
-            RecvError::Lagged(missed) => TryRecvError::Lagged(missed),
-            RecvError::Closed => TryRecvError::Closed,
-        });
-        let mut drained = 0;
-        loop {
-            match next {
-                Ok(event) => {
-                    drained += 1;
-                    self.take_event(event)?;
-                }
-                Err(TryRecvError::Lagged(missed)) => {
-                    self.shared.metrics.lagged(missed);
-                    return Ok(Drained::Lagged);
-                }
-                Err(TryRecvError::Empty) => break,
-                // The hub keeps a sender while there is a receiver.
-                Err(TryRecvError::Closed) => return Err(Closed::ByServer(CloseCode::Restart)),
+    /// Queues what the subscription brought.
+    fn take_news(&mut self, news: Result<Arc<Event>, RecvError>) -> Result<Taken, Closed> {
+        match news {
+            Ok(event) => self.take_event(event)?,
+            Err(RecvError::Lagged(missed)) => {
+                self.shared.metrics.lagged(missed);
+                return Ok(Taken::Lagged);
             }
-            if !self.socket.has_room() {
-                break;
-            }
-            next = self.subscription.receiver().try_recv();
+            // The hub keeps a sender while there is a receiver.
+            Err(RecvError::Closed) => return Err(Closed::ByServer(CloseCode::Restart)),
         }
-        self.shared.metrics.backlog_drained(drained);
-        Ok(Drained::Queued)
+        Ok(Taken::Queued)
     }
 
     /// Queues an event that the subscription or memory brought, unless it has been sent.
@@ -454,7 +491,7 @@ impl Connection {
         };
         self.socket.queue(event.frame(encoding));
         self.shared.metrics.event_sent(&event);
-        self.oldest_unflushed.get_or_insert(event);
+        self.batch.add(event);
         Ok(())
     }
 

@@ -202,9 +202,9 @@ impl Metrics {
         }
     }
 
-    /// One connection found this many events waiting when it woke.
-    pub fn backlog_drained(&self, events: usize) {
-        self.backlog.observe(events as u64);
+    /// One connection wrote this many events at once.
+    pub fn backlog_drained(&self, events: u32) {
+        self.backlog.observe(events.into());
     }
 
     /// A sampled event's age when it was written to a socket.

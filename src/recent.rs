@@ -7,6 +7,7 @@
 //! longer has, the log has.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,10 @@ use crate::wire::{Event, EventKind};
 
 /// An event's place here, in a list that has just grown to twice its size, and in the index by user.
 const PLACE_BYTES: usize = 2 * size_of::<Arc<Event>>() + size_of::<(Uuid, u32)>();
+
+fn held_bytes(event: &Event) -> usize {
+    event.held_bytes_max() + PLACE_BYTES
+}
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +70,8 @@ pub struct Recent {
 struct Segments {
     closed: VecDeque<Arc<Segment>>,
     open: Segment,
+    /// Events that have been forgotten and still hold memory.
+    leaving: std::vec::IntoIter<Arc<Event>>,
     bytes: usize,
     /// The sequence number of the last event pushed; the first is 1.
     last_sequence: u64,
@@ -90,7 +97,6 @@ struct Segment {
     /// Their places by user, and each user's in that order; made when somebody asks for the first time
     /// after the segment was closed.
     by_user: OnceLock<Vec<(Uuid, u32)>>,
-    bytes: usize,
 }
 
 impl Segment {
@@ -103,7 +109,6 @@ impl Segment {
             whole: true,
             events: Vec::new(),
             by_user: OnceLock::new(),
-            bytes: 0,
         }
     }
 
@@ -149,22 +154,43 @@ impl Segments {
         Self {
             closed: VecDeque::new(),
             open: Segment::new(None, after),
+            leaving: Vec::new().into_iter(),
             bytes: 0,
             last_sequence: after,
             forgotten_through: after,
         }
     }
 
-    fn forget_oldest(&mut self) {
-        if let Some(forgotten) = self.closed.pop_front() {
-            self.bytes -= forgotten.bytes;
-            let oldest = self.closed.front().map_or(&self.open, |s| s.as_ref());
-            self.forgotten_through = oldest.after;
-        } else {
-            // One interval alone is over the bound: what is left of it is no whole segment.
-            *self = Self::new(self.last_sequence);
-            self.open.whole = false;
+    /// Makes room by one event. A segment goes at once for all who ask, but its events are let go of one
+    /// by one, so that nobody waits for it, and new ones take their memory while it is warm.
+    fn make_room(&mut self) {
+        match self.leaving.next() {
+            Some(event) => self.bytes -= held_bytes(&event),
+            None => self.forget_oldest(),
         }
+    }
+
+    fn forget_oldest(&mut self) {
+        for event in mem::take(&mut self.leaving) {
+            self.bytes -= held_bytes(&event);
+        }
+        let events = match self.closed.pop_front().map(Arc::try_unwrap) {
+            Some(Ok(segment)) => segment.events,
+            // Somebody reads it just now, and lets go of it.
+            Some(Err(segment)) => {
+                self.bytes -= segment.events.iter().map(|e| held_bytes(e)).sum::<usize>();
+                Vec::new()
+            }
+            None => {
+                // One interval alone is over the bound: what is left of it is no whole segment.
+                let mut open = Segment::new(None, self.last_sequence);
+                open.whole = false;
+                mem::replace(&mut self.open, open).events
+            }
+        };
+        self.leaving = events.into_iter();
+        let oldest = self.closed.front().map_or(&self.open, |s| s.as_ref());
+        self.forgotten_through = oldest.after;
     }
 
     /// Every segment, the open one last.
@@ -198,16 +224,15 @@ impl Recent {
 
     /// Gives the event, which is about to be routed, the next sequence number and keeps it.
     pub fn push(&self, mut event: Event) -> Arc<Event> {
-        let bytes = event.held_bytes_max() + PLACE_BYTES;
+        let bytes = held_bytes(&event);
         let mut segments = self.write();
         segments.last_sequence += 1;
         event.sequence = segments.last_sequence;
         let event = Arc::new(event);
         segments.open.events.push(Arc::clone(&event));
-        segments.open.bytes += bytes;
         segments.bytes += bytes;
         while segments.bytes > self.bounds.bytes_max {
-            segments.forget_oldest();
+            segments.make_room();
         }
         event
     }
@@ -216,7 +241,7 @@ impl Recent {
     pub fn barrier(&self, snapshot: Snapshot) {
         let mut segments = self.write();
         let next = Segment::new(Some(snapshot), segments.last_sequence);
-        let mut closed = std::mem::replace(&mut segments.open, next);
+        let mut closed = mem::replace(&mut segments.open, next);
         closed.events.shrink_to_fit();
         segments.closed.push_back(Arc::new(closed));
         while segments

@@ -114,18 +114,6 @@ impl Socket {
         self.outgoing.queue(frame);
     }
 
-    /// Writes what is queued as far as the kernel takes it at once; whether that was all. What was not,
-    /// [`Socket::step`] writes, and it finds out what is wrong with a socket.
-    pub fn try_flush(&mut self) -> bool {
-        while let Some(bytes) = self.outgoing.unwritten() {
-            match self.transport.try_write(bytes) {
-                Some(Ok(written @ 1..)) => self.outgoing.advance(written),
-                _ => return false,
-            }
-        }
-        self.pong.is_none()
-    }
-
     /// Writes what is queued and, if `reading`, reads; whichever is ready first. Cancel-safe.
     pub async fn step(&mut self, reading: bool) -> Step {
         poll_fn(|context| self.poll_step(context, reading)).await
@@ -147,7 +135,8 @@ impl Socket {
         }
     }
 
-    fn poll_incoming(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+    /// Reads.
+    pub fn poll_incoming(&mut self, context: &mut Context<'_>) -> Poll<Step> {
         loop {
             match self.incoming.decode() {
                 Ok(Some(incoming)) => return Poll::Ready(self.take(incoming)),
@@ -188,7 +177,7 @@ impl Socket {
     }
 
     /// Ready when everything is with the kernel.
-    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Closed>> {
+    pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         loop {
             while let Some(bytes) = self.outgoing.unwritten() {
                 match ready!(Pin::new(&mut self.transport).poll_write(context, bytes)) {

@@ -17,17 +17,6 @@ pub enum Transport {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Transport {
-    /// Writes what the kernel takes at once, without a task that could wait for it; `None` where only that
-    /// is possible.
-    pub fn try_write(&self, bytes: &[u8]) -> Option<io::Result<usize>> {
-        match self {
-            Self::Plain(stream) => Some(stream.try_write(bytes)),
-            Self::Tls(_) => None,
-        }
-    }
-}
-
 /// The same for either stream.
 macro_rules! delegate {
     ($self:ident, $stream:ident => $call:expr) => {
