@@ -170,9 +170,8 @@ fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, RunErr
     #[cfg(feature = "injector")]
     let listener = match config.inject {
         Some(address) => {
-            let (injected, serve) = injector::inject_from(address)
-                .map_err(|cause| RunError::Listen { address, cause })?;
-            background.spawn(serve);
+            let injected = injector::inject_from(address);
+            let injected = injected.map_err(|cause| RunError::Listen { address, cause })?;
             listener.with_injected(injected)
         }
         None => listener,

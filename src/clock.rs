@@ -6,6 +6,7 @@
 //! emptied, so that who is woken by it sees the time for which it asked.
 
 use std::collections::HashSet;
+use std::num::NonZeroU64;
 use std::ops::Add;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,18 +24,30 @@ const TICK_MS: u64 = 50;
 /// user's id once, and so all together no more than connections have left in that time.
 const SLOTS: usize = 1024;
 
+/// When a process begins: a tick later than `NEVER_YET`.
+const FIRST: Moment = Moment(NonZeroU64::MIN.saturating_add(TICK_MS));
+
 /// A time of this process, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(u64);
+pub struct Moment(NonZeroU64);
 
 impl Moment {
     /// Before everything.
-    pub const NEVER_YET: Self = Self(0);
+    pub const NEVER_YET: Self = Self(NonZeroU64::MIN);
+
+    fn of_ticks(ticks: u64) -> Self {
+        Self(NonZeroU64::MIN.saturating_add(ticks.saturating_mul(TICK_MS)))
+    }
+
+    /// Ticks up to it, the last one begun.
+    fn ticks(self) -> u64 {
+        (self.0.get() - 1) / TICK_MS
+    }
 
     /// How long it is from another one until this; nothing if it is earlier.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
-        Duration::from_millis(self.0.saturating_sub(earlier.0))
+        Duration::from_millis(self.0.get().saturating_sub(earlier.0.get()))
     }
 }
 
@@ -71,20 +84,19 @@ impl Clock {
     /// The time, up to a tick late. Costs next to nothing.
     #[must_use]
     pub fn now(&self) -> Moment {
-        Moment(self.ticks.load(Ordering::Acquire) * TICK_MS)
+        Moment::of_ticks(self.ticks.load(Ordering::Acquire))
     }
 
     /// The time.
     #[must_use]
     pub fn exactly_now(&self) -> Moment {
-        Moment(TICK_MS) + self.begun.elapsed()
+        FIRST + self.begun.elapsed()
     }
 
     /// The same moment for a timer.
     #[must_use]
     pub fn instant(&self, moment: Moment) -> tokio::time::Instant {
-        let since = Duration::from_millis(moment.0.saturating_sub(TICK_MS));
-        let at = self.begun.checked_add(since);
+        let at = self.begun.checked_add(moment.since(FIRST));
         // Nothing here waits for a year.
         at.unwrap_or_else(|| Instant::now() + Duration::from_hours(8_760))
             .into()
@@ -92,7 +104,7 @@ impl Clock {
 
     /// The user's connections are woken at that moment, or when the round ends: says when.
     pub fn wake_at(&self, user_id: Uuid, moment: Moment) -> Moment {
-        let mut tick = moment.0.div_ceil(TICK_MS);
+        let mut tick = moment.ticks() + 1;
         loop {
             let now = self.ticks.load(Ordering::Acquire);
             tick = tick.clamp(now + 1, now + SLOTS as u64 - 1);
@@ -100,7 +112,7 @@ impl Clock {
             // The clock moves before it empties a slot: had it come here, this would be seen.
             if self.ticks.load(Ordering::Acquire) < tick {
                 slot.insert(user_id);
-                return Moment(tick * TICK_MS);
+                return Moment::of_ticks(tick);
             }
         }
     }
@@ -121,7 +133,7 @@ impl Clock {
     /// Moves on to that moment and says who is to be woken.
     fn advance(&self, to: Moment) -> Vec<Uuid> {
         let mut due = Vec::new();
-        for tick in self.ticks.load(Ordering::Acquire) + 1..=to.0 / TICK_MS {
+        for tick in self.ticks.load(Ordering::Acquire) + 1..=to.ticks() {
             self.ticks.store(tick, Ordering::Release);
             due.extend(std::mem::take(&mut *self.slot(tick)));
         }
@@ -175,10 +187,10 @@ mod tests {
     fn whoever_is_late_is_woken_at_the_next_tick() {
         let clock = Clock::default();
         let user = Uuid::new_v4();
-        assert!(clock.advance(Moment(10_000)).is_empty());
-        clock.wake_at(user, Moment(100));
-        assert!(clock.advance(Moment(10_049)).is_empty());
-        assert_eq!(clock.advance(Moment(10_050)), [user]);
+        assert!(clock.advance(FIRST + ms(10_000)).is_empty());
+        clock.wake_at(user, FIRST + ms(100));
+        assert!(clock.advance(FIRST + ms(10_049)).is_empty());
+        assert_eq!(clock.advance(FIRST + ms(10_050)), [user]);
     }
 
     #[test]

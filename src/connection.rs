@@ -256,6 +256,12 @@ impl Connection {
         ending
     }
 
+    /// Where it is counted.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.shared.metrics)
+    }
+
     /// Closes the socket as the ending demands.
     pub async fn close(self, ending: Closed) {
         // Nothing more is delivered: give the place in the hub up before the goodbye.

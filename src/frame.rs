@@ -177,12 +177,18 @@ pub enum Violation {
 #[derive(Debug)]
 pub struct Decoder {
     message_bytes_max: usize,
+    /// Nothing for a client that says nothing: most of them, most of the time.
+    held: Option<Box<Held>>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
     /// What has come and is no whole frame yet, or has not been asked for.
     input: Vec<u8>,
     /// How much of it has been decoded.
     decoded: usize,
     /// The message whose last fragment has not come.
-    message: Option<Box<Fragments>>,
+    message: Option<Fragments>,
 }
 
 #[derive(Debug)]
@@ -210,9 +216,7 @@ impl Decoder {
     pub fn new(message_bytes_max: usize) -> Self {
         Self {
             message_bytes_max,
-            input: Vec::new(),
-            decoded: 0,
-            message: None,
+            held: None,
         }
     }
 
@@ -221,25 +225,29 @@ impl Decoder {
     #[must_use]
     pub fn held_bytes_max(message_bytes_max: usize, piece_bytes: usize) -> usize {
         let input = HEADER_BYTES_MAX + message_bytes_max.max(CONTROL_BYTES_MAX) + piece_bytes;
-        input + message_bytes_max + size_of::<Fragments>()
+        input + message_bytes_max + size_of::<Held>()
     }
 
     /// Takes what has come.
     pub fn feed(&mut self, piece: &[u8]) {
-        self.input.drain(..std::mem::take(&mut self.decoded));
+        let held = self.held.get_or_insert_default();
+        held.input.drain(..std::mem::take(&mut held.decoded));
         let longest = HEADER_BYTES_MAX + self.message_bytes_max.max(CONTROL_BYTES_MAX);
-        append(&mut self.input, piece, longest);
+        append(&mut held.input, piece, longest);
     }
 
     /// The next frame that has come whole; `None` when more has to come. After a [`Violation`] there is
     /// no next one.
     pub fn decode(&mut self) -> Result<Option<Incoming>, Violation> {
-        let input = &mut self.input[self.decoded..];
+        let Some(held) = &mut self.held else {
+            return Ok(None);
+        };
+        let input = &mut held.input[held.decoded..];
         let Some(header) = Header::parse(input)? else {
             self.let_go();
             return Ok(None);
         };
-        let so_far = self.message.as_ref().map(|message| &message.bytes);
+        let so_far = held.message.as_ref().map(|message| &message.bytes);
         let message_bytes = match header.opcode {
             Opcode::Continuation => so_far
                 .map_or(0, Vec::len)
@@ -249,7 +257,7 @@ impl Decoder {
         if !header.opcode.is_control() && message_bytes > self.message_bytes_max {
             return Err(Violation::TooBig);
         }
-        header.check_place(self.message.is_some())?;
+        header.check_place(held.message.is_some())?;
         let frame_bytes = header.bytes + header.payload_bytes;
         let Some(payload) = input.get_mut(header.bytes..frame_bytes) else {
             return Ok(None);
@@ -257,16 +265,21 @@ impl Decoder {
         for (byte, mask) in payload.iter_mut().zip(header.mask.iter().cycle()) {
             *byte ^= mask;
         }
-        self.decoded += frame_bytes;
-        let incoming = take(header, payload, &mut self.message, self.message_bytes_max)?;
+        held.decoded += frame_bytes;
+        let incoming = take(header, payload, &mut held.message, self.message_bytes_max)?;
         Ok(Some(incoming))
     }
 
     /// Nothing is held for a client that says nothing.
     fn let_go(&mut self) {
-        if self.decoded == self.input.len() {
-            self.input = Vec::new();
-            self.decoded = 0;
+        let Some(held) = &mut self.held else { return };
+        if held.decoded < held.input.len() {
+            return;
+        }
+        if held.message.is_none() {
+            self.held = None;
+        } else {
+            (held.input, held.decoded) = (Vec::new(), 0);
         }
     }
 }
@@ -319,7 +332,7 @@ impl Header {
 fn take(
     header: Header,
     payload: &[u8],
-    message: &mut Option<Box<Fragments>>,
+    message: &mut Option<Fragments>,
     message_bytes_max: usize,
 ) -> Result<Incoming, Violation> {
     match header.opcode {
@@ -327,19 +340,17 @@ fn take(
         Opcode::Pong => Ok(Incoming::Pong),
         Opcode::Close => close(payload).map(Incoming::Close),
         opcode => {
-            let fragments = message.get_or_insert_with(|| {
-                Box::new(Fragments {
-                    is_text: opcode == Opcode::Text,
-                    bytes: Vec::new(),
-                    valid: 0,
-                })
+            let fragments = message.get_or_insert_with(|| Fragments {
+                is_text: opcode == Opcode::Text,
+                bytes: Vec::new(),
+                valid: 0,
             });
             append(&mut fragments.bytes, payload, message_bytes_max);
             fragments.validate(header.is_final)?;
             if !header.is_final {
                 return Ok(Incoming::Fragment);
             }
-            let whole = message.take().map(|message| *message);
+            let whole = message.take();
             whole.map_or(Err(Violation::Protocol), Fragments::into_message)
         }
     }

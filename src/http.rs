@@ -62,6 +62,10 @@ struct Held {
     of_peer: Option<Admitted<Neighbourhood>>,
 }
 
+/// A request's headers. [`accept`] takes them out of the request, and filters share them: each clone of
+/// theirs costs more than finding the route.
+type Headers = Arc<HeaderMap>;
+
 /// Whom the connection comes from.
 #[derive(Debug, Clone, Copy)]
 struct Peer(IpAddr);
@@ -108,8 +112,8 @@ pub fn routes(api: &Api, with_metrics: bool) -> BoxedFilter<(Response,)> {
         clients.boxed()
     };
     let origins = Arc::new(api.origins.clone());
-    let preflight = warp::method().and(warp::header::headers_cloned()).and_then(
-        |method, asked: HeaderMap| async move {
+    let preflight = warp::method().and(warp::ext::get::<Headers>()).and_then(
+        |method, asked: Headers| async move {
             if origin::is_preflight(&method, &asked) {
                 Ok(origin::preflight())
             } else {
@@ -117,9 +121,9 @@ pub fn routes(api: &Api, with_metrics: bool) -> BoxedFilter<(Response,)> {
             }
         },
     );
-    warp::header::headers_cloned()
+    warp::ext::get::<Headers>()
         .and(answered(all.or(preflight).unify().boxed()))
-        .map(move |asked: HeaderMap, response| origin::mark(&origins, &asked, response))
+        .map(move |asked: Headers, response| origin::mark(&origins, &asked, response))
         .boxed()
 }
 
@@ -139,13 +143,14 @@ fn answered(routes: BoxedFilter<(Response,)>) -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-fn with_api(api: &Api) -> impl Filter<Extract = (Api,), Error = Infallible> + Clone + use<> {
-    let api = api.clone();
-    warp::any().map(move || api.clone())
+/// Shared, since a clone of each of its parts would be made at every request.
+fn with_api(api: &Api) -> impl Filter<Extract = (Arc<Api>,), Error = Infallible> + Clone + use<> {
+    let api = Arc::new(api.clone());
+    warp::any().map(move || Arc::clone(&api))
 }
 
 fn sockets(api: &Api) -> BoxedFilter<(Response,)> {
-    let upgrade = warp::header::headers_cloned()
+    let upgrade = warp::ext::get::<Headers>()
         .and(warp::ext::optional::<OnUpgrade>())
         .and(warp::ext::get::<Place>())
         .and(warp::ext::get::<Peer>())
@@ -160,14 +165,14 @@ fn sockets(api: &Api) -> BoxedFilter<(Response,)> {
         .and(with_api(api))
         .and(warp::query::<WsQuery>())
         .and(upgrade)
-        .then(|api: Api, query: WsQuery, upgrade| async move {
+        .then(|api: Arc<Api>, query: WsQuery, upgrade| async move {
             reply(upgrade::open(api, query, Encoding::Plain, upgrade).await)
         });
     let envelope = warp::path!("ws" / String)
         .and(warp::get())
         .and(with_api(api))
         .and(upgrade)
-        .then(|user_id: String, api: Api, upgrade| async move {
+        .then(|user_id: String, api: Arc<Api>, upgrade| async move {
             let query = WsQuery::of_user(user_id);
             reply(upgrade::open(api, query, Encoding::Envelope, upgrade).await)
         });
@@ -178,7 +183,9 @@ fn metrics(api: &Api) -> BoxedFilter<(Response,)> {
     warp::path!("metrics")
         .and(warp::get())
         .and(with_api(api))
-        .map(|api: Api| exposition(api.shared.metrics.render(api.shared.hub.users_connected())))
+        .map(|api: Arc<Api>| {
+            exposition(api.shared.metrics.render(api.shared.hub.users_connected()))
+        })
         .boxed()
 }
 
@@ -190,7 +197,7 @@ fn probes(api: &Api) -> BoxedFilter<(Response,)> {
     let ready = warp::path!("readyz")
         .and(warp::get())
         .and(with_api(api))
-        .map(|api: Api| {
+        .map(|api: Arc<Api>| {
             let live = matches!(*api.shared.feed.borrow(), Feed::Live(_));
             if api.shared.drain.has_begun() {
                 return reply(Err(ApiError::Draining));
@@ -209,9 +216,9 @@ fn probes(api: &Api) -> BoxedFilter<(Response,)> {
 fn state_routes(api: &Api) -> BoxedFilter<(Response,)> {
     let with_reader = {
         let api = api.clone();
-        warp::header::headers_cloned()
+        warp::ext::get::<Headers>()
             .and(warp::ext::get::<Peer>())
-            .map(move |headers: HeaderMap, peer| Reader {
+            .map(move |headers: Headers, peer| Reader {
                 shared: Arc::clone(&api.shared),
                 answers: Arc::clone(&api.answers),
                 credentials: credentials::in_headers(&headers),

@@ -31,63 +31,57 @@ mod present {
 
     use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, TcpStream};
-    use tokio::sync::mpsc;
 
     /// What is read at once.
     const PIECE_BYTES: usize = 64 * 1024;
-    /// Pieces that wait for the listener.
-    const PIECES_MAX: usize = 1;
 
-    /// Lines that wait to be routed.
+    /// Lines from whoever is connected, one after another: a benchmark has one connection.
     #[derive(Debug, Default)]
-    pub struct Injected(Option<mpsc::Receiver<String>>);
+    pub struct Injected {
+        listener: Option<TcpListener>,
+        stream: Option<TcpStream>,
+        bytes: Vec<u8>,
+    }
 
     impl Injected {
         /// The next whole lines. Cancel-safe.
         pub async fn next(&mut self) -> String {
-            match &mut self.0 {
-                Some(pieces) => match pieces.recv().await {
-                    Some(piece) => piece,
-                    None => std::future::pending().await,
-                },
-                None => std::future::pending().await,
+            let Some(listener) = &self.listener else {
+                return std::future::pending().await;
+            };
+            loop {
+                let Some(stream) = &mut self.stream else {
+                    self.stream = listener.accept().await.ok().map(|(stream, _)| stream);
+                    continue;
+                };
+                self.bytes.reserve(PIECE_BYTES);
+                // The benchmark has ended, or broke off.
+                if stream.read_buf(&mut self.bytes).await.unwrap_or(0) == 0 {
+                    (self.stream, self.bytes) = (None, Vec::new());
+                    continue;
+                }
+                let Some(end) = self.bytes.iter().rposition(|byte| *byte == b'\n') else {
+                    continue;
+                };
+                let rest = self.bytes.split_off(end + 1);
+                return String::from_utf8(std::mem::replace(&mut self.bytes, rest))
+                    .unwrap_or_default();
             }
         }
     }
 
-    /// Listens at the address, says at which on standard output, and takes lines from whoever connects.
+    /// Listens at the address, and says at which on standard output.
     ///
     /// # Errors
     /// The operating system's, such as an address in use.
-    pub fn inject_from(address: SocketAddr) -> io::Result<(Injected, impl Future<Output = ()>)> {
+    pub fn inject_from(address: SocketAddr) -> io::Result<Injected> {
         let socket = std::net::TcpListener::bind(address)?;
         socket.set_nonblocking(true)?;
         let listener = TcpListener::from_std(socket)?;
         println!("injecting on {}", listener.local_addr()?);
-        let (sender, receiver) = mpsc::channel(PIECES_MAX);
-        let serve = async move {
-            // One after another: a benchmark has one.
-            while let Ok((stream, _)) = listener.accept().await {
-                // The benchmark has ended, or broke off.
-                let _ = take_lines(stream, &sender).await;
-            }
-        };
-        Ok((Injected(Some(receiver)), serve))
-    }
-
-    async fn take_lines(mut stream: TcpStream, to: &mpsc::Sender<String>) -> io::Result<()> {
-        let mut bytes = Vec::with_capacity(2 * PIECE_BYTES);
-        while stream.read_buf(&mut bytes).await? > 0 {
-            let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else {
-                continue;
-            };
-            let mut rest = Vec::with_capacity(2 * PIECE_BYTES);
-            rest.extend_from_slice(&bytes[end + 1..]);
-            bytes.truncate(end);
-            let lines = String::from_utf8(std::mem::replace(&mut bytes, rest));
-            let lines = lines.map_err(io::Error::other)?;
-            to.send(lines).await.map_err(io::Error::other)?;
-        }
-        Ok(())
+        Ok(Injected {
+            listener: Some(listener),
+            ..Injected::default()
+        })
     }
 }

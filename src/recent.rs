@@ -70,8 +70,8 @@ pub struct Recent {
 struct Segments {
     closed: VecDeque<Arc<Segment>>,
     open: Segment,
-    /// Events that have been forgotten and still hold memory.
-    leaving: std::vec::IntoIter<Arc<Event>>,
+    /// Events that have been forgotten and still hold memory. The next segment takes the list's own.
+    leaving: Vec<Arc<Event>>,
     bytes: usize,
     /// The sequence number of the last event pushed; the first is 1.
     last_sequence: u64,
@@ -154,7 +154,7 @@ impl Segments {
         Self {
             closed: VecDeque::new(),
             open: Segment::new(None, after),
-            leaving: Vec::new().into_iter(),
+            leaving: Vec::new(),
             bytes: 0,
             last_sequence: after,
             forgotten_through: after,
@@ -164,14 +164,14 @@ impl Segments {
     /// Makes room by one event. A segment goes at once for all who ask, but its events are let go of one
     /// by one, so that nobody waits for it, and new ones take their memory while it is warm.
     fn make_room(&mut self) {
-        match self.leaving.next() {
+        match self.leaving.pop() {
             Some(event) => self.bytes -= held_bytes(&event),
             None => self.forget_oldest(),
         }
     }
 
     fn forget_oldest(&mut self) {
-        for event in mem::take(&mut self.leaving) {
+        for event in self.leaving.drain(..) {
             self.bytes -= held_bytes(&event);
         }
         let events = match self.closed.pop_front().map(Arc::try_unwrap) {
@@ -185,10 +185,11 @@ impl Segments {
                 // One interval alone is over the bound: what is left of it is no whole segment.
                 let mut open = Segment::new(None, self.last_sequence);
                 open.whole = false;
+                open.events = mem::take(&mut self.leaving);
                 mem::replace(&mut self.open, open).events
             }
         };
-        self.leaving = events.into_iter();
+        self.leaving = events;
         let oldest = self.closed.front().map_or(&self.open, |s| s.as_ref());
         self.forgotten_through = oldest.after;
     }
@@ -240,7 +241,10 @@ impl Recent {
     /// A barrier came by: everything visible in its snapshot has been pushed.
     pub fn barrier(&self, snapshot: Snapshot) {
         let mut segments = self.write();
-        let next = Segment::new(Some(snapshot), segments.last_sequence);
+        let mut next = Segment::new(Some(snapshot), segments.last_sequence);
+        if segments.leaving.is_empty() {
+            next.events = mem::take(&mut segments.leaving);
+        }
         let mut closed = mem::replace(&mut segments.open, next);
         closed.events.shrink_to_fit();
         segments.closed.push_back(Arc::new(closed));

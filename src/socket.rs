@@ -87,7 +87,9 @@ impl Socket {
             .map_err(|_| NotAccepted)?;
         let mut incoming = Decoder::new(limits.frame_bytes_max);
         // The client's first frame may have come with its request.
-        incoming.feed(&parts.read_buf);
+        if !parts.read_buf.is_empty() {
+            incoming.feed(&parts.read_buf);
+        }
         Ok(Self {
             transport: parts.io.into_inner(),
             incoming,

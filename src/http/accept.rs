@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::{Held, Peer, Place, proxied};
+use super::{Headers, Held, Peer, Place, proxied};
 use crate::config::Networks;
 use crate::limit::Limits;
 use crate::metrics::{Metrics, Rejected};
@@ -101,6 +101,7 @@ pub struct Accepting {
 
 /// Accepts and serves until stopped.
 pub async fn serve(listener: TcpListener, routes: BoxedFilter<(Response,)>, accepting: Accepting) {
+    let accepting = Arc::new(accepting);
     let places = accepting.connections_max + REQUEST_CONNECTIONS_MAX;
     let places = Arc::new(Semaphore::new(places));
     let service = TowerToHyperService::new(warp::service(routes));
@@ -119,22 +120,17 @@ pub async fn serve(listener: TcpListener, routes: BoxedFilter<(Response,)>, acce
             }
         };
         let service = service.clone();
-        let serving = accepting.clone();
+        let serving = Arc::clone(&accepting);
         accepting.tasks.spawn(async move {
-            let greeting = serving.greet(stream, peer);
-            let greeted = tokio::select! {
-                greeted = tokio::time::timeout(serving.request_head_timeout, greeting) => greeted,
-                () = serving.stop.cancelled() => return,
-            };
-            let (transport, peer) = match greeted {
-                Ok(Ok(greeted)) => greeted,
-                // One that cannot greet us has nothing to say.
-                Ok(Err(error)) => return tracing::debug!(event = "greeting_failed", %error),
-                Err(_) => return,
+            let Some((transport, peer)) = serving.greeted(stream, peer).await else {
+                return;
             };
             let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-                request.extensions_mut().insert(Arc::clone(&place));
-                request.extensions_mut().insert(peer);
+                let headers = Arc::new(std::mem::take(request.headers_mut()));
+                let extensions = request.extensions_mut();
+                extensions.insert::<Headers>(headers);
+                extensions.insert(Arc::clone(&place));
+                extensions.insert(peer);
                 service.call(request)
             });
             serving.speak_http(transport, service).await;
@@ -165,6 +161,27 @@ impl Accepting {
                 self.metrics.connection_rejected(reason);
                 Ok(None)
             }
+        }
+    }
+
+    /// The same in time; `None` for one that has no more to say.
+    async fn greeted(&self, stream: TcpStream, peer: Peer) -> Option<(Transport, Peer)> {
+        if !self.proxy_protocol && self.tls.is_none() {
+            return Some((Transport::Plain(stream), peer));
+        }
+        // Boxed: a greeting with TLS is large, and most come without.
+        let greeting = Box::pin(self.greet(stream, peer));
+        let greeted = tokio::select! {
+            greeted = tokio::time::timeout(self.request_head_timeout, greeting) => greeted,
+            () = self.stop.cancelled() => return None,
+        };
+        match greeted {
+            Ok(Ok(greeted)) => Some(greeted),
+            Ok(Err(error)) => {
+                tracing::debug!(event = "greeting_failed", %error);
+                None
+            }
+            Err(_) => None,
         }
     }
 

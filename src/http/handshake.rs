@@ -8,6 +8,7 @@ use warp::filters::BoxedFilter;
 use warp::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use warp::reply::Response;
 
+use super::Headers;
 use super::reply::{ApiError, reply};
 use crate::socket::{Socket, SocketLimits};
 
@@ -65,8 +66,8 @@ impl Handshake {
     }
 
     /// The socket, once the answer has been sent; `None` for a client that has left.
-    pub(super) async fn socket(self, limits: SocketLimits) -> Option<Socket> {
-        let upgraded = self.stream.await.ok()?;
+    pub(super) async fn socket(&mut self, limits: SocketLimits) -> Option<Socket> {
+        let upgraded = (&mut self.stream).await.ok()?;
         Socket::from_upgraded(upgraded, limits).ok()
     }
 }
@@ -81,10 +82,10 @@ pub fn websockets<S>(
 where
     S: Future<Output = ()> + Send + 'static,
 {
-    warp::header::headers_cloned()
+    warp::ext::get::<Headers>()
         .and(warp::ext::optional::<OnUpgrade>())
-        .map(move |headers: HeaderMap, stream| {
-            reply(Handshake::of(&headers, stream).map(|handshake| {
+        .map(move |headers: Headers, stream| {
+            reply(Handshake::of(&headers, stream).map(|mut handshake| {
                 let response = handshake.response();
                 let serve = serve.clone();
                 tasks.spawn(async move {

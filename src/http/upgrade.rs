@@ -13,12 +13,13 @@ use warp::reply::Response;
 use super::credentials::{self, ProofQuery};
 use super::handshake::Handshake;
 use super::reply::ApiError;
-use super::{Api, Peer, Place, origin};
+use super::{Api, Headers, Peer, Place, origin};
 use crate::auth::{AuthError, Identity};
 use crate::config::Networks;
-use crate::connection::{Connection, Seat};
+use crate::connection::{Connection, Seat, Shared};
 use crate::limit::{Admitted, Neighbourhood};
 use crate::metrics::{Closed, Rejected};
+use crate::socket::Socket;
 use crate::wire::Encoding;
 
 /// The query of `/ws`.
@@ -43,7 +44,7 @@ impl WsQuery {
 
 /// What a request for a WebSocket brings.
 pub(super) struct Upgrade {
-    pub(super) headers: HeaderMap,
+    pub(super) headers: Headers,
     pub(super) stream: Option<OnUpgrade>,
     pub(super) place: Place,
     pub(super) peer: Peer,
@@ -66,7 +67,7 @@ struct Admission {
 
 /// Answers a request for a WebSocket with 101 and starts its connection, or says what is wrong.
 pub(super) async fn open(
-    api: Api,
+    api: Arc<Api>,
     query: WsQuery,
     encoding: Encoding,
     upgrade: Upgrade,
@@ -155,30 +156,58 @@ async fn seat(
     Ok((seat, admitted))
 }
 
+/// A connection that begins when the handshake's answer has been sent. Boxed, for it is large, and a
+/// connection that has begun has no room for it.
+struct Opening {
+    shared: Arc<Shared>,
+    handshake: Handshake,
+    seat: Seat,
+    places: Places,
+}
+
+impl Opening {
+    /// By itself, since the box is let go of only at the end of where it is taken apart.
+    fn complete(self: Box<Self>, socket: Socket) -> (Connection, Option<String>, Places) {
+        self.shared.metrics.connection_opened();
+        let (connection, since) = Connection::new(self.shared, socket, self.seat);
+        (connection, since, self.places)
+    }
+}
+
 fn accept(api: &Api, admission: Admission, seat: Seat) -> Response {
     let Admission { handshake, places } = admission;
     let response = handshake.response();
     let shared = Arc::clone(&api.shared);
-    api.tasks.spawn(async move {
-        // Held until the connection is gone.
-        let _places = places;
-        let Some(socket) = handshake.socket(shared.socket_limits).await else {
-            return;
-        };
-        shared.metrics.connection_opened();
-        let metrics = Arc::clone(&shared.metrics);
-        let (mut connection, since) = Connection::new(shared, socket, seat);
-        let closed = connection.run(since).await;
-        // Boxed: its state is large, and a connection that is open has no room for it.
-        Box::pin(connection.close(closed)).await;
-        metrics.connection_closed(closed);
-    });
+    api.tasks.spawn(attend(Box::new(Opening {
+        shared,
+        handshake,
+        seat,
+        places,
+    })));
     response
+}
+
+/// A connection from the handshake's answer to its end, while its places are held.
+async fn attend(mut opening: Box<Opening>) {
+    let limits = opening.shared.socket_limits;
+    let Some(socket) = opening.handshake.socket(limits).await else {
+        return;
+    };
+    let (mut connection, since, places) = opening.complete(socket);
+    let closed = connection.run(since).await;
+    let metrics = connection.metrics();
+    // Boxed: the same goes for its end.
+    Box::pin(connection.close(closed)).await;
+    metrics.connection_closed(closed);
+    drop(places);
 }
 
 /// Says why in a close frame, to a client that is shown no HTTP status.
 fn turn_away(api: &Api, admission: Admission, error: AuthError) -> Response {
-    let Admission { handshake, places } = admission;
+    let Admission {
+        mut handshake,
+        places,
+    } = admission;
     let response = handshake.response();
     let limits = api.shared.socket_limits;
     api.tasks.spawn(async move {
