@@ -7,6 +7,7 @@
 use std::future::poll_fn;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,12 +15,14 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
+use self::arrivals::Arrivals;
 use self::outgoing::Outgoing;
 use crate::frame::{Decoder, Frame, Incoming, Violation};
 use crate::metrics::Closed;
 use crate::transport::Transport;
 use crate::wire::CloseCode;
 
+mod arrivals;
 mod outgoing;
 
 /// The most that is read at once; on the stack.
@@ -65,6 +68,7 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Socket {
     transport: Transport,
+    arrivals: Arc<Arrivals>,
     incoming: Decoder,
     outgoing: Outgoing,
     /// The answer to the newest ping, while others are being written.
@@ -92,6 +96,7 @@ impl Socket {
         }
         Ok(Self {
             transport: parts.io.into_inner(),
+            arrivals: Arc::default(),
             incoming,
             outgoing: Outgoing::new(limits.write_buffer_bytes_max),
             pong: None,
@@ -145,15 +150,22 @@ impl Socket {
                 Ok(None) => {}
                 Err(violation) => return Poll::Ready(Step::Ended(ending(violation))),
             }
+            if !self.arrivals.poll_any(context) {
+                return Poll::Pending;
+            }
             let mut piece = [const { MaybeUninit::uninit() }; READ_BYTES];
             let mut piece = ReadBuf::uninit(&mut piece);
-            match ready!(Pin::new(&mut self.transport).poll_read(context, &mut piece)) {
+            let waker = Arc::clone(&self.arrivals).into();
+            let transport = Pin::new(&mut self.transport);
+            match ready!(transport.poll_read(&mut Context::from_waker(&waker), &mut piece)) {
                 Ok(()) if piece.filled().is_empty() => {
                     return Poll::Ready(Step::Ended(Closed::ByClient));
                 }
                 Ok(()) => self.incoming.feed(piece.filled()),
                 Err(_) => return Poll::Ready(Step::Ended(Closed::ByNetwork)),
             }
+            // There may be more.
+            self.arrivals.expect_more();
         }
     }
 
