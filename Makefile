@@ -1,6 +1,6 @@
 # `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-fanout bench-delivery bench-ingest bench-smoke chaos mutations conformance hostile fuzz fuzz-smoke clean
+.PHONY: help run test check bench bench-fanout bench-instructions bench-delivery bench-ingest bench-smoke chaos mutations conformance hostile fuzz fuzz-smoke clean
 
 TARGET = $${CARGO_TARGET_DIR:-target}
 
@@ -32,6 +32,10 @@ bench-fanout: ## Measure what an event costs in the process, without sockets; ta
 	@sh scripts/setup.sh run
 	cargo bench --locked --bench fanout
 	@python3 scripts/bench-table.py
+
+bench-instructions: ## Count the instructions of an event's way, and hold them to what they were
+	@sh scripts/setup.sh instructions
+	GUNGRAUN_RUNNER=$$PWD/.hushnet/tools/bin/gungraun-runner cargo bench --locked --bench instructions
 
 bench-delivery: ## Measure from commit to client; one part by ARGS="latency", "storm" or "cold"
 	@sh scripts/setup.sh run
@@ -72,7 +76,7 @@ conformance: ## Hold the WebSocket's handshake and frames against the Autobahn t
 
 bench-smoke: ## Run each benchmark once, to see that it runs
 	@sh scripts/setup.sh run
-	cargo bench --locked -- --test
+	cargo bench --locked --bench fanout --bench delivery -- --test
 	cargo build --workspace --bins --examples --locked --features hushnet-realtime/injector
 	@python3 scripts/bench.py --test --profile debug
 

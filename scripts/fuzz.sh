@@ -4,7 +4,7 @@
 #   sh scripts/fuzz.sh 300                       as `make fuzz` does: with the address sanitizer
 #   sh scripts/fuzz.sh 3 --dev --sanitizer=none  as `make fuzz-smoke` does: quick to build
 #
-# What is new goes to fuzz/target/corpus; fuzz/corpus is read, not written. MINIMIZE=1 puts what adds to
+# TARGETS="cursor token" fuzzes only these. What is new goes to fuzz/target/corpus; fuzz/corpus is read, not written. MINIMIZE=1 puts what adds to
 # the coverage into fuzz/corpus.
 set -eu
 seconds=$1
@@ -14,7 +14,7 @@ PATH=$PWD/../.hushnet/tools/bin:$PATH
 fuzz() { command=$1; shift; cargo +nightly fuzz "$command" --fuzz-dir . "$@"; }
 
 fuzz build "$@"
-for target in $(cargo +nightly fuzz list --fuzz-dir .); do
+for target in ${TARGETS:-$(cargo +nightly fuzz list --fuzz-dir .)}; do
   mkdir -p "target/corpus/$target"
   printf '%s for %s s: ' "$target" "$seconds"
   log=target/$target.log

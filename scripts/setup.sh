@@ -4,6 +4,7 @@
 #   sh scripts/setup.sh run    PostgreSQL's server programs and a C compiler
 #   sh scripts/setup.sh conformance   also the Autobahn test suite's cases
 #   sh scripts/setup.sh fuzz          also cargo-fuzz, and a C++ compiler for it
+#   sh scripts/setup.sh instructions  also valgrind, and what runs benchmarks under it
 #   sh scripts/setup.sh test   also Prometheus's programs, and WebSocket clients for Python and Node
 #
 # Debian packages are installed with apt, as root or with sudo; everything else goes into .hushnet/
@@ -18,8 +19,8 @@ have() { command -v "$1" >/dev/null 2>&1; }
 
 goal=${1:-run}
 case $goal in
-  run | test | conformance | fuzz) ;;
-  *) die "'$goal' is neither run, test, conformance nor fuzz" ;;
+  run | test | conformance | fuzz | instructions) ;;
+  *) die "'$goal' is neither run, test, conformance, fuzz nor instructions" ;;
 esac
 cd "$(dirname "$0")/.."
 
@@ -90,6 +91,8 @@ install_packages() {
   has_c_compiler || packages="gcc libc6-dev"
   if [ "$goal" = fuzz ]; then
     have c++ || packages="$packages g++"
+  elif [ "$goal" = instructions ]; then
+    have valgrind || packages="$packages valgrind"
   elif [ "$goal" != run ]; then
     has_venv || packages="$packages python3 python3-venv"
   fi
@@ -179,6 +182,12 @@ if [ "$goal" = test ]; then
 elif [ "$goal" = fuzz ]; then
   have cargo-fuzz || [ -x .hushnet/tools/bin/cargo-fuzz ] ||
     cargo install --quiet --locked --root .hushnet/tools cargo-fuzz
+elif [ "$goal" = instructions ]; then
+  # Of the library's own version: another does not understand it.
+  version=$(sed -n '/^name = "gungraun"$/{n;s/^version = "\(.*\)"$/\1/p;}' Cargo.lock)
+  runner=.hushnet/tools/bin/gungraun-runner
+  [ "$("$runner" --version 2>/dev/null)" = "gungraun-runner $version" ] ||
+    cargo install --quiet --locked --root .hushnet/tools --version "=$version" gungraun-runner
 elif [ "$goal" = conformance ]; then
   make_venv .hushnet/conformance tests/conformance/requirements.txt kosoku
 fi

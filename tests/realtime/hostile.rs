@@ -26,8 +26,9 @@ const HONEST: usize = 8;
 const EVENTS: usize = 150;
 /// Set by `make hostile`: how often each attack comes, between two times of calm.
 const ROUNDS_VARIABLE: &str = "HOSTILE_ROUNDS";
-/// By how much an attack may raise the others' 99th percentile.
-const P99_RATIO_MAX: f64 = 2.0;
+/// The others' 99th percentile under an attack. A hundred attackers that are ready together are some
+/// milliseconds of work for the server's one core, and an event waits behind them.
+const P99_MAX: Duration = Duration::from_millis(25);
 /// The limits that the attackers meet.
 const SETTINGS: [&str; 7] = [
     "--unlimited-addresses=",
@@ -181,8 +182,10 @@ async fn withstand(attacks: &[Attack]) {
         until_type(&mut client, "pong").await;
         honest.push((user, client));
     }
+    // The calm is the same before each attack, and by itself each has too few events for a percentile.
+    let (mut calm, mut outcomes) = (vec![], vec![]);
     for attack in attacks {
-        let (mut calm, mut attacked, mut resident, mut tried) = (vec![], vec![], 0, 0);
+        let (mut attacked, mut resident, mut tried) = (vec![], 0, 0);
         for _ in 0..judged_rounds().unwrap_or(1) {
             calm.extend(deliver(&pool, &mut honest).await);
             let under = Underway::begin(*attack, service.address).await;
@@ -194,18 +197,24 @@ async fn withstand(attacks: &[Attack]) {
             })
             .await;
         }
-        let (calm, attacked) = (p99(&mut calm), p99(&mut attacked));
-        let ratio = attacked.as_secs_f64() / calm.as_secs_f64();
-        println!(
-            "{attack:?}: {tried} attempts; p99 {calm:?} before, {attacked:?} under it: {ratio:.2}; {} MiB",
-            resident >> 20
-        );
         assert!(tried > 0, "{attack:?} did nothing");
         let ceiling = service.memory_ceiling_bytes;
         assert!(resident < ceiling, "{attack:?}: {resident} of {ceiling}");
-        if judged_rounds().is_some() {
-            assert!(ratio <= P99_RATIO_MAX, "{attack:?}: {ratio}");
-        }
+        outcomes.push((attack, tried, p99(&mut attacked), resident));
+    }
+    judge(p99(&mut calm), &outcomes);
+}
+
+fn judge(calm: Duration, outcomes: &[(&Attack, usize, Duration, u64)]) {
+    println!("p99 {calm:?} in the calm");
+    for (attack, tried, attacked, resident) in outcomes {
+        let ratio = attacked.as_secs_f64() / calm.as_secs_f64();
+        let mib = resident >> 20;
+        println!("{attack:?}: {tried} attempts; p99 {attacked:?} under it: {ratio:.2}; {mib} MiB");
+    }
+    if judged_rounds().is_some() {
+        let worst = outcomes.iter().map(|outcome| outcome.2).max();
+        assert!(worst <= Some(P99_MAX), "{worst:?}");
     }
 }
 
