@@ -13,7 +13,7 @@ pub use self::present::{Injected, inject_from};
 mod absent {
     /// Nothing.
     #[derive(Debug, Default)]
-    pub struct Injected;
+    pub struct Injected {}
 
     impl Injected {
         /// Never ready.

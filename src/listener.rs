@@ -350,9 +350,11 @@ impl Listener {
 
     /// Whether one of them asks for a read of the log.
     fn take_injected(&mut self, payloads: &str) -> bool {
-        payloads.lines().fold(false, |must_read, payload| {
-            self.take_payload(Channel::Messages, payload) == Taken::ReadLog || must_read
-        })
+        let mut must_read = false;
+        for payload in payloads.lines() {
+            must_read |= self.take_payload(Channel::Messages, payload) == Taken::ReadLog;
+        }
+        must_read
     }
 
     fn take_payload(&mut self, channel: Channel, payload: &str) -> Taken {

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
 }
 
 /// Memory is taken in small pieces by connections that come and go. In huge pages it comes back late, counts
-/// 2 MiB at a time, and is zeroed at once while events wait (`make bench`: idle_bytes, handshake).
+/// 2 MiB at a time, and is zeroed at once while events wait (`make bench`: `idle_bytes`, `handshake`).
 fn without_huge_pages() {
     // A kernel that does not know them has none.
     #[cfg(target_os = "linux")]

@@ -299,11 +299,15 @@ mod tests {
     }
 
     #[test]
-    fn sixty_four_devices_fit() {
-        let (mut ledger, _) = ledger(64);
-        ledger.sent(0, Instant::now());
-        assert_eq!(ledger.outstanding(), 64);
-        assert_eq!(ledger.flights[0].missing, u64::MAX);
+    fn each_of_a_hundred_devices_counts_once() {
+        let (mut ledger, users) = ledger(100);
+        let number = ledger.sent(0, Instant::now());
+        for device in (0..100).rev() {
+            let missing = ledger.outstanding();
+            ledger.arrived(device, &frame(number, users[0]), Instant::now());
+            assert_eq!(ledger.outstanding(), missing - 1, "{device}");
+        }
+        assert_eq!((ledger.unfinished(), ledger.counts.duplicated), (0, 0));
     }
 
     #[test]
