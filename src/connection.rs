@@ -1,6 +1,6 @@
 //! One WebSocket client's life, from the upgrade to the close.
 //!
-//! A single task owns the socket, the place in the hub and one timer. First the client is told where
+//! A single task owns the socket and the place in the hub. First the client is told where
 //! it is and gets what it has missed (`replay`), then it gets what comes. The socket is read always,
 //! also while a write is blocked; the one exception is a client that asks without reading the answers:
 //! an answer that waits for a blocked socket stops the reading, so that nothing a client sends piles up

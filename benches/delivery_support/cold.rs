@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use hushnet_realtime::config::DatabaseUrl;
 use hushnet_realtime::cursor::Cursor;
-use hushnet_realtime::log::{Ingest, Log};
+use hushnet_realtime::log::{Ingest, Log, PAGE_BYTES_MAX, PAGE_EVENTS};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
@@ -293,7 +293,7 @@ async fn explain(stack: &Stack, statement: &str, away: &[Away]) -> anyhow::Resul
     let mut connection = stack.connect(DATABASE).await?;
     execute(
         &mut connection,
-        format!("PREPARE cold (uuid, text, bigint, bigint, text, boolean) AS {statement}"),
+        format!("PREPARE cold (uuid, text, bigint, bigint, text, boolean, bigint) AS {statement}"),
     )
     .await?;
     let (mut planned, mut executed) = (Vec::new(), Vec::new());
@@ -301,7 +301,8 @@ async fn explain(stack: &Stack, statement: &str, away: &[Away]) -> anyhow::Resul
     for Away { user_id, cursor } in away {
         let snapshot = cursor.split_once('.').context("no cursor")?.1;
         let explain = format!(
-            "EXPLAIN (ANALYZE, BUFFERS) EXECUTE cold ('{user_id}', '{snapshot}', 0, 1000, NULL, false)"
+            "EXPLAIN (ANALYZE, BUFFERS) EXECUTE cold \
+             ('{user_id}', '{snapshot}', 0, {PAGE_EVENTS}, NULL, false, {PAGE_BYTES_MAX})"
         );
         let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain))
             .fetch_all(&mut connection)
