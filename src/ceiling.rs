@@ -19,7 +19,7 @@ use crate::wire::{EVENT_BYTES_MAX, Event};
 
 /// The program with nobody connected: what is built in, its threads, its connections to the database.
 const PROGRAM_BYTES: usize = 48 << 20;
-/// A connection that is idle, with its user: task, timer, place in the hub (`make bench`: under 4 KiB).
+/// A connection that is idle, with its user: task, socket, place in the hub (`make bench`: under 2.5 KB).
 const CONNECTION_BYTES: usize = 4 << 10;
 /// A connection under TLS: rustls's buffers and state.
 const TLS_BYTES: usize = 64 << 10;
