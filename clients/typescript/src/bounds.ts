@@ -1,0 +1,32 @@
+/** Every bound of the library, named. Times are in milliseconds. */
+
+/** Frames that wait for the handlers; about 300 bytes each. Past it the socket is closed. */
+export const QUEUE_FRAMES_MAX = 10_000;
+/** Time from the start of a connection to its hello, the handshakes of TCP and TLS included. */
+export const HELLO_TIMEOUT_MS = 20_000;
+/** A shorter heartbeat is taken for this one: silence of no time at all would be asked about for ever. */
+export const HEARTBEAT_SHORTEST_MS = 100;
+/** Time for anything to come after a ping. */
+export const PONG_TIMEOUT_MS = 10_000;
+/** The same after a sign that the network has changed: the user looks at the page and waits. */
+export const SUSPECT_TIMEOUT_MS = 4_000;
+/** First wait before a new connection, before its random share is taken. */
+export const BACKOFF_FIRST_MS = 1_000;
+/** Longest wait before a new connection. */
+export const BACKOFF_LONGEST_MS = 30_000;
+/** Refusals with 4001 in a row, each answered with a new proof, before the client gives up. */
+export const PROOF_TRIES_MAX = 3;
+/** A token is replaced this long before it expires, or at three quarters of a shorter life. */
+export const REFRESH_BEFORE_MS = 60_000;
+/** How often it is looked whether the machine has slept. */
+export const WATCH_INTERVAL_MS = 5_000;
+/** A watch that is this late has slept. Hidden tabs are throttled to one in a minute. */
+export const WAKE_GAP_MS = 5_000;
+/** Longest time that a timer takes: the platform's own bound. */
+export const TIMER_MAX_MS = 2 ** 31 - 1;
+/** Reads of state that are answered with 429 or 503 are repeated so often, at most. */
+export const READ_TRIES_MAX = 3;
+/** Longest `Retry-After` that is waited for; after a longer one the read fails and says so. */
+export const RETRY_AFTER_MAX_MS = 30_000;
+/** Tokens are not asked for more often than this, however short their life. */
+export const REFRESH_SOONEST_MS = 1_000;

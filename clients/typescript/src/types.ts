@@ -1,0 +1,279 @@
+/**
+ * The shapes that the library takes and gives. Events and rows keep the names that they have on the
+ * wire (docs/protocol.md); everything that is the library's own is in camel case, with units last.
+ */
+
+import type { RealtimeError } from './errors.js';
+import type { CursorStore } from './stores/store.js';
+
+/** What every event has. */
+interface EventBase {
+  /** The user whom the event is for, a UUID. */
+  readonly user_id: string;
+  /** The event's number, below 2^53, the same for every device of the user. Missing without a log. */
+  readonly id?: number;
+  /** The newest cursor that the connection had passed with this event. Missing around a replay. */
+  readonly cursor?: string | null;
+}
+
+/** A row was inserted into `messages` for the user. */
+export interface MessageEvent extends EventBase {
+  readonly type: 'message';
+  /** The chat of the message, a UUID; `null` when the row has none. */
+  readonly chat_id: string | null;
+}
+
+/** A row was inserted into `sessions` for one of the user's devices. */
+export interface SessionEvent extends EventBase {
+  readonly type: 'session';
+  /** The device that asked for the session, a UUID. */
+  readonly sender_device_id: string;
+  /** The device that was asked, a UUID. */
+  readonly receiver_device_id: string;
+}
+
+/** One of the user's devices was added, deleted, or changed in more than `last_seen`. */
+export interface DeviceEvent extends EventBase {
+  readonly type: 'device';
+}
+
+/** Any event. `type` tells them apart. */
+export type RealtimeEvent = MessageEvent | SessionEvent | DeviceEvent;
+/** The names of the events. */
+export type EventType = RealtimeEvent['type'];
+/** The event of that name. */
+export type EventOf<T extends EventType> = Extract<RealtimeEvent, { readonly type: T }>;
+
+/** Something was missed that cannot be told: the state has to be fetched anew. */
+export interface ResetEvent {
+  readonly type: 'reset';
+  /**
+   * Why. `no_log` is also what the client itself says when it comes back to a database without a log,
+   * since nobody knows what it has missed.
+   */
+  readonly reason: 'malformed' | 'history' | 'future' | 'retention' | 'no_log';
+  /** From where the stream goes on; `null` in a database without a log. */
+  readonly cursor: string | null;
+}
+
+/** Why a client is closed and does not come back by itself. */
+export type ClosedReason =
+  /** `connect()` has not been called yet. */
+  | 'not_started'
+  /** `close()` was called, or a `for await` loop was left. */
+  | 'closed'
+  /** Close code 4001: no proof of identity, or no good one in three tries. */
+  | 'unauthenticated'
+  /** Close code 4003: the device or the user was deleted. */
+  | 'revoked'
+  /** Any other close code after which a client is not to come back; `code` has it. */
+  | 'refused'
+  /** A handler threw or rejected; `error` has it. `connect()` hands it the same event again. */
+  | 'handler_failed'
+  /** The store could not be read, so nobody knows from where to go on; `error` has it. */
+  | 'store_failed';
+
+/** Why a connection was lost, or did not come about. */
+export type LostReason =
+  /** The socket was closed; `code` has the close code. */
+  | 'socket'
+  /** Nothing came in time: no hello, no heartbeat, or no answer to a ping. */
+  | 'silent'
+  /** The server is ending and gave this client its time. */
+  | 'goaway'
+  /** More frames waited for the handlers than `queueFramesMax`. */
+  | 'overflow'
+  /** `getToken` or `signDevice` failed. */
+  | 'proof'
+  /** A reset's handler gave another cursor to go on from. */
+  | 'restart';
+
+/** How the client is doing. */
+export type ClientState =
+  /** The first connection is being made. */
+  | { readonly status: 'connecting' }
+  /** Another tab has the stream; this one takes over when that one ends. */
+  | { readonly status: 'standby' }
+  /** Events come. `resumed`: the stream went on from where it was. */
+  | { readonly status: 'live'; readonly resumed: boolean }
+  /** The connection was lost. The next try, the `attempt`-th in a row, is `retryInMs` later. */
+  | {
+      readonly status: 'reconnecting';
+      readonly reason: LostReason;
+      /** The WebSocket close code, if there was one. */
+      readonly code?: number;
+      readonly attempt: number;
+      readonly retryInMs: number;
+    }
+  /** The client is at rest until `connect()` is called. */
+  | {
+      readonly status: 'closed';
+      readonly reason: ClosedReason;
+      /** The WebSocket close code, if it was one that closed the client. */
+      readonly code?: number;
+      readonly error?: RealtimeError;
+    };
+
+/** What a handler may return: nothing, or a promise whose end is the end of the handling. */
+export type Handled = void | Promise<void>;
+
+/** The handlers by name. */
+export interface Handlers {
+  message: (event: MessageEvent) => Handled;
+  session: (event: SessionEvent) => Handled;
+  device: (event: DeviceEvent) => Handled;
+  /**
+   * Fetches the state anew. The stream waits until it has. It may return the cursor of what it has
+   * read, from which the stream then goes on; without one it goes on from the reset's own.
+   */
+  reset: (
+    event: ResetEvent,
+  ) => void | string | null | undefined | Promise<void | string | null | undefined>;
+  /** Called at once at each change of state; nothing waits for it. */
+  state: (state: ClientState) => void;
+  /** What went wrong without ending the stream, and what ended it. Nothing waits for it. */
+  error: (error: RealtimeError) => void;
+  /**
+   * An event that another tab has handled, told by that tab for what is shown here. Best effort: it
+   * is for redrawing, not for storing.
+   */
+  relayed: (event: RealtimeEvent) => void;
+}
+
+/** What a device proves itself with, over the digits of `timestamp`. */
+export interface DeviceProof {
+  /** The Ed25519 identity key as it stands in `devices`, base64 or base64url. */
+  readonly key: string;
+  /** The signature, base64 or base64url. */
+  readonly signature: string;
+  /** The Unix time in seconds that was signed. */
+  readonly timestamp: number;
+}
+
+/** The part of a WebSocket's constructor and object that the library uses. */
+export interface WebSocketLike {
+  readonly readyState: number;
+  onopen: ((event: never) => void) | null;
+  onmessage: ((event: never) => void) | null;
+  onclose: ((event: never) => void) | null;
+  onerror: ((event: never) => void) | null;
+  send(data: string): void;
+  close(code?: number, reason?: string): void;
+}
+
+/** A WebSocket implementation: the platform's own, that of the package `ws`, or a mock. */
+export type WebSocketConstructor = new (url: string, protocols: string[]) => WebSocketLike;
+
+/** The part of the Web Locks API that the library uses. */
+export interface LockManagerLike {
+  request(
+    name: string,
+    options: { ifAvailable?: boolean; signal?: AbortSignal },
+    callback: (lock: unknown) => Promise<void> | undefined,
+  ): Promise<unknown>;
+}
+
+/** The settings of a client. One of `userId`, `getToken` and `signDevice` is required. */
+export interface ClientOptions {
+  /**
+   * Where the server is: `https://host`, `wss://host/ws` or the same without TLS, with a path before
+   * it if a proxy has one. In a page it may be relative to the page.
+   */
+  readonly url: string | URL;
+  /** Whose events, a UUID. Needed with `--auth none`; beside a proof it says which user is meant. */
+  readonly userId?: string;
+  /**
+   * Gives a JSON Web Token. Asked before each connection unless the last one is still good, before
+   * the token expires, and when the server refuses it.
+   */
+  readonly getToken?: () => string | Promise<string>;
+  /**
+   * Signs a time with the device's key, for each connection and each read of state. `timestamp` is
+   * the Unix time in seconds to sign, never the same twice from one client.
+   */
+  readonly signDevice?: (timestamp: number) => DeviceProof | Promise<DeviceProof>;
+  /** Where the place in the stream is kept. Default: in memory, for this client alone. */
+  readonly cursorStore?: CursorStore;
+  /** What to do when a handler throws: close the client (default), or report it and go on. */
+  readonly onHandlerError?: 'close' | 'skip';
+  /** Frames that may wait for the handlers. Default: `QUEUE_FRAMES_MAX`, 10,000. */
+  readonly queueFramesMax?: number;
+  /** Time for a connection's hello, in ms. Default: `HELLO_TIMEOUT_MS`, 20,000. */
+  readonly helloTimeoutMs?: number;
+  /** Time for an answer to a ping, in ms. Default: `PONG_TIMEOUT_MS`, 10,000. */
+  readonly pongTimeoutMs?: number;
+  /** First and longest wait before a new connection, in ms. Default: 1,000 and 30,000. */
+  readonly backoff?: { readonly firstMs?: number; readonly longestMs?: number };
+  /** The WebSocket to use. Default: the global one, which Node has from version 22 on. */
+  readonly WebSocket?: WebSocketConstructor;
+  /** The fetch to read state with. Default: the global one. */
+  readonly fetch?: typeof globalThis.fetch;
+  /** Web Locks. Default: `navigator.locks`; `null` for none. */
+  readonly locks?: LockManagerLike | null;
+  /** Random numbers from 0 to below 1, for the jitter. Default: `Math.random`. */
+  readonly random?: () => number;
+}
+
+/** The settings of `connect()`. */
+export interface ConnectOptions {
+  /** The cursor of a read of state, from which to go on instead of from the store's. */
+  readonly since?: string | null;
+}
+
+/** The settings of a read of state. */
+export interface ReadOptions {
+  /** Ends the read: it rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
+}
+
+/** State, and where in the stream it was read. */
+export interface StateRead<Row> {
+  readonly rows: Row[];
+  /** To connect with; `null` in a database without a log. */
+  readonly cursor: string | null;
+  /** There are newer rows than one answer holds. No event will tell of them. */
+  readonly more: boolean;
+}
+
+/** A message to a device that is not delivered. */
+export interface PendingMessage {
+  readonly id: string;
+  readonly logical_msg_id: string;
+  readonly chat_id: string | null;
+  readonly from_user_id: string | null;
+  readonly from_device_id: string | null;
+  readonly to_user_id: string | null;
+  readonly to_device_id: string | null;
+  readonly header: unknown;
+  readonly ciphertext: string;
+  /** ISO 8601. */
+  readonly created_at: string | null;
+}
+
+/** A session request to a device that it has not answered. */
+export interface PendingSession {
+  readonly id: string;
+  readonly sender_device_id: string;
+  readonly recipient_device_id: string;
+  readonly ephemeral_pubkey: string;
+  readonly sender_prekey_pub: string;
+  readonly otpk_used: string;
+  readonly ciphertext: string;
+  readonly state: string;
+  /** ISO 8601, without an offset. */
+  readonly created_at: string | null;
+}
+
+/** One of a user's devices with its public keys. */
+export interface Device {
+  readonly id: string;
+  readonly user_id: string;
+  readonly identity_pubkey: string;
+  readonly prekey_pubkey: string;
+  readonly signed_prekey_pub: string;
+  readonly signed_prekey_sig: string;
+  readonly one_time_prekeys: unknown;
+  readonly device_label: string | null;
+  /** ISO 8601, without an offset. */
+  readonly created_at: string | null;
+}

@@ -1,0 +1,94 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, expect, it } from 'vitest';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const project = mkdtempSync(join(tmpdir(), 'realtime-consumer-'));
+afterAll(() => rmSync(project, { recursive: true, force: true }));
+
+const CONSUMER = `
+import { RealtimeClient, RealtimeError, indexedDbStore, localStorageStore, memoryStore } from '@hushnet/realtime';
+import type { ClientState, CursorStore, MessageEvent, RealtimeEvent } from '@hushnet/realtime';
+import { useEvents, useRealtime } from '@hushnet/realtime/react';
+import { MockRealtimeServer } from '@hushnet/realtime/testing';
+
+const server = new MockRealtimeServer();
+const stores: CursorStore[] = [memoryStore(), localStorageStore('bob'), indexedDbStore('bob')];
+const client = new RealtimeClient({
+  url: new URL('https://example.org'),
+  getToken: async () => 'token',
+  cursorStore: stores[0]!,
+  WebSocket: server.WebSocket,
+});
+new RealtimeClient({ url: 'wss://example.org', userId: 'bob', WebSocket });
+const off: () => void = client.on('message', async (event: MessageEvent) => {
+  const chat: string | null = event.chat_id;
+  // @ts-expect-error a message has no device
+  event.sender_device_id;
+  void chat;
+});
+client.on('reset', async () => (await client.fetchPendingMessages('device')).cursor);
+client.on('error', (error) => void (error instanceof RealtimeError && error.kind));
+client.on('state', (state: ClientState) => {
+  if (state.status === 'reconnecting') state.retryInMs.toFixed();
+});
+// @ts-expect-error no event of that name
+client.on('messages', () => {});
+export async function all(): Promise<RealtimeEvent[]> {
+  const events: RealtimeEvent[] = [];
+  for await (const event of client) events.push(event);
+  return events;
+}
+export function View(): string {
+  const messages: readonly MessageEvent[] = useEvents(client, 'message', 10);
+  return useRealtime(client).status + messages.length;
+}
+off();
+`;
+
+const RUN = `
+import { RealtimeClient } from '@hushnet/realtime';
+import { MockRealtimeServer } from '@hushnet/realtime/testing';
+const server = new MockRealtimeServer();
+const client = new RealtimeClient({ url: 'ws://mock', userId: 'bob', WebSocket: server.WebSocket });
+client.on('state', ({ status }) => status === 'live' && server.emit({ type: 'message', chat_id: null }));
+for await (const event of client) {
+  console.log(event.type, event.id);
+  void client.close();
+}
+`;
+
+it('what is packed can be installed, type-checked and run', () => {
+  const npm = (args: string[], cwd: string) =>
+    execFileSync('npm', [...args, '--offline', '--no-audit', '--no-fund', '--ignore-scripts'], {
+      cwd,
+      encoding: 'utf8',
+    });
+  const [packed] = JSON.parse(npm(['pack', '--json', '--pack-destination', project], root)) as [
+    { filename: string; files: { path: string }[] },
+  ];
+  const paths = packed.files.map(({ path }) => path);
+  expect(paths).toContain('README.md');
+  expect(paths.filter((path) => !/^(dist\/|README\.md$|package\.json$)/.test(path))).toEqual([]);
+
+  writeFileSync(join(project, 'package.json'), '{"private":true,"type":"module"}');
+  npm(['install', join(project, packed.filename)], project);
+  // React and its types are the consumer's; taken from here, as there may be no network.
+  for (const name of ['react', '@types/react', 'csstype']) {
+    const at = join(project, 'node_modules', name);
+    execFileSync('mkdir', ['-p', dirname(at)]);
+    symlinkSync(join(root, 'node_modules', name), at);
+  }
+  writeFileSync(join(project, 'consumer.ts'), CONSUMER);
+  const tsc = createRequire(import.meta.url).resolve('typescript/package.json').replace('package.json', 'bin/tsc');
+  const strict = ['--strict', '--exactOptionalPropertyTypes', '--noUncheckedIndexedAccess', '--noEmit'];
+  const flags = ['--module', 'NodeNext', '--target', 'ES2022', '--lib', 'ES2023,DOM,DOM.Iterable', '--types', 'react'];
+  execFileSync(process.execPath, [tsc, ...strict, ...flags, 'consumer.ts'], { cwd: project, stdio: 'inherit' });
+
+  writeFileSync(join(project, 'run.mjs'), RUN);
+  expect(execFileSync(process.execPath, ['run.mjs'], { cwd: project, encoding: 'utf8' })).toBe('message 1\n');
+}, 60_000);
