@@ -21,8 +21,8 @@ use crate::wire::Event;
 /// How coarse the clock is, in milliseconds.
 const TICK_MS: u64 = 50;
 /// Slots of the round: 51 seconds. Who wants to look later looks then, and leaves its id again. Each holds a
-/// user's id once at most. A connection leaves it when it begins, when it was woken, and when its proof was
-/// renewed.
+/// user's id once at most. A connection leaves it when it begins, when it was woken, and when a newer proof
+/// ends before that.
 const SLOTS: usize = 1024;
 
 /// When a process begins: a tick later than `NEVER_YET`.

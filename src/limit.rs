@@ -36,9 +36,6 @@ const REQUESTS_PER_ADDRESS_MAX: u32 = 64;
 /// Tables of rates and of open connections, each of which may have an entry for a connection.
 pub(crate) const RATES_PER_CONNECTION: usize = 7;
 
-/// Of connections of a peer before they have said anything, in a second: no limit in fact.
-const PEER_RATE: u32 = 1_000_000;
-
 /// Why a connection is refused; when another may be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
@@ -144,7 +141,7 @@ impl Limits {
                 settings
                     .connections_per_address_max
                     .saturating_add(REQUESTS_PER_ADDRESS_MAX),
-                PEER_RATE,
+                peer_rate(settings),
                 tracked,
             )),
             addresses: Arc::new(Gate::new(
@@ -165,7 +162,8 @@ impl Limits {
     /// closed. `None` for a peer that is not counted, or that comes for others.
     ///
     /// # Errors
-    /// [`Refusal`] when it has more than its WebSockets and some requests can need.
+    /// [`Refusal`] when it has more than its WebSockets and some requests can need, or comes far more often
+    /// than it may.
     pub fn admit_peer(&self, peer: IpAddr) -> Result<Option<Admitted<Neighbourhood>>, Refusal> {
         if self.settings.unlimited_addresses.contain(peer)
             || self.settings.trusted_proxies.contain(peer)
@@ -323,6 +321,15 @@ impl<K: Hash + Eq + Clone> Drop for Admitted<K> {
 
 fn rate(per_second: u32) -> Rate {
     Rate::new(quota(per_second), InMemoryState::default(), MonotonicClock)
+}
+
+/// Connections of a peer in a second: those that it may open, as many again that are told so, and those for
+/// its reads of state. More are not worth an answer.
+fn peer_rate(settings: &LimitSettings) -> u32 {
+    settings
+        .connections_per_second_per_address
+        .saturating_mul(2)
+        .saturating_add(settings.requests_per_second_per_address)
 }
 
 /// So many in a second on the average, and as many at once.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use self::arrivals::Arrivals;
 use self::outgoing::Outgoing;
@@ -29,6 +29,9 @@ mod outgoing;
 const READ_BYTES: usize = 4 * 1024;
 /// Time for a peer to take our close frame and answer it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// What a peer may still send after that: more than an honest one has under way. Beyond it the connection
+/// is reset, and our close frame perhaps lost with it.
+const DISCARDED_BYTES_MAX: usize = 256 * 1024;
 
 /// How much of one socket's bytes are held here.
 #[derive(Debug, Clone, Copy)]
@@ -232,13 +235,27 @@ impl Socket {
         if self.transport.shutdown().await.is_err() {
             return;
         }
-        let mut discarded = [0; 1024];
-        while self
-            .transport
-            .read(&mut discarded)
-            .await
-            .is_ok_and(|bytes| bytes > 0)
-        {}
+        self.discard().await;
+    }
+
+    /// Reads until the peer ends its side. Who sends on and on is not read to the end, and between two reads
+    /// the others have their turn.
+    async fn discard(&mut self) {
+        let mut left = DISCARDED_BYTES_MAX;
+        while left > 0 {
+            let read = poll_fn(|context| {
+                let mut piece = [const { MaybeUninit::uninit() }; READ_BYTES];
+                let mut piece = ReadBuf::uninit(&mut piece);
+                let transport = Pin::new(&mut self.transport);
+                ready!(transport.poll_read(context, &mut piece))?;
+                Poll::Ready(std::io::Result::Ok(piece.filled().len()))
+            });
+            match read.await {
+                Ok(bytes) if bytes > 0 => left = left.saturating_sub(bytes),
+                _ => return,
+            }
+            tokio::task::yield_now().await;
+        }
     }
 }
 

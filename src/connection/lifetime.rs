@@ -153,7 +153,10 @@ impl Connection {
                 self.expires = expiry(clock, &renewed);
                 let left = self.expires.map(|at| at.since(clock.exactly_now()));
                 self.identity = Some(Box::new(renewed));
-                self.look_at = Moment::NEVER_YET;
+                // An alarm that comes first is enough: who renews often does not leave many.
+                if self.expires.is_some_and(|at| at < self.look_at) {
+                    self.look_at = Moment::NEVER_YET;
+                }
                 let expires_in_ms =
                     left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
                 self.notify(&Notice::Authenticated { expires_in_ms });

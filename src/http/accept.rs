@@ -2,10 +2,14 @@
 //! head.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -16,11 +20,13 @@ use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::in_turn::InTurn;
 use super::{Headers, Held, Peer, Place, proxied};
 use crate::config::Networks;
 use crate::limit::Limits;
@@ -38,6 +44,9 @@ pub(crate) const REQUEST_CONNECTIONS_MAX: usize = 256;
 pub(crate) const REQUEST_HEAD_BYTES_MAX: usize = 8 * 1024;
 /// Pause after a failed accept: the usual cause, too many open files, does not pass at once.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Steps of those at the door between two looks at what has happened elsewhere: each look is a system call,
+/// and the longest step some tens of microseconds.
+const STEPS_AT_ONCE: u32 = 4;
 /// What the kernel holds for a peer that does not read; left alone, it would grow to megabytes.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// A peer whose acknowledgements stay out this long is gone, whatever the WebSocket is doing.
@@ -99,83 +108,134 @@ pub struct Accepting {
     pub tasks: TaskTracker,
 }
 
-/// Accepts and serves until stopped.
+/// Accepts and serves until stopped, with as many [`Door`]s as the runtime has threads.
 pub async fn serve(listener: TcpListener, routes: BoxedFilter<(Response,)>, accepting: Accepting) {
-    let accepting = Arc::new(accepting);
     let places = accepting.connections_max + REQUEST_CONNECTIONS_MAX;
-    let places = Arc::new(Semaphore::new(places));
-    let service = TowerToHyperService::new(warp::service(routes));
-    loop {
-        let accepted = tokio::select! {
-            () = accepting.stop.cancelled() => return,
-            accepted = accepting.accept(&listener, &places) => accepted,
-        };
-        let (stream, peer, place) = match accepted {
-            Ok(Some(accepted)) => accepted,
-            Ok(None) => continue,
-            Err(error) => {
-                tracing::warn!(event = "accept_failed", %error);
-                tokio::time::sleep(ACCEPT_RETRY).await;
-                continue;
-            }
-        };
-        let service = service.clone();
-        let serving = Arc::clone(&accepting);
-        accepting.tasks.spawn(async move {
-            let Some((transport, peer)) = serving.greeted(stream, peer).await else {
-                return;
-            };
-            let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-                let headers = Arc::new(std::mem::take(request.headers_mut()));
-                let extensions = request.extensions_mut();
-                extensions.insert::<Headers>(headers);
-                extensions.insert(Arc::clone(&place));
-                extensions.insert(peer);
-                service.call(request)
-            });
-            serving.speak_http(transport, service).await;
-        });
+    let tasks = accepting.tasks.clone();
+    let door = Arc::new(Door {
+        listener,
+        routes: TowerToHyperService::new(warp::service(routes)),
+        places: Arc::new(Semaphore::new(places)),
+        stopping: AtomicBool::new(false),
+        accepting,
+    });
+    for _ in 1..tokio::runtime::Handle::current().metrics().num_workers() {
+        tasks.spawn(Arc::clone(&door).attend());
     }
+    door.attend().await;
 }
 
-impl Accepting {
+/// Where connections come in. Until one is a WebSocket it is attended to here, a step of one at a time
+/// between those of everyone inside ([`InTurn`]): however many come at once, an event waits for a few
+/// steps.
+struct Door<R> {
+    listener: TcpListener,
+    routes: R,
+    places: Arc<Semaphore>,
+    /// Whether those that are here are to end.
+    stopping: AtomicBool,
+    accepting: Accepting,
+}
+
+impl<R> Door<R>
+where
+    R: Service<hyper::Request<Incoming>, Response = Response, Error = Infallible>,
+    R: Send + Sync + 'static,
+    R::Future: Send,
+{
+    async fn attend(self: Arc<Self>) {
+        let mut callers = InTurn::new();
+        let mut stop = pin!(self.accepting.stop.cancelled());
+        let mut accept_from = None;
+        let mut steps = 0;
+        while !(self.is_stopping() && callers.is_empty()) {
+            tokio::select! {
+                () = stop.as_mut(), if !self.is_stopping() => {
+                    self.stopping.store(true, Release);
+                    callers.wake_all();
+                }
+                () = poll_fn(|context| callers.poll_step(context)) => {}
+                accepted = self.accept(accept_from), if !self.is_stopping() => match accepted {
+                    Ok(Some((stream, peer, place))) => {
+                        callers.push(Arc::clone(&self).receive(stream, peer, place));
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::warn!(event = "accept_failed", %error);
+                        accept_from = Some(Instant::now() + ACCEPT_RETRY);
+                    }
+                },
+            }
+            steps += 1;
+            if steps % STEPS_AT_ONCE == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Acquire)
+    }
+
     /// The next connection, once there is a place for it; until then it waits in the kernel. `None` for
     /// one of an address that has too many: it is closed, since nobody knows yet what it speaks.
-    async fn accept(
-        &self,
-        listener: &TcpListener,
-        places: &Arc<Semaphore>,
-    ) -> io::Result<Option<(TcpStream, Peer, Place)>> {
-        let of_all = Arc::clone(places)
+    async fn accept(&self, from: Option<Instant>) -> io::Result<Option<(TcpStream, Peer, Place)>> {
+        if let Some(from) = from {
+            tokio::time::sleep_until(from).await;
+        }
+        let of_all = Arc::clone(&self.places)
             .acquire_owned()
             .await
             .map_err(io::Error::other)?;
-        let (stream, peer) = listener.accept().await?;
-        match self.limits.admit_peer(peer.ip()) {
+        let (stream, peer) = self.listener.accept().await?;
+        match self.accepting.limits.admit_peer(peer.ip()) {
             Ok(of_peer) => {
                 let held = Held { of_all, of_peer };
                 Ok(Some((stream, Peer(peer.ip()), Arc::new(held))))
             }
             Err(refusal) => {
                 let reason = Rejected::Limit(refusal.limit);
-                self.metrics.connection_rejected(reason);
+                self.accepting.metrics.connection_rejected(reason);
                 Ok(None)
             }
         }
     }
 
+    /// A connection from its first byte until it has become a WebSocket, or ended.
+    async fn receive(self: Arc<Self>, stream: TcpStream, peer: Peer, place: Place) {
+        let Some((transport, peer)) = self.greeted(stream, peer).await else {
+            return;
+        };
+        let service = service_fn(|mut request: hyper::Request<Incoming>| {
+            let headers = Arc::new(std::mem::take(request.headers_mut()));
+            let extensions = request.extensions_mut();
+            extensions.insert::<Headers>(headers);
+            extensions.insert(Arc::clone(&place));
+            extensions.insert(peer);
+            self.routes.call(request)
+        });
+        self.speak_http(transport, service).await;
+    }
+
     /// The same in time; `None` for one that has no more to say.
     async fn greeted(&self, stream: TcpStream, peer: Peer) -> Option<(Transport, Peer)> {
-        if !self.proxy_protocol && self.tls.is_none() {
+        let accepting = &self.accepting;
+        if !accepting.proxy_protocol && accepting.tls.is_none() {
             return Some((Transport::Plain(stream), peer));
         }
         // Boxed: a greeting with TLS is large, and most come without.
-        let greeting = Box::pin(self.greet(stream, peer));
-        let greeted = tokio::select! {
-            greeted = tokio::time::timeout(self.request_head_timeout, greeting) => greeted,
-            () = self.stop.cancelled() => return None,
-        };
-        match greeted {
+        let greeting = Box::pin(accepting.greet(stream, peer));
+        let mut greeting = pin!(tokio::time::timeout(
+            accepting.request_head_timeout,
+            greeting
+        ));
+        let greeted = poll_fn(|context| {
+            if self.is_stopping() {
+                return Poll::Ready(None);
+            }
+            greeting.as_mut().poll(context).map(Some)
+        });
+        match greeted.await? {
             Ok(Ok(greeted)) => Some(greeted),
             Ok(Err(error)) => {
                 tracing::debug!(event = "greeting_failed", %error);
@@ -185,6 +245,33 @@ impl Accepting {
         }
     }
 
+    async fn speak_http<S>(&self, transport: Transport, service: S)
+    where
+        S: Service<hyper::Request<Incoming>, Response = Response, Error = Infallible> + Send,
+        S::Future: Send,
+    {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(self.accepting.request_head_timeout)
+            .max_buf_size(REQUEST_HEAD_BYTES_MAX);
+        let connection = http
+            .serve_connection(TokioIo::new(transport), service)
+            .with_upgrades();
+        let mut connection = pin!(connection);
+        let mut told = false;
+        // An error is the client's: it sent no HTTP, or left.
+        let _ = poll_fn(|context| {
+            if self.is_stopping() && !told {
+                told = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            connection.as_mut().poll(context)
+        })
+        .await;
+    }
+}
+
+impl Accepting {
     /// What comes before HTTP: whom a proxy comes for, and TLS.
     async fn greet(&self, mut stream: TcpStream, peer: Peer) -> io::Result<(Transport, Peer)> {
         let Peer(address) = peer;
@@ -198,26 +285,5 @@ impl Accepting {
             None => Transport::Plain(stream),
         };
         Ok((transport, client.map_or(peer, Peer)))
-    }
-
-    async fn speak_http<S>(&self, transport: Transport, service: S)
-    where
-        S: Service<hyper::Request<Incoming>, Response = Response, Error = Infallible> + Send,
-        S::Future: Send,
-    {
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new())
-            .header_read_timeout(self.request_head_timeout)
-            .max_buf_size(REQUEST_HEAD_BYTES_MAX);
-        let connection = http
-            .serve_connection(TokioIo::new(transport), service)
-            .with_upgrades();
-        let mut connection = pin!(connection);
-        // An error is the client's: it sent no HTTP, or left.
-        tokio::select! {
-            _ = connection.as_mut() => return,
-            () = self.stop.cancelled() => connection.as_mut().graceful_shutdown(),
-        }
-        let _ = connection.await;
     }
 }

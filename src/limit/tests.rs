@@ -44,6 +44,20 @@ fn an_address_and_a_user_have_so_many_connections_and_no_more() {
 }
 
 #[test]
+fn a_peer_that_comes_far_more_often_than_it_may_is_not_heard() {
+    let limits = limits(|settings| {
+        settings.connections_per_second_per_address = 10;
+        settings.requests_per_second_per_address = 5;
+    });
+    let peer: IpAddr = "192.0.2.7".parse().unwrap();
+    for _ in 0..25 {
+        limits.admit_peer(peer).unwrap();
+    }
+    assert_eq!(refused(limits.admit_peer(peer)), Limit::AddressRate);
+    assert!(limits.admit_peer("192.0.2.8".parse().unwrap()).is_ok());
+}
+
+#[test]
 fn a_64_counts_as_one_address_and_so_does_a_mapped_one() {
     let limits = limits(|settings| settings.connections_per_address_max = 1);
     for (one, other, same) in [

@@ -180,8 +180,8 @@ async fn a_rolling_restart_of_5000_clients_loses_nothing_and_keeps_its_rate() {
         planned <= PER_SECOND as usize + 1,
         "{planned} planned in one second"
     );
-    // They came as they woke up, on a machine that does other things too.
-    assert!(came <= 2 * PER_SECOND as usize, "{came} in one second");
+    // They came as they woke up, on a machine that runs other tests too; all at once would be ten times that.
+    assert!(came <= 3 * PER_SECOND as usize, "{came} in one second");
     let least = CLIENTS as f64 / f64::from(PER_SECOND) * 0.9;
     assert!(took.as_secs_f64() > least, "{took:?}");
 }

@@ -6,6 +6,7 @@
 //! hostile` judges them: the server has a core for itself, and the attackers the time that the others leave
 //! on the other.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
@@ -26,6 +27,8 @@ const HONEST: usize = 8;
 const EVENTS: usize = 150;
 /// Set by `make hostile`: how often each attack comes, between two times of calm.
 const ROUNDS_VARIABLE: &str = "HOSTILE_ROUNDS";
+/// And the program, which is to be one that was built to be fast.
+const PROGRAM_VARIABLE: &str = "HOSTILE_PROGRAM";
 /// The others' 99th percentile under an attack. A hundred attackers that are ready together are some
 /// milliseconds of work for the server's one core, and an event waits behind them.
 const P99_MAX: Duration = Duration::from_millis(25);
@@ -49,14 +52,13 @@ struct Service {
 
 impl Service {
     async fn start(database: &Database) -> Self {
-        let program = env!("CARGO_BIN_EXE_hushnet-realtime");
         let mut command = match judged_rounds() {
             Some(_) => {
                 let mut pinned = Command::new("taskset");
-                pinned.args(["--cpu-list", "0", program]);
+                pinned.args(["--cpu-list", "0"]).arg(program());
                 pinned
             }
-            None => Command::new(program),
+            None => Command::new(program()),
         };
         let mut child = command
             .args(["serve", "--listen=127.0.0.1:0", "--log=error"])
@@ -118,13 +120,18 @@ impl Service {
     }
 }
 
+fn program() -> OsString {
+    let named = std::env::var_os(PROGRAM_VARIABLE);
+    named.unwrap_or_else(|| env!("CARGO_BIN_EXE_hushnet-realtime").into())
+}
+
 fn judged_rounds() -> Option<usize> {
     let rounds = std::env::var(ROUNDS_VARIABLE).ok()?;
     Some(rounds.parse().expect("a number of rounds"))
 }
 
 async fn memory_ceiling_bytes() -> u64 {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hushnet-realtime"));
+    let mut command = Command::new(program());
     command.args(["serve", "--print-config"]).args(SETTINGS);
     let output = command.env_remove("DATABASE_URL").output().await.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
