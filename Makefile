@@ -15,6 +15,10 @@ run: ## Serve, with a private PostgreSQL of its own: make run ARGS="--listen 127
 test: ## Run every test against a real PostgreSQL, on free ports
 	@sh scripts/setup.sh test
 	cargo test --workspace --locked
+	program=$$(realpath $(TARGET))/debug/hushnet-realtime && \
+	HUSHNET_REALTIME_BIN=$$program npm test --prefix clients/typescript && \
+	npm run check --prefix clients/console && \
+	HUSHNET_REALTIME_BIN=$$program npm test --prefix clients/console
 
 check: ## Check the format, clippy's lints, and the dependencies if cargo-deny is installed
 	cargo fmt --all --check
@@ -52,9 +56,10 @@ chaos: ## Break things for ten minutes, a million events; CHAOS_INGEST=tail or a
 
 hostile: ## Have a hundred hostile clients at a time do what they can, and judge the others' latency
 	@sh scripts/setup.sh run
-	cargo test --release --locked --test realtime --no-run
-	HOSTILE_ROUNDS=5 taskset --cpu-list 1 \
-	cargo test --release --locked --test realtime hostile -- --nocapture --test-threads=1
+	cargo build --release --locked
+	cargo test --locked --test realtime --no-run
+	HOSTILE_ROUNDS=5 HOSTILE_PROGRAM=$(TARGET)/release/hushnet-realtime taskset --cpu-list 1 \
+	cargo test --locked --test realtime hostile -- --nocapture --test-threads=1
 
 fuzz: ## Fuzz what parses, five minutes each; needs a nightly compiler
 	@sh scripts/setup.sh fuzz
@@ -82,4 +87,4 @@ bench-smoke: ## Run each benchmark once, to see that it runs
 
 clean: ## Remove what was built and fetched; the database in .hushnet stays
 	cargo clean
-	rm -rf .hushnet/tools .hushnet/venv tests/clients/node_modules
+	rm -rf .hushnet/tools .hushnet/venv tests/clients/node_modules clients/*/node_modules clients/*/dist examples/*/node_modules examples/*/dist

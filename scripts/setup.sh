@@ -5,10 +5,11 @@
 #   sh scripts/setup.sh conformance   also the Autobahn test suite's cases
 #   sh scripts/setup.sh fuzz          also cargo-fuzz, and a C++ compiler for it
 #   sh scripts/setup.sh instructions  also valgrind, and what runs benchmarks under it
-#   sh scripts/setup.sh test   also Prometheus's programs, and WebSocket clients for Python and Node
+#   sh scripts/setup.sh test   also Prometheus's programs, Chromium, WebSocket clients for Python and Node,
+#                              and what the clients in JavaScript are built and tested with
 #
 # Debian packages are installed with apt, as root or with sudo; everything else goes into .hushnet/
-# and tests/clients/node_modules. No service is started: nothing here takes a port.
+# and node_modules beside each package.json. No service is started: nothing here takes a port.
 set -eu
 
 POSTGRES_MAJOR_MIN=15
@@ -99,6 +100,7 @@ install_packages() {
   if [ "$goal" = test ]; then
     have node || packages="$packages nodejs"
     have npm || packages="$packages npm"
+    have chromium || packages="$packages chromium"
   fi
   postgres=yes
   has_postgres || postgres=no
@@ -166,9 +168,9 @@ make_venv() {
 }
 
 install_node_modules() (
-  cd tests/clients
+  cd "$1"
   ! cmp -s package-lock.json node_modules/.installed-lock.json || return 0
-  say "installing tests/clients/node_modules"
+  say "installing $1/node_modules"
   npm ci --silent --ignore-scripts --no-audit --no-fund
   cp package-lock.json node_modules/.installed-lock.json
 )
@@ -178,7 +180,9 @@ have cargo || die "no cargo: install Rust from https://rustup.rs"
 if [ "$goal" = test ]; then
   fetch_prometheus
   make_venv .hushnet/venv tests/clients/requirements.txt websockets
-  install_node_modules
+  for package in tests/clients clients/typescript clients/console examples/chat; do
+    install_node_modules "$package"
+  done
 elif [ "$goal" = fuzz ]; then
   have cargo-fuzz || [ -x .hushnet/tools/bin/cargo-fuzz ] ||
     cargo install --quiet --locked --root .hushnet/tools cargo-fuzz

@@ -21,7 +21,7 @@ use crate::config::{Config, ConfigError};
 use crate::connection::Shared;
 use crate::doorbell;
 use crate::drain::Drain;
-use crate::http::{self, Accepting, Api};
+use crate::http::{self, Accepting, Api, Console};
 use crate::hub::Hub;
 #[cfg(feature = "injector")]
 use crate::injector;
@@ -223,6 +223,10 @@ fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, RunErr
         token_in_query: config.identity.jwt_in_query,
         trusted_proxies: config.limits.trusted_proxies.clone(),
         origins: config.edge.allowed_origins.clone(),
+        console: config.edge.console.unwrap_or_default().then_some(Console {
+            auth: config.identity.auth,
+            demo: config.edge.demo,
+        }),
         tasks: TaskTracker::new(),
     })
 }

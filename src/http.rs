@@ -22,6 +22,7 @@ use warp::{Filter, Rejection};
 
 pub use self::accept::{Accepting, adopt, bind, serve};
 pub(crate) use self::accept::{REQUEST_CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX};
+pub use self::console::Console;
 pub use self::handshake::websockets;
 use self::reply::{ApiError, exposition, json, reply, with_type};
 use self::upgrade::{Upgrade, WsQuery};
@@ -35,8 +36,10 @@ use crate::router::Feed;
 use crate::wire::Encoding;
 
 mod accept;
+mod console;
 mod credentials;
 mod handshake;
+mod in_turn;
 mod origin;
 mod proxied;
 mod reply;
@@ -87,6 +90,8 @@ pub struct Api {
     pub trusted_proxies: Networks,
     /// Web pages that may connect.
     pub origins: Origins,
+    /// The page to look at, if it is served.
+    pub console: Option<Console>,
     /// The WebSockets.
     pub tasks: TaskTracker,
 }
@@ -106,11 +111,13 @@ pub fn routes(api: &Api, with_metrics: bool) -> BoxedFilter<(Response,)> {
         .unify()
         .or(probes(api))
         .unify();
-    let all = if with_metrics {
-        clients.or(metrics(api)).unify().boxed()
-    } else {
-        clients.boxed()
-    };
+    let mut all = clients.boxed();
+    if with_metrics {
+        all = all.or(metrics(api)).unify().boxed();
+    }
+    if let Some(console) = api.console {
+        all = all.or(console::routes(api, console)).unify().boxed();
+    }
     let origins = Arc::new(api.origins.clone());
     let preflight = warp::method().and(warp::ext::get::<Headers>()).and_then(
         |method, asked: Headers| async move {

@@ -21,6 +21,7 @@
 //! | [`latency`] | how old events are when they are delivered, by sample |
 //! | [`pending`] | the reads of state, each with its cursor |
 //! | [`migrate`], [`embedded`] | the schema; the private PostgreSQL of `run` and of the tests |
+//! | [`demo`] | the demo users of `run`, with real rows |
 //! | [`metrics`] | every series, declared once |
 //! | [`auth`], [`limit`] | who a client is; how much it may |
 //! | [`tls`] | the certificate, and its exchange |
@@ -47,6 +48,7 @@ pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod cursor;
+pub mod demo;
 pub mod doorbell;
 pub mod drain;
 pub mod embedded;

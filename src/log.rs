@@ -391,6 +391,24 @@ impl Log {
         .await
     }
 
+    /// The same of one user's events, for what a client asks.
+    pub async fn creation_times_of(
+        &self,
+        user_id: Uuid,
+        ids: &[i64],
+        xmin: u64,
+    ) -> Result<Vec<(i64, f64)>, sqlx::Error> {
+        sqlx::query_as(
+            "SELECT id, extract(epoch FROM created_at)::float8 FROM realtime.events
+             WHERE user_id = $1 AND id = ANY($2) AND xid >= $3::text::xid8",
+        )
+        .bind(user_id)
+        .bind(ids)
+        .bind(xmin.to_string())
+        .fetch_all(&self.requests())
+        .await
+    }
+
     /// The share of PostgreSQL's notification queue that is in use, 0 to 1.
     pub async fn notification_queue_usage(&self) -> Result<f64, sqlx::Error> {
         sqlx::query_scalar("SELECT pg_notification_queue_usage()")

@@ -61,6 +61,10 @@ fn report(bench: &Bench, sent: &Sent) -> Report {
         seconds.map(|seconds| sent.events as f64 / seconds),
     );
     report.number(
+        "until_routed_ms",
+        sent.elapsed.map(|elapsed| elapsed.as_secs_f64() * 1e3),
+    );
+    report.number(
         "server_cpu_us_per_event",
         cpu.map(|cpu| micros_each(cpu, sent.events)),
     );

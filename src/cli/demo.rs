@@ -5,17 +5,12 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use hushnet_realtime::config::DatabaseUrl;
+use hushnet_realtime::demo::{self, RECIPIENT, SENDER};
 use hushnet_realtime::embedded::Cluster;
-use sqlx::{ConnectOptions, Connection, PgConnection};
-use uuid::Uuid;
+use sqlx::{ConnectOptions, Connection};
 
 use super::Misuse;
 use super::run::DATABASE;
-
-/// The demo user who writes.
-pub(super) const SENDER: &str = "alice";
-/// The demo user who is written to.
-pub(super) const RECIPIENT: &str = "bob";
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -81,12 +76,7 @@ pub(super) async fn run(
         .await
         .with_context(|| format!("cannot connect to {}", url.masked()))?;
     let Action::Send { from, to, text } = action;
-    let messages: Vec<Uuid> = sqlx::query_scalar(include_str!("../../sql/demo/send.sql"))
-        .bind(&from)
-        .bind(&to)
-        .bind(&text)
-        .fetch_all(&mut connection)
-        .await?;
+    let messages = demo::send(&mut connection, &from, &to, &text).await?;
     connection.close().await?;
     if messages.is_empty() {
         return Err(Misuse(format!("no user {from}, or no user {to} with a device")).into());
@@ -95,23 +85,4 @@ pub(super) async fn run(
         println!("message {message} from {from} to {to}");
     }
     Ok(())
-}
-
-/// Adds [`SENDER`] and [`RECIPIENT`] with a device each and a chat, if they are not there.
-pub(super) async fn add_users(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(include_str!("../../sql/demo/users.sql"))
-        .execute(connection)
-        .await
-        .map(drop)
-}
-
-/// The id of the user of that name.
-pub(super) async fn user_id(
-    connection: &mut PgConnection,
-    name: &str,
-) -> Result<Option<Uuid>, sqlx::Error> {
-    sqlx::query_scalar(include_str!("../../sql/demo/user_id.sql"))
-        .bind(name)
-        .fetch_optional(connection)
-        .await
 }

@@ -6,10 +6,10 @@ use anyhow::Context;
 use clap::Args;
 use hushnet_realtime::config::{AuthMode, Config, DatabaseUrl};
 use hushnet_realtime::embedded::Cluster;
-use hushnet_realtime::{app, http, migrate};
+use hushnet_realtime::{app, demo, http, migrate};
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
-use super::{demo, raise_descriptor_limit, start_logging, stop_signal, tail};
+use super::{raise_descriptor_limit, start_logging, stop_signal, tail};
 
 /// The database of `run` in its private cluster.
 pub(super) const DATABASE: &str = "hushnet";
@@ -29,6 +29,7 @@ pub(super) async fn run(
         mut config,
     }: Arguments,
 ) -> anyhow::Result<()> {
+    config.edge.console.get_or_insert(true);
     app::check(&config)?;
     start_logging(&config)?;
     raise_descriptor_limit(&config);
@@ -45,7 +46,7 @@ pub(super) async fn run(
         cluster = Some(started);
     }
     let served = async {
-        prepare(config.database()?, cluster.is_some()).await?;
+        config.edge.demo = prepare(config.database()?, cluster.is_some()).await?;
         invite(&config, listener.local_addr()?).await?;
         Ok(app::run(config, listener, stop).await?)
     }
@@ -56,8 +57,8 @@ pub(super) async fn run(
     served
 }
 
-/// Puts the schemas in place, and the demo users where no real ones can be.
-async fn prepare(url: &DatabaseUrl, private: bool) -> anyhow::Result<()> {
+/// Puts the schemas in place, and the demo users where no real ones can be; says whether they are there.
+async fn prepare(url: &DatabaseUrl, private: bool) -> anyhow::Result<bool> {
     let mut connection = connect(url).await?;
     let present: bool = sqlx::query_scalar(include_str!("../../sql/hushnet/present.sql"))
         .fetch_one(&mut connection)
@@ -73,10 +74,12 @@ async fn prepare(url: &DatabaseUrl, private: bool) -> anyhow::Result<()> {
         transaction.commit().await?;
     }
     migrate::up(url).await?;
-    if private || !present {
+    let demo = private || !present;
+    if demo {
         demo::add_users(&mut connection).await?;
     }
-    Ok(connection.close().await?)
+    connection.close().await?;
+    Ok(demo)
 }
 
 /// Prints what to try. Only for the demo users: nobody else's name is guessed.
@@ -104,6 +107,9 @@ async fn invite(config: &Config, address: std::net::SocketAddr) -> anyhow::Resul
         demo::SENDER,
         demo::RECIPIENT
     );
+    if config.edge.console == Some(true) {
+        println!("  {}://{address}/console", config.edge.scheme());
+    }
     Ok(())
 }
 

@@ -41,6 +41,18 @@ pub struct EdgeSettings {
         default_value = ""
     )]
     pub allowed_origins: Origins,
+
+    /// Serve a page at /console to watch a user's events with; on in `run` and off in `serve` unless
+    /// said otherwise
+    #[arg(long, env = "HUSHNET_CONSOLE", value_name = "true|false", num_args = 0..=1,
+          require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub console: Option<bool>,
+
+    /// Whether the database is that of `run`, with demo users whom the page may act for.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub demo: bool,
 }
 
 impl EdgeSettings {

@@ -26,6 +26,8 @@ pub(super) enum ApiError {
     ListenerDisconnected,
     BarrierUncommitted,
     DatabaseUnavailable,
+    DemoMessageMalformed,
+    DemoUserUnknown,
     NotFound,
     MethodNotAllowed,
 }
@@ -108,6 +110,16 @@ impl ApiError {
                 "database_unavailable",
                 "the state cannot be read from the database now; ask again",
             ),
+            Self::DemoMessageMalformed => (
+                StatusCode::BAD_REQUEST,
+                "demo_message_malformed",
+                "send JSON with the fields from, to and text, each a string",
+            ),
+            Self::DemoUserUnknown => (
+                StatusCode::NOT_FOUND,
+                "demo_user_unknown",
+                "there is no user of that name, or the recipient has no device",
+            ),
             Self::NotFound => (
                 StatusCode::NOT_FOUND,
                 "not_found",
@@ -136,6 +148,10 @@ impl From<&Rejection> for ApiError {
     fn from(rejection: &Rejection) -> Self {
         if rejection.find::<warp::reject::InvalidQuery>().is_some() {
             Self::QueryMalformed
+        } else if rejection.find::<warp::reject::PayloadTooLarge>().is_some()
+            || rejection.find::<warp::reject::LengthRequired>().is_some()
+        {
+            Self::DemoMessageMalformed
         } else if rejection.find::<warp::reject::MethodNotAllowed>().is_some() {
             Self::MethodNotAllowed
         } else {

@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use hushnet_realtime::config::{AuthMode, Config};
 use serde_json::json;
 
-use self::proofs::{Device, Key, Proof, token};
+use self::proofs::{Device, Proof};
+pub use self::proofs::{Key, token};
 use crate::support::{Server, User, add_device, add_user, insert_message};
 
 mod life;
@@ -17,7 +18,7 @@ const AUDIENCE: &str = "realtime";
 const ISSUER: &str = "https://issuer.example";
 
 /// The settings of a server that takes tokens of this key.
-fn takes_tokens(config: &mut Config, key: &Key) {
+pub fn takes_tokens(config: &mut Config, key: &Key) {
     config.identity.auth = AuthMode::Jwt;
     config.identity.jwt_algorithm = Some(key.algorithm);
     config.identity.jwt_key = Some(key.public.as_str().into());
@@ -34,6 +35,6 @@ fn unix_seconds() -> u64 {
 }
 
 /// The claims of a good token for this user.
-fn claims(user: &User) -> serde_json::Value {
+pub fn claims(user: &User) -> serde_json::Value {
     json!({ "sub": user.id, "aud": AUDIENCE, "iss": ISSUER, "exp": unix_seconds() + 60 })
 }

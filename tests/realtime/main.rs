@@ -10,6 +10,7 @@
 mod cli;
 mod clients;
 mod connections;
+mod console;
 mod dashboard;
 mod drain;
 mod edge;
@@ -24,6 +25,7 @@ mod pending;
 mod resume;
 mod retention;
 mod run;
+mod schema;
 mod shutdown;
 mod support;
 mod systemd;

@@ -15,7 +15,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_hushnet-realtime");
 /// A `run` in a directory of its own, ready to be tried.
 struct Run {
     child: Child,
-    /// The three lines that it invites to try: an address, `tail`, `demo send`.
+    /// The lines that it invites to try: an address, `tail`, `demo send`, the page.
     invited: Vec<String>,
 }
 
@@ -69,7 +69,7 @@ impl Run {
         let first = next_line(&mut output).await;
         assert!(first.starts_with("serving on http://127.0.0.1:"), "{first}");
         let mut invited = Vec::new();
-        for _ in 0..3 {
+        for _ in 0..4 {
             invited.push(next_line(&mut output).await.trim().to_owned());
         }
         Self { child, invited }
@@ -98,7 +98,7 @@ impl Run {
 async fn the_printed_lines_work_as_printed() {
     let directory = directory();
     let mut run = Run::start(directory.path()).await;
-    let [address, tail, send] = &run.invited[..] else {
+    let [address, tail, send, page] = &run.invited[..] else {
         panic!("{:?}", run.invited)
     };
     assert!(address.starts_with("ws://127.0.0.1:"), "{address}");
@@ -107,6 +107,9 @@ async fn the_printed_lines_work_as_printed() {
         "{tail}"
     );
     assert!(send.starts_with(&format!("{PROGRAM} demo send ")), "{send}");
+
+    let page = soon("the page", reqwest::get(page)).await.unwrap();
+    assert_eq!(page.status(), 200);
 
     let (socket, _) = tokio_tungstenite::connect_async(address).await.unwrap();
     let mut client = Client { socket };

@@ -24,6 +24,8 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use uuid::Uuid;
 
+use crate::schema::{assert_valid_answer, assert_valid_frame};
+
 /// How long anything may take before the test fails.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -268,7 +270,9 @@ impl Server {
         soon("a response", stream.read_to_string(&mut text))
             .await
             .unwrap();
-        Response::parse(&text)
+        let response = Response::parse(&text);
+        assert_valid_answer(head, &response);
+        response
     }
 
     /// Sends a request as it is and reads one response, after which the connection may stay open.
@@ -286,7 +290,9 @@ impl Server {
                 }
             }
         };
-        soon("a response", reading).await
+        let response = soon("a response", reading).await;
+        assert_valid_answer(head, &response);
+        response
     }
 
     /// The value of a series, named with its labels as the exposition has them.
@@ -353,11 +359,14 @@ pub struct Client {
 }
 
 impl Client {
-    /// The next text frame.
+    /// The next text frame, which is one that docs/asyncapi.yaml has.
     pub async fn next_text(&mut self) -> String {
         loop {
             match soon("a frame", self.socket.next()).await {
-                Some(Ok(Message::Text(text))) => return text.to_string(),
+                Some(Ok(Message::Text(text))) => {
+                    assert_valid_frame(&text);
+                    return text.to_string();
+                }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 other => panic!("expected a text frame, got {other:?}"),
             }
@@ -377,6 +386,7 @@ impl Client {
         loop {
             match soon("a close frame", self.socket.next()).await {
                 Some(Ok(Message::Close(Some(close)))) => return close.code.into(),
+                Some(Ok(Message::Text(text))) => assert_valid_frame(&text),
                 Some(Ok(_)) => {}
                 other => panic!("expected a close frame, got {other:?}"),
             }
