@@ -1,6 +1,6 @@
 # `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-fanout bench-instructions bench-delivery bench-ingest bench-smoke chaos mutations conformance hostile fuzz fuzz-smoke clean
+.PHONY: help run test check console bench bench-fanout bench-instructions bench-delivery bench-ingest bench-smoke chaos mutations conformance hostile fuzz fuzz-smoke clean
 
 TARGET = $${CARGO_TARGET_DIR:-target}
 
@@ -26,6 +26,10 @@ check: ## Check the format, clippy's lints, and the dependencies if cargo-deny i
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	@if command -v cargo-deny >/dev/null; then set -x; cargo deny check; \
 	else echo 'cargo-deny is not installed: the dependencies are not checked'; fi
+
+console: ## Build the page at /console anew, from clients/console into src/http/console
+	@sh scripts/setup.sh test
+	npm run build --prefix clients/console
 
 bench: ## Measure beside the limit and the predecessor; takes half an hour
 	@sh scripts/setup.sh run

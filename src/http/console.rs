@@ -131,9 +131,14 @@ fn demo_messages(api: &Api) -> BoxedFilter<(Response,)> {
     warp::path!("console" / "demo" / "messages")
         .and(warp::post())
         .and(with_api(api))
-        .and(warp::ext::get::<Headers>())
+        .and(warp::ext::get::<Headers>().and_then(|headers| async move {
+            if is_short(&headers) {
+                Ok(headers)
+            } else {
+                Err(warp::reject::custom(BodyTooLong))
+            }
+        }))
         .and(warp::ext::get::<Peer>())
-        .and(warp::body::content_length_limit(DEMO_MESSAGE_BYTES_MAX))
         .and(warp::body::bytes())
         .then(|api, headers, peer, body: Bytes| async move {
             let reader = Reader::new(api, headers, peer);
@@ -285,6 +290,19 @@ impl Reader {
         }
         Ok(answer(StatusCode::CREATED, &json!({ "messages": sent })))
     }
+}
+
+/// A body that is too long to be read, or does not say how long it is.
+#[derive(Debug)]
+pub(super) struct BodyTooLong;
+
+impl warp::reject::Reject for BodyTooLong {}
+
+fn is_short(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
+        .is_some_and(|bytes| bytes <= DEMO_MESSAGE_BYTES_MAX)
 }
 
 fn says_json(headers: &HeaderMap) -> bool {

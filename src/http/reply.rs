@@ -4,6 +4,7 @@ use warp::http::{HeaderValue, StatusCode, header};
 use warp::reply::Response;
 use warp::{Rejection, Reply};
 
+use super::console::BodyTooLong;
 use crate::auth::AuthError;
 use crate::limit::Refusal;
 
@@ -148,9 +149,7 @@ impl From<&Rejection> for ApiError {
     fn from(rejection: &Rejection) -> Self {
         if rejection.find::<warp::reject::InvalidQuery>().is_some() {
             Self::QueryMalformed
-        } else if rejection.find::<warp::reject::PayloadTooLarge>().is_some()
-            || rejection.find::<warp::reject::LengthRequired>().is_some()
-        {
+        } else if rejection.find::<BodyTooLong>().is_some() {
             Self::DemoMessageMalformed
         } else if rejection.find::<warp::reject::MethodNotAllowed>().is_some() {
             Self::MethodNotAllowed

@@ -1,0 +1,210 @@
+/** One user's stream as the page watches it, from "Connect" to "Disconnect". */
+
+import {
+  type ClientState,
+  type CursorStore,
+  type Place,
+  type RealtimeEvent,
+  RealtimeClient,
+  type RealtimeError,
+} from '../../typescript/src/index.ts';
+import { type Identity, Reader, type Stats } from './api.ts';
+import { ClockOffset, nowMs } from './clock.ts';
+import { WrittenTimes } from './latency.ts';
+import { Tap } from './tap.ts';
+
+/** Events that are kept to be shown. */
+export const EVENTS_MAX = 200;
+/** For how long "Break the link" does. */
+export const CUT_MS = 3_000;
+/** Someone is looking and waits, so the page does not stay away for as long as a program would. */
+const BACKOFF = { firstMs: 500, longestMs: 4_000 };
+const STATS_INTERVAL_MS = 1_000;
+/** Questions at the start, one after the other: the first ones tell little of the clocks. */
+const CLOCK_QUESTIONS = 5;
+
+/** An event as it is shown. */
+export interface Shown {
+  readonly event: RealtimeEvent;
+  readonly atMs: number;
+  readonly replayed: boolean;
+  /** When its row was written, by the database's clock; comes later. */
+  writtenMs?: number;
+}
+
+/** What is counted since "Connect". */
+export interface Counts {
+  readonly events: number;
+  readonly replayed: number;
+  readonly repeats: number;
+  readonly reconnects: number;
+  readonly resets: number;
+}
+
+export interface WatchOwner {
+  /** Something of `counts`, `events`, `cursor` is another. */
+  changed(): void;
+  state(state: ClientState): void;
+  /** What the library reports without being closed by it, or before it is. */
+  error(error: RealtimeError): void;
+  /** Once a second. An error is a `Refusal`, or what `fetch` rejects with. */
+  stats(stats: Stats | Error): void;
+  /** It is known when the event's row was written. */
+  written(shown: Shown): void;
+}
+
+export class Watch {
+  readonly clock = new ClockOffset();
+  /** Newest first. */
+  readonly events: Shown[] = [];
+  private readonly tap = new Tap();
+  private readonly client: RealtimeClient;
+  private readonly times: WrittenTimes;
+  private readonly reader: Reader;
+  private isOver = false;
+  private handled = 0;
+  private reconnects = 0;
+  private resets = 0;
+
+  /** Nothing happens before `start`. */
+  constructor(
+    base: URL,
+    identity: Identity,
+    /** The user, under whose name the place is kept. */
+    user: string,
+    private readonly owner: WatchOwner,
+  ) {
+    this.reader = new Reader(base, identity);
+    this.times = new WrittenTimes(this.reader);
+    this.client = new RealtimeClient({
+      url: base,
+      ...('token' in identity ? { getToken: () => identity.token } : identity),
+      cursorStore: tabStore(user),
+      backoff: BACKOFF,
+      WebSocket: this.tap.WebSocket,
+    });
+    const add = (event: RealtimeEvent): void => this.add(event);
+    for (const name of ['message', 'session', 'device'] as const) this.client.on(name, add);
+    this.client.on('reset', () => {
+      // The page shows no state that would have to be fetched anew.
+      this.resets++;
+      owner.changed();
+    });
+    this.client.on('error', (error) => owner.error(error));
+    this.client.on('state', (state) => {
+      if (state.status === 'reconnecting' && state.attempt === 1) this.reconnects++;
+      owner.state(state);
+      owner.changed();
+    });
+  }
+
+  get counts(): Counts {
+    return {
+      events: this.handled,
+      replayed: this.tap.replayed,
+      repeats: Math.max(0, this.tap.eventsSeen - this.handled),
+      reconnects: this.reconnects,
+      resets: this.resets,
+    };
+  }
+
+  get cursor(): string | null {
+    return this.tap.cursor;
+  }
+
+  get isCut(): boolean {
+    return this.tap.isCut;
+  }
+
+  /**
+   * Asks for the figures first, and rejects with their `Refusal`: a browser does not show a page why a
+   * WebSocket was refused.
+   */
+  async start(): Promise<void> {
+    await this.readStats();
+    if (this.isOver) return;
+    void this.client.connect();
+    void this.poll();
+  }
+
+  /** Why the service refuses: what it answers to a request says more than a close code. */
+  async explain(): Promise<unknown> {
+    try {
+      await this.reader.stats();
+    } catch (error) {
+      return error;
+    }
+  }
+
+  stop(): void {
+    this.isOver = true;
+    void this.client.close();
+  }
+
+  breakLink(): void {
+    this.tap.cut(CUT_MS);
+  }
+
+  /** Milliseconds from the row's writing to the event's arrival; `undefined` while it is not known. */
+  latencyMs({ atMs, writtenMs }: Shown): number | undefined {
+    if (writtenMs === undefined) return undefined;
+    return Math.max(0, this.clock.toTheirs(atMs) - writtenMs);
+  }
+
+  private add(event: RealtimeEvent): void {
+    const arrival = this.tap.takeArrival(event.id);
+    const shown: Shown = {
+      event,
+      atMs: arrival?.atMs ?? nowMs(),
+      replayed: arrival?.replayed ?? false,
+    };
+    this.handled++;
+    this.events.unshift(shown);
+    if (this.events.length > EVENTS_MAX) this.events.pop();
+    this.times.ask(event.id, arrival, (writtenMs) => {
+      shown.writtenMs = writtenMs;
+      if (this.isOver) return;
+      this.owner.written(shown);
+      this.owner.changed();
+    });
+    this.owner.changed();
+  }
+
+  private async readStats(): Promise<void> {
+    const stats = await this.askStats();
+    if (!this.isOver) this.owner.stats(stats);
+  }
+
+  private async askStats(): Promise<Stats> {
+    const askedMs = nowMs();
+    const stats = await this.reader.stats();
+    this.clock.add(askedMs, nowMs(), stats.now_ms);
+    return stats;
+  }
+
+  private async poll(): Promise<void> {
+    for (let asked = 0; asked < CLOCK_QUESTIONS; asked++) await this.askStats().catch(() => {});
+    while (!this.isOver) {
+      await new Promise((resolve) => setTimeout(resolve, STATS_INTERVAL_MS));
+      try {
+        if (!this.isOver) await this.readStats();
+      } catch (error) {
+        if (!this.isOver) this.owner.stats(error as Error);
+      }
+    }
+  }
+}
+
+/**
+ * A place for this tab, which survives a reload. Unlike the library's own stores it has no name that
+ * tabs share: each tab of the console is to see every event, and none to wait for another.
+ */
+function tabStore(user: string): CursorStore {
+  const key = `hushnet-realtime:console:${user}`;
+  return {
+    load: () => JSON.parse(sessionStorage.getItem(key) ?? 'null') as Place | null,
+    save: ({ cursor, ids, idsBefore }) =>
+      sessionStorage.setItem(key, JSON.stringify({ cursor, ids, idsBefore })),
+    clear: () => sessionStorage.removeItem(key),
+  };
+}

@@ -1,0 +1,131 @@
+// The examples that are web pages, in a browser, with the real service.
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { keepPicture, launch, openPage } from './browser.mjs';
+import { repository, startRun, startServe } from './service.mjs';
+
+const CHAT = join(repository, 'examples/chat');
+const PLAIN = join(repository, 'examples/browser/index.html');
+const START_MS = 30_000;
+
+let browser;
+let service;
+
+before(async () => {
+  service = await startRun();
+  browser = await launch();
+});
+
+after(async () => {
+  await browser?.close();
+  await service?.stop();
+});
+
+test('chat: what alice types is in bob’s pane, and what bob answers in hers', async () => {
+  const chat = await startChat();
+  try {
+    const page = await openPage(browser, chat.url);
+    const pane = (name) => page.getByRole('region', { name });
+    const says = async (name, text) => {
+      await pane(name).getByRole('textbox').fill(text);
+      await pane(name).getByRole('button', { name: 'Send' }).click();
+    };
+    await pane('alice').getByText('live').waitFor();
+    await pane('bob').getByText('live').waitFor();
+    await says('alice', 'hello bob');
+    await pane('bob').getByText('hello bob').waitFor();
+    await says('bob', 'hello alice');
+    await pane('alice').getByText('hello alice').waitFor();
+    // Written by somebody else: only the event can have told the page.
+    await service.send('alice', 'bob', 'by another way');
+    await pane('bob').getByText('by another way').waitFor();
+    assert.equal(await pane('bob').getByText('hello bob').count(), 1);
+    assert.deepEqual(page.wrongs, []);
+    await keepPicture(page, 'chat');
+
+    await page.goto(`${chat.url}?as=alice`);
+    await pane('alice').getByText('hello bob').waitFor();
+    assert.equal(await pane('bob').count(), 0);
+    await page.context().close();
+  } finally {
+    await chat.stop();
+  }
+});
+
+test('browser: the page without a library prints an event', { skip: !existsSync(PLAIN) }, async () => {
+  const pages = createServer(async (_, answer) => {
+    answer.setHeader('content-type', 'text/html; charset=utf-8');
+    answer.end(await readFile(PLAIN));
+  });
+  await new Promise((resolve) => pages.listen(0, '127.0.0.1', resolve));
+  const origin = `http://127.0.0.1:${pages.address().port}`;
+  const open = await startServe(await service.databaseUrl(), '--allowed-origins', origin);
+  const { demo } = await (await fetch(`${service.url}/console/facts`)).json();
+  const { id } = demo.find(({ username }) => username === 'bob');
+  try {
+    const server = open.url.replace('http', 'ws');
+    const page = await openPage(browser, `${origin}/index.html?server=${server}&user=${id}`);
+    // What is written before the page listens is not its to see, so it is written until it does.
+    const printed = page.locator('#events').filter({ hasText: '"type":"message"' }).waitFor();
+    let isPrinted = false;
+    void printed.finally(() => (isPrinted = true)).catch(() => {});
+    while (!isPrinted) await service.send('alice', 'bob', 'hello');
+    await printed;
+    await page.context().close();
+  } finally {
+    await open.stop();
+    pages.closeAllConnections();
+    pages.close();
+  }
+});
+
+async function freePort() {
+  const server = createServer();
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+/** Starts the chat as `npm start` does, on a free port. */
+async function startChat() {
+  const vite = join(CHAT, 'node_modules/vite/bin/vite.js');
+  assert.ok(existsSync(vite), 'the chat is not installed: npm ci in examples/chat');
+  const DATABASE_URL = await service.databaseUrl();
+  const library = join(CHAT, 'library.mjs');
+  // Vite takes 0 for its default, and the next free one for one that is taken.
+  const command = `node "$0" && exec node "$1" --port ${await freePort()}`;
+  const child = spawn('sh', ['-c', command, library, vite], {
+    cwd: CHAT,
+    env: { ...process.env, DATABASE_URL, REALTIME_URL: service.url, NO_COLOR: '1' },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const ended = new Promise((resolve) => child.once('exit', resolve));
+  let said = '';
+  const url = await new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(`the chat does not start\n${said}`)), START_MS);
+    const listen = (chunk) => {
+      said += chunk;
+      const found = /Local:\s+(http:\S+)/.exec(said);
+      if (!found) return;
+      clearTimeout(timer);
+      resolve(found[1]);
+    };
+    child.stdout.on('data', listen);
+    child.stderr.on('data', listen);
+    void ended.then(() => reject(new Error(`the chat has ended\n${said}`)));
+  });
+  return {
+    url,
+    async stop() {
+      child.kill('SIGTERM');
+      await ended;
+    },
+  };
+}

@@ -1,0 +1,65 @@
+/** One user's side of the chat. */
+
+import type { RealtimeClient } from '@hushnet/realtime';
+import { type FormEvent, useEffect, useRef, useState } from 'react';
+import { type Person, send } from './api.ts';
+import { useMessages } from './use-messages.ts';
+
+interface Props {
+  readonly client: RealtimeClient;
+  readonly me: Person;
+  readonly other: Person;
+}
+
+export function Pane({ client, me, other }: Props) {
+  const { state, messages, add, error } = useMessages(client, me);
+  const [text, setText] = useState('');
+  const [refusal, setRefusal] = useState<string>();
+  const end = useRef<HTMLLIElement>(null);
+  useEffect(() => {
+    end.current?.scrollIntoView({ block: 'nearest' });
+  }, [messages]);
+
+  const submit = (event: FormEvent): void => {
+    event.preventDefault();
+    const said = text.trim();
+    if (!said) return;
+    send(me.id, other.id, said).then(
+      (sent) => {
+        add(sent);
+        setText('');
+        setRefusal(undefined);
+      },
+      (cause: unknown) => setRefusal(String(cause)),
+    );
+  };
+
+  return (
+    <section aria-label={me.username}>
+      <header>
+        <h2>{me.username}</h2>
+        <span role="status" data-status={state.status}>
+          {state.status}
+        </span>
+      </header>
+      <ol aria-live="polite">
+        {messages.map((message) => (
+          <li key={message.logical_msg_id} className={message.from_user_id === me.id ? 'mine' : 'theirs'}>
+            {message.ciphertext}
+          </li>
+        ))}
+        <li ref={end} aria-hidden="true" className="end" />
+      </ol>
+      {(refusal ?? error) && <p role="alert">{refusal ?? error}</p>}
+      <form onSubmit={submit}>
+        <input
+          aria-label={`Message to ${other.username}`}
+          placeholder={`Message to ${other.username}`}
+          value={text}
+          onChange={(event) => setText(event.target.value)}
+        />
+        <button>Send</button>
+      </form>
+    </section>
+  );
+}
