@@ -131,7 +131,7 @@ fn demo_messages(api: &Api) -> BoxedFilter<(Response,)> {
     warp::path!("console" / "demo" / "messages")
         .and(warp::post())
         .and(with_api(api))
-        .and(warp::ext::get::<Headers>().and_then(|headers| async move {
+        .and(warp::ext::get::<Headers>().and_then(|headers: Headers| async move {
             if is_short(&headers) {
                 Ok(headers)
             } else {
