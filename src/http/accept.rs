@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -46,7 +47,10 @@ pub(crate) const REQUEST_HEAD_BYTES_MAX: usize = 8 * 1024;
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Steps of those at the door between two looks at what has happened elsewhere: each look is a system call,
 /// and the longest step some tens of microseconds.
-const STEPS_AT_ONCE: u32 = 4;
+const STEPS_AT_ONCE: u32 = 8;
+/// Connections that are accepted at once: that is quick, and whom the kernel has no place for comes again a
+/// second later.
+const ACCEPTED_AT_ONCE: u32 = 32;
 /// What the kernel holds for a peer that does not read; left alone, it would grow to megabytes.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// A peer whose acknowledgements stay out this long is gone, whatever the WebSocket is doing.
@@ -132,7 +136,7 @@ struct Door<R> {
     listener: TcpListener,
     routes: R,
     places: Arc<Semaphore>,
-    /// Whether those that are here are to end.
+    /// Whether those that are at the door are to end.
     stopping: AtomicBool,
     accepting: Accepting,
 }
@@ -146,28 +150,40 @@ where
     async fn attend(self: Arc<Self>) {
         let mut callers = InTurn::new();
         let mut stop = pin!(self.accepting.stop.cancelled());
+        let mut stopping = false;
         let mut accept_from = None;
         let mut steps = 0;
-        while !(self.is_stopping() && callers.is_empty()) {
+        while !(stopping && callers.is_empty()) {
             tokio::select! {
-                () = stop.as_mut(), if !self.is_stopping() => {
+                () = stop.as_mut(), if !stopping => {
+                    stopping = true;
                     self.stopping.store(true, Release);
                     callers.wake_all();
                 }
-                () = poll_fn(|context| callers.poll_step(context)) => {}
-                accepted = self.accept(accept_from), if !self.is_stopping() => match accepted {
-                    Ok(Some((stream, peer, place))) => {
-                        callers.push(Arc::clone(&self).receive(stream, peer, place));
+                taken = poll_fn(|context| callers.poll_steps(context, STEPS_AT_ONCE)) => steps += taken,
+                accepted = self.accept(accept_from), if !stopping => {
+                    let (mut next, mut left) = (Some(accepted), ACCEPTED_AT_ONCE);
+                    while let Some(accepted) = next.take() {
+                        match accepted {
+                            Ok(Some((stream, peer, place))) => {
+                                callers.push(Arc::clone(&self).receive(stream, peer, place));
+                            }
+                            Ok(None) => {}
+                            Err(error) => {
+                                tracing::warn!(event = "accept_failed", %error);
+                                accept_from = Some(Instant::now() + ACCEPT_RETRY);
+                            }
+                        }
+                        left -= 1;
+                        if left > 0 {
+                            next = self.accept(accept_from).now_or_never();
+                        }
                     }
-                    Ok(None) => {}
-                    Err(error) => {
-                        tracing::warn!(event = "accept_failed", %error);
-                        accept_from = Some(Instant::now() + ACCEPT_RETRY);
-                    }
-                },
+                    steps += 1;
+                }
             }
-            steps += 1;
-            if steps % STEPS_AT_ONCE == 0 {
+            if steps >= STEPS_AT_ONCE {
+                steps = 0;
                 tokio::task::yield_now().await;
             }
         }

@@ -131,13 +131,15 @@ fn demo_messages(api: &Api) -> BoxedFilter<(Response,)> {
     warp::path!("console" / "demo" / "messages")
         .and(warp::post())
         .and(with_api(api))
-        .and(warp::ext::get::<Headers>().and_then(|headers: Headers| async move {
-            if is_short(&headers) {
-                Ok(headers)
-            } else {
-                Err(warp::reject::custom(BodyTooLong))
-            }
-        }))
+        .and(
+            warp::ext::get::<Headers>().and_then(|headers: Headers| async move {
+                if is_short(&headers) {
+                    Ok(headers)
+                } else {
+                    Err(warp::reject::custom(BodyTooLong))
+                }
+            }),
+        )
         .and(warp::ext::get::<Peer>())
         .and(warp::body::bytes())
         .then(|api, headers, peer, body: Bytes| async move {

@@ -93,11 +93,21 @@ impl<F: Future<Output = ()>> InTurn<F> {
         }
     }
 
-    /// Polls the one that has waited longest since it was woken; pending while none is.
-    pub(super) fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// Polls those that have waited longest since they were woken, so many steps at most; says how many
+    /// there were, and is pending while there is none.
+    pub(super) fn poll_steps(&mut self, context: &mut Context<'_>, most: u32) -> Poll<u32> {
         self.woken.task.register(context.waker());
+        let taken = (0..most).take_while(|_| self.step()).count();
+        match u32::try_from(taken) {
+            Ok(0) => Poll::Pending,
+            taken => Poll::Ready(taken.unwrap_or(most)),
+        }
+    }
+
+    /// Polls the one that has waited longest; `false` if none was woken.
+    fn step(&mut self) -> bool {
         let Some(place) = self.woken.places().pop_front() else {
-            return Poll::Pending;
+            return false;
         };
         if let Some(waiting) = self.waiting.get_mut(place) {
             // Before it is polled: what wakes it from here on is for the next time.
@@ -112,7 +122,7 @@ impl<F: Future<Output = ()>> InTurn<F> {
                 self.waiting.remove(place);
             }
         }
-        Poll::Ready(())
+        true
     }
 }
 
@@ -126,8 +136,7 @@ mod tests {
 
     /// Takes one step after another, as long as there are any; says how many.
     fn steps(futures: &mut InTurn<impl Future<Output = ()>>) -> usize {
-        let mut context = Context::from_waker(Waker::noop());
-        std::iter::from_fn(|| futures.poll_step(&mut context).is_ready().then_some(())).count()
+        std::iter::from_fn(|| futures.step().then_some(())).count()
     }
 
     #[test]
@@ -149,9 +158,10 @@ mod tests {
             }));
         }
         let mut context = Context::from_waker(Waker::noop());
-        assert!(futures.poll_step(&mut context).is_ready());
-        assert_eq!(*polled.borrow(), [0]);
-        assert_eq!(steps(&mut futures), 5);
+        assert_eq!(futures.poll_steps(&mut context, 2), Poll::Ready(2));
+        assert_eq!(*polled.borrow(), [0, 1]);
+        assert_eq!(futures.poll_steps(&mut context, 9), Poll::Ready(4));
+        assert_eq!(futures.poll_steps(&mut context, 9), Poll::Pending);
         assert_eq!(*polled.borrow(), [0, 1, 2, 0, 1, 2]);
         assert!(futures.is_empty());
     }
