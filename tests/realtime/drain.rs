@@ -78,6 +78,10 @@ impl Seen {
 
     fn take(&mut self, text: &str) {
         let frame: Value = serde_json::from_str(text).unwrap();
+        if frame["type"] == "goaway" {
+            // The frame that comes nowhere else; the others are checked where clients are few.
+            crate::schema::assert_valid_frame(text);
+        }
         if let Some(cursor) = frame["cursor"].as_str() {
             self.cursor = Some(cursor.to_owned());
         }
