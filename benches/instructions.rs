@@ -17,7 +17,7 @@ use hushnet_realtime::hub::{Hub, Subscription};
 use hushnet_realtime::metrics::Metrics;
 use hushnet_realtime::recent::{Bounds, Recent};
 use hushnet_realtime::router::Router;
-use hushnet_realtime::wire::{Encoding, Event};
+use hushnet_realtime::wire::{Encoding, Notification};
 use uuid::Uuid;
 
 #[global_allocator]
@@ -60,8 +60,8 @@ fn scene() -> Scene {
 #[bench::each_to_one_connection(scene())]
 fn parse_route_encode(mut scene: Scene) -> Scene {
     for (notification, n) in scene.notifications.iter().zip(0..) {
-        if let Ok(event) = Event::parse(notification) {
-            scene.router.route(event);
+        if let Ok(told) = Notification::parse(notification) {
+            scene.router.route(told);
         }
         let receiver = scene.connections[n % USERS as usize].receiver();
         if let Ok(event) = receiver.try_recv() {

@@ -96,7 +96,7 @@ CASES = [
     Case("storm_10000", "until 10,000 that come at once are connected", "ms", "storm",
          ("all_open_ms",), {"connections": 10_000}),
     Case("absent_user", "CPU per event for a user who is not connected", "us", "absent",
-         ("server_cpu_us_per_event",), {"connections": 1000, "events": 1_000_000}, None,
+         ("server_cpu_us_per_event",), {"connections": 1000, "events": 3_000_000}, None,
          "predecessor: its connections end"),
     Case("burst_200000", "until 200,000 notifications that come at once are routed", "ms", "absent",
          ("until_routed_ms",), {"connections": 1000, "events": 200_000}, None,

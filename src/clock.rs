@@ -126,7 +126,7 @@ impl Clock {
         loop {
             tick.tick().await;
             for user_id in self.advance(self.exactly_now()) {
-                hub.publish_to(user_id, Arc::clone(&wake));
+                hub.publish_to(user_id, || Arc::clone(&wake));
             }
         }
     }

@@ -65,13 +65,13 @@ impl Hub {
     /// is not connected here. Never waits; a connection that falls behind by more than the capacity
     /// finds out when it reads.
     pub fn publish(&self, event: Arc<Event>) -> usize {
-        self.publish_to(event.user_id, event)
+        self.publish_to(event.user_id, || event)
     }
 
-    /// The same for an event that is nobody's.
-    pub fn publish_to(&self, user_id: Uuid, event: Arc<Event>) -> usize {
+    /// The same for an event of this user, or nobody's, that is made only if the user is connected.
+    pub fn publish_to(&self, user_id: Uuid, event: impl FnOnce() -> Arc<Event>) -> usize {
         match self.users.get(&user_id) {
-            Some(sender) => sender.send(event).unwrap_or(0),
+            Some(sender) => sender.send(event()).unwrap_or(0),
             None => 0,
         }
     }

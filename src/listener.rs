@@ -18,11 +18,11 @@ use tokio::time::sleep_until;
 use crate::barrier::{Barriers, CONTROL_CHANNEL, Heard};
 use crate::cursor::{Cursor, Snapshot};
 use crate::injector::Injected;
-use crate::log::{Ingest, Log};
+use crate::log::{self, Ingest, Log};
 use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::router::Router;
-use crate::wire::{Channel, Event, ResetReason};
+use crate::wire::{Channel, Notification, ResetReason};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
@@ -320,9 +320,11 @@ impl Listener {
                     .begin_anew(reason, Some(chunk.reading.cursor.clone()));
                 return Ok(chunk.reading.cursor);
             }
-            self.metrics.events_caught_up(chunk.events.len());
-            for event in chunk.events {
-                self.router.route(event);
+            self.metrics.events_caught_up(chunk.rows.len());
+            for (id, payload) in &chunk.rows {
+                if let Some(told) = log::told(*id, payload) {
+                    self.router.route(told);
+                }
             }
             reached = Some(chunk.reading.cursor);
         }
@@ -358,13 +360,13 @@ impl Listener {
     }
 
     fn take_payload(&mut self, channel: Channel, payload: &str) -> Taken {
-        match Event::parse(payload) {
-            Ok(event) if event.by_reference => {
-                let missing = event.id.is_some_and(|id| !self.router.has_seen(id));
+        match Notification::parse(payload) {
+            Ok(told) if told.by_reference => {
+                let missing = told.id.is_some_and(|id| !self.router.has_seen(id));
                 return if missing { Taken::ReadLog } else { Taken::Done };
             }
-            Ok(event) if self.pace.trusts_notifications() => self.router.route(event),
-            Ok(event) => return self.ring(event.id),
+            Ok(told) if self.pace.trusts_notifications() => self.router.route(told),
+            Ok(told) => return self.ring(told.id),
             Err(error) => {
                 self.metrics.notification_malformed(channel);
                 tracing::warn!(

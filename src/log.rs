@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use self::pools::{ACQUIRE_TIMEOUT, Pools};
 use crate::cursor::{Cursor, NotACursor, Snapshot};
-use crate::wire::Event;
+use crate::wire::{Event, Notification};
 
 mod pools;
 
@@ -169,8 +169,8 @@ pub struct Log {
 pub struct Chunk {
     /// Where it was read.
     pub reading: Reading,
-    /// At most [`PAGE_EVENTS`].
-    pub events: Vec<Event>,
+    /// Ids and payloads, at most [`PAGE_EVENTS`].
+    pub rows: Vec<(i64, String)>,
 }
 
 impl Log {
@@ -327,7 +327,7 @@ impl Log {
         let more = total > rows.len() as u64;
         let events = rows
             .into_iter()
-            .filter_map(|row| event(row.4?, &row.5?))
+            .filter_map(|row| Some(Event::new(told(row.4?, row.5.as_deref()?)?, 0, None)))
             .collect();
         Ok(Page {
             reading,
@@ -455,14 +455,11 @@ async fn send_all(
             Some(chunk) => chunk,
             None => chunk.insert(Chunk {
                 reading: Reading::of(&epoch, &snapshot, retained, known)?,
-                events: Vec::new(),
+                rows: Vec::new(),
             }),
         };
-        current.events.extend(
-            id.zip(payload)
-                .and_then(|(id, payload)| event(id, &payload)),
-        );
-        if current.events.len() >= PAGE_EVENTS
+        current.rows.extend(id.zip(payload));
+        if current.rows.len() >= PAGE_EVENTS
             && let Some(full) = chunk.take()
             && chunks.send(Ok(full)).await.is_err()
         {
@@ -484,9 +481,10 @@ pub fn is_undefined_table(error: &sqlx::Error) -> bool {
         .is_some_and(|code| code == "42P01")
 }
 
-/// Nothing but our triggers writes the log: a row that is no event is skipped and said.
-fn event(id: i64, payload: &str) -> Option<Event> {
-    Event::parse(payload)
+/// What a row tells. Nothing but our triggers writes the log: one that is no event is skipped and said.
+#[must_use]
+pub fn told(id: i64, payload: &str) -> Option<Notification<'_>> {
+    Notification::parse(payload)
         .inspect_err(|error| tracing::warn!(event = "log_row_malformed", id, %error))
         .ok()
 }

@@ -1,28 +1,29 @@
 //! The most recent events, in memory: who comes back soon, or falls behind, costs no query.
 //!
-//! Events are kept in the order in which they were routed, in segments between one barrier and the
-//! next. A reader whose cursor covers the snapshot of barrier *n* needs nothing older than what was
-//! routed after barrier *n − 1*: an event routed before that had committed before barrier *n* took its
-//! snapshot. Written by the listener alone; bounded by bytes and by age, whichever is less. What it no
-//! longer has, the log has.
+//! Events are kept in the order in which they were routed: their texts, in blocks, since most of them
+//! nobody will ask for. A segment is what was routed between one barrier and the next. A reader whose
+//! cursor covers the snapshot of barrier *n* needs nothing older than what was routed after barrier
+//! *n − 1*: an event routed before that had committed before barrier *n* took its snapshot. Written by the
+//! listener alone; bounded by bytes and by age, whichever is less. What it no longer has, the log has.
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use self::block::Block;
 use crate::cursor::{Cursor, Snapshot};
 use crate::log::{PAGE_BYTES_MAX, PAGE_EVENTS};
-use crate::wire::{Event, EventKind};
+use crate::wire::{Event, EventKind, Notification};
 
-/// An event's place here, in a list that has just grown to twice its size, and in the index by user.
-const PLACE_BYTES: usize = 2 * size_of::<Arc<Event>>() + size_of::<(Uuid, u32)>();
+mod block;
 
-fn held_bytes(event: &Event) -> usize {
-    event.held_bytes_max() + PLACE_BYTES
-}
+/// Memory is let go of a block at a time.
+const BLOCK_BYTES_MAX: usize = 256 << 10;
+/// And is divided into as many blocks at least.
+const BLOCKS_MIN: usize = 16;
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +32,12 @@ pub struct Bounds {
     pub bytes_max: usize,
     /// Age of the oldest event.
     pub age_max: Duration,
+}
+
+impl Bounds {
+    fn block_bytes(&self) -> usize {
+        (self.bytes_max / BLOCKS_MIN).min(BLOCK_BYTES_MAX)
+    }
 }
 
 /// A page of one user's events, in the order of routing.
@@ -44,171 +51,201 @@ pub struct Found {
     pub total: u64,
 }
 
-impl Found {
-    fn of<'a>(events: impl Iterator<Item = &'a Arc<Event>>) -> Self {
-        let (mut found, mut bytes) = (Self::default(), 0);
-        for event in events {
-            found.total += u64::from(event.kind != EventKind::Revocation);
-            found.more |= found.events.len() == PAGE_EVENTS || bytes >= PAGE_BYTES_MAX;
-            if !found.more {
-                bytes += event.text_bytes();
-                found.events.push(Arc::clone(event));
-            }
-        }
-        found
-    }
-}
-
 /// The events of the last minutes. Cheap to clone: every clone is the same memory.
 #[derive(Debug, Clone)]
 pub struct Recent {
     bounds: Bounds,
-    segments: Arc<RwLock<Segments>>,
+    memory: Arc<RwLock<Memory>>,
 }
 
 #[derive(Debug)]
-struct Segments {
-    closed: VecDeque<Arc<Segment>>,
-    open: Segment,
-    /// Events that have been forgotten and still hold memory. The next segment takes the list's own.
-    leaving: Vec<Arc<Event>>,
-    bytes: usize,
+struct Memory {
+    /// Oldest first; the last is the one that is open. Of the first, only the end may be left.
+    segments: VecDeque<Segment>,
+    /// Blocks that are full, oldest first.
+    full: VecDeque<Arc<Block>>,
+    /// Where events go.
+    open: Block,
+    /// What the full blocks take.
+    full_bytes: usize,
     /// The sequence number of the last event pushed; the first is 1.
     last_sequence: u64,
     /// Events up to this sequence number have been forgotten.
     forgotten_through: u64,
 }
 
-/// The events between two barriers.
+/// What was routed from one barrier to the next.
 #[derive(Debug)]
 struct Segment {
     /// The snapshot of the barrier at its beginning; `None` for the first one, and then nobody's cursor
     /// can be placed here.
     opened_by: Option<Snapshot>,
-    /// The same as it was given to clients.
-    given: Option<Snapshot>,
+    /// The barrier as it was given to clients.
+    passed: Option<Arc<Cursor>>,
     opened_at: Instant,
     /// The sequence number of the last event before it.
     after: u64,
-    /// Whether nothing of it has been forgotten.
-    whole: bool,
-    /// In the order of routing.
-    events: Vec<Arc<Event>>,
-    /// Their places by user, and each user's in that order; made when somebody asks for the first time
-    /// after the segment was closed.
-    by_user: OnceLock<Vec<(Uuid, u32)>>,
 }
 
 impl Segment {
-    fn new(opened_by: Option<Snapshot>, after: u64) -> Self {
+    fn new(opened_by: Option<&Cursor>, after: u64) -> Self {
         Self {
-            given: opened_by.as_ref().map(Snapshot::shortened),
-            opened_by,
+            opened_by: opened_by.map(|cursor| cursor.snapshot.clone()),
+            passed: opened_by.map(|cursor| Arc::new(cursor.heard())),
             opened_at: Instant::now(),
             after,
-            whole: true,
-            events: Vec::new(),
-            by_user: OnceLock::new(),
         }
     }
 
-    /// The user's events of a segment that is closed.
-    fn of_user(&self, user_id: Uuid) -> impl Iterator<Item = &Arc<Event>> {
-        let places = self.by_user.get_or_init(|| {
-            let users = self.events.iter().map(|event| event.user_id);
-            let mut places: Vec<_> = users.zip(0..).collect();
-            places.sort_unstable();
-            places
-        });
-        let from = places.partition_point(|(of, _)| *of < user_id);
-        let of_user = places[from..]
-            .iter()
-            .take_while(move |(of, _)| *of == user_id);
-        of_user.map(|(_, place)| &self.events[*place as usize])
+    fn was_given_as(&self, snapshot: &Snapshot) -> bool {
+        self.passed
+            .as_ref()
+            .is_some_and(|cursor| cursor.snapshot == *snapshot)
     }
 }
 
-/// What one user may be sent, taken out of the lock: an index is not made while the router waits.
+/// What one user may be sent, taken out of the lock: nothing is sorted or read while the router waits.
 #[derive(Debug)]
 struct View {
     user_id: Uuid,
-    closed: Vec<Arc<Segment>>,
-    /// The user's events of the segment that is open.
-    open: Vec<Arc<Event>>,
+    /// Events up to this sequence number are none of it.
+    after: u64,
+    full: Vec<Arc<Block>>,
+    /// The user's events of the block that is open.
+    open: Block,
+    /// The segments: after which sequence number, and which cursor its events come with.
+    passed: Vec<(u64, Option<Arc<Cursor>>)>,
 }
 
 impl View {
-    fn events(&self) -> impl Iterator<Item = &Arc<Event>> {
-        self.of_first(self.closed.len()).chain(&self.open)
+    /// Its events: a block, and a number in it.
+    fn events(&self) -> impl Iterator<Item = (&Block, usize)> {
+        let full = self.full.iter().flat_map(|block| {
+            let numbers = block.of_user(self.user_id);
+            numbers.map(|number| (&**block, number))
+        });
+        full.chain(self.open.numbers().map(|number| (&self.open, number)))
+            .filter(|(block, number)| block.place(*number).sequence > self.after)
     }
 
-    /// Those of the first so many segments that are closed.
-    fn of_first(&self, segments: usize) -> impl Iterator<Item = &Arc<Event>> {
-        let segments = self.closed.iter().take(segments);
-        segments.flat_map(|segment| segment.of_user(self.user_id))
+    fn first_sequence(&self) -> Option<u64> {
+        self.events()
+            .next()
+            .map(|(block, number)| block.place(number).sequence)
+    }
+
+    fn found(&self) -> Found {
+        let (mut found, mut bytes) = (Found::default(), 0);
+        for (block, number) in self.events() {
+            let place = block.place(number);
+            found.total += u64::from(place.kind != EventKind::Revocation);
+            found.more |= found.events.len() == PAGE_EVENTS || bytes >= PAGE_BYTES_MAX;
+            if !found.more {
+                let text = block.text(number);
+                bytes += text.len();
+                found.events.push(self.event(text, place.sequence));
+            }
+        }
+        found
+    }
+
+    fn event(&self, text: &str, sequence: u64) -> Arc<Event> {
+        let segments = self.passed.partition_point(|(after, _)| *after < sequence);
+        let segment = segments.checked_sub(1).map(|number| &self.passed[number]);
+        let passed = segment.and_then(|(_, passed)| passed.clone());
+        match Notification::parse(text) {
+            Ok(told) => Arc::new(Event::new(told, sequence, passed)),
+            Err(error) => unreachable!("what was routed is no event: {error}"),
+        }
     }
 }
 
-impl Segments {
-    fn new(after: u64) -> Self {
+impl Memory {
+    fn new(bounds: Bounds, after: u64) -> Self {
         Self {
-            closed: VecDeque::new(),
-            open: Segment::new(None, after),
-            leaving: Vec::new(),
-            bytes: 0,
+            segments: VecDeque::from([Segment::new(None, after)]),
+            full: VecDeque::new(),
+            open: Block::of_bytes(bounds.block_bytes()),
+            full_bytes: 0,
             last_sequence: after,
             forgotten_through: after,
         }
     }
 
-    /// Makes room by one event. A segment goes at once for all who ask, but its events are let go of one
-    /// by one, so that nobody waits for it, and new ones take their memory while it is warm.
-    fn make_room(&mut self) {
-        match self.leaving.pop() {
-            Some(event) => self.bytes -= held_bytes(&event),
-            None => self.forget_oldest(),
+    /// Begins a new block, in the memory of the oldest where there is no other.
+    #[cold]
+    fn turn_block(&mut self, bounds: Bounds) {
+        let full = mem::take(&mut self.open);
+        self.full_bytes += full.bytes();
+        self.full.push_back(Arc::new(full));
+        let block_bytes = bounds.block_bytes();
+        let mut spare = None;
+        while self.full_bytes + block_bytes > bounds.bytes_max
+            && let Some(block) = self.forget_block()
+        {
+            // One that is read just now goes with its last reader.
+            spare = Arc::into_inner(block).filter(|block| block.bytes() <= block_bytes);
         }
-    }
-
-    fn forget_oldest(&mut self) {
-        for event in self.leaving.drain(..) {
-            self.bytes -= held_bytes(&event);
-        }
-        let events = match self.closed.pop_front().map(Arc::try_unwrap) {
-            Some(Ok(segment)) => segment.events,
-            // Somebody reads it just now, and lets go of it.
-            Some(Err(segment)) => {
-                self.bytes -= segment.events.iter().map(|e| held_bytes(e)).sum::<usize>();
-                Vec::new()
-            }
-            None => {
-                // One interval alone is over the bound: what is left of it is no whole segment.
-                let mut open = Segment::new(None, self.last_sequence);
-                open.whole = false;
-                open.events = mem::take(&mut self.leaving);
-                mem::replace(&mut self.open, open).events
-            }
+        self.open = match spare {
+            Some(block) => block.emptied(),
+            None => Block::of_bytes(block_bytes),
         };
-        self.leaving = events;
-        let oldest = self.closed.front().map_or(&self.open, |s| s.as_ref());
-        self.forgotten_through = oldest.after;
+        self.forget_segments();
     }
 
-    /// Every segment, the open one last.
-    fn all(&self) -> impl DoubleEndedIterator<Item = &Segment> {
-        let closed = self.closed.iter().map(AsRef::as_ref);
-        closed.chain([&self.open])
+    fn forget_block(&mut self) -> Option<Arc<Block>> {
+        let block = self.full.pop_front()?;
+        self.full_bytes -= block.bytes();
+        let last = block.last_sequence().unwrap_or_default();
+        self.forgotten_through = self.forgotten_through.max(last);
+        Some(block)
     }
 
-    /// The user's events from this segment on, without those of the open one up to this sequence number.
-    fn view(&self, user_id: Uuid, from: usize, sequence: u64) -> View {
-        let open = &self.open.events;
-        let open = &open[open.partition_point(|event| event.sequence <= sequence)..];
-        let of_user = open.iter().filter(|event| event.user_id == user_id);
+    /// Those that had events of which none is left.
+    fn forget_segments(&mut self) {
+        let through = self.forgotten_through;
+        while let (Some(first), Some(next)) = (self.segments.front(), self.segments.get(1))
+            && first.after < through
+            && next.after <= through
+        {
+            self.segments.pop_front();
+        }
+    }
+
+    /// Everything before the oldest segment that is young enough, or open.
+    fn forget_old(&mut self, age_max: Duration) {
+        while self.segments.len() > 1 && self.segments[0].opened_at.elapsed() > age_max {
+            self.segments.pop_front();
+        }
+        let before = self.segments[0].after;
+        self.forgotten_through = self.forgotten_through.max(before);
+        while self
+            .full
+            .front()
+            .is_some_and(|block| block.last_sequence() <= Some(before))
+        {
+            self.forget_block();
+        }
+    }
+
+    /// The user's events after this sequence number.
+    fn view(&self, user_id: Uuid, after: u64) -> View {
+        let full = self
+            .full
+            .partition_point(|block| block.last_sequence() <= Some(after));
+        let segment = self
+            .segments
+            .partition_point(|segment| segment.after <= after)
+            .saturating_sub(1);
+        let segments = self.segments.range(segment..);
         View {
             user_id,
-            closed: self.closed.range(from..).cloned().collect(),
-            open: of_user.cloned().collect(),
+            after,
+            full: self.full.range(full..).cloned().collect(),
+            open: self.open.only_of(user_id),
+            passed: segments
+                .map(|segment| (segment.after, segment.passed.clone()))
+                .collect(),
         }
     }
 }
@@ -219,50 +256,41 @@ impl Recent {
     pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
-            segments: Arc::new(RwLock::new(Segments::new(0))),
+            memory: Arc::new(RwLock::new(Memory::new(bounds, 0))),
         }
     }
 
-    /// Gives the event, which is about to be routed, the next sequence number and keeps it.
-    pub fn push(&self, mut event: Event) -> Arc<Event> {
-        let bytes = held_bytes(&event);
-        let mut segments = self.write();
-        segments.last_sequence += 1;
-        event.sequence = segments.last_sequence;
-        let event = Arc::new(event);
-        segments.open.events.push(Arc::clone(&event));
-        segments.bytes += bytes;
-        while segments.bytes > self.bounds.bytes_max {
-            segments.make_room();
+    /// Keeps the event, which is about to be routed, and says its sequence number.
+    #[must_use]
+    pub fn push(&self, told: &Notification<'_>) -> u64 {
+        let mut memory = self.write();
+        if !memory.open.has_room(told.text) {
+            memory.turn_block(self.bounds);
         }
-        event
+        memory.last_sequence += 1;
+        let sequence = memory.last_sequence;
+        memory.open.push(told, sequence);
+        sequence
     }
 
-    /// A barrier came by: everything visible in its snapshot has been pushed.
-    pub fn barrier(&self, snapshot: Snapshot) {
-        let mut segments = self.write();
-        let mut next = Segment::new(Some(snapshot), segments.last_sequence);
-        if segments.leaving.is_empty() {
-            next.events = mem::take(&mut segments.leaving);
-        }
-        let mut closed = mem::replace(&mut segments.open, next);
-        closed.events.shrink_to_fit();
-        segments.closed.push_back(Arc::new(closed));
-        while segments
-            .closed
-            .front()
-            .is_some_and(|s| s.opened_at.elapsed() > self.bounds.age_max)
-        {
-            segments.forget_oldest();
-        }
+    /// A barrier came by: everything visible in its snapshot has been pushed. Returns it as clients are
+    /// given it with what is pushed from now on.
+    #[must_use]
+    pub fn barrier(&self, barrier: &Cursor) -> Option<Arc<Cursor>> {
+        let mut memory = self.write();
+        let segment = Segment::new(Some(barrier), memory.last_sequence);
+        let passed = segment.passed.clone();
+        memory.segments.push_back(segment);
+        memory.forget_old(self.bounds.age_max);
+        passed
     }
 
     /// Forgets everything, since what was kept belongs to another history, and gives `event`, which
     /// says so, the next sequence number.
     pub fn begin_anew(&self, mut event: Event) -> Arc<Event> {
-        let mut segments = self.write();
-        event.sequence = segments.last_sequence + 1;
-        *segments = Segments::new(event.sequence);
+        let mut memory = self.write();
+        event.sequence = memory.last_sequence + 1;
+        *memory = Memory::new(self.bounds, event.sequence);
         Arc::new(event)
     }
 
@@ -274,59 +302,53 @@ impl Recent {
     #[must_use]
     pub fn since(&self, user_id: Uuid, cursor: &Cursor) -> Option<Found> {
         let (cursor, heard) = (&cursor.snapshot, cursor.heard);
-        let segments = self.read();
-        let barriers: Vec<Option<&Snapshot>> = segments
-            .all()
-            .map(|segment| segment.opened_by.as_ref())
-            .collect();
+        let memory = self.read();
+        let segments = &memory.segments;
         // Of barriers that were given out in the same words, it may be the oldest.
         let given = segments
-            .all()
-            .position(|segment| heard && segment.given.as_ref() == Some(cursor));
+            .iter()
+            .position(|segment| heard && segment.was_given_as(cursor));
         // The newest barrier that the cursor covers: what it has not seen came after the one before.
         let newest = || {
-            let covers = |barrier: &Option<_>| barrier.is_some_and(|b| cursor.covers(b));
-            barriers.iter().rposition(covers)
+            let covers = |barrier: &Snapshot| cursor.covers(barrier);
+            let mut barriers = segments.iter().map(|segment| &segment.opened_by);
+            barriers.rposition(|barrier| barrier.as_ref().is_some_and(covers))
         };
         let covered = given.or_else(newest)?;
-        let from = covered.checked_sub(1)?;
-        if !segments.closed[from].whole {
+        let from = segments[covered.checked_sub(1)?].after;
+        if from < memory.forgotten_through {
             return None;
-        }
-        if given.is_some() {
-            let view = segments.view(user_id, from, 0);
-            drop(segments);
-            return Some(Found::of(view.events()));
         }
         // The oldest barrier that covers the cursor: what came after it, the cursor has not seen.
-        let unseen = barriers[covered..]
-            .iter()
-            .position(|barrier| barrier.is_some_and(|b| b.covers(cursor)))
-            .map(|position| covered + position)?;
-        let view = segments.view(user_id, from, 0);
-        drop(segments);
+        let unseen = || {
+            let barriers = segments.range(covered..);
+            let mut covering = barriers.filter(|segment| {
+                let barrier = segment.opened_by.as_ref();
+                barrier.is_some_and(|barrier| barrier.covers(cursor))
+            });
+            covering.next().map(|segment| segment.after)
+        };
+        let unseen = if given.is_some() { from } else { unseen()? };
+        let view = memory.view(user_id, from);
+        drop(memory);
         // Whether the cursor has seen what came in between, only the log knows.
-        if view.of_first(unseen - from).next().is_some() {
+        if view.first_sequence().is_some_and(|first| first <= unseen) {
             return None;
         }
-        Some(Found::of(view.events()))
+        Some(view.found())
     }
 
     /// The first of the user's events after the one with this sequence number; `None` when memory does
     /// not reach back that far.
     #[must_use]
     pub fn after(&self, user_id: Uuid, sequence: u64) -> Option<Found> {
-        let segments = self.read();
-        if sequence < segments.forgotten_through {
+        let memory = self.read();
+        if sequence < memory.forgotten_through {
             return None;
         }
-        let from = segments
-            .closed
-            .partition_point(|segment| segment.after <= sequence);
-        let view = segments.view(user_id, from.saturating_sub(1), sequence);
-        drop(segments);
-        let events = view.events().filter(|event| event.sequence > sequence);
-        Some(Found::of(events))
+        let view = memory.view(user_id, sequence);
+        drop(memory);
+        Some(view.found())
     }
 
     /// The sequence number of the last event pushed.
@@ -335,14 +357,12 @@ impl Recent {
         self.read().last_sequence
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Segments> {
-        self.segments.read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Memory> {
+        self.memory.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Segments> {
-        self.segments
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn write(&self) -> RwLockWriteGuard<'_, Memory> {
+        self.memory.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

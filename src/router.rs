@@ -16,7 +16,7 @@ use crate::cursor::{Cursor, Snapshot};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::recent::Recent;
-use crate::wire::{Event, ResetReason};
+use crate::wire::{Event, Notification, ResetReason};
 
 use self::id_set::IdSet;
 
@@ -98,8 +98,8 @@ impl Router {
     }
 
     /// Routes an event unless it has been.
-    pub fn route(&mut self, mut event: Event) {
-        if let Some(id) = event.id {
+    pub fn route(&mut self, told: Notification<'_>) {
+        if let Some(id) = told.id {
             if self.seen_before.contains(id) || !self.seen.insert(id) {
                 self.metrics.event_repeated();
                 return;
@@ -109,10 +109,10 @@ impl Router {
             }
         }
         self.routed += 1;
-        event.passed.clone_from(&self.passed);
-        let kind = event.kind;
-        let connections = self.hub.publish(self.recent.push(event));
-        self.metrics.event_routed(kind, connections);
+        let sequence = self.recent.push(&told);
+        let event = || Arc::new(Event::new(told, sequence, self.passed.clone()));
+        let connections = self.hub.publish_to(told.user_id, event);
+        self.metrics.event_routed(told.kind, connections);
     }
 
     /// How many events have been routed since the last call.
@@ -176,13 +176,12 @@ impl Router {
     }
 
     fn begin_segment(&mut self, cursor: &Cursor) {
-        self.recent.barrier(cursor.snapshot.clone());
+        self.passed = self.recent.barrier(cursor);
         self.segment_begun = Instant::now();
         let position = self.position.as_ref().unwrap_or(cursor);
         self.segment_position = Some(position.snapshot.clone());
         self.position_then
             .get_or_insert_with(|| cursor.snapshot.clone());
-        self.passed = Some(Arc::new(cursor.heard()));
     }
 
     fn feed_live(&self) {
@@ -284,7 +283,7 @@ mod tests {
             r#"{{"type":"device","user_id":"{}","id":1}}"#,
             uuid::Uuid::nil()
         );
-        router.route(Event::parse(&event).unwrap());
+        router.route(Notification::parse(&event).unwrap());
         for _ in 0..3 {
             // What was read up to 20 was routed before 15 was passed, and 18 has not seen it.
             router.pass(cursor("18:18:"));

@@ -11,21 +11,18 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use self::close::CloseCode;
-use self::routing::Routing;
+pub use self::notification::{MalformedEvent, Notification};
 use crate::cursor::Cursor;
 use crate::frame::Frame;
 use crate::secret::Secret;
 
 mod close;
-mod routing;
+mod notification;
 
 /// An event's JSON as the triggers of `migrate up` write it, at most: a session's, of four ids.
 pub const EVENT_BYTES_MAX: usize = 512;
 /// What its three encodings add to it: their headers, an envelope, the longest cursor that is given out.
 const ENCODINGS_BYTES_MAX: usize = 400;
-
-/// The largest part of a refused payload that is logged, in characters.
-const LOGGED_PAYLOAD_CHARS: usize = 200;
 
 /// What an event is about; each kind has its own PostgreSQL channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
@@ -149,9 +146,6 @@ pub struct Event {
     /// Its place in the order in which this process routed events, from 1; 0 for one that was read
     /// from the log for a single client.
     pub sequence: u64,
-    /// Whether this is only the news that the event is in the log, because it is too long to be
-    /// notified.
-    pub by_reference: bool,
     /// The cursor that its user's clients have passed when they get it; `None` where there is no log.
     pub passed: Option<Arc<Cursor>>,
     plain: Frame,
@@ -166,49 +160,32 @@ struct Revocation {
     device_id: Option<Uuid>,
 }
 
-/// A notification that is no event: not JSON, of an unknown type, or without a `user_id`.
-#[derive(Debug, thiserror::Error)]
-#[error("{cause}; payload: {payload}")]
-pub struct MalformedEvent {
-    cause: serde_json::Error,
-    payload: String,
-}
-
 impl Event {
     /// What one holds in memory, at most, if its text is of [`EVENT_BYTES_MAX`].
-    pub const HELD_BYTES_MAX: usize = Self::held_bytes_max_of(EVENT_BYTES_MAX);
-
-    const fn held_bytes_max_of(text_bytes: usize) -> usize {
-        let counts = 2 * size_of::<usize>();
-        size_of::<Self>() + counts + 3 * text_bytes + ENCODINGS_BYTES_MAX
-    }
-
-    /// What it holds in memory, at most: with each of its encodings, made or not.
-    #[must_use]
-    pub fn held_bytes_max(&self) -> usize {
-        Self::held_bytes_max_of(self.text_bytes())
-    }
+    pub const HELD_BYTES_MAX: usize =
+        size_of::<Self>() + 2 * size_of::<usize>() + 3 * EVENT_BYTES_MAX + ENCODINGS_BYTES_MAX;
 
     /// Reads a notification's payload as far as routing needs it and keeps its text.
     ///
     /// # Errors
     /// [`MalformedEvent`] when it is not a JSON object with a known `type` and a UUID `user_id`.
     pub fn parse(payload: &str) -> Result<Self, MalformedEvent> {
-        let routing = Routing::parse(payload).map_err(|cause| MalformedEvent {
-            cause,
-            payload: payload.chars().take(LOGGED_PAYLOAD_CHARS).collect(),
-        })?;
-        Ok(Self {
-            user_id: routing.user_id,
-            kind: routing.kind,
-            id: routing.id,
-            sequence: 0,
-            by_reference: routing.by_reference,
-            passed: None,
-            plain: Frame::text(payload.trim_end()),
+        Notification::parse(payload).map(|told| Self::new(told, 0, None))
+    }
+
+    /// What was told, at this place in the order of routing.
+    #[must_use]
+    pub fn new(told: Notification<'_>, sequence: u64, passed: Option<Arc<Cursor>>) -> Self {
+        Self {
+            user_id: told.user_id,
+            kind: told.kind,
+            id: told.id,
+            sequence,
+            passed,
+            plain: Frame::text(told.text),
             envelope: OnceLock::new(),
             v1: OnceLock::new(),
-        })
+        }
     }
 
     /// What tells every connected v1 client to fetch its state anew.
@@ -237,7 +214,6 @@ impl Event {
             kind,
             id: None,
             sequence: 0,
-            by_reference: false,
             passed: None,
             plain,
             envelope: OnceLock::new(),
@@ -261,12 +237,6 @@ impl Event {
         serde_json::from_slice::<Revocation>(self.plain.payload()).map_or(true, |gone| {
             gone.device_id.is_none() || gone.device_id == device_id
         })
-    }
-
-    /// The size of the event's JSON, in bytes.
-    #[must_use]
-    pub fn text_bytes(&self) -> usize {
-        self.plain.payload().len()
     }
 
     /// The frame that carries this event. Encoded at most once for each encoding; a clone shares the

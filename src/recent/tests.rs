@@ -12,11 +12,13 @@ fn recent(bytes_max: usize) -> Recent {
     })
 }
 
-fn event(user_id: Uuid, id: i64) -> Event {
-    Event::parse(&format!(
-        r#"{{"type":"device","user_id":"{user_id}","id":{id}}}"#
-    ))
-    .unwrap()
+fn push(recent: &Recent, user_id: Uuid, id: i64) {
+    let text = format!(r#"{{"type":"device","user_id":"{user_id}","id":{id}}}"#);
+    let _ = recent.push(&Notification::parse(&text).unwrap());
+}
+
+fn barrier(recent: &Recent, snapshot: &str) {
+    let _ = recent.barrier(&format!("1-1.{snapshot}").parse().unwrap());
 }
 
 /// A cursor as it is given out over a WebSocket.
@@ -35,9 +37,9 @@ fn ids(found: &Found) -> Vec<i64> {
 /// Users in turn, ids from 1, a barrier after every third event with the snapshot `id+1:id+1:`.
 fn filled(recent: &Recent, users: &[Uuid; 2], events: i64) {
     for id in 1..=events {
-        recent.push(event(users[usize::from(id % 2 == 0)], id));
+        push(recent, users[usize::from(id % 2 == 0)], id);
         if id % 3 == 0 {
-            recent.barrier(snapshot(&format!("{0}:{0}:", id + 1)));
+            barrier(recent, &format!("{0}:{0}:", id + 1));
         }
     }
 }
@@ -61,21 +63,21 @@ fn a_cursor_from_elsewhere_is_served_only_when_memory_is_sure() {
     let recent = recent(1 << 20);
     let user = Uuid::new_v4();
     let since = |cursor| recent.since(user, &heard(cursor));
-    for barrier in ["4:4:", "8:8:", "12:12:", "16:16:"] {
-        recent.barrier(snapshot(barrier));
+    for barrier_at in ["4:4:", "8:8:", "12:12:", "16:16:"] {
+        barrier(&recent, barrier_at);
     }
     // Nothing came for the user: whatever the cursor has seen, it has missed nothing.
     assert_eq!(since("10:10:").unwrap().events.len(), 0);
     // What comes after a barrier that covers the cursor is surely new to it.
-    recent.push(event(user, 1));
+    push(&recent, user, 1);
     assert_eq!(ids(&since("10:10:").unwrap()), [1]);
     // One that no barrier has reached may be of a future that has not been.
     assert!(since("17:17:").is_none());
     // What came between the cursor's neighbours may be old or new.
-    recent.barrier(snapshot("20:20:"));
-    recent.barrier(snapshot("24:24:"));
+    barrier(&recent, "20:20:");
+    barrier(&recent, "24:24:");
     assert!(since("17:17:").is_none());
-    recent.barrier(snapshot("28:28:"));
+    barrier(&recent, "28:28:");
     assert_eq!(since("26:26:").unwrap().events.len(), 0);
 }
 
@@ -101,10 +103,10 @@ fn barriers_that_were_given_out_in_the_same_words_are_told_apart_by_none() {
     let given = |xmax: u64| long(xmax).heard();
     assert!(given(2_000).to_string().len() < 100);
     assert_eq!(given(2_000), given(2_030));
-    recent.barrier(snapshot("900:900:"));
+    barrier(&recent, "900:900:");
     for id in [2_000, 2_010, 2_020] {
-        recent.barrier(snapshot(&format!("1001:{id}:{running}")));
-        recent.push(event(user, id));
+        barrier(&recent, &format!("1001:{id}:{running}"));
+        push(&recent, user, id);
     }
     // It was the first of the three, for all that is known.
     let since = |cursor| recent.since(user, &cursor).map(|found| ids(&found));
@@ -132,7 +134,7 @@ fn what_comes_after_an_event_is_known_by_its_sequence_number() {
 fn what_is_found_comes_in_pages() {
     let (recent, user) = (recent(1 << 24), Uuid::new_v4());
     for id in 1..=2_500 {
-        recent.push(event(user, id));
+        push(&recent, user, id);
     }
     let (mut all, mut sequence) = (Vec::new(), 0);
     for (more, left) in [(true, 2_500), (true, 1_500), (false, 500)] {
@@ -151,7 +153,7 @@ fn a_page_is_bounded_in_bytes_and_never_empty() {
     for id in 1..=3 {
         let text = "x".repeat(bytes);
         let json = format!(r#"{{"type":"device","user_id":"{user}","id":{id},"x":"{text}"}}"#);
-        recent.push(Event::parse(&json).unwrap());
+        let _ = recent.push(&Notification::parse(&json).unwrap());
     }
     let found = recent.after(user, 0).unwrap();
     assert_eq!((found.events.len(), found.more), (2, true));
@@ -160,40 +162,95 @@ fn a_page_is_bounded_in_bytes_and_never_empty() {
 
 #[test]
 fn memory_is_bounded_and_says_what_it_has_forgotten() {
-    let users = [Uuid::new_v4(), Uuid::new_v4()];
-    let bytes = event(users[0], 10).held_bytes_max() + PLACE_BYTES;
-    let recent = recent(bytes * 10);
-    filled(&recent, &users, 20);
-    assert!(recent.read().bytes <= bytes * 10);
-    assert!(recent.after(users[0], 5).is_none());
+    const BYTES_MAX: usize = 65_536;
+    let (recent, users) = (recent(BYTES_MAX), [Uuid::new_v4(), Uuid::new_v4()]);
+    filled(&recent, &users, 3_000);
+    let (held, forgotten) = {
+        let memory = recent.read();
+        let bytes = memory.full_bytes + memory.open.bytes();
+        (bytes, memory.forgotten_through)
+    };
+    assert!((BYTES_MAX / 2..=BYTES_MAX).contains(&held), "{held}");
+    assert!(recent.after(users[0], forgotten - 1).is_none());
+    let left = recent.after(users[0], forgotten).unwrap().total;
+    assert_eq!(left, (3_000 - forgotten) / 2);
+    assert!((100..1_000).contains(&left), "{left}");
     assert!(recent.since(users[0], &heard("7:7:")).is_none());
-    assert_eq!(ids(&recent.after(users[0], 16).unwrap()), [17, 19]);
-    let forgotten = recent.read().forgotten_through;
+    assert_eq!(ids(&recent.after(users[0], 2_996).unwrap()), [2_997, 2_999]);
+    // Every cursor is served whole, or not at all.
+    for cursor in (4..=3_001).step_by(3) {
+        let found = recent.since(users[0], &heard(&format!("{cursor}:{cursor}:")));
+        let first = u64::try_from(cursor).unwrap() - 3;
+        assert_eq!(found.is_some(), first > forgotten, "{cursor}");
+        if let Some(found) = found {
+            assert_eq!(found.total, (3_000 - first) / 2 + first % 2, "{cursor}");
+        }
+    }
+}
+
+#[test]
+fn an_interval_that_is_too_large_alone_is_not_whole() {
+    const BYTES_MAX: usize = 65_536;
+    let (recent, user) = (recent(BYTES_MAX), Uuid::new_v4());
+    barrier(&recent, "1:1:");
+    barrier(&recent, "2:2:");
+    for id in 1..=3_000 {
+        push(&recent, user, id);
+    }
+    assert!(recent.since(user, &heard("2:2:")).is_none());
+    assert_eq!(ids(&recent.after(user, 2_999).unwrap()), [3_000]);
+    barrier(&recent, "3001:3001:");
+    // The segment before this barrier is not whole, so its cursor has no place yet.
+    assert!(recent.since(user, &heard("3001:3001:")).is_none());
+    push(&recent, user, 3_001);
+    barrier(&recent, "3002:3002:");
     assert_eq!(
-        recent
-            .after(users[0], forgotten)
-            .map(|found| found.events.len()),
-        Some(usize::try_from((20 - forgotten) / 2).unwrap())
+        ids(&recent.since(user, &heard("3002:3002:")).unwrap()),
+        [3_001]
     );
 }
 
 #[test]
-fn an_interval_that_is_too_large_alone_is_forgotten_whole() {
-    let user = Uuid::new_v4();
-    let recent = recent(1_000);
-    recent.barrier(snapshot("1:1:"));
-    recent.barrier(snapshot("2:2:"));
-    for id in 1..=100 {
-        recent.push(event(user, id));
+fn a_text_longer_than_a_block_has_one_of_its_own() {
+    const BYTES_MAX: usize = 65_536;
+    let (recent, user) = (recent(BYTES_MAX), Uuid::new_v4());
+    let long = "x".repeat(BYTES_MAX / 4);
+    for id in 1..=20 {
+        push(&recent, user, id);
+        let json = format!(
+            r#"{{"type":"device","user_id":"{user}","id":{},"x":"{long}"}}"#,
+            -id
+        );
+        let _ = recent.push(&Notification::parse(&json).unwrap());
     }
-    assert!(recent.read().bytes <= 1_000);
-    assert!(recent.since(user, &heard("2:2:")).is_none());
-    recent.barrier(snapshot("101:101:"));
-    // The segment before this barrier is not whole, so its cursor has no place yet.
-    assert!(recent.since(user, &heard("101:101:")).is_none());
-    recent.push(event(user, 101));
-    recent.barrier(snapshot("102:102:"));
-    assert_eq!(ids(&recent.since(user, &heard("102:102:")).unwrap()), [101]);
+    assert_eq!(ids(&recent.after(user, 38).unwrap()), [20, -20]);
+    let memory = recent.read();
+    assert!(memory.full_bytes <= BYTES_MAX, "{}", memory.full_bytes);
+    assert!(memory.forgotten_through > 30);
+}
+
+#[test]
+fn an_event_comes_with_the_barrier_that_was_given_out_before_it() {
+    let (recent, user) = (recent(65_536), Uuid::new_v4());
+    push(&recent, user, 1);
+    for id in 2..=2_000 {
+        if id % 7 == 0 {
+            let given = recent.barrier(&format!("1-1.{id}:{id}:").parse().unwrap());
+            assert_eq!(given.unwrap().to_string(), format!("1-1.{id}:{id}:~"));
+        }
+        push(&recent, user, id);
+        let newest = recent.after(user, u64::try_from(id).unwrap() - 1).unwrap();
+        let passed = newest.events[0].passed.as_ref().map(ToString::to_string);
+        let barrier = id / 7 * 7;
+        let expected = (barrier > 0).then(|| format!("1-1.{barrier}:{barrier}:~"));
+        assert_eq!(passed, expected);
+    }
+    let forgotten = recent.read().forgotten_through;
+    for event in recent.after(user, forgotten).unwrap().events {
+        let barrier = event.sequence / 7 * 7;
+        let passed = event.passed.as_ref().unwrap().to_string();
+        assert_eq!(passed, format!("1-1.{barrier}:{barrier}:~"));
+    }
 }
 
 #[test]

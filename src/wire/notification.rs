@@ -1,4 +1,4 @@
-//! What routing needs of a notification, read from its JSON.
+//! A notification, read as far as routing needs it.
 //!
 //! Triggers write flat objects of short strings and numbers, and those are read here in one pass. Whatever
 //! is not so plain (escapes, nesting, a number with a fraction, a member that comes twice) is left to
@@ -9,29 +9,63 @@ use uuid::Uuid;
 
 use super::EventKind;
 
-/// The members that routing needs; everything else in the payload is skipped unread.
-#[derive(Debug, PartialEq, Eq, Deserialize)]
-pub(super) struct Routing {
+/// The largest part of a refused payload that is logged, in characters.
+const LOGGED_PAYLOAD_CHARS: usize = 200;
+/// A UUID as PostgreSQL writes it.
+const UUID_CHARS: usize = 36;
+
+/// What a trigger tells of one event: the members that routing needs, and the text, whose other members
+/// are skipped unread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Notification<'a> {
+    /// What it is about.
     #[serde(rename = "type")]
-    pub(super) kind: EventKind,
-    pub(super) user_id: Uuid,
-    pub(super) id: Option<i64>,
+    pub kind: EventKind,
+    /// Whose event it is: the routing key.
+    pub user_id: Uuid,
+    /// Its row in `realtime.events`; `None` from a database that has only HushNet's own triggers.
+    pub id: Option<i64>,
+    /// Whether this is only the news that the event is in the log, because it is too long to be
+    /// notified.
     #[serde(default)]
-    pub(super) by_reference: bool,
+    pub by_reference: bool,
+    /// The JSON as the trigger wrote it.
+    #[serde(skip)]
+    pub text: &'a str,
 }
 
-impl Routing {
-    /// Reads an object.
-    pub(super) fn parse(payload: &str) -> Result<Self, serde_json::Error> {
-        match Self::of_flat(payload.as_bytes()) {
-            Some(routing) => Ok(routing),
-            None => super::object(payload),
-        }
+/// A notification that is no event: not JSON, of an unknown type, or without a `user_id`.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}; payload: {payload}")]
+pub struct MalformedEvent {
+    cause: serde_json::Error,
+    payload: String,
+}
+
+impl<'a> Notification<'a> {
+    /// Reads a notification's payload, or a payload of the log.
+    ///
+    /// # Errors
+    /// [`MalformedEvent`] when it is not a JSON object with a known `type` and a UUID `user_id`.
+    pub fn parse(payload: &'a str) -> Result<Self, MalformedEvent> {
+        let told = Self::of_flat(payload).map_or_else(|| Self::of_any(payload), Ok);
+        told.map_err(|cause| MalformedEvent {
+            cause,
+            payload: payload.chars().take(LOGGED_PAYLOAD_CHARS).collect(),
+        })
+    }
+
+    fn of_any(payload: &'a str) -> Result<Self, serde_json::Error> {
+        let told = super::object(payload)?;
+        Ok(Self {
+            text: payload.trim_end(),
+            ..told
+        })
     }
 
     /// `None` for what is not flat and plain, or no event.
-    fn of_flat(payload: &[u8]) -> Option<Self> {
-        let mut rest = Rest(payload);
+    fn of_flat(payload: &'a str) -> Option<Self> {
+        let mut rest = Rest(payload.as_bytes());
         let (mut kind, mut user_id, mut id, mut by_reference) = (None, None, None, None);
         rest.expect(b'{')?;
         loop {
@@ -59,6 +93,7 @@ impl Routing {
             user_id: user_id?,
             id,
             by_reference: by_reference.unwrap_or_default(),
+            text: payload.trim_end(),
         })
     }
 }
@@ -114,6 +149,14 @@ impl<'a> Rest<'a> {
     }
 
     fn string_begun(&mut self) -> Option<&'a [u8]> {
+        // Most values are UUIDs. To look for a string's end costs more than to see that it is there, since
+        // the processor can go on meanwhile.
+        if let Some((text, [b'"', rest @ ..])) = self.0.split_first_chunk()
+            && is_plain(text)
+        {
+            self.0 = rest;
+            return Some(text);
+        }
         let (text, rest) = self.0.split_at(end_of_string(self.0)?);
         self.0 = rest.strip_prefix(b"\"")?;
         Some(text)
@@ -148,6 +191,15 @@ impl<'a> Rest<'a> {
     }
 }
 
+/// Whether nothing in it ends a plain string.
+fn is_plain(text: &[u8; UUID_CHARS]) -> bool {
+    const LAST: usize = UUID_CHARS - size_of::<u64>();
+    let words = [0, 8, 16, 24, LAST].map(|at| text[at..].first_chunk().copied());
+    let special =
+        words.map(|word| word.map_or(u64::MAX, |word| special_bytes(u64::from_le_bytes(word))));
+    special.into_iter().fold(0, |all, word| all | word) == 0
+}
+
 /// The place of the first quote, backslash or control character.
 fn end_of_string(bytes: &[u8]) -> Option<usize> {
     let (words, rest) = bytes.as_chunks();
@@ -166,10 +218,12 @@ fn end_of_string(bytes: &[u8]) -> Option<usize> {
 /// since most of a notification is skipped.
 fn special_bytes(word: u64) -> u64 {
     const EACH: u64 = u64::MAX / 0xff;
-    const HIGH: u64 = EACH * 0x80;
-    let below = |word: u64, bound: u64| word.wrapping_sub(EACH * bound) & !word & HIGH;
-    let equal = |byte: u8| below(word ^ (EACH * u64::from(byte)), 1);
-    below(word, 0x20) | equal(b'"') | equal(b'\\')
+    let of = |byte: u8| EACH * u64::from(byte);
+    // What is below the bound borrows, and its high bit says so; one that had it set is nothing special.
+    let control = word.wrapping_sub(of(0x20));
+    let quote = (word ^ of(b'"')).wrapping_sub(of(1));
+    let backslash = (word ^ of(b'\\')).wrapping_sub(of(1));
+    (control | quote | backslash) & !word & of(0x80)
 }
 
 #[cfg(test)]
@@ -178,8 +232,8 @@ mod tests {
 
     const USER: &str = "a1b2c3d4-e5f6-7890-abcd-ef1234567890";
 
-    fn by_serde(payload: &str) -> Option<Routing> {
-        super::super::object(payload).ok()
+    fn by_serde(payload: &str) -> Option<Notification<'_>> {
+        Notification::of_any(payload).ok()
     }
 
     /// Both ways are made to say the same of every text that a change of one byte makes of these.
@@ -195,20 +249,20 @@ mod tests {
         let bytes = br#"{}[]:,"\ x01.-eE/tfn"#;
         let mut flat = 0;
         for text in texts {
-            assert!(Routing::of_flat(text.as_bytes()).is_some(), "{text}");
+            assert!(Notification::of_flat(&text).is_some(), "{text}");
             for at in 0..text.len() {
                 for byte in bytes {
                     let mut changed = text.clone().into_bytes();
                     changed[at] = *byte;
                     let changed = String::from_utf8(changed).unwrap();
-                    if let Some(routing) = Routing::of_flat(changed.as_bytes()) {
-                        assert_eq!(Some(routing), by_serde(&changed), "{changed}");
+                    if let Some(told) = Notification::of_flat(&changed) {
+                        assert_eq!(Some(told), by_serde(&changed), "{changed}");
                         flat += 1;
                     }
                 }
                 let cut = &text[..at];
-                if let Some(routing) = Routing::of_flat(cut.as_bytes()) {
-                    assert_eq!(Some(routing), by_serde(cut), "{cut}");
+                if let Some(told) = Notification::of_flat(cut) {
+                    assert_eq!(Some(told), by_serde(cut), "{cut}");
                 }
             }
         }
@@ -225,6 +279,22 @@ mod tests {
                 let end = special.then_some(place);
                 assert_eq!(end_of_string(&bytes), end, "{byte} at {place}");
                 assert_eq!(end_of_string(&bytes[..place]), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_string_of_a_uuid_s_length_is_read_as_any_other() {
+        for byte in 0..=127_u8 {
+            for place in 0..UUID_CHARS {
+                let mut text = [b'x'; UUID_CHARS];
+                text[place] = byte;
+                let text = str::from_utf8(&text).unwrap();
+                let payload = format!(r#"{{"x":"{text}","type":"device","user_id":"{USER}"}}"#);
+                let told = Notification::of_flat(&payload);
+                let special = matches!(byte, b'"' | b'\\' | 0..=0x1f);
+                assert_eq!(told.is_none(), special, "{byte} at {place}");
+                assert!(special || told == by_serde(&payload));
             }
         }
     }
@@ -262,8 +332,8 @@ mod tests {
             ),
             (format!(r#"{{"type":"reset","user_id":"{USER}"}}"#), false),
         ] {
-            assert!(Routing::of_flat(text.as_bytes()).is_none(), "{text}");
-            assert_eq!(Routing::parse(&text).is_ok(), is_event, "{text}");
+            assert!(Notification::of_flat(&text).is_none(), "{text}");
+            assert_eq!(Notification::parse(&text).is_ok(), is_event, "{text}");
         }
     }
 }
