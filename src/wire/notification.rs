@@ -194,10 +194,12 @@ impl<'a> Rest<'a> {
 /// Whether nothing in it ends a plain string.
 fn is_plain(text: &[u8; UUID_CHARS]) -> bool {
     const LAST: usize = UUID_CHARS - size_of::<u64>();
-    let words = [0, 8, 16, 24, LAST].map(|at| text[at..].first_chunk().copied());
-    let special =
-        words.map(|word| word.map_or(u64::MAX, |word| special_bytes(u64::from_le_bytes(word))));
-    special.into_iter().fold(0, |all, word| all | word) == 0
+    let special_at = |at: usize| {
+        let word = text[at..].first_chunk();
+        word.map_or(u64::MAX, |word| special_bytes(u64::from_le_bytes(*word)))
+    };
+    let words = [0, 8, 16, 24, LAST].into_iter();
+    words.fold(0, |all, at| all | special_at(at)) == 0
 }
 
 /// The place of the first quote, backslash or control character.
