@@ -76,6 +76,8 @@ pub struct Socket {
     outgoing: Outgoing,
     /// The answer to the newest ping, while others are being written.
     pong: Option<Frame>,
+    /// Whether the peer has ended its side.
+    peer_ended: bool,
 }
 
 /// The upgraded connection is none of ours.
@@ -103,6 +105,7 @@ impl Socket {
             incoming,
             outgoing: Outgoing::new(limits.write_buffer_bytes_max),
             pong: None,
+            peer_ended: false,
         })
     }
 
@@ -162,6 +165,7 @@ impl Socket {
             let transport = Pin::new(&mut self.transport);
             match ready!(transport.poll_read(&mut Context::from_waker(&waker), &mut piece)) {
                 Ok(()) if piece.filled().is_empty() => {
+                    self.peer_ended = true;
                     return Poll::Ready(Step::Ended(Closed::ByClient));
                 }
                 Ok(()) => self.incoming.feed(piece.filled()),
@@ -228,6 +232,10 @@ impl Socket {
             Closed::ByServer(close) => self.queue(Frame::close(close.code(), close.reason())),
         }
         if poll_fn(|context| self.poll_flush(context)).await.is_err() {
+            return;
+        }
+        // All has been read: closing the socket is goodbye enough. TLS has one of its own.
+        if self.peer_ended && matches!(self.transport, Transport::Plain(_)) {
             return;
         }
         // Closing a socket that has unread bytes resets it, and a reset would overtake our close
