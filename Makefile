@@ -60,9 +60,9 @@ chaos: ## Break things for ten minutes, a million events; CHAOS_INGEST=tail or a
 
 hostile: ## Have a hundred hostile clients at a time do what they can, and judge the others' latency
 	@sh scripts/setup.sh run
-	cargo build --release --locked
+	cargo build --profile injector --locked --features injector
 	cargo test --locked --test realtime --no-run
-	HOSTILE_ROUNDS=5 HOSTILE_PROGRAM=$(TARGET)/release/hushnet-realtime taskset --cpu-list 1 \
+	HOSTILE_ROUNDS=5 HOSTILE_PROGRAM=$(TARGET)/injector/hushnet-realtime taskset --cpu-list 1 \
 	cargo test --locked --test realtime hostile -- --nocapture --test-threads=1
 
 fuzz: ## Fuzz what parses, five minutes each; needs a nightly compiler
@@ -85,7 +85,7 @@ conformance: ## Hold the WebSocket's handshake and frames against the Autobahn t
 
 bench-smoke: ## Run each benchmark once, to see that it runs
 	@sh scripts/setup.sh run
-	cargo bench --locked --bench fanout --bench delivery -- --test
+	cargo bench --locked --profile dev --bench fanout --bench delivery -- --test
 	cargo build --workspace --bins --examples --locked --features hushnet-realtime/injector
 	@python3 scripts/bench.py --test --profile debug
 

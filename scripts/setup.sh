@@ -183,15 +183,16 @@ if [ "$goal" = test ]; then
   for package in tests/clients clients/typescript clients/console examples/chat; do
     install_node_modules "$package"
   done
+# Their own speed does not count, and so they are quicker to build.
 elif [ "$goal" = fuzz ]; then
   have cargo-fuzz || [ -x .hushnet/tools/bin/cargo-fuzz ] ||
-    cargo install --quiet --locked --root .hushnet/tools cargo-fuzz
+    cargo install --debug --quiet --locked --root .hushnet/tools cargo-fuzz
 elif [ "$goal" = instructions ]; then
   # Of the library's own version: another does not understand it.
   version=$(sed -n '/^name = "gungraun"$/{n;s/^version = "\(.*\)"$/\1/p;}' Cargo.lock)
   runner=.hushnet/tools/bin/gungraun-runner
   [ "$("$runner" --version 2>/dev/null)" = "gungraun-runner $version" ] ||
-    cargo install --quiet --locked --root .hushnet/tools --version "=$version" gungraun-runner
+    cargo install --debug --quiet --locked --root .hushnet/tools --version "=$version" gungraun-runner
 elif [ "$goal" = conformance ]; then
   make_venv .hushnet/conformance tests/conformance/requirements.txt kosoku
 fi

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -32,7 +33,7 @@ use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::recent::{Bounds, Recent};
 use crate::router::Router;
-use crate::socket::SocketLimits;
+use crate::socket::{Goodbyes, SocketLimits};
 use crate::tls::Tls;
 use crate::wire::Event;
 
@@ -200,6 +201,7 @@ fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, RunErr
             frame_bytes_max: config.limits.frame_bytes_max as usize,
             write_buffer_bytes_max: config.limits.write_buffer_bytes_max as usize,
         },
+        goodbyes: Goodbyes::new(Handle::current().metrics().num_workers()),
         clock,
         hub,
         recent,

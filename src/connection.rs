@@ -25,7 +25,7 @@ use crate::log::Log;
 use crate::metrics::{Closed, Metrics};
 use crate::recent::Recent;
 use crate::router::Feed;
-use crate::socket::{Socket, SocketLimits, Step};
+use crate::socket::{Goodbyes, Socket, SocketLimits, Step};
 use crate::wire::{Answer, ClientFrame, CloseCode, Encoding, Event, EventKind, Notice};
 
 pub(crate) use self::replay::REPLAYED_MAX;
@@ -48,6 +48,8 @@ pub struct Shared {
     pub client_frames_per_second: u32,
     /// What a socket may hold.
     pub socket_limits: SocketLimits,
+    /// Whose turn it is to be closed.
+    pub goodbyes: Goodbyes,
     /// The time.
     pub clock: Arc<Clock>,
     /// Who is connected.
@@ -227,7 +229,7 @@ impl Connection {
     pub async fn close(self, ending: Closed) {
         // Nothing more is delivered: give the place in the hub up before the goodbye.
         drop(self.subscription);
-        self.socket.close(ending).await;
+        self.shared.goodbyes.say(self.socket, ending).await;
     }
 
     async fn serve(&mut self, since: Option<String>) -> Result<Infallible, Closed> {

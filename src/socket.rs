@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use self::arrivals::Arrivals;
+pub use self::goodbyes::Goodbyes;
 use self::outgoing::Outgoing;
 use crate::frame::{Decoder, Frame, Incoming, Violation};
 use crate::metrics::Closed;
@@ -23,6 +24,7 @@ use crate::transport::Transport;
 use crate::wire::CloseCode;
 
 mod arrivals;
+mod goodbyes;
 mod outgoing;
 
 /// The most that is read at once; on the stack.

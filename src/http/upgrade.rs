@@ -209,11 +209,12 @@ fn turn_away(api: &Api, admission: Admission, error: AuthError) -> Response {
         places,
     } = admission;
     let response = handshake.response();
-    let limits = api.shared.socket_limits;
+    let shared = Arc::clone(&api.shared);
     api.tasks.spawn(async move {
         let _places = places;
-        if let Some(socket) = handshake.socket(limits).await {
-            socket.close(Closed::ByServer(error.close_code())).await;
+        if let Some(socket) = handshake.socket(shared.socket_limits).await {
+            let ending = Closed::ByServer(error.close_code());
+            shared.goodbyes.say(socket, ending).await;
         }
     });
     response

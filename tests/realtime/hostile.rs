@@ -4,19 +4,21 @@
 //! They come from another address of this machine than the others, and from a process of their own. In
 //! `make test`, where all share the processor, the others' latencies are printed and not judged. `make
 //! hostile` judges them: the server has a core for itself, and the attackers the time that the others leave
-//! on the other.
+//! on the other. There the events come through the server's injector: PostgreSQL would have to share that
+//! core with the attackers, and how long they keep it waiting is not the server's doing.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use self::attacks::{Attack, Underway};
+use self::attacks::{Attack, Awake, Underway};
 use crate::support::{Client, Database, User, add_user, insert_message, soon, until};
 
 mod attacks;
@@ -25,13 +27,15 @@ mod attacks;
 const HONEST: usize = 8;
 /// Events to them in each phase.
 const EVENTS: usize = 150;
+/// The same when they are judged, and how often there is one.
+const EVENTS_JUDGED: usize = 400;
+const EVENTS_INTERVAL: Duration = Duration::from_millis(5);
 /// Set by `make hostile`: how often each attack comes, between two times of calm.
 const ROUNDS_VARIABLE: &str = "HOSTILE_ROUNDS";
-/// And the program, which is to be one that was built to be fast.
+/// And the program, which is to be one that was built to be fast, and with the injector.
 const PROGRAM_VARIABLE: &str = "HOSTILE_PROGRAM";
-/// The others' 99th percentile under an attack. A hundred attackers that are ready together are some
-/// milliseconds of work for the server's one core, and an event waits behind them.
-const P99_MAX: Duration = Duration::from_millis(25);
+/// The others' 99th percentile under an attack, by that in the calm; of each, the median of the rounds.
+const P99_RATIO_MAX: f64 = 2.0;
 /// The limits that the attackers meet.
 const SETTINGS: [&str; 7] = [
     "--unlimited-addresses=",
@@ -46,38 +50,53 @@ const SETTINGS: [&str; 7] = [
 struct Service {
     child: Child,
     address: SocketAddr,
+    /// Where events are written when they are judged.
+    injector: Option<TcpStream>,
     /// What the program says that it stays under, by the same settings.
     memory_ceiling_bytes: u64,
 }
 
 impl Service {
     async fn start(database: &Database) -> Self {
-        let mut command = match judged_rounds() {
-            Some(_) => {
-                let mut pinned = Command::new("taskset");
-                pinned.args(["--cpu-list", "0"]).arg(program());
-                pinned
-            }
-            None => Command::new(program()),
-        };
-        let mut child = command
+        let judged = judged_rounds().is_some();
+        let mut command = Command::new(program());
+        if judged {
+            command = Command::new("taskset");
+            command.args(["--cpu-list", "0"]).arg(program());
+        }
+        command
             .args(["serve", "--listen=127.0.0.1:0", "--log=error"])
             .args(SETTINGS)
             .args(["--database-url", &database.url])
-            .env_remove("DATABASE_URL")
+            .env_remove("DATABASE_URL");
+        if judged {
+            command.arg("--inject=127.0.0.1:0");
+        }
+        let mut child = command
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = soon("its address", lines.next_line())
-            .await
-            .unwrap()
-            .unwrap();
-        let address = line.rsplit('/').next().unwrap().parse().unwrap();
+        let mut after = async |prefix: &str| -> SocketAddr {
+            loop {
+                let line = soon(prefix, lines.next_line()).await.unwrap().unwrap();
+                if let Some(address) = line.strip_prefix(prefix) {
+                    return address.parse().unwrap();
+                }
+            }
+        };
+        let address = after("serving on http://").await;
+        let injector = if judged {
+            let injector = TcpStream::connect(after("injecting on ").await);
+            Some(injector.await.unwrap())
+        } else {
+            None
+        };
         Self {
             child,
             address,
+            injector,
             memory_ceiling_bytes: memory_ceiling_bytes().await,
         }
     }
@@ -152,29 +171,59 @@ async fn until_type(client: &mut Client, wanted: &str) {
     }
 }
 
-/// One event after another, each to the next of the honest: how long each took from before its INSERT.
-async fn deliver(pool: &sqlx::PgPool, honest: &mut [(User, Client)]) -> Vec<Duration> {
+/// One event after another, each to the next of the honest: how long each took from before its INSERT, or
+/// its injection.
+async fn deliver(
+    pool: &sqlx::PgPool,
+    service: &mut Service,
+    honest: &mut [(User, Client)],
+) -> Vec<Duration> {
     let mut took = Vec::new();
-    for number in 0..EVENTS {
+    let events = service.injector.as_ref().map_or(EVENTS, |_| EVENTS_JUDGED);
+    for number in 0..events {
         let place = number % honest.len();
         let (user, client) = &mut honest[place];
+        if service.injector.is_some() {
+            tokio::time::sleep(EVENTS_INTERVAL).await;
+        }
         let begun = Instant::now();
-        insert_message(pool, None, user, user).await;
+        match &mut service.injector {
+            Some(injector) => inject(injector, user.id).await,
+            None => {
+                insert_message(pool, None, user, user).await;
+            }
+        }
         until_type(client, "message").await;
         took.push(begun.elapsed());
     }
     took
 }
 
-fn p99(took: &mut [Duration]) -> Duration {
+/// As a trigger of HushNet's own notifies.
+async fn inject(injector: &mut TcpStream, user_id: Uuid) {
+    let chat_id = Uuid::new_v4();
+    let line =
+        format!(r#"{{"type" : "message", "chat_id" : "{chat_id}", "user_id" : "{user_id}"}}"#);
+    injector
+        .write_all(format!("{line}\n").as_bytes())
+        .await
+        .unwrap();
+}
+
+fn p99(mut took: Vec<Duration>) -> Duration {
     took.sort();
     took[took.len() * 99 / 100]
+}
+
+fn median(mut values: Vec<Duration>) -> Duration {
+    values.sort();
+    values[values.len() / 2]
 }
 
 async fn withstand(attacks: &[Attack]) {
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let database = Database::migrated().await;
-    let service = Service::start(&database).await;
+    let mut service = Service::start(&database).await;
     let pool = database.pool().await;
     until("it is ready", async || {
         let ready = reqwest::get(format!("http://{}/readyz", service.address)).await;
@@ -189,14 +238,16 @@ async fn withstand(attacks: &[Attack]) {
         until_type(&mut client, "pong").await;
         honest.push((user, client));
     }
-    // The calm is the same before each attack, and by itself each has too few events for a percentile.
+    let _awake = judged_rounds().map(|_| Awake::keep());
+    // The calm is the same before each attack. Of the rounds the median counts: now and then the machine
+    // holds its breath, and a dozen events of one round are late.
     let (mut calm, mut outcomes) = (vec![], vec![]);
     for attack in attacks {
         let (mut attacked, mut resident, mut tried) = (vec![], 0, 0);
         for _ in 0..judged_rounds().unwrap_or(1) {
-            calm.extend(deliver(&pool, &mut honest).await);
+            calm.push(p99(deliver(&pool, &mut service, &mut honest).await));
             let under = Underway::begin(*attack, service.address).await;
-            attacked.extend(deliver(&pool, &mut honest).await);
+            attacked.push(p99(deliver(&pool, &mut service, &mut honest).await));
             resident = resident.max(service.resident_bytes());
             tried += under.end().await;
             until("nothing of them is left over", async || {
@@ -207,21 +258,22 @@ async fn withstand(attacks: &[Attack]) {
         assert!(tried > 0, "{attack:?} did nothing");
         let ceiling = service.memory_ceiling_bytes;
         assert!(resident < ceiling, "{attack:?}: {resident} of {ceiling}");
-        outcomes.push((attack, tried, p99(&mut attacked), resident));
+        outcomes.push((attack, tried, median(attacked), resident));
     }
-    judge(p99(&mut calm), &outcomes);
+    judge(median(calm), &outcomes);
 }
 
 fn judge(calm: Duration, outcomes: &[(&Attack, usize, Duration, u64)]) {
     println!("p99 {calm:?} in the calm");
+    let mut worst = 0.0_f64;
     for (attack, tried, attacked, resident) in outcomes {
         let ratio = attacked.as_secs_f64() / calm.as_secs_f64();
         let mib = resident >> 20;
         println!("{attack:?}: {tried} attempts; p99 {attacked:?} under it: {ratio:.2}; {mib} MiB");
+        worst = worst.max(ratio);
     }
     if judged_rounds().is_some() {
-        let worst = outcomes.iter().map(|outcome| outcome.2).max();
-        assert!(worst <= Some(P99_MAX), "{worst:?}");
+        assert!(worst <= P99_RATIO_MAX, "{worst:.2}");
     }
 }
 

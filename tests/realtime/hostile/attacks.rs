@@ -18,6 +18,7 @@ use crate::support::soon;
 
 const ATTACK_VARIABLE: &str = "HOSTILE_ATTACK";
 const SERVER_VARIABLE: &str = "HOSTILE_SERVER";
+const AWAKE_VARIABLE: &str = "HOSTILE_AWAKE";
 /// How the outcome begins, among what the test harness prints.
 const TRIED: &str = "tried ";
 
@@ -117,6 +118,39 @@ impl Underway {
         let tried = read_tried(self.0.stdout.as_mut().unwrap()).await;
         soon("the attackers' end", self.0.wait()).await.unwrap();
         tried
+    }
+}
+
+/// Keeps both cores from falling asleep, with the time that nobody else wants: to wake a virtual processor
+/// takes its host milliseconds now and then, which would be counted as the server's.
+pub struct Awake {
+    #[allow(dead_code, reason = "killed when it is dropped")]
+    children: [Child; 2],
+}
+
+impl Awake {
+    pub fn keep() -> Self {
+        let program = std::env::current_exe().unwrap();
+        let children = ["0", "1"].map(|core| {
+            Command::new("taskset")
+                .args(["--cpu-list", core, "chrt", "--idle", "0"])
+                .arg(&program)
+                .args(["--exact", "hostile::attacks::stay_awake", "--ignored"])
+                .env(AWAKE_VARIABLE, "1")
+                .stdout(Stdio::null())
+                .kill_on_drop(true)
+                .spawn()
+                .unwrap()
+        });
+        Self { children }
+    }
+}
+
+#[test]
+#[ignore = "run by the others"]
+fn stay_awake() {
+    while std::env::var_os(AWAKE_VARIABLE).is_some() {
+        std::thread::yield_now();
     }
 }
 
