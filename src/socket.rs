@@ -78,8 +78,6 @@ pub struct Socket {
     outgoing: Outgoing,
     /// The answer to the newest ping, while others are being written.
     pong: Option<Frame>,
-    /// Whether the peer has ended its side.
-    peer_ended: bool,
 }
 
 /// The upgraded connection is none of ours.
@@ -107,7 +105,6 @@ impl Socket {
             incoming,
             outgoing: Outgoing::new(limits.write_buffer_bytes_max),
             pong: None,
-            peer_ended: false,
         })
     }
 
@@ -167,7 +164,7 @@ impl Socket {
             let transport = Pin::new(&mut self.transport);
             match ready!(transport.poll_read(&mut Context::from_waker(&waker), &mut piece)) {
                 Ok(()) if piece.filled().is_empty() => {
-                    self.peer_ended = true;
+                    self.arrivals.end();
                     return Poll::Ready(Step::Ended(Closed::ByClient));
                 }
                 Ok(()) => self.incoming.feed(piece.filled()),
@@ -237,7 +234,7 @@ impl Socket {
             return;
         }
         // All has been read: closing the socket is goodbye enough. TLS has one of its own.
-        if self.peer_ended && matches!(self.transport, Transport::Plain(_)) {
+        if self.arrivals.are_over() && matches!(self.transport, Transport::Plain(_)) {
             return;
         }
         // Closing a socket that has unread bytes resets it, and a reset would overtake our close

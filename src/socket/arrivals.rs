@@ -14,6 +14,8 @@ use futures_util::task::AtomicWaker;
 #[derive(Debug)]
 pub(super) struct Arrivals {
     any: AtomicBool,
+    /// Whether the peer has ended its side. Here it takes no memory, in the connection's task it did.
+    over: AtomicBool,
     task: AtomicWaker,
 }
 
@@ -22,6 +24,7 @@ impl Default for Arrivals {
     fn default() -> Self {
         Self {
             any: AtomicBool::new(true),
+            over: AtomicBool::new(false),
             task: AtomicWaker::new(),
         }
     }
@@ -39,6 +42,16 @@ impl Arrivals {
     /// The read was answered, and the next one may be too.
     pub(super) fn expect_more(&self) {
         self.any.store(true, Ordering::Release);
+    }
+
+    /// Nothing more will come.
+    pub(super) fn end(&self) {
+        self.over.store(true, Ordering::Release);
+    }
+
+    /// Whether that is so.
+    pub(super) fn are_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
     }
 }
 

@@ -24,7 +24,7 @@ impl Goodbyes {
     /// Closes the socket as the ending demands. What the peer does not take at once it has time for when
     /// the others are having their turns.
     pub async fn say(&self, socket: Socket, ending: Closed) {
-        let is_short = ending == Closed::ByNetwork || socket.peer_ended;
+        let is_short = ending == Closed::ByNetwork || socket.arrivals.are_over();
         let mut goodbye = pin!(socket.close(ending));
         if !is_short {
             let turn = self.0.acquire().await;
