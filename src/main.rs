@@ -23,5 +23,5 @@ fn main() -> ExitCode {
 fn without_huge_pages() {
     // A kernel that does not know them has none.
     #[cfg(target_os = "linux")]
-    let _ = nix::sys::prctl::set_thp_disable(true);
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }

@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use tokio::net::UnixStream;
+use rustix::process::geteuid;
 use uuid::Uuid;
 
 use super::binaries::Binaries;
@@ -218,7 +218,7 @@ impl Place {
         };
         let is_owner = match self.account {
             Some(account) => found.uid() == account.uid,
-            None => effective_uid().is_ok_and(|uid| uid == found.uid()),
+            None => found.uid() == geteuid().as_raw(),
         };
         // The six bits are those of the group and of others.
         found.is_dir() && is_owner && found.mode().trailing_zeros() >= 6
@@ -227,11 +227,7 @@ impl Place {
 
 /// Whom to run the server as: the owner of an existing cluster, or an account without rights.
 fn account(existing: Option<&Path>) -> Result<Option<Account>, EmbeddedError> {
-    let uid = effective_uid().map_err(EmbeddedError::io(
-        "read the account of",
-        Path::new("this process"),
-    ))?;
-    if uid != 0 {
+    if !geteuid().is_root() {
         return Ok(None);
     }
     if let Some(data) = existing {
@@ -259,12 +255,6 @@ fn parse_account(passwd: &str, name: &str) -> Option<Account> {
             gid: fields.next()?.parse().ok()?,
         })
     })
-}
-
-/// Asks the kernel by way of a socket, since `geteuid` needs unsafe code or another dependency.
-fn effective_uid() -> io::Result<u32> {
-    let (ours, _theirs) = UnixStream::pair()?;
-    Ok(ours.peer_cred()?.uid())
 }
 
 /// Tries it as the account: no reading of modes knows what an access list or a mount allows.

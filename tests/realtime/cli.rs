@@ -205,6 +205,25 @@ async fn serve_prints_its_address_and_a_second_signal_ends_it_at_once() {
     );
 }
 
+/// Else it would grow while clients come, and all of them wait for it.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_table_of_descriptors_has_room_for_all_connections_from_the_start() {
+    let database = Database::migrated().await;
+    let mut child = program(&["serve", "--listen", "127.0.0.1:0"])
+        .args(["--connections-max", "3000"])
+        .args(["--database-url", &database.url])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut printed = BufReader::new(child.stdout.take().unwrap()).lines();
+    soon("the address", printed.next_line()).await.unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id().unwrap())).unwrap();
+    let size = status.lines().find_map(|line| line.strip_prefix("FDSize:"));
+    let size: usize = size.unwrap().trim().parse().unwrap();
+    assert!(size >= 4_024, "{size}");
+}
+
 #[tokio::test]
 async fn a_token_is_made_and_checked_by_the_server_s_settings() {
     let (user, device) = (uuid::Uuid::new_v4(), uuid::Uuid::new_v4());
