@@ -15,11 +15,13 @@ use std::time::Duration;
 use metrics::{Counter, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
+use self::counts::EventCounts;
 use self::series::{ConnectionSeries, EventSeries, FeedSeries};
 use crate::auth::AuthError;
 use crate::limit::Limit;
 use crate::wire::{Channel, CloseCode, Event, EventKind, ResetReason};
 
+mod counts;
 mod series;
 
 /// Of every latency, in seconds.
@@ -127,6 +129,7 @@ pub struct Metrics {
     recorder: Arc<PrometheusRecorder>,
     process: metrics_process::Collector,
     backlog: WindowMaximum,
+    counts: EventCounts,
     connections: ConnectionSeries,
     events: EventSeries,
     feed: FeedSeries,
@@ -156,6 +159,7 @@ impl Metrics {
             recorder,
             process,
             backlog: WindowMaximum::default(),
+            counts: EventCounts::default(),
             connections: ConnectionSeries::declare(),
             events: EventSeries::declare(),
             feed: FeedSeries::declare(),
@@ -187,9 +191,10 @@ impl Metrics {
     /// An event came from PostgreSQL and had this many connections to go to.
     pub fn event_routed(&self, kind: EventKind, connections: usize) {
         let Some(kind) = kind.index() else { return };
-        self.events.events_received[kind].increment(1);
         if connections == 0 {
-            self.events.events_absent[kind].increment(1);
+            self.counts.absent.add(kind);
+        } else {
+            self.counts.present.add(kind);
         }
     }
 
@@ -197,7 +202,7 @@ impl Metrics {
     pub fn event_sent(&self, event: &Event) {
         match (event.kind, event.kind.index()) {
             (EventKind::Reset(reason), _) => self.reset(reason),
-            (_, Some(kind)) => self.events.events_delivered[kind].increment(1),
+            (_, Some(kind)) => self.counts.delivered.add(kind),
             (_, None) => {}
         }
     }
@@ -290,6 +295,7 @@ impl Metrics {
         self.connections
             .channel_backlog
             .set(self.backlog.get() as f64);
+        self.counts.tell(&self.events);
         with_local_recorder(&*self.recorder, || self.process.collect());
         self.recorder.handle().render()
     }
@@ -370,6 +376,7 @@ mod tests {
         metrics.connection_opened();
         metrics.connection_closed(Closed::ByServer(CloseCode::IdleTimeout));
         metrics.event_routed(EventKind::Device, 0);
+        metrics.event_routed(EventKind::Device, 2);
         metrics.delivery_latency(0.0004);
         metrics.backlog_drained(5);
         metrics.upkeep();
@@ -378,7 +385,9 @@ mod tests {
             "hushnet_connections_open 1",
             "hushnet_users_connected 1",
             "hushnet_connections_closed_total{reason=\"idle_timeout\"} 1",
+            "hushnet_events_received_total{kind=\"device\"} 2",
             "hushnet_events_absent_total{kind=\"device\"} 1",
+            "hushnet_events_received_total{kind=\"message\"} 0",
             "hushnet_channel_backlog_max 5",
             "hushnet_delivery_latency_seconds_bucket{le=\"0.0005\"} 1",
         ] {
