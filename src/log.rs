@@ -303,7 +303,8 @@ impl Log {
                                AND xid = ANY (ARRAY(SELECT pg_snapshot_xip($2::text::pg_snapshot)))
                        ) AS unseen
                        WHERE id > $3
-                         AND ($5::text IS NULL OR pg_visible_in_snapshot(xid, $5::text::pg_snapshot))
+                         AND ($5::text IS NULL
+                              OR pg_visible_in_snapshot(xid, (SELECT $5::text::pg_snapshot)))
                          AND ($6 OR kind <> 'revocation')
                        ORDER BY id LIMIT $4) AS page
              ) AS events ON bytes_before < $7
