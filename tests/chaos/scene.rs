@@ -21,8 +21,8 @@ use crate::settings;
 use crate::verdict::Verdict;
 use crate::writers::{Application, Writer, insert_messages};
 
-/// How long a client may take to get everything once the writers are silent, besides twice the time of load: one
-/// that was away all along has the whole log to read, in pages of which each sorts what is left.
+/// How long a client may take to get everything once the writers are silent; twice the time of load, if that is
+/// more: after long ones there is a long log to read, in pages of which each sorts what is left.
 const CATCH_UP: Duration = Duration::from_secs(30);
 /// What the service counted, shown beside the verdict.
 const COUNTERS: [&str; 6] = [
@@ -231,7 +231,7 @@ impl Scene {
         ledger.end(&last_messages, Outcome::Committed);
         self.phase.send_replace(Phase::Calm {
             last_messages: Arc::new(last_messages),
-            give_up_at: tokio::time::Instant::now() + CATCH_UP + 2 * settings::load_time(),
+            give_up_at: tokio::time::Instant::now() + CATCH_UP.max(2 * settings::load_time()),
         });
         let mut clients = Vec::new();
         while let Some(client) = self.clients.join_next().await {
