@@ -162,17 +162,6 @@ async fn memory_ceiling_bytes() -> u64 {
     bytes.unwrap().parse().unwrap()
 }
 
-/// That its device was added may come in between.
-async fn until_type(client: &mut Client, wanted: &str) {
-    loop {
-        let frame = client.next_json().await;
-        if frame["type"] == wanted {
-            return;
-        }
-        assert_eq!(frame["type"], "device");
-    }
-}
-
 /// One event after another, each to the next of the honest: how long each took from before its INSERT, or
 /// its injection.
 async fn deliver(
@@ -195,7 +184,7 @@ async fn deliver(
                 insert_message(pool, None, user, user).await;
             }
         }
-        until_type(client, "message").await;
+        client.until_type("message").await;
         took.push(begun.elapsed());
     }
     took
@@ -238,7 +227,7 @@ async fn withstand(attacks: &[Attack]) {
         let user = add_user(&pool).await;
         let mut client = service.connect(user.id).await;
         client.send(r#"{"type":"ping"}"#).await;
-        until_type(&mut client, "pong").await;
+        client.until_type("pong").await;
         honest.push((user, client));
     }
     let _awake = judged_rounds().map(|_| Awake::keep());

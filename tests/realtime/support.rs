@@ -377,6 +377,17 @@ impl Client {
         serde_json::from_str(&self.next_text().await).unwrap()
     }
 
+    /// That its user's device was added may come in between.
+    pub async fn until_type(&mut self, wanted: &str) {
+        loop {
+            let frame = self.next_json().await;
+            if frame["type"] == wanted {
+                return;
+            }
+            assert_eq!(frame["type"], "device");
+        }
+    }
+
     pub async fn send(&mut self, message: impl Into<Message>) {
         self.socket.send(message.into()).await.unwrap();
     }
