@@ -40,6 +40,7 @@ APPLICATION = REPOSITORY / "sql/hushnet"
 SERVERS = ("ours", "limit", "predecessor")
 START_S_MAX = 30
 LOAD_S_MAX = 600
+FIRST = ("chrt", "--fifo", "1")
 TROUBLES = ("lost", "duplicated", "wrong_user")
 
 # As many connections as a process may usually have files, and no limit that the load would meet.
@@ -60,6 +61,7 @@ class Case:
     predecessor: dict | None = dataclasses.field(default_factory=dict)  # what differs for it
     note: str = ""
     p50: tuple = ()  # where another figure of the same run is, for `ours_p50` and the like
+    first: bool = False  # whether the server goes before all else on its core, where that is permitted
 
 
 def fanout(name, says, arguments, predecessor, note):
@@ -103,7 +105,7 @@ CASES = [
          "predecessor: its connections end"),
     Case("latency_p99_2000", "latency at 2,000/s, p99, 10,000 connected", "us", "latency",
          ("latency_us", "p99"), {"connections": 10_000, "rate": 2000, "seconds": 5},
-         {"rate": 50, "warm-up": 0}, "predecessor at 50/s", p50=("latency_us", "p50")),
+         {"rate": 50, "warm-up": 0}, "predecessor at 50/s", p50=("latency_us", "p50"), first=True),
 ]
 
 
@@ -149,6 +151,11 @@ class Database:
         run_quietly(PROGRAMS / "hushnet-realtime", "migrate", "up", "--database-url", self.url)
 
 
+def may_go_first():
+    """Whether a process may have real-time priority here."""
+    return not subprocess.run([*FIRST, "true"], stderr=subprocess.DEVNULL, check=False).returncode
+
+
 def run_quietly(*command):
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
@@ -158,7 +165,7 @@ def run_quietly(*command):
 class Server:
     """A fresh process of a server, alone on its core."""
 
-    def __init__(self, name, core, database_url):
+    def __init__(self, name, core, database_url, first):
         addresses = ["--listen", "127.0.0.1:0", "--inject", "127.0.0.1:0"]
         command = [PROGRAMS / "examples" / name, *addresses]
         if name == "ours":
@@ -166,7 +173,7 @@ class Server:
         self.name = name
         self.log = OUTPUT / f"{name}.log"
         with open(self.log, "w", encoding="utf-8") as log:
-            self.process = subprocess.Popen(["taskset", "-c", str(core), *command],
+            self.process = subprocess.Popen(["taskset", "-c", str(core), *(FIRST if first else ()), *command],
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             self.serving = self.printed(r"^serving on http://(\S+)$")
@@ -206,6 +213,7 @@ class Server:
 class Bench:
     def __init__(self, options, core, database_url):
         self.options, self.core, self.database_url = options, core, database_url
+        self.may_go_first = may_go_first()
         self.failures = []  # of ours and limit, in words
         self.values = {}  # (case's name, server, which figure): one value a round, or None
 
@@ -225,7 +233,7 @@ class Bench:
 
     def measure(self, case, server, arguments):
         """hushnet-load's report; None if it has none, or if the predecessor has lost something."""
-        process = Server(server, self.core, self.database_url)
+        process = Server(server, self.core, self.database_url, case.first and self.may_go_first)
         try:
             done = subprocess.run(
                 [PROGRAMS / "hushnet-load", "--url", f"ws://{process.serving}/ws",
@@ -361,6 +369,8 @@ def main():
         bench.run()
     summaries = bench.summaries()
     print(f"{machine()}; medians of {options.rounds} rounds\n")
+    if not bench.may_go_first:
+        print("without real-time priority (CAP_SYS_NICE): others on the server's core are part of the latency\n")
     print_table(options.cases, summaries)
     if len(options.servers) == len(SERVERS):
         write_summary(OUTPUT / ("summary-test.json" if options.test else "summary.json"), summaries)
