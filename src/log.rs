@@ -135,7 +135,7 @@ macro_rules! read {
 pub struct Page {
     /// Where it was read.
     pub reading: Reading,
-    /// How many events there were to read: this page's and those after it.
+    /// Of a first page, how many events there were to read: its own and those after it.
     pub total: u64,
     /// In the order of their ids; at most [`PAGE_EVENTS`] and [`PAGE_BYTES_MAX`].
     pub events: Vec<Event>,
@@ -287,6 +287,7 @@ impl Log {
         until: Option<&Snapshot>,
         with_revocations: bool,
     ) -> Result<Page, sqlx::Error> {
+        let page_events = i64::try_from(PAGE_EVENTS).unwrap_or(i64::MAX - 1);
         let rows = sqlx::query_as::<_, UserRow>(read!(
             "$2",
             ", total FROM reading LEFT JOIN LATERAL (
@@ -294,18 +295,20 @@ impl Log {
                         sum(octet_length(payload)) OVER (ORDER BY id) - octet_length(payload)
                         AS bytes_before
                  FROM (SELECT id, payload, count(*) OVER () AS total
-                       FROM (SELECT * FROM realtime.events
-                             WHERE retained AND known AND user_id = $1
-                               AND xid >= pg_snapshot_xmax($2::text::pg_snapshot)
-                             UNION ALL
-                             SELECT * FROM realtime.events
-                             WHERE retained AND known AND user_id = $1
-                               AND xid = ANY (ARRAY(SELECT pg_snapshot_xip($2::text::pg_snapshot)))
-                       ) AS unseen
-                       WHERE id > $3
-                         AND ($5::text IS NULL
-                              OR pg_visible_in_snapshot(xid, (SELECT $5::text::pg_snapshot)))
-                         AND ($6 OR kind <> 'revocation')
+                       FROM (SELECT id, payload
+                             FROM (SELECT * FROM realtime.events
+                                   WHERE retained AND known AND user_id = $1
+                                     AND xid >= pg_snapshot_xmax($2::text::pg_snapshot)
+                                   UNION ALL
+                                   SELECT * FROM realtime.events
+                                   WHERE retained AND known AND user_id = $1
+                                     AND xid = ANY (ARRAY(SELECT pg_snapshot_xip($2::text::pg_snapshot)))
+                             ) AS unseen
+                             WHERE id > $3
+                               AND ($5::text IS NULL
+                                    OR pg_visible_in_snapshot(xid, (SELECT $5::text::pg_snapshot)))
+                               AND ($6 OR kind <> 'revocation')
+                             ORDER BY id LIMIT $8) AS counted
                        ORDER BY id LIMIT $4) AS page
              ) AS events ON bytes_before < $7
              ORDER BY id"
@@ -313,17 +316,18 @@ impl Log {
         .bind(user_id)
         .bind(from.to_string())
         .bind(last_id)
-        .bind(i64::try_from(PAGE_EVENTS).unwrap_or(i64::MAX))
+        .bind(page_events)
         .bind(until.map(ToString::to_string))
         .bind(with_revocations)
         .bind(i64::try_from(PAGE_BYTES_MAX).unwrap_or(i64::MAX))
+        // Counted once, for the first page; then one more says that there is another page.
+        .bind(until.map(|_| page_events + 1))
         .fetch_all(&self.requests())
         .await?;
         let (epoch, snapshot, retained, known, _, _, total) =
             rows.first().ok_or(sqlx::Error::RowNotFound)?;
         let reading = Reading::of(epoch, snapshot, *retained, *known)?;
-        let total = total.and_then(|total| u64::try_from(total).ok());
-        let total = total.unwrap_or(0);
+        let total = total.map_or(0, i64::unsigned_abs);
         let last_id = rows.last().and_then(|row| row.4);
         let more = total > rows.len() as u64;
         let events = rows
