@@ -2,9 +2,11 @@
 """Measures the service beside the least that such a server can cost and beside the design it replaces.
 
 `limit` and `predecessor` are in examples/ and say what they are. Each server gets one core to itself,
-each run a fresh process of it; hushnet-load and PostgreSQL have the other cores. Rounds go through all
-cases and servers in turn, so that a machine's mood meets all of them. Every figure is the median over
-rounds, every ratio the median of those within a round. Only the ratios mean anything on another machine.
+each run a fresh process of it; hushnet-load and PostgreSQL have the other cores. For the latencies the
+server has real-time priority where that is permitted: else the 99th percentile is what else ran on its
+core. Rounds go through all cases and servers in turn, so that a machine's mood meets all of them. Every
+figure is the median over rounds, every ratio the median of those within a round. Only the ratios mean
+anything on another machine.
 
 The predecessor's connections end when they fall behind, so it gets fewer events, and most of them at a
 rate that it bears; the table says where. What it does not bear is left out.
