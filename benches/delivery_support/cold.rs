@@ -293,7 +293,9 @@ async fn explain(stack: &Stack, statement: &str, away: &[Away]) -> anyhow::Resul
     let mut connection = stack.connect(DATABASE).await?;
     execute(
         &mut connection,
-        format!("PREPARE cold (uuid, text, bigint, bigint, text, boolean, bigint) AS {statement}"),
+        format!(
+            "PREPARE cold (uuid, text, bigint, bigint, text, boolean, bigint, bigint) AS {statement}"
+        ),
     )
     .await?;
     let (mut planned, mut executed) = (Vec::new(), Vec::new());
@@ -302,7 +304,7 @@ async fn explain(stack: &Stack, statement: &str, away: &[Away]) -> anyhow::Resul
         let snapshot = cursor.split_once('.').context("no cursor")?.1;
         let explain = format!(
             "EXPLAIN (ANALYZE, BUFFERS) EXECUTE cold \
-             ('{user_id}', '{snapshot}', 0, {PAGE_EVENTS}, NULL, false, {PAGE_BYTES_MAX})"
+             ('{user_id}', '{snapshot}', 0, {PAGE_EVENTS}, NULL, false, {PAGE_BYTES_MAX}, NULL)"
         );
         let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain))
             .fetch_all(&mut connection)
