@@ -1,8 +1,9 @@
 //! Every series that the service exposes, declared once with its description.
 //!
 //! Handles are held, so that counting is no look-up; what happens with every event is one atomic addition
-//! (`counts.rs`). Labels come from closed enums, never from a user or an address: the number of series is fixed at start. There
-//! is no global recorder: each [`Metrics`] is its own, so that tests in one process do not mix.
+//! (`counts.rs`). Labels come from closed enums, never from a user or an address: the number of series is
+//! fixed at start. There is no global recorder: each [`Metrics`] is its own, so that tests in one process do
+//! not mix.
 //!
 //! Series without the prefix `hushnet_` are the process's own under their usual Prometheus names
 //! (`process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_open_fds`, …).
