@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use hushnet_realtime::log::Ingest;
+use hushnet_realtime::config::Ingest;
 
 use delivery_support::report::Report;
 use delivery_support::stack::{Pinning, Stack};

@@ -22,8 +22,8 @@ use criterion::{
     BatchSize, BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main,
     measurement::WallTime,
 };
-use hushnet_realtime::hub::{Hub, Subscription};
-use hushnet_realtime::wire::{Encoding, Event};
+use hushnet_realtime::delivery::{Hub, Subscription};
+use hushnet_realtime::protocol::{Encoding, Event};
 use predecessor::RealtimeEvent;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

@@ -13,11 +13,9 @@ use std::time::Duration;
 use gungraun::{
     Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
 };
-use hushnet_realtime::hub::{Hub, Subscription};
+use hushnet_realtime::delivery::{Bounds, Hub, Recent, Router, Subscription};
 use hushnet_realtime::metrics::Metrics;
-use hushnet_realtime::recent::{Bounds, Recent};
-use hushnet_realtime::router::Router;
-use hushnet_realtime::wire::{Encoding, Notification};
+use hushnet_realtime::protocol::{Encoding, Notification};
 use uuid::Uuid;
 
 #[global_allocator]

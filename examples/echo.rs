@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hushnet_realtime::config::Config;
+use hushnet_realtime::edge::{self, Accepting};
 use hushnet_realtime::frame::Frame;
-use hushnet_realtime::http::{self, Accepting};
-use hushnet_realtime::limit::Limits;
+use hushnet_realtime::http;
+use hushnet_realtime::limits::Limits;
 use hushnet_realtime::metrics::Metrics;
 use hushnet_realtime::socket::{Socket, SocketLimits, Step};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +25,7 @@ const LIMITS: SocketLimits = SocketLimits {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let address = std::env::args().nth(1);
-    let listener = http::bind(address.as_deref().unwrap_or("127.0.0.1:0").parse()?)?;
+    let listener = edge::bind(address.as_deref().unwrap_or("127.0.0.1:0").parse()?)?;
     println!("{}", listener.local_addr()?);
     let limits = Config::default().limits;
     let accepting = Accepting {
@@ -39,7 +40,7 @@ async fn main() -> anyhow::Result<()> {
         tasks: TaskTracker::new(),
     };
     let routes = http::websockets(LIMITS, TaskTracker::new(), echo);
-    http::serve(listener, routes, accepting).await;
+    edge::serve(listener, routes, accepting).await;
     Ok(())
 }
 

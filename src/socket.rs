@@ -18,10 +18,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use self::arrivals::Arrivals;
 pub use self::goodbyes::Goodbyes;
 use self::outgoing::Outgoing;
+use crate::edge::Transport;
 use crate::frame::{Decoder, Frame, Incoming, Violation};
-use crate::metrics::Closed;
-use crate::transport::Transport;
-use crate::wire::CloseCode;
+use crate::protocol::{CloseCode, Closed};
 
 mod arrivals;
 mod goodbyes;

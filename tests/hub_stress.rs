@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::thread;
 
-use hushnet_realtime::hub::{Hub, Subscription};
-use hushnet_realtime::wire::Event;
+use hushnet_realtime::delivery::{Hub, Subscription};
+use hushnet_realtime::protocol::Event;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::broadcast::error::TryRecvError;

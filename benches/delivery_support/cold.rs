@@ -8,9 +8,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use hushnet_realtime::config::DatabaseUrl;
-use hushnet_realtime::cursor::Cursor;
-use hushnet_realtime::log::{Ingest, Log, PAGE_BYTES_MAX, PAGE_EVENTS};
+use hushnet_realtime::config::{DatabaseUrl, Ingest};
+use hushnet_realtime::protocol::Cursor;
+use hushnet_realtime::store::{Log, PAGE_BYTES_MAX, PAGE_EVENTS};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;

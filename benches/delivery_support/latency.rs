@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use hushnet_realtime::log::Ingest;
+use hushnet_realtime::config::Ingest;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use tokio::sync::Semaphore;

@@ -9,9 +9,9 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use hushnet_realtime::config::Ingest;
 use hushnet_realtime::embedded::Cluster;
-use hushnet_realtime::log::Ingest;
-use hushnet_realtime::migrate;
+use hushnet_realtime::store::migrate;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};

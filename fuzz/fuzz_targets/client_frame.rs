@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use hushnet_realtime::wire::ClientFrame;
+use hushnet_realtime::protocol::ClientFrame;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

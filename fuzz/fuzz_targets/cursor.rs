@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use hushnet_realtime::cursor::Cursor;
+use hushnet_realtime::protocol::Cursor;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

@@ -4,8 +4,7 @@
 
 use std::sync::Arc;
 
-use hushnet_realtime::cursor::Cursor;
-use hushnet_realtime::wire::{Encoding, Event};
+use hushnet_realtime::protocol::{Cursor, Encoding, Event};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 

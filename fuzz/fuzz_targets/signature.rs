@@ -4,9 +4,9 @@
 
 use std::sync::LazyLock;
 
-use hushnet_realtime::auth::{Authenticator, Credentials, SignedTime};
+use hushnet_realtime::identity::{Authenticator, Credentials, SignedTime};
 use hushnet_realtime::config::{AuthMode, Config, DatabaseUrl};
-use hushnet_realtime::log::Log;
+use hushnet_realtime::store::Log;
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::{Builder, Runtime};
 

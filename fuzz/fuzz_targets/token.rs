@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use hushnet_realtime::auth::Tokens;
+use hushnet_realtime::identity::Tokens;
 use hushnet_realtime::config::{AuthMode, Config, JwtAlgorithm};
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::{Builder, Runtime};

@@ -1,9 +1,8 @@
 //! `migrate`: the service's schema in the application's database.
 
 use clap::{Args, Subcommand};
-use hushnet_realtime::config::{ConfigError, DatabaseUrl};
-use hushnet_realtime::log::{Ingest, Log};
-use hushnet_realtime::migrate;
+use hushnet_realtime::config::{ConfigError, DatabaseUrl, Ingest};
+use hushnet_realtime::store::{Log, migrate};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

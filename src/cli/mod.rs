@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use hushnet_realtime::app::RunError;
-use hushnet_realtime::auth::SigningError;
 use hushnet_realtime::config::{Config, ConfigError, LogFormat};
+use hushnet_realtime::identity::SigningError;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 

@@ -6,7 +6,8 @@ use anyhow::Context;
 use clap::Args;
 use hushnet_realtime::config::{AuthMode, Config, DatabaseUrl};
 use hushnet_realtime::embedded::Cluster;
-use hushnet_realtime::{app, demo, http, migrate};
+use hushnet_realtime::store::{demo, migrate};
+use hushnet_realtime::{app, edge};
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::{raise_descriptor_limit, start_logging, stop_signal, tail};
@@ -34,7 +35,7 @@ pub(super) async fn run(
     start_logging(&config)?;
     raise_descriptor_limit(&config);
     let stop = stop_signal()?;
-    let listener = http::bind(config.listen)
+    let listener = edge::bind(config.listen)
         .with_context(|| format!("cannot listen on {}; --listen takes another", config.listen))?;
 
     let mut cluster = None;

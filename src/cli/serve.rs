@@ -2,9 +2,9 @@
 
 use anyhow::Context;
 use clap::Args;
-use hushnet_realtime::ceiling::Ceiling;
+use hushnet_realtime::app::MemoryBudget;
 use hushnet_realtime::config::Config;
-use hushnet_realtime::{app, http};
+use hushnet_realtime::{app, edge};
 
 use super::{raise_descriptor_limit, start_logging, stop_signal, systemd};
 
@@ -24,7 +24,7 @@ pub(super) async fn run(
     }: Arguments,
 ) -> anyhow::Result<()> {
     if print_config {
-        print!("{}\n{}", config.to_toml(), Ceiling::of(&config));
+        print!("{}\n{}", config.to_toml(), MemoryBudget::of(&config));
         return Ok(());
     }
     config.database()?;
@@ -37,8 +37,8 @@ pub(super) async fn run(
     raise_descriptor_limit(&config);
     let stop = stop_signal()?;
     let listener = match handed_over {
-        Some(socket) => http::adopt(socket),
-        None => http::bind(config.listen),
+        Some(socket) => edge::adopt(socket),
+        None => edge::bind(config.listen),
     };
     let listener = listener
         .with_context(|| format!("cannot listen on {}; --listen takes another", config.listen))?;

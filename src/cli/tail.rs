@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use futures_util::StreamExt;
-use hushnet_realtime::config::Secret;
-use hushnet_realtime::wire::CloseCode;
+use hushnet_realtime::protocol::{CloseCode, Secret};
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use clap::Args;
-use hushnet_realtime::auth::{Identity, Signing, Tokens};
 use hushnet_realtime::config::{Config, ConfigError};
+use hushnet_realtime::identity::{Identity, Signing, Tokens};
 use uuid::Uuid;
 
 #[derive(Debug, Args)]

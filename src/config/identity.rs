@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{Secret, within};
+use super::bounds::within;
+use crate::protocol::Secret;
 
 /// How clients prove who they are. `auth.rs` acts on it.
 #[derive(Debug, Clone, Args, Serialize)]

@@ -8,7 +8,7 @@ use clap::Args;
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
-use super::within;
+use super::bounds::within;
 
 /// How much clients may. `limit.rs` and the accept loop act on it.
 #[derive(Debug, Clone, Args, Serialize)]

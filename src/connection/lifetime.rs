@@ -4,13 +4,11 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::Connection;
-use crate::auth::{AuthError, Identity};
-use crate::clock::{Clock, Moment};
-use crate::config::Secret;
+use super::client::Connection;
+use crate::connection::{Clock, Moment};
 use crate::frame::Frame;
-use crate::metrics::Closed;
-use crate::wire::{CloseCode, Event, Notice};
+use crate::identity::Identity;
+use crate::protocol::{AuthError, CloseCode, Closed, Event, Notice, Secret};
 
 /// When the proof is no longer good; `None` for never.
 pub(super) fn expiry(clock: &Clock, identity: &Identity) -> Option<Moment> {

@@ -10,13 +10,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::Connection;
-use crate::cursor::{Cursor, Snapshot};
-use crate::log::{PAGE_EVENTS, Page};
-use crate::metrics::{Closed, ReplayCause, ReplaySource};
-use crate::recent::Found;
-use crate::router::Feed;
-use crate::wire::{CloseCode, Encoding, Event, EventKind, Notice, ResetReason};
+use super::client::Connection;
+use crate::delivery::{Feed, Found};
+use crate::metrics::{ReplayCause, ReplaySource};
+use crate::protocol::{
+    CloseCode, Closed, Cursor, Encoding, Event, EventKind, Notice, ResetReason, Snapshot,
+};
+use crate::store::{PAGE_EVENTS, Page};
 
 /// How long a client waits for the feed; then it may try again later.
 const FEED_TIMEOUT: Duration = Duration::from_secs(10);

@@ -11,10 +11,10 @@ use std::task::Poll;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::sleep_until;
 
-use super::{Connection, Shared, replay};
-use crate::metrics::Closed;
+use super::client::{Connection, Shared};
+use super::replay;
+use crate::protocol::{Closed, Event};
 use crate::socket::Step;
-use crate::wire::Event;
 
 /// What a connection has waited for.
 #[derive(Debug)]

@@ -17,12 +17,13 @@ use warp::filters::BoxedFilter;
 use warp::http::{HeaderMap, HeaderValue, StatusCode, header};
 use warp::reply::Response;
 
-use super::reply::{ApiError, reply, with_type};
-use super::upgrade::client_address;
-use super::{Api, Headers, Peer, credentials, origin, with_api};
+use super::api::{Api, Console, with_api};
+use super::reply::{ApiError, BodyTooLong, reply, with_type};
+use super::{credentials, origin};
 use crate::config::AuthMode;
-use crate::cursor::Cursor;
-use crate::demo;
+use crate::edge::{Headers, Peer, client_address};
+use crate::protocol::Cursor;
+use crate::store::demo;
 
 /// Events whose times are asked for at once.
 const TIMES_MAX: usize = 256;
@@ -31,15 +32,6 @@ const DEMO_MESSAGE_BYTES_MAX: u64 = 4_096;
 /// Nothing from another host, no script but the page's own, and no page around it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-
-/// How the page is served.
-#[derive(Debug, Clone, Copy)]
-pub struct Console {
-    /// What it has to ask of who looks at it.
-    pub auth: AuthMode,
-    /// Whether it may act for the demo users.
-    pub demo: bool,
-}
 
 impl Console {
     /// Where users have to prove who they are, the page acts for nobody.
@@ -293,12 +285,6 @@ impl Reader {
         Ok(answer(StatusCode::CREATED, &json!({ "messages": sent })))
     }
 }
-
-/// A body that is too long to be read, or does not say how long it is.
-#[derive(Debug)]
-pub(super) struct BodyTooLong;
-
-impl warp::reject::Reject for BodyTooLong {}
 
 fn is_short(headers: &HeaderMap) -> bool {
     headers

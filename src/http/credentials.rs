@@ -9,8 +9,8 @@
 use serde::Deserialize;
 use warp::http::{HeaderMap, header};
 
-use crate::auth::{Credentials, SignedTime};
-use crate::config::Secret;
+use crate::identity::{Credentials, SignedTime};
+use crate::protocol::Secret;
 
 const TOKEN_SUBPROTOCOL: &str = "hushnet.token.";
 const DEVICE_SUBPROTOCOL: &str = "hushnet.device.";

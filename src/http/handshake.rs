@@ -8,8 +8,8 @@ use warp::filters::BoxedFilter;
 use warp::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use warp::reply::Response;
 
-use super::Headers;
 use super::reply::{ApiError, reply};
+use crate::edge::Headers;
 use crate::socket::{Socket, SocketLimits};
 
 /// What a client offers that wants frames with cursors, `hello` and `reset`.

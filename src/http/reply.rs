@@ -4,9 +4,13 @@ use warp::http::{HeaderValue, StatusCode, header};
 use warp::reply::Response;
 use warp::{Rejection, Reply};
 
-use super::console::BodyTooLong;
-use crate::auth::AuthError;
-use crate::limit::Refusal;
+use crate::protocol::{AuthError, Refusal};
+
+/// A body that is too long to be read, or does not say how long it is.
+#[derive(Debug)]
+pub(super) struct BodyTooLong;
+
+impl warp::reject::Reject for BodyTooLong {}
 
 /// What a request is refused with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

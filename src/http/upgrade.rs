@@ -1,26 +1,25 @@
 //! From a request for a WebSocket to its connection.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use hyper::upgrade::OnUpgrade;
 use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
-use warp::http::HeaderMap;
 use warp::reply::Response;
 
+use super::api::Api;
 use super::credentials::{self, ProofQuery};
 use super::handshake::Handshake;
+use super::origin;
 use super::reply::ApiError;
-use super::{Api, Headers, Peer, Place, origin};
-use crate::auth::{AuthError, Identity};
-use crate::config::Networks;
 use crate::connection::{Connection, Seat, Shared};
-use crate::limit::{Admitted, Neighbourhood};
-use crate::metrics::{Closed, Rejected};
+use crate::edge::{Headers, Peer, Place, client_address};
+use crate::identity::Identity;
+use crate::limits::{Admitted, Neighbourhood};
+use crate::metrics::Rejected;
+use crate::protocol::{AuthError, Closed, Encoding};
 use crate::socket::Socket;
-use crate::wire::Encoding;
 
 /// The query of `/ws`.
 #[derive(Debug, Default, Deserialize)]
@@ -239,59 +238,5 @@ impl Admission {
                 user: None,
             },
         })
-    }
-}
-
-/// Whom a request comes from: the peer, or whom the proxies say that they come for, as far as they are
-/// trusted. The last address of `X-Forwarded-For` was written by the nearest proxy.
-pub(super) fn client_address(Peer(peer): Peer, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
-    let mut address = peer;
-    // By bytes: what the client wrote may be anything, and what the proxy has added is still to be read.
-    let said = headers.get_all("x-forwarded-for").iter().rev();
-    let hops = said.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
-    for hop in hops {
-        if !trusted.contain(address) {
-            return address;
-        }
-        let before = str::from_utf8(hop).map(|hop| hop.trim().parse());
-        let Ok(Ok(before)) = before else {
-            return address;
-        };
-        address = before;
-    }
-    address
-}
-
-#[cfg(test)]
-mod tests {
-    use warp::http::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn only_trusted_proxies_are_believed_whom_they_come_for() {
-        let trusted: Networks = "10.0.0.0/8".parse().unwrap();
-        for (peer, said, client) in [
-            ("192.0.2.1", &b"198.51.100.9"[..], "192.0.2.1"),
-            ("10.0.0.1", &b"198.51.100.9"[..], "198.51.100.9"),
-            // The client itself wrote what stands before.
-            (
-                "10.0.0.1",
-                &b"203.0.113.5, 198.51.100.9"[..],
-                "198.51.100.9",
-            ),
-            ("10.0.0.1", &b"198.51.100.9, 10.0.0.2"[..], "198.51.100.9"),
-            ("10.0.0.1", &b"198.51.100.9, unknown"[..], "10.0.0.1"),
-            ("10.0.0.1", &b""[..], "10.0.0.1"),
-            ("10.0.0.1", &b"2001:db8::7"[..], "2001:db8::7"),
-            ("10.0.0.1", b"\xe9, 198.51.100.9", "198.51.100.9"),
-            ("10.0.0.1", b"198.51.100.9, \xe9", "10.0.0.1"),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert("x-forwarded-for", HeaderValue::from_bytes(said).unwrap());
-            let peer = Peer(peer.parse().unwrap());
-            let found = client_address(peer, &headers, &trusted);
-            assert_eq!(found.to_string(), client, "{peer:?} {said:?}");
-        }
     }
 }

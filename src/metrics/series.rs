@@ -5,9 +5,8 @@ use metrics::{
     gauge, histogram,
 };
 
-use super::{Closed, Rejected};
-use crate::auth::AuthError;
-use crate::wire::{Channel, EventKind, ResetReason};
+use super::Rejected;
+use crate::protocol::{AuthError, Channel, Closed, EventKind, ResetReason};
 
 /// Who connects, who leaves, and how far they fall behind.
 pub(super) struct ConnectionSeries {

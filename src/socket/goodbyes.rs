@@ -8,7 +8,7 @@ use std::task::Poll;
 use tokio::sync::Semaphore;
 
 use super::Socket;
-use crate::metrics::Closed;
+use crate::protocol::Closed;
 
 /// Whose turn it is. As many may be waiting as there are connections.
 #[derive(Debug)]

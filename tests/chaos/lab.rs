@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hushnet_realtime::config::DatabaseUrl;
 use hushnet_realtime::embedded::Cluster;
-use hushnet_realtime::migrate;
+use hushnet_realtime::store::migrate;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use hushnet_realtime::config::Config;
-use hushnet_realtime::{app, http};
+use hushnet_realtime::{app, edge};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -37,7 +37,7 @@ impl Service {
             ..Config::default()
         };
         change(&mut config);
-        let listener = http::bind(config.listen).unwrap();
+        let listener = edge::bind(config.listen).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(app::run(config, listener, async {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::identity::{Key, claims, takes_tokens, token};
 use crate::support::{Response, Server, add_user, insert_message, until};
-use hushnet_realtime::demo;
+use hushnet_realtime::store::demo;
 
 async fn with_console() -> Server {
     Server::start_with(|config| config.edge.console = Some(true)).await

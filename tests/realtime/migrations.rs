@@ -1,7 +1,7 @@
 //! `migrate up` takes over a HushNet database, `migrate down` gives it back as it was.
 
 use hushnet_realtime::config::DatabaseUrl;
-use hushnet_realtime::migrate;
+use hushnet_realtime::store::migrate;
 use sqlx::PgConnection;
 
 use crate::support::{Database, execute};

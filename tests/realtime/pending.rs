@@ -1,6 +1,6 @@
 //! The reads of state: their shapes, filters and bounds, and what they say when they cannot be had.
 
-use hushnet_realtime::pending::PENDING_ROWS_MAX;
+use hushnet_realtime::store::state::PENDING_ROWS_MAX;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use hushnet_realtime::log::Ingest;
+use hushnet_realtime::config::Ingest;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;

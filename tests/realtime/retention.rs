@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use hushnet_realtime::cursor::Cursor;
-use hushnet_realtime::log::Log;
+use hushnet_realtime::protocol::Cursor;
+use hushnet_realtime::store::Log;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 

@@ -4,9 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
-use hushnet_realtime::auth::AuthError;
-use hushnet_realtime::limit::Limit;
-use hushnet_realtime::wire::{EventKind, ResetReason};
+use hushnet_realtime::protocol::{AuthError, EventKind, Limit, ResetReason};
 use jsonschema::{Draft, Validator};
 use serde_json::{Value, json};
 

@@ -11,7 +11,8 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use hushnet_realtime::config::Config;
 use hushnet_realtime::embedded::Cluster;
-use hushnet_realtime::{app, http, migrate};
+use hushnet_realtime::store::migrate;
+use hushnet_realtime::{app, edge};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -202,7 +203,7 @@ impl Server {
             ..Config::default()
         };
         change(&mut config);
-        let listener = http::bind(config.listen).unwrap();
+        let listener = edge::bind(config.listen).unwrap();
         let tls = config.edge.tls_certificate_file.is_some();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();

@@ -1,0 +1,174 @@
+//! What the process's memory stays under when every limit is reached at once, from the settings.
+//!
+//! A sum of bounds, each from where it holds, for an operator who has to know how much a machine needs
+//! before a flood does; `serve --print-config` shows it. What the kernel holds for sockets is not in it. Events
+//! are taken to be as long as the triggers of `migrate up` make them at most.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+use crate::config::{AuthMode, Config};
+use crate::connection::REPLAYED_MAX;
+use crate::edge::{REQUEST_CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX};
+use crate::http::ANSWERS_MAX;
+use crate::limits::{RATES_PER_CONNECTION, SPARE_RATES};
+use crate::protocol::{EVENT_BYTES_MAX, Event};
+use crate::socket::SocketLimits;
+use crate::store::state::PENDING_BYTES_MAX;
+use crate::store::{CHUNKS_AHEAD, PAGE_BYTES_MAX, PAGE_EVENTS};
+
+/// The program with nobody connected: what is built in, its threads, its connections to the database.
+const PROGRAM_BYTES: usize = 48 << 20;
+/// A connection that is idle, with its user: task, socket, place in the hub (`make bench`: under 2.5 KB).
+const CONNECTION_BYTES: usize = 4 << 10;
+/// A connection under TLS: rustls's buffers and state.
+const TLS_BYTES: usize = 64 << 10;
+/// An entry of a hash table beyond what it holds, in a table that has just grown to twice its size.
+const ENTRY_BYTES: usize = 64;
+/// What the allocator takes beyond what was asked for, in hundredths.
+const ALLOCATOR_PERCENT: usize = 25;
+
+/// A bound and what it is made of, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryBudget {
+    program: usize,
+    recent: usize,
+    tables: usize,
+    database: usize,
+    connections: usize,
+    connections_max: usize,
+    answers: usize,
+}
+
+impl MemoryBudget {
+    /// The ceiling under these settings.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let limits = &config.limits;
+        let connections_max = limits.connections_max as usize;
+        // A page, as the database's rows and as events.
+        let page = 2 * PAGE_BYTES_MAX + PAGE_EVENTS * (size_of::<Event>() + 256);
+        let tracked = connections_max + SPARE_RATES;
+        let rates = RATES_PER_CONNECTION * tracked * (ENTRY_BYTES + size_of::<Uuid>());
+        let signatures = match config.identity.auth {
+            AuthMode::Device | AuthMode::JwtOrDevice => {
+                crate::app::signatures_max(config) * ENTRY_BYTES * 2
+            }
+            AuthMode::None | AuthMode::Jwt => 0,
+        };
+        Self {
+            program: PROGRAM_BYTES,
+            recent: config.recent_bytes_max as usize,
+            tables: rates + signatures,
+            database: config.database_pool_size as usize * (page + 2 * PENDING_BYTES_MAX as usize)
+                + (CHUNKS_AHEAD + 2) * page,
+            connections: connections_max * connection_bytes(config)
+                + REQUEST_CONNECTIONS_MAX * request_bytes(config),
+            answers: ANSWERS_MAX * PENDING_BYTES_MAX as usize,
+            connections_max,
+        }
+    }
+
+    /// The sum.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let parts = [
+            self.program,
+            self.recent,
+            self.tables,
+            self.database,
+            self.connections,
+            self.answers,
+        ];
+        let sum = parts.into_iter().fold(0, usize::saturating_add);
+        sum.saturating_add(sum / 100 * ALLOCATOR_PERCENT)
+    }
+}
+
+/// A connection that holds all that it may: it says half of what it may, twice, reads nothing, and has
+/// missed much. One that makes requests instead holds less: the answers are counted by themselves.
+fn connection_bytes(config: &Config) -> usize {
+    let limits = &config.limits;
+    let frame_bytes_max = limits.frame_bytes_max as usize;
+    let socket = SocketLimits {
+        frame_bytes_max,
+        write_buffer_bytes_max: limits.write_buffer_bytes_max as usize,
+    };
+    let ring = (config.user_channel_capacity as usize).next_power_of_two() * Event::HELD_BYTES_MAX;
+    let page = PAGE_BYTES_MAX + PAGE_EVENTS * size_of::<Event>();
+    let replayed = REPLAYED_MAX * 4 * size_of::<i64>();
+    // A token that the client has offered waits to be checked.
+    let offered = frame_bytes_max;
+    let websocket = CONNECTION_BYTES
+        + socket.held_bytes_max(EVENT_BYTES_MAX)
+        + offered
+        + ring
+        + page
+        + replayed
+        + tls_bytes(config);
+    websocket.max(request_bytes(config))
+}
+
+fn request_bytes(config: &Config) -> usize {
+    CONNECTION_BYTES + REQUEST_HEAD_BYTES_MAX + tls_bytes(config)
+}
+
+fn tls_bytes(config: &Config) -> usize {
+    if config.edge.tls_certificate_file.is_some() {
+        TLS_BYTES
+    } else {
+        0
+    }
+}
+
+impl fmt::Display for MemoryBudget {
+    /// As comments below the settings.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let each = self.connections / self.connections_max.max(1);
+        writeln!(f, "# Memory with every limit reached at once, in bytes:")?;
+        writeln!(f, "#   the program            {:>15}", self.program)?;
+        writeln!(f, "#   recent_bytes_max       {:>15}", self.recent)?;
+        writeln!(f, "#   rates and signatures   {:>15}", self.tables)?;
+        writeln!(f, "#   reads of the database  {:>15}", self.database)?;
+        writeln!(
+            f,
+            "#   connections            {:>15}  ({} of {each} each)",
+            self.connections, self.connections_max
+        )?;
+        writeln!(f, "#   answers with state     {:>15}", self.answers)?;
+        writeln!(f, "# memory_ceiling_bytes = {}", self.bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_limit_that_holds_memory_counts() {
+        let default = MemoryBudget::of(&Config::default()).bytes();
+        let changes: [fn(&mut Config); 6] = [
+            |config| config.limits.connections_max *= 2,
+            |config| config.limits.frame_bytes_max *= 2,
+            |config| config.limits.write_buffer_bytes_max *= 2,
+            |config| config.user_channel_capacity *= 2,
+            |config| config.recent_bytes_max *= 2,
+            |config| config.database_pool_size *= 2,
+        ];
+        for (place, change) in changes.into_iter().enumerate() {
+            let mut config = Config::default();
+            change(&mut config);
+            assert!(MemoryBudget::of(&config).bytes() > default, "{place}");
+        }
+    }
+
+    #[test]
+    fn what_is_printed_is_the_sum() {
+        let ceiling = MemoryBudget::of(&Config::default());
+        let text = ceiling.to_string();
+        assert!(text.lines().all(|line| line.starts_with('#')));
+        let last = format!("# memory_ceiling_bytes = {}", ceiling.bytes());
+        assert_eq!(text.lines().last(), Some(&*last));
+    }
+}

@@ -1,0 +1,226 @@
+//! A coarse clock, and one round of alarms for all connections instead of a timer for each.
+//!
+//! An idle connection would otherwise carry a timer for its next heartbeat, and touch it at every event.
+//! Here it leaves its user's id in the slot of the moment at which it wants to look, and the hub wakes
+//! the user's connections then. An alarm for who has left wakes nobody. The clock moves on before a slot is
+//! emptied, so that who is woken by it sees the time for which it asked.
+
+use std::collections::HashSet;
+use std::num::NonZeroU64;
+use std::ops::Add;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::time::{MissedTickBehavior, interval};
+use uuid::Uuid;
+
+use crate::delivery::Hub;
+use crate::protocol::Event;
+
+/// How coarse the clock is, in milliseconds.
+const TICK_MS: u64 = 50;
+/// Slots of the round: 51 seconds. Who wants to look later looks then, and leaves its id again. Each holds a
+/// user's id once at most. A connection leaves it when it begins, when it was woken, and when a newer proof
+/// ends before that.
+const SLOTS: usize = 1024;
+
+/// When a process begins: a tick later than `NEVER_YET`.
+const FIRST: Moment = Moment(NonZeroU64::MIN.saturating_add(TICK_MS));
+
+/// A time of this process, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(NonZeroU64);
+
+impl Moment {
+    /// Before everything.
+    pub const NEVER_YET: Self = Self(NonZeroU64::MIN);
+
+    fn of_ticks(ticks: u64) -> Self {
+        Self(NonZeroU64::MIN.saturating_add(ticks.saturating_mul(TICK_MS)))
+    }
+
+    /// Ticks up to it, the last one begun.
+    fn ticks(self) -> u64 {
+        (self.0.get() - 1) / TICK_MS
+    }
+
+    /// How long it is from another one until this; nothing if it is earlier.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.get().saturating_sub(earlier.0.get()))
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(ms))
+    }
+}
+
+/// The time, and who is to be woken when.
+#[derive(Debug)]
+pub struct Clock {
+    begun: Instant,
+    /// Ticks since then.
+    ticks: AtomicU64,
+    slots: Box<[Mutex<HashSet<Uuid>>]>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self {
+            begun: Instant::now(),
+            // So that no moment is `NEVER_YET`.
+            ticks: AtomicU64::new(1),
+            slots: (0..SLOTS).map(|_| Mutex::default()).collect(),
+        }
+    }
+}
+
+impl Clock {
+    /// The time, up to a tick late. Costs next to nothing.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        Moment::of_ticks(self.ticks.load(Ordering::Acquire))
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn exactly_now(&self) -> Moment {
+        FIRST + self.begun.elapsed()
+    }
+
+    /// The same moment for a timer.
+    #[must_use]
+    pub fn instant(&self, moment: Moment) -> tokio::time::Instant {
+        let at = self.begun.checked_add(moment.since(FIRST));
+        // Nothing here waits for a year.
+        at.unwrap_or_else(|| Instant::now() + Duration::from_hours(8_760))
+            .into()
+    }
+
+    /// The user's connections are woken at that moment, or when the round ends: says when.
+    pub fn wake_at(&self, user_id: Uuid, moment: Moment) -> Moment {
+        let mut tick = moment.ticks() + 1;
+        loop {
+            let now = self.ticks.load(Ordering::Acquire);
+            tick = tick.clamp(now + 1, now + SLOTS as u64 - 1);
+            let mut slot = self.slot(tick);
+            // The clock moves before it empties a slot: had it come here, this would be seen.
+            if self.ticks.load(Ordering::Acquire) < tick {
+                slot.insert(user_id);
+                return Moment::of_ticks(tick);
+            }
+        }
+    }
+
+    /// Moves on for ever.
+    pub async fn run(self: Arc<Self>, hub: Hub) {
+        let mut tick = interval(Duration::from_millis(TICK_MS));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let wake = Arc::new(Event::wake());
+        loop {
+            tick.tick().await;
+            for user_id in self.advance(self.exactly_now()) {
+                hub.publish_to(user_id, || Arc::clone(&wake));
+            }
+        }
+    }
+
+    /// Moves on to that moment and says who is to be woken.
+    fn advance(&self, to: Moment) -> Vec<Uuid> {
+        let mut due = Vec::new();
+        for tick in self.ticks.load(Ordering::Acquire) + 1..=to.ticks() {
+            self.ticks.store(tick, Ordering::Release);
+            due.extend(std::mem::take(&mut *self.slot(tick)));
+        }
+        due
+    }
+
+    fn slot(&self, tick: u64) -> MutexGuard<'_, HashSet<Uuid>> {
+        let index = usize::try_from(tick % SLOTS as u64).unwrap_or_default();
+        self.slots[index]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn each_is_woken_once_when_its_moment_has_come() {
+        let clock = Clock::default();
+        let begun = clock.now();
+        let users: Vec<_> = (0..5).map(|_| Uuid::new_v4()).collect();
+        for (user, after) in users.iter().zip([0, 60, 60, 70_000, 120]) {
+            clock.wake_at(*user, begun + ms(after));
+            clock.wake_at(*user, begun + ms(after));
+        }
+        let mut woken = Vec::new();
+        for after in (0..120_000).step_by(30) {
+            for user in clock.advance(begun + ms(after)) {
+                assert!(clock.now() >= begun);
+                woken.push((user, clock.now().since(begun)));
+            }
+        }
+        woken.sort_by_key(|(_, at)| *at);
+        let at = |user: &Uuid| woken.iter().filter(|w| w.0 == *user).collect::<Vec<_>>();
+        for (user, after) in [(0, 50), (1, 100), (2, 100), (4, 150)] {
+            let woken = at(&users[user]);
+            assert_eq!(woken.len(), 1, "{user}");
+            assert_eq!(woken[0].1, ms(after));
+        }
+        // Further away than the round is long: at its end, to ask again.
+        assert_eq!(at(&users[3])[0].1, ms(50 * 1_023));
+    }
+
+    #[test]
+    fn whoever_is_late_is_woken_at_the_next_tick() {
+        let clock = Clock::default();
+        let user = Uuid::new_v4();
+        assert!(clock.advance(FIRST + ms(10_000)).is_empty());
+        clock.wake_at(user, FIRST + ms(100));
+        assert!(clock.advance(FIRST + ms(10_049)).is_empty());
+        assert_eq!(clock.advance(FIRST + ms(10_050)), [user]);
+    }
+
+    #[test]
+    fn nobody_is_forgotten_whose_slot_is_being_emptied() {
+        let clock = Arc::new(Clock::default());
+        let sleepers = 20_000;
+        let asking = std::thread::spawn({
+            let clock = Arc::clone(&clock);
+            move || {
+                for n in 0..sleepers {
+                    clock.wake_at(Uuid::from_u128(n), clock.now() + ms(TICK_MS));
+                }
+            }
+        });
+        let mut woken = 0;
+        let mut to = clock.now();
+        while !asking.is_finished() {
+            to = to + ms(TICK_MS);
+            woken += clock.advance(to).len();
+        }
+        woken += clock.advance(to + ms(TICK_MS * 2)).len();
+        assert_eq!(woken as u128, sleepers);
+    }
+
+    #[test]
+    fn a_moment_is_the_same_for_a_timer() {
+        let clock = Clock::default();
+        let exactly = clock.instant(clock.exactly_now() + ms(500));
+        let off = exactly.saturating_duration_since(tokio::time::Instant::now());
+        assert!(off > ms(400) && off <= ms(501), "{off:?}");
+    }
+}

@@ -1,0 +1,179 @@
+//! Keys that are published as a JSON Web Key Set.
+//!
+//! Fetched at start, every few minutes, and when a token names a key that is not known, but not more
+//! often than [`REFRESH_MIN`]. While nobody answers, the last good copy stands.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use jsonwebtoken::DecodingKey;
+use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, PublicKeyUse};
+use reqwest::{Client, Url};
+use tokio::sync::Mutex;
+use tokio::time::sleep;
+
+use crate::config::{ConfigError, JwtAlgorithm};
+use crate::protocol::AuthError;
+
+/// Between two fetches that nothing asks for.
+const REFRESH_INTERVAL: Duration = Duration::from_mins(5);
+/// Between two fetches in any case.
+const REFRESH_MIN: Duration = Duration::from_secs(10);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Of a key set, in bytes.
+const SET_BYTES_MAX: usize = 256 * 1024;
+/// Keys of a set that are taken: the first ones.
+const KEYS_MAX: usize = 100;
+
+type KeySet = HashMap<Option<String>, Arc<DecodingKey>>;
+
+/// The keys that a URL publishes.
+pub(super) struct PublishedKeys {
+    url: Url,
+    algorithm: JwtAlgorithm,
+    client: Client,
+    keys: RwLock<KeySet>,
+    /// When a fetch last began. Held during a fetch, so that there is one at a time.
+    fetched: Mutex<Option<Instant>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error(transparent)]
+    Http(#[from] reqwest::Error),
+    #[error("the answer is longer than {SET_BYTES_MAX} bytes")]
+    TooLong,
+    #[error("the answer is no JSON Web Key Set: {0}")]
+    NoSet(#[from] serde_json::Error),
+    #[error("none of its keys is for the configured algorithm")]
+    NoKey,
+}
+
+impl PublishedKeys {
+    pub(super) fn new(url: &str, algorithm: JwtAlgorithm) -> Result<Self, ConfigError> {
+        let refused = |cause: &dyn ToString| ConfigError::BadJwksUrl {
+            url: url.to_owned(),
+            cause: cause.to_string(),
+        };
+        if algorithm == JwtAlgorithm::Hs256 {
+            return Err(refused(&"a secret, as of HS256, cannot be published"));
+        }
+        let parsed = Url::parse(url).map_err(|error| refused(&error))?;
+        let loopback = matches!(parsed.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+        if parsed.scheme() != "https" && !(parsed.scheme() == "http" && loopback) {
+            return Err(refused(&"it must be https, or http on this machine"));
+        }
+        let client = Client::builder()
+            .timeout(FETCH_TIMEOUT)
+            .https_only(parsed.scheme() == "https")
+            .build()
+            .map_err(|error| refused(&error))?;
+        Ok(Self {
+            url: parsed,
+            algorithm,
+            client,
+            keys: RwLock::default(),
+            fetched: Mutex::new(None),
+        })
+    }
+
+    /// Fetches the keys for ever.
+    pub(super) async fn keep_fresh(&self) {
+        loop {
+            self.refresh().await;
+            sleep(REFRESH_INTERVAL).await;
+        }
+    }
+
+    /// The key that a token names; a token that names none is for the only key.
+    pub(super) async fn find(&self, kid: Option<&str>) -> Result<Arc<DecodingKey>, AuthError> {
+        if let Some(key) = self.known(kid) {
+            return Ok(key);
+        }
+        self.refresh().await;
+        self.known(kid).ok_or_else(|| {
+            if self.read().is_empty() {
+                AuthError::Unavailable
+            } else {
+                AuthError::TokenKeyUnknown
+            }
+        })
+    }
+
+    fn known(&self, kid: Option<&str>) -> Option<Arc<DecodingKey>> {
+        let keys = self.read();
+        match kid {
+            Some(kid) => keys.get(&Some(kid.to_owned())).cloned(),
+            None if keys.len() == 1 => keys.values().next().cloned(),
+            None => None,
+        }
+    }
+
+    async fn refresh(&self) {
+        let mut fetched = self.fetched.lock().await;
+        if fetched.is_some_and(|at| at.elapsed() < REFRESH_MIN) {
+            return;
+        }
+        // Before: whoever asked may leave while it is fetched.
+        *fetched = Some(Instant::now());
+        match self.fetch().await {
+            Ok(keys) => *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys,
+            Err(error) => tracing::warn!(event = "jwks_not_fetched", url = %self.url, %error),
+        }
+    }
+
+    async fn fetch(&self) -> Result<KeySet, FetchError> {
+        let answer = self.client.get(self.url.clone()).send().await?;
+        let mut answer = answer.error_for_status()?;
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await? {
+            if body.len() + chunk.len() > SET_BYTES_MAX {
+                return Err(FetchError::TooLong);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let set: JwkSet = serde_json::from_slice(&body)?;
+        let keys: KeySet = set
+            .keys
+            .iter()
+            .filter(|key| self.fits(key))
+            .take(KEYS_MAX)
+            .filter_map(|key| {
+                let decoding = DecodingKey::from_jwk(key).ok()?;
+                Some((key.common.key_id.clone(), Arc::new(decoding)))
+            })
+            .collect();
+        if keys.is_empty() {
+            return Err(FetchError::NoKey);
+        }
+        Ok(keys)
+    }
+
+    /// Whether the key is of the configured algorithm's kind, and for signatures.
+    fn fits(&self, key: &Jwk) -> bool {
+        let signs = matches!(
+            key.common.public_key_use,
+            None | Some(PublicKeyUse::Signature)
+        );
+        let kind = match self.algorithm {
+            JwtAlgorithm::Hs256 => false,
+            JwtAlgorithm::Rs256 => matches!(key.algorithm, AlgorithmParameters::RSA(_)),
+            JwtAlgorithm::Es256 => matches!(key.algorithm, AlgorithmParameters::EllipticCurve(_)),
+            JwtAlgorithm::EdDsa => matches!(key.algorithm, AlgorithmParameters::OctetKeyPair(_)),
+        };
+        signs && kind
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, KeySet> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for PublishedKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PublishedKeys")
+            .field("url", &self.url.as_str())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,33 @@
+//! What goes over the wire, and the small types that every other part speaks of.
+//!
+//! Pure: no I/O, no clock. This is the only module that serializes or parses JSON that a client or
+//! a trigger wrote. An event is parsed only as far as routing needs it; its text is kept as the
+//! database wrote it and shared by every device that gets it. Fails by returning a typed error,
+//! never by panicking, whatever the bytes.
+
+mod client_frame;
+mod close_code;
+mod closed;
+mod cursor;
+mod event;
+mod json;
+mod kind;
+mod notice;
+mod notification;
+mod refusal;
+mod reset_reason;
+mod secret;
+#[cfg(test)]
+mod tests;
+
+pub use self::client_frame::ClientFrame;
+pub use self::close_code::CloseCode;
+pub use self::closed::Closed;
+pub use self::cursor::{Cursor, Epoch, NotACursor, Snapshot};
+pub use self::event::{EVENT_BYTES_MAX, Encoding, Event};
+pub use self::kind::{Channel, EventKind};
+pub use self::notice::{Answer, Notice};
+pub use self::notification::{MalformedEvent, Notification};
+pub use self::refusal::{AuthError, Limit, Refusal};
+pub use self::reset_reason::ResetReason;
+pub use self::secret::Secret;

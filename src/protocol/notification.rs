@@ -1,0 +1,342 @@
+//! A notification, read as far as routing needs it.
+//!
+//! Triggers write flat objects of short strings and numbers, and those are read here in one pass. Whatever
+//! is not so plain (escapes, nesting, a number with a fraction, a member that comes twice) is left to
+//! `serde_json`, which decides alone what is an event: this pass may only say less often what it would say.
+
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::EventKind;
+use super::json::object;
+
+/// The largest part of a refused payload that is logged, in characters.
+const LOGGED_PAYLOAD_CHARS: usize = 200;
+/// A UUID as PostgreSQL writes it.
+const UUID_CHARS: usize = 36;
+
+/// What a trigger tells of one event: the members that routing needs, and the text, whose other members
+/// are skipped unread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Notification<'a> {
+    /// What it is about.
+    #[serde(rename = "type")]
+    pub kind: EventKind,
+    /// Whose event it is: the routing key.
+    pub user_id: Uuid,
+    /// Its row in `realtime.events`; `None` from a database that has only HushNet's own triggers.
+    pub id: Option<i64>,
+    /// Whether this is only the news that the event is in the log, because it is too long to be
+    /// notified.
+    #[serde(default)]
+    pub by_reference: bool,
+    /// The JSON as the trigger wrote it.
+    #[serde(skip)]
+    pub text: &'a str,
+}
+
+/// A notification that is no event: not JSON, of an unknown type, or without a `user_id`.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}; payload: {payload}")]
+pub struct MalformedEvent {
+    cause: serde_json::Error,
+    payload: String,
+}
+
+impl<'a> Notification<'a> {
+    /// Reads a notification's payload, or a payload of the log.
+    ///
+    /// # Errors
+    /// [`MalformedEvent`] when it is not a JSON object with a known `type` and a UUID `user_id`.
+    pub fn parse(payload: &'a str) -> Result<Self, MalformedEvent> {
+        let told = Self::of_flat(payload).map_or_else(|| Self::of_any(payload), Ok);
+        told.map_err(|cause| MalformedEvent {
+            cause,
+            payload: payload.chars().take(LOGGED_PAYLOAD_CHARS).collect(),
+        })
+    }
+
+    fn of_any(payload: &'a str) -> Result<Self, serde_json::Error> {
+        let told = object(payload)?;
+        Ok(Self {
+            text: payload.trim_end(),
+            ..told
+        })
+    }
+
+    /// `None` for what is not flat and plain, or no event.
+    fn of_flat(payload: &'a str) -> Option<Self> {
+        let mut rest = Rest(payload.as_bytes());
+        let (mut kind, mut user_id, mut id, mut by_reference) = (None, None, None, None);
+        rest.expect(b'{')?;
+        loop {
+            let name = rest.string()?;
+            rest.expect(b':')?;
+            let value = rest.value()?;
+            match (name, value) {
+                (b"type", Value::String(text)) => set(&mut kind, EventKind::from_name(text)?)?,
+                (b"user_id", Value::String(text)) => {
+                    set(&mut user_id, Uuid::try_parse_ascii(text).ok()?)?;
+                }
+                (b"id", Value::Number(number)) => set(&mut id, number)?,
+                (b"by_reference", Value::Bool(is)) => set(&mut by_reference, is)?,
+                (b"type" | b"user_id" | b"id" | b"by_reference", _) => return None,
+                _ => {}
+            }
+            match rest.next()? {
+                b',' => {}
+                b'}' => break,
+                _ => return None,
+            }
+        }
+        rest.is_blank().then_some(Self {
+            kind: kind?,
+            user_id: user_id?,
+            id,
+            by_reference: by_reference.unwrap_or_default(),
+            text: payload.trim_end(),
+        })
+    }
+}
+
+/// A member that comes twice is no event.
+fn set<T>(member: &mut Option<T>, value: T) -> Option<()> {
+    member.replace(value).is_none().then_some(())
+}
+
+enum Value<'a> {
+    String(&'a [u8]),
+    Number(i64),
+    Bool(bool),
+    Null,
+}
+
+/// What has not been read of a JSON text.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn skip_blanks(&mut self) {
+        while let [b' ' | b'\n' | b'\r' | b'\t', rest @ ..] = self.0 {
+            self.0 = rest;
+        }
+    }
+
+    fn is_blank(&mut self) -> bool {
+        self.skip_blanks();
+        self.0.is_empty()
+    }
+
+    /// The next byte that is no blank.
+    fn next(&mut self) -> Option<u8> {
+        self.skip_blanks();
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn expect(&mut self, byte: u8) -> Option<()> {
+        (self.next()? == byte).then_some(())
+    }
+
+    fn word(&mut self, word: &[u8]) -> Option<()> {
+        self.0 = self.0.strip_prefix(word)?;
+        Some(())
+    }
+
+    /// A string without escapes.
+    fn string(&mut self) -> Option<&'a [u8]> {
+        self.expect(b'"')?;
+        self.string_begun()
+    }
+
+    fn string_begun(&mut self) -> Option<&'a [u8]> {
+        // Most values are UUIDs. To look for a string's end costs more than to see that it is there, since
+        // the processor can go on meanwhile.
+        if let Some((text, [b'"', rest @ ..])) = self.0.split_first_chunk()
+            && is_plain(text)
+        {
+            self.0 = rest;
+            return Some(text);
+        }
+        let (text, rest) = self.0.split_at(end_of_string(self.0)?);
+        self.0 = rest.strip_prefix(b"\"")?;
+        Some(text)
+    }
+
+    fn value(&mut self) -> Option<Value<'a>> {
+        match self.next()? {
+            b'"' => self.string_begun().map(Value::String),
+            digit @ b'0'..=b'9' => self.number_begun(digit).map(Value::Number),
+            b't' => self.word(b"rue").map(|()| Value::Bool(true)),
+            b'f' => self.word(b"alse").map(|()| Value::Bool(false)),
+            b'n' => self.word(b"ull").map(|()| Value::Null),
+            _ => None,
+        }
+    }
+
+    /// A whole number that is not negative, without a leading zero; nothing larger than an `i64`.
+    fn number_begun(&mut self, digit: u8) -> Option<i64> {
+        let mut number = i64::from(digit - b'0');
+        while let [digit @ b'0'..=b'9', rest @ ..] = self.0 {
+            if number == 0 {
+                return None;
+            }
+            let digit = i64::from(digit - b'0');
+            number = number.checked_mul(10)?.checked_add(digit)?;
+            self.0 = rest;
+        }
+        match self.0.first() {
+            Some(b'.' | b'e' | b'E') => None,
+            _ => Some(number),
+        }
+    }
+}
+
+/// Whether nothing in it ends a plain string.
+fn is_plain(text: &[u8; UUID_CHARS]) -> bool {
+    const LAST: usize = UUID_CHARS - size_of::<u64>();
+    let special_at = |at: usize| {
+        let word = text[at..].first_chunk();
+        word.map_or(u64::MAX, |word| special_bytes(u64::from_le_bytes(*word)))
+    };
+    let words = [0, 8, 16, 24, LAST].into_iter();
+    words.fold(0, |all, at| all | special_at(at)) == 0
+}
+
+/// The place of the first quote, backslash or control character.
+fn end_of_string(bytes: &[u8]) -> Option<usize> {
+    let (words, rest) = bytes.as_chunks();
+    for (place, word) in words.iter().enumerate() {
+        let special = special_bytes(u64::from_le_bytes(*word));
+        if special != 0 {
+            return Some(place * size_of::<u64>() + special.trailing_zeros() as usize / 8);
+        }
+    }
+    let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
+    let place = rest.iter().position(special)?;
+    Some(bytes.len() - rest.len() + place)
+}
+
+/// The high bit of the first byte that ends a plain string, and perhaps of some after it: eight at a time,
+/// since most of a notification is skipped.
+fn special_bytes(word: u64) -> u64 {
+    const EACH: u64 = u64::MAX / 0xff;
+    let of = |byte: u8| EACH * u64::from(byte);
+    // What is below the bound borrows, and its high bit says so; one that had it set is nothing special.
+    let control = word.wrapping_sub(of(0x20));
+    let quote = (word ^ of(b'"')).wrapping_sub(of(1));
+    let backslash = (word ^ of(b'\\')).wrapping_sub(of(1));
+    (control | quote | backslash) & !word & of(0x80)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USER: &str = "a1b2c3d4-e5f6-7890-abcd-ef1234567890";
+
+    fn by_serde(payload: &str) -> Option<Notification<'_>> {
+        Notification::of_any(payload).ok()
+    }
+
+    /// Both ways are made to say the same of every text that a change of one byte makes of these.
+    #[test]
+    fn what_is_read_in_one_pass_is_what_serde_reads() {
+        let texts = [
+            format!(r#"{{"type" : "message", "chat_id" : null, "user_id" : "{USER}", "id" : 70}}"#),
+            format!(r#"{{"id":1,"by_reference":true,"user_id":"{USER}","type":"device"}} "#),
+            format!(
+                r#"{{"type":"session","user_id":"{USER}","x":false,"id":9223372036854775807}}"#
+            ),
+        ];
+        let bytes = br#"{}[]:,"\ x01.-eE/tfn"#;
+        let mut flat = 0;
+        for text in texts {
+            assert!(Notification::of_flat(&text).is_some(), "{text}");
+            for at in 0..text.len() {
+                for byte in bytes {
+                    let mut changed = text.clone().into_bytes();
+                    changed[at] = *byte;
+                    let changed = String::from_utf8(changed).unwrap();
+                    if let Some(told) = Notification::of_flat(&changed) {
+                        assert_eq!(Some(told), by_serde(&changed), "{changed}");
+                        flat += 1;
+                    }
+                }
+                let cut = &text[..at];
+                if let Some(told) = Notification::of_flat(cut) {
+                    assert_eq!(Some(told), by_serde(cut), "{cut}");
+                }
+            }
+        }
+        assert!(flat > 100, "{flat}");
+    }
+
+    #[test]
+    fn a_string_ends_at_the_first_byte_that_is_special() {
+        for byte in 0..=255_u8 {
+            let special = matches!(byte, b'"' | b'\\' | 0..=0x1f);
+            for place in 0..24 {
+                let mut bytes = [b'x'; 24];
+                bytes[place..].fill(byte);
+                let end = special.then_some(place);
+                assert_eq!(end_of_string(&bytes), end, "{byte} at {place}");
+                assert_eq!(end_of_string(&bytes[..place]), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_string_of_a_uuid_s_length_is_read_as_any_other() {
+        for byte in 0..=127_u8 {
+            for place in 0..UUID_CHARS {
+                let mut text = [b'x'; UUID_CHARS];
+                text[place] = byte;
+                let text = str::from_utf8(&text).unwrap();
+                let payload = format!(r#"{{"x":"{text}","type":"device","user_id":"{USER}"}}"#);
+                let told = Notification::of_flat(&payload);
+                let special = matches!(byte, b'"' | b'\\' | 0..=0x1f);
+                assert_eq!(told.is_none(), special, "{byte} at {place}");
+                assert!(special || told == by_serde(&payload));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_plain_is_left_to_serde() {
+        for (text, is_event) in [
+            (
+                format!(r#"{{"type":"message","user_id":"{USER}","x":{{"id":1}}}}"#),
+                true,
+            ),
+            (
+                format!(r#"{{"type":"m\u0065ssage","user_id":"{USER}"}}"#),
+                true,
+            ),
+            (
+                format!(r#"{{"type":"message","user_id":"{USER}","id":-4}}"#),
+                true,
+            ),
+            (
+                format!(r#"{{"type":"message","user_id":"{USER}","id":null}}"#),
+                true,
+            ),
+            (
+                format!(r#"{{"type":"message","user_id":"{USER}","id":1,"id":1}}"#),
+                false,
+            ),
+            (
+                format!(r#"{{"type":"message","user_id":"{USER}","id":01}}"#),
+                false,
+            ),
+            (
+                format!(r#"{{"type":"message","user_id":"{USER}","id":9223372036854775808}}"#),
+                false,
+            ),
+            (format!(r#"{{"type":"reset","user_id":"{USER}"}}"#), false),
+        ] {
+            assert!(Notification::of_flat(&text).is_none(), "{text}");
+            assert_eq!(Notification::parse(&text).is_ok(), is_event, "{text}");
+        }
+    }
+}

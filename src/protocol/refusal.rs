@@ -1,0 +1,225 @@
+//! Why a client is refused: it has not proven who it is, or has met a limit.
+
+use std::time::Duration;
+
+use super::CloseCode;
+
+/// Why a connection is refused; when another may be tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which limit.
+    pub limit: Limit,
+    /// When to come again.
+    pub retry_after: Duration,
+}
+
+/// A limit on connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// `connections_per_address_max`
+    AddressOpen,
+    /// `connections_per_user_max`
+    UserOpen,
+    /// `connections_per_second`
+    Rate,
+    /// `connections_per_second_per_address`
+    AddressRate,
+    /// `connections_per_second_per_user`
+    UserRate,
+}
+
+impl Limit {
+    /// Every limit, in the order of its discriminants.
+    pub const ALL: [Self; 5] = [
+        Self::AddressOpen,
+        Self::UserOpen,
+        Self::Rate,
+        Self::AddressRate,
+        Self::UserRate,
+    ];
+
+    /// The `code` of the answer, and the value of the label `reason` in the metrics.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::AddressOpen => "address_limit",
+            Self::UserOpen => "user_limit",
+            Self::Rate => "rate_limit",
+            Self::AddressRate => "address_rate_limit",
+            Self::UserRate => "user_rate_limit",
+        }
+    }
+
+    /// What the client's developer needs to know.
+    #[must_use]
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::AddressOpen => "your address has all the connections that it may have",
+            Self::UserOpen => "this user has all the connections that one may have",
+            Self::Rate => "too many connect at once; come again a little later",
+            Self::AddressRate => "your address connects too often; come again a little later",
+            Self::UserRate => "this user connects too often; come again a little later",
+        }
+    }
+}
+
+/// Why a client is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthError {
+    /// No proof, or none of a kind that is taken.
+    CredentialsMissing,
+    /// No token at all, or one without the claims that are needed.
+    TokenMalformed,
+    /// Signed with another algorithm than the configured one, or with none.
+    TokenAlgorithm,
+    /// Signed with a key that is not published.
+    TokenKeyUnknown,
+    /// Not signed with the key.
+    TokenSignature,
+    /// `exp` is past.
+    TokenExpired,
+    /// `nbf` is to come.
+    TokenNotYetValid,
+    /// `aud` is for another service.
+    TokenAudience,
+    /// `iss` is someone else.
+    TokenIssuer,
+    /// Not a key, a signature and a time.
+    SignatureMalformed,
+    /// The time was not signed with the key.
+    SignatureInvalid,
+    /// The time is too far from ours.
+    SignatureStale,
+    /// The signature has been used.
+    SignatureReplayed,
+    /// There is no such device.
+    DeviceUnknown,
+    /// There is no such user.
+    UserUnknown,
+    /// Several users' devices have this key.
+    DeviceAmbiguous,
+    /// The proof is of another user than the one asked for.
+    OtherUser,
+    /// The proof is of another device than the one asked for.
+    OtherDevice,
+    /// Who it is cannot be found out now.
+    Unavailable,
+}
+
+impl AuthError {
+    /// Every reason, in the order of its discriminants.
+    pub const ALL: [Self; 19] = [
+        Self::CredentialsMissing,
+        Self::TokenMalformed,
+        Self::TokenAlgorithm,
+        Self::TokenKeyUnknown,
+        Self::TokenSignature,
+        Self::TokenExpired,
+        Self::TokenNotYetValid,
+        Self::TokenAudience,
+        Self::TokenIssuer,
+        Self::SignatureMalformed,
+        Self::SignatureInvalid,
+        Self::SignatureStale,
+        Self::SignatureReplayed,
+        Self::DeviceUnknown,
+        Self::UserUnknown,
+        Self::DeviceAmbiguous,
+        Self::OtherUser,
+        Self::OtherDevice,
+        Self::Unavailable,
+    ];
+
+    /// The `code` of the answer, and the value of the label `reason` in the metrics.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::CredentialsMissing => "credentials_missing",
+            Self::TokenMalformed => "token_malformed",
+            Self::TokenAlgorithm => "token_algorithm",
+            Self::TokenKeyUnknown => "token_key_unknown",
+            Self::TokenSignature => "token_signature",
+            Self::TokenExpired => "token_expired",
+            Self::TokenNotYetValid => "token_not_yet_valid",
+            Self::TokenAudience => "token_audience",
+            Self::TokenIssuer => "token_issuer",
+            Self::SignatureMalformed => "signature_malformed",
+            Self::SignatureInvalid => "signature_invalid",
+            Self::SignatureStale => "signature_stale",
+            Self::SignatureReplayed => "signature_replayed",
+            Self::DeviceUnknown => "device_unknown",
+            Self::UserUnknown => "user_unknown",
+            Self::DeviceAmbiguous => "device_ambiguous",
+            Self::OtherUser => "other_user",
+            Self::OtherDevice => "other_device",
+            Self::Unavailable => "identity_unavailable",
+        }
+    }
+
+    /// What the client's developer needs to know.
+    #[must_use]
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::CredentialsMissing => {
+                "prove who you are, in a way that this server takes: a token as Authorization: \
+                 Bearer, or X-Identity-Key, X-Signature and X-Timestamp"
+            }
+            Self::TokenMalformed => {
+                "the token must be a JSON Web Token with exp and, as sub, the user's UUID; a \
+                 device_id must be a UUID"
+            }
+            Self::TokenAlgorithm => "the token is signed with an algorithm that is not accepted",
+            Self::TokenKeyUnknown => "the token's kid names no published key",
+            Self::TokenSignature => "the token's signature is not of the key that is accepted",
+            Self::TokenExpired => "the token has expired",
+            Self::TokenNotYetValid => "the token is not valid yet",
+            Self::TokenAudience => "the token's aud does not name this service",
+            Self::TokenIssuer => "the token's iss is not the one that is accepted",
+            Self::SignatureMalformed => {
+                "identity key and signature must be 32 and 64 bytes in base64, the timestamp Unix \
+                 seconds in digits"
+            }
+            Self::SignatureInvalid => "the signature is not the identity key's over the timestamp",
+            Self::SignatureStale => "the timestamp is too far from this server's time",
+            Self::SignatureReplayed => "this signature has been used; sign another second",
+            Self::DeviceUnknown => "there is no such device",
+            Self::UserUnknown => "there is no such user",
+            Self::DeviceAmbiguous => "several users have a device with this key: give user_id",
+            Self::OtherUser => "what was proven is the identity of another user",
+            Self::OtherDevice => "what was proven is the identity of another device",
+            Self::Unavailable => "who you are cannot be found out now; ask again",
+        }
+    }
+
+    /// What a WebSocket is closed with whose client can be told in no other way.
+    #[must_use]
+    pub fn close_code(self) -> CloseCode {
+        match self {
+            Self::TokenExpired => CloseCode::TokenExpired,
+            Self::DeviceUnknown | Self::UserUnknown => CloseCode::Revoked,
+            Self::Unavailable => CloseCode::TryAgainLater,
+            _ => CloseCode::Unauthenticated,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_protocol_lists_every_code() {
+        let protocol = include_str!("../../docs/protocol.md");
+        for error in AuthError::ALL {
+            let code = format!("`{}`", error.code());
+            assert!(protocol.contains(&code), "docs/protocol.md lacks {code}");
+        }
+    }
+
+    #[test]
+    fn the_reasons_stand_in_the_order_of_their_counters() {
+        for (place, error) in AuthError::ALL.into_iter().enumerate() {
+            assert_eq!(error as usize, place);
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Why a client has to fetch its state anew.
+
+use serde::Serialize;
+
+/// Why a client has to fetch its state anew, as `reason` in [`Notice::Reset`](super::Notice::Reset).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResetReason {
+    /// `since` is no cursor that this service gave out.
+    Malformed,
+    /// The cursor is of another database, or of its history before a failover.
+    History,
+    /// The cursor is of a future that has not been.
+    Future,
+    /// The log no longer reaches back to the cursor.
+    Retention,
+    /// Events may have been missed, and this database has no log to read them from.
+    NoLog,
+}
+
+impl ResetReason {
+    /// Every reason, in the order of its discriminants.
+    pub const ALL: [Self; 5] = [
+        Self::Malformed,
+        Self::History,
+        Self::Future,
+        Self::Retention,
+        Self::NoLog,
+    ];
+
+    /// The value of `reason`, and of the label in the metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::History => "history",
+            Self::Future => "future",
+            Self::Retention => "retention",
+            Self::NoLog => "no_log",
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The demo users of `run`, and what the application would do for them: real rows, by the statements in
+//! `sql/demo`.
+
+use sqlx::PgExecutor;
+use uuid::Uuid;
+
+/// The demo user who writes.
+pub const SENDER: &str = "alice";
+/// The demo user who is written to.
+pub const RECIPIENT: &str = "bob";
+
+/// Adds [`SENDER`] and [`RECIPIENT`] with a device each and a chat, if they are not there.
+///
+/// # Errors
+/// The database's.
+pub async fn add_users(database: impl PgExecutor<'_>) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(include_str!("../../sql/demo/users.sql"))
+        .execute(database)
+        .await
+        .map(drop)
+}
+
+/// The id of the user of that name.
+///
+/// # Errors
+/// The database's.
+pub async fn user_id(
+    database: impl PgExecutor<'_>,
+    name: &str,
+) -> Result<Option<Uuid>, sqlx::Error> {
+    sqlx::query_scalar(include_str!("../../sql/demo/user_id.sql"))
+        .bind(name)
+        .fetch_optional(database)
+        .await
+}
+
+/// Inserts one message row for each device of the user named `to`; returns their ids. None when one of
+/// the users is not there, or the recipient has no device.
+///
+/// # Errors
+/// The database's.
+pub async fn send(
+    database: impl PgExecutor<'_>,
+    from: &str,
+    to: &str,
+    text: &str,
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar(include_str!("../../sql/demo/send.sql"))
+        .bind(from)
+        .bind(to)
+        .bind(text)
+        .fetch_all(database)
+        .await
+}

@@ -1,0 +1,109 @@
+//! The database's schema, put in place and taken away again.
+//!
+//! `sql/realtime/` holds the migrations; sqlx's migrator applies them and keeps its books in
+//! `realtime._sqlx_migrations`, away from the application's own. Each migration is one transaction:
+//! it holds wholly or not at all. Never touches the application's tables but for triggers and an index
+//! on `devices`.
+
+use sqlx::migrate::{Migrate, MigrateError, Migrator};
+use sqlx::{ConnectOptions, Connection, PgConnection};
+
+use crate::config::DatabaseUrl;
+use crate::store::is_undefined_table;
+
+const BOOKS: &str = "realtime._sqlx_migrations";
+
+/// What went wrong, and in which step.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database cannot be reached, or refuses us.
+    #[error("cannot connect to {url}: {cause}")]
+    Connect {
+        /// The database, its password masked.
+        url: String,
+        /// Why.
+        cause: sqlx::Error,
+    },
+    /// A migration failed; it has changed nothing.
+    #[error("the database refused the migration: {0}")]
+    Migrate(#[from] MigrateError),
+    /// A statement outside the migrations failed.
+    #[error("the database refused: {0}")]
+    Statement(#[from] sqlx::Error),
+}
+
+/// One migration and whether the database has it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Its number.
+    pub version: i64,
+    /// Its name.
+    pub description: String,
+    /// Whether it is applied.
+    pub applied: bool,
+}
+
+fn migrator() -> Migrator {
+    let mut migrator = sqlx::migrate!("sql/realtime");
+    migrator.create_schema("realtime");
+    migrator.dangerous_set_table_name(BOOKS);
+    migrator
+}
+
+async fn connect(url: &DatabaseUrl) -> Result<PgConnection, Error> {
+    url.options()
+        .connect()
+        .await
+        .map_err(|cause| Error::Connect {
+            url: url.masked(),
+            cause,
+        })
+}
+
+/// Applies what is missing; a second time changes nothing.
+pub async fn up(url: &DatabaseUrl) -> Result<(), Error> {
+    let mut connection = connect(url).await?;
+    migrator().run_direct(None, &mut connection, false).await?;
+    Ok(connection.close().await?)
+}
+
+/// Undoes everything: the application's tables and triggers are as they were before [`up`].
+pub async fn down(url: &DatabaseUrl) -> Result<(), Error> {
+    let mut connection = connect(url).await?;
+    if applied(&mut connection).await?.is_empty() {
+        return Ok(connection.close().await?);
+    }
+    migrator().undo(&mut connection, 0).await?;
+    sqlx::raw_sql(include_str!("../../sql/realtime_gone.sql"))
+        .execute(&mut connection)
+        .await?;
+    Ok(connection.close().await?)
+}
+
+/// Every migration in order, and whether the database has it.
+pub async fn status(url: &DatabaseUrl) -> Result<Vec<Status>, Error> {
+    let mut connection = connect(url).await?;
+    let applied = applied(&mut connection).await?;
+    connection.close().await?;
+    Ok(migrator()
+        .iter()
+        .filter(|migration| migration.migration_type.is_up_migration())
+        .map(|migration| Status {
+            version: migration.version,
+            description: migration.description.to_string(),
+            applied: applied.contains(&migration.version),
+        })
+        .collect())
+}
+
+/// The versions that the database has; none where our schema is not there.
+async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, Error> {
+    match connection.list_applied_migrations(BOOKS).await {
+        Ok(applied) => Ok(applied
+            .into_iter()
+            .map(|migration| migration.version)
+            .collect()),
+        Err(MigrateError::Execute(error)) if is_undefined_table(&error) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}
