@@ -151,8 +151,14 @@ fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, RunErr
     });
     let (latency, samples) = LatencySampler::new();
     let interval = config.barrier_interval();
-    let barriers = Arc::new(Barriers::new(log.clone(), interval, Arc::clone(&metrics)));
     let (router, feed) = Router::new(hub.clone(), recent.clone(), Arc::clone(&metrics));
+    let barriers = Barriers::new(
+        log.clone(),
+        interval,
+        router.commit_health(),
+        Arc::clone(&metrics),
+    );
+    let barriers = Arc::new(barriers);
     let listener = Listener::new(
         options.clone(),
         log.clone(),
@@ -174,10 +180,7 @@ fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, RunErr
 
     background.spawn(wake_lock::attend(options, listener.doorbell()));
     background.spawn(listener.run());
-    background.spawn({
-        let barriers = Arc::clone(&barriers);
-        async move { barriers.run().await }
-    });
+    background.spawn(async move { barriers.run().await });
     background.spawn(latency::record(samples, log.clone(), Arc::clone(&metrics)));
     let clock = Arc::new(Clock::default());
     background.spawn(Arc::clone(&clock).run(hub.clone()));
@@ -214,7 +217,6 @@ fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, RunErr
         shared,
         places: Arc::new(Semaphore::new(config.limits.connections_max as usize)),
         answers: Arc::new(Semaphore::new(http::ANSWERS_MAX)),
-        barriers,
         token_in_query: config.identity.jwt_in_query,
         trusted_proxies: config.limits.trusted_proxies.clone(),
         origins: config.edge.allowed_origins.clone(),

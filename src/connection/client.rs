@@ -93,7 +93,7 @@ impl Seat {
     ) -> Self {
         // Read first: nothing that the subscription does not bring is skipped.
         let sequence = shared.recent.last_sequence();
-        let live = matches!(*shared.feed.borrow(), Feed::Live(_));
+        let live = shared.feed.borrow().is_live();
         Self {
             subscription: shared.hub.subscribe(user_id),
             sequence,

@@ -65,7 +65,7 @@ impl Connection {
     pub(super) async fn begin(&mut self, since: Option<String>) -> Result<(), Closed> {
         let mut feed = self.shared.feed.clone();
         let live = async {
-            let live = feed.wait_for(|feed| matches!(feed, Feed::Live(_))).await;
+            let live = feed.wait_for(Feed::is_live).await;
             live.map(|feed| feed.cursor().cloned())
         };
         let live = self

@@ -16,6 +16,7 @@ use crate::delivery::{Hub, Recent};
 use crate::metrics::Metrics;
 use crate::protocol::{Cursor, Event, Notification, ResetReason, Snapshot};
 
+use super::feed::{CommitHealth, Feed};
 use super::id_set::IdSet;
 
 /// Ids that are remembered in each of two generations; beyond it the older half is forgotten, and an
@@ -23,26 +24,6 @@ use super::id_set::IdSet;
 const SEEN_MAX: usize = 1 << 20;
 /// How often memory begins a new segment, however fast the position moves.
 const SEGMENT_MIN: Duration = Duration::from_millis(500);
-
-/// Whether events are coming, and from where on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Feed {
-    /// Not connected, or catching up: nobody can be told yet where they are. With the cursor of before.
-    Away(Option<Arc<Cursor>>),
-    /// Everything visible in the cursor's snapshot has been routed, and what comes will be; `None` in
-    /// a database without a log.
-    Live(Option<Arc<Cursor>>),
-}
-
-impl Feed {
-    /// The newest cursor, if there is one: everything visible in its snapshot has been routed.
-    #[must_use]
-    pub fn cursor(&self) -> Option<&Arc<Cursor>> {
-        match self {
-            Self::Live(cursor) | Self::Away(cursor) => cursor.as_ref(),
-        }
-    }
-}
 
 /// Puts events in order and hands them on.
 #[derive(Debug)]
@@ -74,7 +55,7 @@ impl Router {
     /// A router that has routed nothing, and a view of its feed.
     #[must_use]
     pub fn new(hub: Hub, recent: Recent, metrics: Arc<Metrics>) -> (Self, watch::Receiver<Feed>) {
-        let (feed, view) = watch::channel(Feed::Away(None));
+        let (feed, view) = watch::channel(Feed::default());
         let router = Self {
             hub,
             recent,
@@ -91,6 +72,12 @@ impl Router {
             routed: 0,
         };
         (router, view)
+    }
+
+    /// Lets the barriers set on the feed whether they commit.
+    #[must_use]
+    pub fn commit_health(&self) -> CommitHealth {
+        CommitHealth(self.feed.clone())
     }
 
     /// Routes an event unless it has been.
@@ -181,10 +168,10 @@ impl Router {
     }
 
     fn feed_live(&self) {
-        let feed = Feed::Live(self.passed.clone());
-        self.feed.send_if_modified(|now| {
-            let changed = *now != feed;
-            *now = feed;
+        self.feed.send_if_modified(|feed| {
+            let changed = !feed.live || feed.cursor != self.passed;
+            feed.live = true;
+            feed.cursor.clone_from(&self.passed);
             changed
         });
         self.metrics.feed_live(true);
@@ -197,7 +184,10 @@ impl Router {
 
     /// Events no longer come; the position stays.
     pub fn away(&mut self) {
-        self.feed.send_replace(Feed::Away(self.passed.clone()));
+        self.feed.send_modify(|feed| {
+            feed.live = false;
+            feed.cursor.clone_from(&self.passed);
+        });
         self.metrics.feed_live(false);
     }
 

@@ -9,7 +9,6 @@ use warp::Filter;
 
 use crate::config::{AuthMode, Networks, Origins};
 use crate::connection::Shared;
-use crate::ingest::Barriers;
 
 /// Answers with state that are held at once, each until the client has taken it. One that takes nothing
 /// loses its connection after [`accept`]'s `TCP_USER_TIMEOUT`.
@@ -33,8 +32,6 @@ pub struct Api {
     pub places: Arc<Semaphore>,
     /// Places for answers with state; [`ANSWERS_MAX`] of them.
     pub answers: Arc<Semaphore>,
-    /// Whether barriers commit.
-    pub barriers: Arc<Barriers>,
     /// Whether a token may stand in the query.
     pub token_in_query: bool,
     /// Proxies that say for whom they come.

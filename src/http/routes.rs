@@ -24,7 +24,6 @@ use super::reply::{ApiError, exposition, json, reply, with_type};
 use super::upgrade::{self, Upgrade, WsQuery};
 use super::{console, credentials, origin};
 use crate::connection::Shared;
-use crate::delivery::Feed;
 use crate::edge::{Headers, Peer, Place, client_address};
 use crate::identity::Credentials;
 use crate::protocol::{AuthError, Encoding};
@@ -138,11 +137,13 @@ fn probes(api: &Api) -> BoxedFilter<(Response,)> {
         .and(warp::get())
         .and(with_api(api))
         .map(|api: Arc<Api>| {
-            let live = matches!(*api.shared.feed.borrow(), Feed::Live(_));
+            let feed = api.shared.feed.borrow();
+            let (live, uncommitted) = (feed.is_live(), feed.is_uncommitted());
+            drop(feed);
             if api.shared.drain.has_begun() {
                 return reply(Err(ApiError::Draining));
             }
-            reply(match (live, api.barriers.is_uncommitted()) {
+            reply(match (live, uncommitted) {
                 (true, false) => Ok(json(StatusCode::OK, "ready")),
                 (true, true) => Err(ApiError::BarrierUncommitted),
                 (false, _) => Err(ApiError::ListenerDisconnected),

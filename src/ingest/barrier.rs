@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::config::Ingest;
+use crate::delivery::CommitHealth;
 use crate::metrics::Metrics;
 use crate::protocol::Cursor;
 use crate::store::Log;
@@ -71,7 +72,7 @@ pub struct Barriers {
     book: Mutex<Book>,
     /// Whether the database has no log, so that a barrier carries no snapshot.
     bare: AtomicBool,
-    uncommitted: AtomicBool,
+    health: CommitHealth,
     wanted: Notify,
     dead: Notify,
     answering: Notify,
@@ -80,7 +81,7 @@ pub struct Barriers {
 impl Barriers {
     /// No barrier yet.
     #[must_use]
-    pub fn new(log: Log, interval: Duration, metrics: Arc<Metrics>) -> Self {
+    pub fn new(log: Log, interval: Duration, health: CommitHealth, metrics: Arc<Metrics>) -> Self {
         Self {
             log,
             metrics,
@@ -88,7 +89,7 @@ impl Barriers {
             node: Uuid::new_v4(),
             book: Mutex::default(),
             bare: AtomicBool::new(false),
-            uncommitted: AtomicBool::new(false),
+            health,
             wanted: Notify::new(),
             dead: Notify::new(),
             answering: Notify::new(),
@@ -228,14 +229,8 @@ impl Barriers {
         self.answering.notified().await;
     }
 
-    /// Whether a barrier is waiting to commit although the database answers.
-    #[must_use]
-    pub fn is_uncommitted(&self) -> bool {
-        self.uncommitted.load(Relaxed)
-    }
-
     fn set_uncommitted(&self, uncommitted: bool) {
-        self.uncommitted.store(uncommitted, Relaxed);
+        self.health.set_uncommitted(uncommitted);
         self.metrics.barrier_uncommitted(uncommitted);
     }
 
