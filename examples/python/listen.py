@@ -1,7 +1,7 @@
 """Prints a user's events, each once: listen.py HOST:PORT USER FILE. Needs nothing but Python 3."""
 import base64, json, os, pathlib, random, socket, sys, time
 ADDRESS, USER, FILE = sys.argv[1:]
-AGAIN = (None, 1012, 1013, 4004, 4008, 4009, 4029)  # close codes as in the README; None: it broke off
+AGAIN = (None, 1012, 1013, 4004, 4008, 4009, 4029)  # close codes as in docs/protocol.md; None: it broke off
 kept = json.load(open(FILE)) if os.path.exists(FILE) else {"cursor": "", "ids": [], "old": []}
 
 def take(frame):

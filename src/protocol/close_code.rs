@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The codes with which the server closes a WebSocket.
 ///
-/// The README's table is this one; a test compares them.
+/// The table in `docs/protocol.md` is this one; a test compares them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseCode {
     /// 1000: answer to the client's own close.
@@ -120,12 +120,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_readme_lists_every_close_code() {
-        let readme = include_str!("../../README.md");
+    fn the_protocol_lists_every_close_code() {
+        let protocol = include_str!("../../docs/protocol.md");
         for close in CloseCode::ALL {
             let again = if close.reconnect() { "yes" } else { "no" };
             let row = format!("| {} | `{}` | {again} |", close.code(), close.reason());
-            assert!(readme.contains(&row), "README.md lacks the row {row}");
+            assert!(
+                protocol.contains(&row),
+                "docs/protocol.md lacks the row {row}"
+            );
         }
     }
 }

@@ -208,11 +208,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_protocol_lists_every_code() {
-        let protocol = include_str!("../../docs/protocol.md");
+    fn the_documentation_lists_every_code() {
+        let authentication = include_str!("../../docs/authentication.md");
         for error in AuthError::ALL {
             let code = format!("`{}`", error.code());
-            assert!(protocol.contains(&code), "docs/protocol.md lacks {code}");
+            assert!(
+                authentication.contains(&code),
+                "docs/authentication.md lacks {code}"
+            );
         }
     }
 

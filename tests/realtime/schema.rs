@@ -390,7 +390,7 @@ fn the_documents_have_the_code_s_enums() {
         schemas["envelope"]["properties"]["event_type"]["enum"],
         json!(EventKind::ALL.map(EventKind::as_str))
     );
-    // Beside the README's table, which has all, only those are named that a proof is refused with.
+    // docs/protocol.md has every close code; here only those are named with which a proof is refused.
     let proofs = &asyncapi()["components"]["securitySchemes"];
     let told = proofs["subprotocol"]["description"].as_str().unwrap();
     for error in AuthError::ALL {

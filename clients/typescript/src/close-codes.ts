@@ -1,4 +1,4 @@
-/** What a close code means to a client; README's table of close codes, and the codes of the platform. */
+/** What a close code means to a client; the table of close codes in docs/protocol.md, and the codes of the platform. */
 
 import { PROOF_TRIES_MAX } from './bounds.js';
 import type { ClosedReason } from './types.js';

@@ -43,14 +43,14 @@ describe('backoff', () => {
 });
 
 describe('close codes', () => {
-  const table = readFileSync(new URL('../../../../README.md', import.meta.url), 'utf8').matchAll(
+  const table = readFileSync(new URL('../../../../docs/protocol.md', import.meta.url), 'utf8').matchAll(
     /^\| (\d{4}) \| `\w+` \| (yes|no) \|$/gm,
   );
   const rows = [...table].map(([, code, back]) => [Number(code), back === 'yes'] as const);
 
   it('has a table to be compared with', () => expect(rows.length).toBeGreaterThan(10));
 
-  it.each(rows)('%i comes back: %s, as README says', async (code, comesBack) => {
+  it.each(rows)('%i comes back: %s, as docs/protocol.md says', async (code, comesBack) => {
     const { server, client } = bench();
     await client.connect();
     server.close(code);
