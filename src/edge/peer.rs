@@ -7,7 +7,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use warp::http::HeaderMap;
 
 use crate::config::Networks;
-use crate::limits::{Admitted, Neighbourhood};
+use crate::limits::{AddressPrefix, Permit};
 
 /// A connection's place among all that may be open; free again when the last clone is dropped.
 pub(crate) type Place = Arc<Held>;
@@ -17,7 +17,7 @@ pub(crate) type Place = Arc<Held>;
 #[allow(dead_code, reason = "held for their drop")]
 pub(crate) struct Held {
     pub(crate) of_all: OwnedSemaphorePermit,
-    pub(crate) of_peer: Option<Admitted<Neighbourhood>>,
+    pub(crate) of_peer: Option<Permit<AddressPrefix>>,
 }
 
 /// A request's headers. [`super::serve`] takes them out of the request, and filters share them: each clone of

@@ -16,7 +16,7 @@ use super::reply::ApiError;
 use crate::connection::{Connection, Seat, Shared};
 use crate::edge::{Headers, Peer, Place, client_address};
 use crate::identity::Identity;
-use crate::limits::{Admitted, Neighbourhood};
+use crate::limits::{AddressPrefix, Permit};
 use crate::metrics::Rejected;
 use crate::protocol::{AuthError, Closed, Encoding};
 use crate::socket::Socket;
@@ -54,8 +54,8 @@ pub(super) struct Upgrade {
 struct Places {
     request: Place,
     socket: OwnedSemaphorePermit,
-    address: Option<Admitted<Neighbourhood>>,
-    user: Option<Admitted<Uuid>>,
+    address: Option<Permit<AddressPrefix>>,
+    user: Option<Permit<Uuid>>,
 }
 
 /// A request for a WebSocket that there is a place for.
@@ -140,7 +140,7 @@ async fn seat(
     identity: Option<Identity>,
     encoding: Encoding,
     since: Option<String>,
-) -> Result<(Seat, Admitted<Uuid>), ApiError> {
+) -> Result<(Seat, Permit<Uuid>), ApiError> {
     let user_id = identity
         .map(|identity| identity.user_id)
         .or(named)

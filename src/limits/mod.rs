@@ -1,8 +1,19 @@
-//! How much a client may.
+//! How much a client may use: open connections, new connections and requests per second, and frames per
+//! second on one connection.
+//!
+//! Everything that is counted is bounded: open connections by `connections_max`, and the rates of addresses
+//! and users by a [`RateTable`](rate_table::RateTable). Knows no HTTP and no WebSocket.
 
-mod admission;
-mod cells;
+mod address_prefix;
+mod allowance;
+mod client_limits;
+mod connection_quota;
+mod rate;
+mod rate_table;
 
-pub(crate) use self::admission::RATES_PER_CONNECTION;
-pub use self::admission::{Admitted, Allowance, Limits, Neighbourhood};
-pub(crate) use self::cells::SPARE as SPARE_RATES;
+pub use self::address_prefix::AddressPrefix;
+pub use self::allowance::Allowance;
+pub use self::client_limits::Limits;
+pub(crate) use self::client_limits::RATES_PER_CONNECTION;
+pub use self::connection_quota::Permit;
+pub(crate) use self::rate_table::SPARE_RATES;
