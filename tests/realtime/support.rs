@@ -27,8 +27,9 @@ use uuid::Uuid;
 
 use crate::schema::{assert_valid_answer, assert_valid_frame};
 
-/// How long anything may take before the test fails.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+/// How long anything may take before the test fails. Minutes, so that no test depends on how busy the
+/// machine is.
+pub const DEADLINE: Duration = Duration::from_mins(5);
 
 /// Waits for a condition, looking often.
 pub async fn until<F: AsyncFnMut() -> bool>(what: &str, mut condition: F) {
