@@ -27,7 +27,7 @@ cd "$(dirname "$0")/.."
 
 # --- what is missing ---------------------------------------------------------------------------
 
-# The same places and the same order as src/embedded/binaries.rs.
+# The same places and the same order as crates/devdb/src/binaries.rs.
 has_postgres() {
   for bin in /usr/lib/postgresql/*/bin "$(pg_config --bindir 2>/dev/null)" \
     "$(dirname "$(command -v postgres || :)")"; do

@@ -6,7 +6,6 @@ pub mod config;
 pub mod connection;
 pub mod delivery;
 pub mod edge;
-pub mod embedded;
 pub mod frame;
 pub mod http;
 pub mod identity;

@@ -9,8 +9,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use hushnet_devdb::Cluster;
 use hushnet_realtime::config::Ingest;
-use hushnet_realtime::embedded::Cluster;
 use hushnet_realtime::store::migrate;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;

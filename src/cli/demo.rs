@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use hushnet_devdb::Cluster;
 use hushnet_realtime::config::DatabaseUrl;
-use hushnet_realtime::embedded::Cluster;
 use hushnet_realtime::store::demo::{self, RECIPIENT, SENDER};
 use sqlx::{ConnectOptions, Connection};
 

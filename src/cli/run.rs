@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
+use hushnet_devdb::Cluster;
 use hushnet_realtime::config::{AuthMode, Config, DatabaseUrl};
-use hushnet_realtime::embedded::Cluster;
 use hushnet_realtime::store::{demo, migrate};
 use hushnet_realtime::{app, edge};
 use sqlx::{ConnectOptions, Connection, PgConnection};

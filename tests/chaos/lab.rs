@@ -8,8 +8,8 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use hushnet_devdb::Cluster;
 use hushnet_realtime::config::DatabaseUrl;
-use hushnet_realtime::embedded::Cluster;
 use hushnet_realtime::store::migrate;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};

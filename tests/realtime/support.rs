@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use hushnet_devdb::Cluster;
 use hushnet_realtime::config::Config;
-use hushnet_realtime::embedded::Cluster;
 use hushnet_realtime::store::migrate;
 use hushnet_realtime::{app, edge};
 use serde_json::Value;

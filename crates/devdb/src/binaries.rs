@@ -6,21 +6,21 @@ use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
 
-use super::MAJOR_MIN;
-
-/// Debian keeps each version apart and none of them in PATH.
+/// Oldest major version that can be used. The service's statements and `xid8` need 13; the tests run 15.
+pub(crate) const MAJOR_MIN: u32 = 15;
+/// Debian installs each version in a directory of its own, which is not in PATH.
 const DEBIAN_DIRECTORY: &str = "/usr/lib/postgresql";
 
-/// A directory that holds `initdb` and `postgres` of a version that can be used.
+/// The directory of `initdb` and `postgres`, of a version that can be used.
 #[derive(Debug)]
-pub(super) struct Binaries {
+pub(crate) struct Binaries {
     directory: PathBuf,
 }
 
 impl Binaries {
-    /// The newest of Debian's, else `pg_config`'s, else PATH's; only those of major version `major`
-    /// if it is given, since a cluster is readable to its own version only.
-    pub(super) async fn find(major: Option<&str>) -> Option<Self> {
+    /// The newest of Debian's versions, else the one that `pg_config` names, else the one in PATH.
+    /// If `major` is given, only that major version: a server can only read data of its own version.
+    pub(crate) async fn find(major: Option<&str>) -> Option<Self> {
         for directory in candidates().await {
             let Some(found) = version(&directory).await else {
                 continue;
@@ -32,7 +32,7 @@ impl Binaries {
         None
     }
 
-    pub(super) fn path(&self, program: &str) -> PathBuf {
+    pub(crate) fn path(&self, program: &str) -> PathBuf {
         self.directory.join(program)
     }
 }
@@ -55,7 +55,7 @@ async fn candidates() -> Vec<PathBuf> {
     }
     found.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
     found.retain(|directory| {
-        // The programs are started from another directory.
+        // Relative paths would not be found: the programs are started from another directory.
         directory.is_absolute()
             && directory.join("initdb").is_file()
             && directory.join("postgres").is_file()
@@ -63,7 +63,7 @@ async fn candidates() -> Vec<PathBuf> {
     found
 }
 
-/// The major version of the server in `directory`, if it can be run at all.
+/// The major version of the server in `directory`; `None` if it cannot be run.
 async fn version(directory: &Path) -> Option<u32> {
     let output = Command::new(directory.join("postgres"))
         .arg("--version")
@@ -73,7 +73,8 @@ async fn version(directory: &Path) -> Option<u32> {
     major_of(&String::from_utf8_lossy(&output.stdout))
 }
 
-/// 15 of `postgres (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)`, 18 of `postgres (PostgreSQL) 18beta1`.
+/// Reads 15 from `postgres (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)`, and 18 from
+/// `postgres (PostgreSQL) 18beta1`.
 fn major_of(line: &str) -> Option<u32> {
     let version = line.split(") ").nth(1)?;
     let digits = version.split(|c: char| !c.is_ascii_digit()).next()?;

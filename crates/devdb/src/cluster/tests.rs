@@ -1,20 +1,24 @@
-//! Against the PostgreSQL of this machine; each test has a cluster of its own.
+//! With the PostgreSQL of this machine. Each test has a cluster of its own.
 
 use std::env;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 use super::*;
+use crate::account;
+use crate::binaries::Binaries;
 
-/// Flushing would be most of the tests' time.
+/// Without flushing, which would be most of the tests' time.
 const SETTINGS: &[(&str, &str)] = &[("fsync", "off"), ("max_connections", "10")];
-const DEADLINE: Duration = Duration::from_secs(30);
-/// Tells [`hold_a_cluster_until_killed`] which directory to use.
-const HELPER_DIRECTORY: &str = "HUSHNET_TEST_EMBEDDED_DIRECTORY";
+/// Until a condition must hold, on the busiest machine.
+const DEADLINE: Duration = Duration::from_mins(3);
+/// The variable that names the directory for [`hold_a_cluster_until_killed`].
+const HELPER_DIRECTORY: &str = "HUSHNET_TEST_DEVDB_DIRECTORY";
 
-/// A directory that PostgreSQL's account can reach, also when root runs the tests.
+/// A directory that the server's user can reach, also when root runs the tests.
 fn reachable_directory() -> TempDir {
     directory(0o755)
 }
@@ -25,7 +29,7 @@ fn directory(mode: u32) -> TempDir {
     directory
 }
 
-async fn start(directory: &Path) -> Result<Cluster, EmbeddedError> {
+async fn start(directory: &Path) -> Result<Cluster, ClusterError> {
     Cluster::start_with(directory, SETTINGS).await
 }
 
@@ -38,7 +42,7 @@ async fn scalar(url: &str, statement: &'static str) -> Result<String, sqlx::Erro
     answer
 }
 
-/// As another program would: the address must mean the same to libpq.
+/// Queries with libpq, which must read the address as sqlx does.
 async fn psql(url: &str, statement: &str) -> String {
     let binaries = Binaries::find(None).await.unwrap();
     let output = Command::new(binaries.path("psql"))
@@ -56,12 +60,45 @@ async fn psql(url: &str, statement: &str) -> String {
         .to_owned()
 }
 
-fn is_running(directory: &Path) -> bool {
+fn has_pid_file(directory: &Path) -> bool {
     directory.join("data/postmaster.pid").exists()
 }
 
+/// The fields of `/proc/<pid>/stat` after the command: state, parent, process group, and so on.
+/// `None` if there is no such process.
+fn process_fields(pid: u32) -> Option<Vec<String>> {
+    // Without this, a machine without /proc would have no processes at all.
+    assert!(
+        Path::new("/proc/self/stat").exists(),
+        "these tests need /proc"
+    );
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    Some(fields.split(' ').map(str::to_owned).collect())
+}
+
+/// Whether the process runs. One that has ended and that its parent has not collected does not.
+fn process_runs(pid: u32) -> bool {
+    process_fields(pid).is_some_and(|fields| fields[0] != "Z")
+}
+
+fn process_group(pid: u32) -> Option<u32> {
+    process_fields(pid)?[2].parse().ok()
+}
+
+fn group_members(group: u32) -> impl Iterator<Item = u32> {
+    fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(move |&pid| process_group(pid) == Some(group))
+}
+
+fn postmaster_pid(cluster: &Cluster) -> u32 {
+    Postmaster::read(&cluster.layout.data).unwrap().pid
+}
+
 #[tokio::test]
-async fn data_outlive_a_restart_and_the_address_serves_sqlx_and_psql() {
+async fn data_survive_a_restart_and_sqlx_and_psql_read_the_address_alike() {
     let directory = reachable_directory();
     let cluster = start(directory.path()).await.unwrap();
     let name = r#"a database+"1""#;
@@ -78,7 +115,7 @@ async fn data_outlive_a_restart_and_the_address_serves_sqlx_and_psql() {
         Some(&*url)
     );
     cluster.stop().await.unwrap();
-    assert!(!is_running(directory.path()));
+    assert!(!has_pid_file(directory.path()));
     assert_eq!(Cluster::locate(directory.path(), name), None);
 
     let cluster = start(directory.path()).await.unwrap();
@@ -88,11 +125,11 @@ async fn data_outlive_a_restart_and_the_address_serves_sqlx_and_psql() {
 }
 
 #[tokio::test]
-async fn a_second_service_is_refused_until_the_first_is_gone() {
+async fn a_second_service_is_refused_until_the_first_has_ended() {
     let directory = reachable_directory();
     let first = start(directory.path()).await.unwrap();
     let second = start(directory.path()).await.unwrap_err();
-    assert!(matches!(second, EmbeddedError::InUse { .. }), "{second}");
+    assert!(matches!(second, ClusterError::InUse { .. }), "{second}");
     assert_eq!(
         scalar(&first.url("postgres"), "SELECT 'unharmed'")
             .await
@@ -100,14 +137,14 @@ async fn a_second_service_is_refused_until_the_first_is_gone() {
         "unharmed"
     );
 
-    // Not stopped: the third has to wait for the end of the first's server.
+    // Dropped, not stopped: the third start has to wait for the end of the first server.
     drop(first);
     let third = start(directory.path()).await.unwrap();
     third.stop().await.unwrap();
 }
 
 #[tokio::test]
-#[ignore = "no test, but the process that a test kills"]
+#[ignore = "the process that another test starts and kills"]
 async fn hold_a_cluster_until_killed() {
     let Some(directory) = env::var_os(HELPER_DIRECTORY) else {
         return;
@@ -123,7 +160,7 @@ async fn the_server_stops_when_the_service_is_killed() {
         .args([
             "--exact",
             "--ignored",
-            "embedded::tests::hold_a_cluster_until_killed",
+            "cluster::tests::hold_a_cluster_until_killed",
         ])
         .env(HELPER_DIRECTORY, directory.path())
         .stdout(Stdio::null())
@@ -137,17 +174,18 @@ async fn the_server_stops_when_the_service_is_killed() {
     assert!(located.await, "no cluster was started");
     let url = url.unwrap();
     psql(&url, "CREATE TABLE kept AS SELECT 'still here' AS words").await;
-    // A client that stays: a fast shutdown does not wait for it.
+    // A fast shutdown does not wait for connected clients.
     let mut client = PgConnection::connect(&url).await.unwrap();
     let pid = Postmaster::read(&directory.path().join("data"))
         .unwrap()
         .pid;
+    assert!(process_runs(pid));
 
     service.kill().unwrap();
     service.wait().unwrap();
-    let stopped = until(DEADLINE, || !Path::new(&format!("/proc/{pid}")).exists());
+    let stopped = until(DEADLINE, || !process_runs(pid));
     assert!(stopped.await, "the server outlived its service");
-    assert!(!is_running(directory.path()));
+    assert!(!has_pid_file(directory.path()));
     assert!(client.ping().await.is_err());
 
     let cluster = start(directory.path()).await.unwrap();
@@ -161,12 +199,12 @@ async fn a_server_that_lost_its_supervisor_is_used_and_stopped() {
     let directory = reachable_directory();
     let first = start(directory.path()).await.unwrap();
     let url = first.url("postgres");
-    let pid = Postmaster::read(&first.place.data).unwrap().pid;
-    let group = first.supervisor.process_id();
-    assert_ne!(group_of(std::process::id()), group.to_string());
-    assert_eq!(group_of(pid), group.to_string());
-    // The whole group is the shells and the server; the server alone must stay.
-    for shell in members(group).filter(|&member| member != pid) {
+    let pid = postmaster_pid(&first);
+    let group = first.server.supervisor.process_id();
+    assert_ne!(process_group(std::process::id()), Some(group));
+    assert_eq!(process_group(pid), Some(group));
+    // The group has the server and the shells. Only the shells are killed.
+    for shell in group_members(group).filter(|&member| member != pid) {
         assert!(
             Command::new("kill")
                 .args(["-KILL", &shell.to_string()])
@@ -179,37 +217,47 @@ async fn a_server_that_lost_its_supervisor_is_used_and_stopped() {
 
     let second = start(directory.path()).await.unwrap();
     assert_eq!(second.url("postgres"), url);
-    assert_eq!(Postmaster::read(&second.place.data).unwrap().pid, pid);
+    assert_eq!(postmaster_pid(&second), pid);
     assert_eq!(scalar(&url, "SELECT 'served'").await.unwrap(), "served");
+    assert!(process_runs(pid));
     second.stop().await.unwrap();
-    assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    assert!(!process_runs(pid), "the server outlived `stop`");
+}
 
-    // What a crash of the machine leaves: here with the number of a living process.
-    let stale = directory.path().join("data/postmaster.pid");
+/// Killed when dropped.
+struct Idle(Child);
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_pid_file_whose_number_another_process_has_is_not_in_the_way() {
+    let directory = reachable_directory();
+    let cluster = start(directory.path()).await.unwrap();
+    let account = cluster.layout.account;
+    cluster.stop().await.unwrap();
+
+    // PostgreSQL refuses to start only if the process belongs to the server's user.
+    let mut command = Command::new(account::SHELL);
+    account::prepare(&mut command, account);
+    command.args(["-c", "read line"]).stdin(Stdio::piped());
+    let other = Idle(command.spawn().unwrap());
+    let pid = other.0.id();
+    let pid_file = directory.path().join("data/postmaster.pid");
     fs::write(
-        &stale,
-        format!(
-            "{}\n/nowhere\n1\n5432\n/nowhere\n\n1 1\nready\n",
-            std::process::id()
-        ),
+        &pid_file,
+        format!("{pid}\n/nowhere\n1\n5432\n/nowhere\n\n1 1\nready\n"),
     )
     .unwrap();
-    let third = start(directory.path()).await.unwrap();
-    third.stop().await.unwrap();
-}
 
-/// The fields after the command of `/proc/<pid>/stat` begin with state, parent and group.
-fn group_of(pid: u32) -> String {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields = stat.rsplit(") ").next().unwrap_or_default();
-    fields.split(' ').nth(2).unwrap_or_default().to_owned()
-}
-
-fn members(group: u32) -> impl Iterator<Item = u32> {
-    fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(move |&pid| group_of(pid) == group.to_string())
+    let cluster = start(directory.path()).await.unwrap();
+    assert_ne!(postmaster_pid(&cluster), pid);
+    assert!(process_runs(pid));
+    cluster.stop().await.unwrap();
 }
 
 #[tokio::test]
@@ -217,7 +265,7 @@ async fn a_path_too_long_for_a_socket_gets_a_short_one() {
     let parent = reachable_directory();
     let directory = parent.path().join("long-".repeat(30)).join("and, odd");
     let cluster = start(&directory).await.unwrap();
-    let socket = cluster.socket.clone();
+    let socket = cluster.server.socket.clone();
     assert!(!socket.starts_with(parent.path()), "{}", socket.display());
     assert_eq!(
         fs::metadata(&socket).unwrap().permissions().mode() & 0o777,
@@ -230,14 +278,14 @@ async fn a_path_too_long_for_a_socket_gets_a_short_one() {
 }
 
 #[tokio::test]
-async fn a_directory_closed_to_the_servers_account_is_served() {
-    // Without root the server's account is our own, and nothing is moved.
+async fn a_directory_that_the_servers_user_cannot_enter_can_be_used() {
+    // Unless root runs the tests, the server's user can enter the directory, and nothing is moved.
     let directory = directory(0o700);
     let cluster = start(directory.path()).await.unwrap();
     let data = fs::canonicalize(directory.path().join("data")).unwrap();
     assert_eq!(
         data.starts_with(directory.path()),
-        cluster.place.account.is_none()
+        cluster.layout.account.is_none()
     );
     psql(
         &cluster.url("postgres"),
@@ -246,11 +294,11 @@ async fn a_directory_closed_to_the_servers_account_is_served() {
     .await;
     cluster.stop().await.unwrap();
 
-    // Opened, the socket comes back; the data stay where they are.
+    // Once the directory is open, the socket is in it again. The data stay where they are.
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let cluster = start(directory.path()).await.unwrap();
     let words = scalar(&cluster.url("postgres"), "SELECT words FROM kept").await;
-    assert!(cluster.socket.starts_with(directory.path()));
+    assert!(cluster.server.socket.starts_with(directory.path()));
     cluster.stop().await.unwrap();
     if !data.starts_with(directory.path()) {
         fs::remove_dir_all(data.parent().unwrap()).unwrap();
@@ -259,7 +307,7 @@ async fn a_directory_closed_to_the_servers_account_is_served() {
 }
 
 #[tokio::test]
-async fn a_failed_start_shows_what_the_server_said() {
+async fn a_failed_start_shows_the_servers_log() {
     let directory = reachable_directory();
     let failure = Cluster::start_with(
         directory.path(),
@@ -269,7 +317,7 @@ async fn a_failed_start_shows_what_the_server_said() {
     .unwrap_err();
     let words = failure.to_string();
     assert!(words.contains("no_such_thing"), "{words}");
-    // Nothing is left that would be in the way of a better start.
+    // The failed start leaves nothing that prevents the next one.
     let cluster = start(directory.path()).await.unwrap();
     cluster.stop().await.unwrap();
 

@@ -1,17 +1,17 @@
-//! What can go wrong with the private PostgreSQL, in words that say what to do.
+//! Why the private PostgreSQL cannot be used, with what to do about it.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use super::MAJOR_MIN;
+use crate::binaries::MAJOR_MIN;
 
-/// Why there is no private PostgreSQL.
+/// Why the private PostgreSQL cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum EmbeddedError {
-    /// No server to run.
+pub enum ClusterError {
+    /// No server program was found.
     #[error(
         "found no server of PostgreSQL {MAJOR_MIN} or newer in /usr/lib/postgresql/*/bin, in \
          `pg_config --bindir` or in PATH: install one (Debian and Ubuntu: apt-get install \
@@ -19,19 +19,19 @@ pub enum EmbeddedError {
     )]
     NotInstalled,
 
-    /// Data of one major version are unreadable to every other.
+    /// A server can only read the data of its own major version.
     #[error(
         "the cluster {data} was made by PostgreSQL {major}, whose server is not installed: install \
          that version, or remove the cluster with all that is in it"
     )]
     OtherVersion {
-        /// The cluster's directory.
+        /// The data directory.
         data: PathBuf,
-        /// The version that made it.
+        /// The version that created it.
         major: String,
     },
 
-    /// A living service holds the directory.
+    /// Another living service uses the directory.
     #[error(
         "another hushnet-realtime runs on {directory}: stop it first, or choose another directory"
     )]
@@ -40,68 +40,68 @@ pub enum EmbeddedError {
         directory: PathBuf,
     },
 
-    /// PostgreSQL refuses root, and there is no one else.
+    /// The service runs as root, PostgreSQL refuses to, and there is no other user to run it as.
     #[error(
         "PostgreSQL does not run as root, and /etc/passwd has no account postgres or nobody to run \
          it under: run hushnet-realtime as another account"
     )]
     NoAccount,
 
-    /// A step on files or processes failed.
+    /// An operation on a file or a process failed.
     #[error("cannot {what} {path}: {source}")]
     Io {
-        /// The step, as a verb.
+        /// The operation, as a verb.
         what: &'static str,
-        /// What it was tried on.
+        /// The file or program.
         path: PathBuf,
-        /// Why it failed.
+        /// The system's error.
         source: io::Error,
     },
 
     /// initdb failed.
     #[error("initdb made no cluster in {data} ({status}):\n{output}")]
     Initdb {
-        /// The directory that it was to fill.
+        /// The directory that it should have filled.
         data: PathBuf,
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
-        /// What it said.
+        /// Its output.
         output: String,
     },
 
     /// The server ended, or was not ready in time.
     #[error("PostgreSQL did not start: {why}; the end of {log}:\n{tail}")]
     NotStarted {
-        /// What was seen instead.
+        /// What happened instead.
         why: String,
         /// The log's path.
         log: PathBuf,
-        /// Its last lines, of this start only.
+        /// The last lines that the server wrote during this start.
         tail: String,
     },
 
     /// The server did not end in time.
     #[error("PostgreSQL on {data} did not stop within {} s", .after.as_secs())]
     NotStopped {
-        /// The cluster's directory.
+        /// The data directory.
         data: PathBuf,
-        /// How long was waited.
+        /// How long the service waited.
         after: Duration,
     },
 
-    /// The server runs and refuses what was asked.
+    /// The server runs, and refused to create a database.
     #[error("cannot create database {name:?} in the private PostgreSQL: {source}")]
     Database {
         /// The database's name.
         name: String,
-        /// PostgreSQL's answer.
+        /// PostgreSQL's error.
         source: sqlx::Error,
     },
 }
 
-impl EmbeddedError {
-    /// For `map_err`: the step and what it was tried on.
-    pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+impl ClusterError {
+    /// For `map_err`: the operation, as a verb, and the file or program.
+    pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { what, path, source }
     }
