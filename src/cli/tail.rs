@@ -19,6 +19,8 @@ use warp::http::Uri;
 pub(super) const DEFAULT_URL: &str = "ws://127.0.0.1:8080";
 /// Where a client's token may stand; no setting of the service.
 pub(super) const TOKEN_VARIABLE: &str = "HUSHNET_TOKEN";
+/// The close code that answers a client's own close frame.
+const NORMAL: u16 = 1000;
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
@@ -116,10 +118,10 @@ async fn follow(request: &Request, connected: &mut bool) -> anyhow::Result<Ended
                 }
             }
             Some(Ok(Message::Close(Some(close)))) => {
-                let final_code = CloseCode::ALL
-                    .into_iter()
-                    .find(|code| code.code() == u16::from(close.code) && !code.reconnect());
-                if final_code.is_some() {
+                let code = u16::from(close.code);
+                if code == NORMAL
+                    || CloseCode::from_code(code).is_some_and(|code| !code.reconnect())
+                {
                     anyhow::bail!("the service closed the connection: {close}");
                 }
                 return Ok(Ended::Lost(format!("closed with {close}")));

@@ -21,7 +21,7 @@ use crate::delivery::Router;
 use crate::ingest::injector::Injected;
 use crate::ingest::{Barriers, CONTROL_CHANNEL, Heard};
 use crate::metrics::Metrics;
-use crate::protocol::{Channel, Cursor, Notification, ResetReason, Snapshot};
+use crate::protocol::{Channel, Cursor, Label, Notification, ResetReason, Snapshot};
 use crate::store;
 use crate::store::Log;
 
@@ -163,9 +163,9 @@ impl Listener {
             let mut connection = PgListener::connect_with(&pool).await?;
             // A lost connection is to be seen, not to be replaced behind our back.
             connection.eager_reconnect(false);
-            let channels = Channel::ALL.map(Channel::as_str);
+            let channels = Channel::all().map(Channel::as_str);
             connection
-                .listen_all(channels.into_iter().chain([CONTROL_CHANNEL]))
+                .listen_all(channels.chain([CONTROL_CHANNEL]))
                 .await?;
             Ok(connection)
         };

@@ -1,280 +1,222 @@
-//! Every series that the service exposes, declared once with its description.
+//! The declarations of all series.
 //!
-//! Handles are held, so that counting is no look-up; what happens with every event is one atomic addition
-//! (`counts.rs`). Labels come from closed enums, never from a user or an address: the number of series is
-//! fixed at start. There is no global recorder: each [`Metrics`] is its own, so that tests in one process do
-//! not mix.
-//!
-//! Series without the prefix `hushnet_` are the process's own under their usual Prometheus names
-//! (`process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_open_fds`, …).
+//! Each says its help text, its field, its kind, its name in the exposition and the names of its labels.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use metrics::{Counter, describe_gauge, gauge, with_local_recorder};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
+use metrics::{Gauge, Histogram};
 
-use super::counts::EventCounts;
-use super::series::{ConnectionSeries, EventSeries, FeedSeries};
-use crate::protocol::{AuthError, Channel, Closed, Event, EventKind, Limit, ResetReason};
+use super::declare::declare_metrics;
+use super::labels::Kind;
+use super::recorder::Recorder;
+use super::series::{Declaration, Series};
+use super::{BuildInfo, Counter, CounterBy, Flag, Level, WindowMaximum};
+use super::{Rejected, Replay, ReplayCause, ReplaySource};
+use crate::protocol::{AuthError, Channel, Closed, Event, EventKind, ResetReason};
 
-/// Of every latency, in seconds.
-const LATENCY_BUCKETS: [f64; 16] = [
-    0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-    5.0, 10.0,
-];
+declare_metrics! {
+    /// Always 1; the label tells the version.
+    build_info: BuildInfo = "hushnet_build_info" by "version";
 
-/// Why a WebSocket was refused: the label `reason` of `hushnet_connections_rejected_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rejected {
-    /// Missing or malformed `user_id` (400), or no WebSocket request (426).
-    BadRequest,
-    /// `connections_max` are open (503).
-    ConnectionLimit,
-    /// The client did not prove who it is (401, 403).
-    Identity,
-    /// The server is ending (503).
-    Draining,
-    /// A page of an origin that is not allowed (403).
-    Origin,
-    /// Too many, or too many at once (429).
-    Limit(Limit),
-}
+    // Who connects, who leaves, and how far they fall behind.
 
-impl Rejected {
-    pub(super) fn all() -> impl Iterator<Item = Self> {
-        [
-            Self::BadRequest,
-            Self::ConnectionLimit,
-            Self::Identity,
-            Self::Draining,
-            Self::Origin,
-        ]
-        .into_iter()
-        .chain(Limit::ALL.into_iter().map(Self::Limit))
-    }
+    /// Open WebSockets.
+    connections_open: Level = "hushnet_connections_open";
+    /// Users with at least one open WebSocket.
+    users_connected: Gauge = "hushnet_users_connected";
+    /// WebSockets opened.
+    connections_opened: Counter = "hushnet_connections_opened_total";
+    /// WebSockets closed, by reason: client, network, or the close code's name.
+    connections_closed: CounterBy<Closed> = "hushnet_connections_closed_total" by "reason";
+    /// Requests for a WebSocket that were refused, by reason.
+    connections_rejected: CounterBy<Rejected> = "hushnet_connections_rejected_total" by "reason";
+    /// Clients that did not prove who they are, by the answer's code.
+    identities_refused: CounterBy<AuthError> = "hushnet_identities_refused_total" by "reason";
+    /// Times that a connection fell behind by more than its user's channel holds.
+    lags: Counter = "hushnet_lags_total";
+    /// Events that connections missed by falling behind.
+    lagged_events: Counter = "hushnet_lagged_events_total";
+    /// Most events found waiting for one connection, over the last 15 to 30 seconds.
+    channel_backlog: WindowMaximum = "hushnet_channel_backlog_max";
 
-    /// The label's value.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::BadRequest => "bad_request",
-            Self::ConnectionLimit => "connection_limit",
-            Self::Identity => "identity",
-            Self::Draining => "draining",
-            Self::Origin => "origin",
-            Self::Limit(limit) => limit.code(),
-        }
-    }
-}
+    // What happens to events between PostgreSQL and the sockets.
 
-/// Where missed events were read: the label `source` of `hushnet_replays_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReplaySource {
-    /// The recent events that this process holds.
-    Memory,
-    /// `realtime.events`.
-    Log,
-}
+    /// Events that came from PostgreSQL, by kind.
+    events_received: CounterBy<Kind> = "hushnet_events_received_total" by "kind";
+    /// Events written to a socket, once for each connection, by kind.
+    events_delivered: CounterBy<Kind> = "hushnet_events_delivered_total" by "kind";
+    /// Events whose user had no connection here, by kind.
+    events_absent: CounterBy<Kind> = "hushnet_events_absent_total" by "kind";
+    /// Notifications that were no event and were dropped, by channel.
+    notifications_malformed: CounterBy<Channel> = "hushnet_notifications_malformed_total" by "channel";
+    /// From the creation of the event's row to the write to a socket, in seconds; a sample of at most 256
+    /// deliveries a second.
+    delivery_latency: Histogram = "hushnet_delivery_latency_seconds";
+    /// Times that a client was sent what it had missed, by cause (resume, lag) and by source (memory, log);
+    /// one from the log costs a query.
+    replays: CounterBy<Replay> = "hushnet_replays_total" by "cause", "source";
+    /// Events sent to clients that had missed them.
+    events_replayed: Counter = "hushnet_events_replayed_total";
+    /// Clients that were told to fetch their state anew, by reason.
+    resets: CounterBy<ResetReason> = "hushnet_resets_total" by "reason";
+    /// Events that were met again in the log or among the notifications, and dropped.
+    events_repeated: Counter = "hushnet_events_repeated_total";
+    /// Events read from the log because their notification was lost or none was sent.
+    events_caught_up: Counter = "hushnet_events_caught_up_total";
 
-/// Why missed events were read: the label `cause` of `hushnet_replays_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReplayCause {
-    /// A client came back with a cursor.
-    Resume,
-    /// A connection fell behind.
-    Lag,
-}
+    // Whether events come at all, and what they cost PostgreSQL.
 
-/// The handles of every series. Shared by everything that counts.
-pub struct Metrics {
-    recorder: Arc<PrometheusRecorder>,
-    process: metrics_process::Collector,
-    backlog: WindowMaximum,
-    counts: EventCounts,
-    connections: ConnectionSeries,
-    events: EventSeries,
-    feed: FeedSeries,
+    /// 1 while everything committed is routed, 0 while the listener is away or catching up.
+    feed_live: Flag = "hushnet_feed_live";
+    /// From sending a barrier to its commit, in seconds. It waits for the lock that all notifying commits
+    /// share: when it is slow, ingest = adaptive helps the application.
+    barrier_commit: Histogram = "hushnet_barrier_commit_seconds";
+    /// From sending a barrier to hearing it, in seconds.
+    barrier_round_trip: Histogram = "hushnet_barrier_round_trip_seconds";
+    /// 1 while a barrier waits to commit although the database answers, else 0.
+    barrier_uncommitted: Flag = "hushnet_barrier_uncommitted";
+    /// 1 while the listener hears PostgreSQL's notifications, else 0.
+    listener_connected: Flag = "hushnet_listener_connected";
+    /// Times that the listener lost its connection to PostgreSQL.
+    listener_reconnects: Counter = "hushnet_listener_reconnects_total";
+    /// Share of PostgreSQL's notification queue in use, 0 to 1; when it is full, every transaction that
+    /// notifies fails.
+    notification_queue_usage: Gauge = "hushnet_notification_queue_usage_ratio";
 }
 
 impl Metrics {
-    /// Declares every series, at zero.
-    #[must_use]
-    pub fn new() -> Self {
-        let recorder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &LATENCY_BUCKETS)
-            .unwrap_or_else(|error| unreachable!("the buckets are not empty: {error}"))
-            .build_recorder();
-        let recorder = Arc::new(recorder);
-        with_local_recorder(&*recorder, || Self::declare(Arc::clone(&recorder)))
-    }
-
-    fn declare(recorder: Arc<PrometheusRecorder>) -> Self {
-        let process = metrics_process::Collector::default();
-        process.describe();
-        describe_gauge!(
-            "hushnet_build_info",
-            "Always 1; the label tells the version."
-        );
-        gauge!("hushnet_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
-        Self {
-            recorder,
-            process,
-            backlog: WindowMaximum::default(),
-            counts: EventCounts::default(),
-            connections: ConnectionSeries::declare(),
-            events: EventSeries::declare(),
-            feed: FeedSeries::declare(),
-        }
-    }
-
     /// A WebSocket opened.
     pub fn connection_opened(&self) {
-        self.connections.connections_opened.increment(1);
-        self.connections.connections_open.increment(1);
+        self.connections_opened.increment();
+        self.connections_open.increment();
     }
 
     /// A WebSocket that was counted as opened is gone.
     pub fn connection_closed(&self, reason: Closed) {
-        self.connections.connections_open.decrement(1);
-        count(&self.connections.connections_closed, &reason);
-    }
-
-    /// A request for a WebSocket was refused.
-    pub fn connection_rejected(&self, reason: Rejected) {
-        count(&self.connections.connections_rejected, &reason);
-    }
-
-    /// A client did not prove who it is, over HTTP or in a newer token.
-    pub fn identity_refused(&self, reason: AuthError) {
-        self.connections.identities_refused[reason as usize].increment(1);
+        self.connections_open.decrement();
+        self.connections_closed.increment(reason);
     }
 
     /// An event came from PostgreSQL and had this many connections to go to.
     pub fn event_routed(&self, kind: EventKind, connections: usize) {
-        let Some(kind) = kind.index() else { return };
+        let Some(kind) = Kind::of(kind) else { return };
+        self.events_received.increment(kind);
         if connections == 0 {
-            self.counts.absent.add(kind);
-        } else {
-            self.counts.present.add(kind);
+            self.events_absent.increment(kind);
         }
     }
 
     /// An event, or a reset, was written to a socket.
     pub fn event_sent(&self, event: &Event) {
-        match (event.kind, event.kind.index()) {
+        match (event.kind, Kind::of(event.kind)) {
             (EventKind::Reset(reason), _) => self.reset(reason),
-            (_, Some(kind)) => self.counts.delivered.add(kind),
+            (_, Some(kind)) => self.events_delivered.increment(kind),
             (_, None) => {}
         }
     }
 
-    /// One connection wrote this many events at once.
-    pub fn backlog_drained(&self, events: u32) {
-        self.backlog.observe(events.into());
-    }
-
-    /// A sampled event's age when it was written to a socket.
-    pub fn delivery_latency(&self, seconds: f64) {
-        self.events.delivery_latency.record(seconds);
-    }
-
     /// A client was sent this many events that it had missed.
     pub fn replayed(&self, cause: ReplayCause, source: ReplaySource, events: u64) {
-        self.events.replays[cause as usize][source as usize].increment(1);
-        self.events.events_replayed.increment(events);
-    }
-
-    /// A client was told to fetch its state anew.
-    pub fn reset(&self, reason: ResetReason) {
-        self.events.resets[reason as usize].increment(1);
-    }
-
-    /// An event was met again and dropped.
-    pub fn event_repeated(&self) {
-        self.events.events_repeated.increment(1);
-    }
-
-    /// Events were read from the log for everybody.
-    pub fn events_caught_up(&self, events: usize) {
-        self.events.events_caught_up.increment(events as u64);
-    }
-
-    /// Everything committed is being routed, or not.
-    pub fn feed_live(&self, live: bool) {
-        self.feed.feed_live.set(f64::from(u8::from(live)));
-    }
-
-    /// A barrier committed this long after it was sent.
-    pub fn barrier_committed(&self, after: Duration) {
-        self.feed.barrier_commit.record(after.as_secs_f64());
-    }
-
-    /// A barrier was heard this long after it was sent.
-    pub fn barrier_returned(&self, after: Duration) {
-        self.feed.barrier_round_trip.record(after.as_secs_f64());
-    }
-
-    /// A barrier waits to commit although the database answers, or does not.
-    pub fn barrier_uncommitted(&self, uncommitted: bool) {
-        self.feed
-            .barrier_uncommitted
-            .set(f64::from(u8::from(uncommitted)));
-    }
-
-    /// A notification was no event.
-    pub fn notification_malformed(&self, channel: Channel) {
-        self.events.notifications_malformed[channel as usize].increment(1);
+        self.replays.increment(Replay { cause, source });
+        self.events_replayed.add(events);
     }
 
     /// A connection missed this many events.
     pub fn lagged(&self, events: u64) {
-        self.connections.lags.increment(1);
-        self.connections.lagged_events.increment(events);
+        self.lags.increment();
+        self.lagged_events.add(events);
+    }
+
+    // TODO: callers count with the fields.
+
+    /// A request for a WebSocket was refused.
+    pub fn connection_rejected(&self, reason: Rejected) {
+        self.connections_rejected.increment(reason);
+    }
+
+    /// A client did not prove who it is, over HTTP or in a newer token.
+    pub fn identity_refused(&self, reason: AuthError) {
+        self.identities_refused.increment(reason);
+    }
+
+    /// One connection wrote this many events at once.
+    pub fn backlog_drained(&self, events: u32) {
+        self.channel_backlog.observe(events.into());
+    }
+
+    /// A sampled event's age when it was written to a socket.
+    pub fn delivery_latency(&self, seconds: f64) {
+        self.delivery_latency.record(seconds);
+    }
+
+    /// A client was told to fetch its state anew.
+    pub fn reset(&self, reason: ResetReason) {
+        self.resets.increment(reason);
+    }
+
+    /// An event was met again and dropped.
+    pub fn event_repeated(&self) {
+        self.events_repeated.increment();
+    }
+
+    /// Events were read from the log for everybody.
+    pub fn events_caught_up(&self, events: usize) {
+        self.events_caught_up.add(events as u64);
+    }
+
+    /// Everything committed is being routed, or not.
+    pub fn feed_live(&self, live: bool) {
+        self.feed_live.set(live);
+    }
+
+    /// A barrier committed this long after it was sent.
+    pub fn barrier_committed(&self, after: Duration) {
+        self.barrier_commit.record(after);
+    }
+
+    /// A barrier was heard this long after it was sent.
+    pub fn barrier_returned(&self, after: Duration) {
+        self.barrier_round_trip.record(after);
+    }
+
+    /// A barrier waits to commit although the database answers, or does not.
+    pub fn barrier_uncommitted(&self, uncommitted: bool) {
+        self.barrier_uncommitted.set(uncommitted);
+    }
+
+    /// A notification was no event.
+    pub fn notification_malformed(&self, channel: Channel) {
+        self.notifications_malformed.increment(channel);
     }
 
     /// The listener hears notifications, or no longer does.
     pub fn listener_connected(&self, connected: bool) {
-        self.feed
-            .listener_connected
-            .set(f64::from(u8::from(connected)));
+        self.listener_connected.set(connected);
     }
 
     /// The listener lost its connection.
     pub fn listener_lost(&self) {
-        self.feed.listener_reconnects.increment(1);
+        self.listener_reconnects.increment();
     }
 
     /// PostgreSQL's answer to `pg_notification_queue_usage()`.
     pub fn notification_queue_usage(&self, ratio: f64) {
-        self.feed.notification_queue_usage.set(ratio);
+        self.notification_queue_usage.set(ratio);
     }
 
     /// The exposition, in Prometheus's text format 0.0.4.
     #[must_use]
     pub fn render(&self, users_connected: usize) -> String {
-        self.connections.users_connected.set(users_connected as f64);
-        self.connections
-            .channel_backlog
-            .set(self.backlog.get() as f64);
-        self.counts.tell(&self.events);
-        with_local_recorder(&*self.recorder, || self.process.collect());
-        self.recorder.handle().render()
+        self.users_connected.set(users_connected as f64);
+        self.expose();
+        self.recorder.render()
     }
 
-    /// To be called every 15 seconds: folds what histograms have recorded, which would otherwise
-    /// grow until the next scrape, and moves the backlog's window on.
+    /// To be called every 15 seconds.
     pub fn upkeep(&self) {
-        self.recorder.handle().run_upkeep();
-        self.backlog.turn();
-    }
-}
-
-fn count<R: PartialEq>(counters: &[(R, Counter)], reason: &R) {
-    if let Some((_, counter)) = counters.iter().find(|(found, _)| found == reason) {
-        counter.increment(1);
+        self.recorder.upkeep();
+        self.channel_backlog.advance();
     }
 }
 
@@ -290,74 +232,85 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// The largest value observed in the current window or the one before it, so that every scraper
-/// sees a peak, however many there are.
-#[derive(Debug, Default)]
-struct WindowMaximum {
-    current: AtomicU64,
-    previous: AtomicU64,
-}
-
-impl WindowMaximum {
-    fn observe(&self, value: u64) {
-        // Reading first keeps the line shared between cores: a new maximum is rare.
-        if value > self.current.load(Relaxed) {
-            self.current.fetch_max(value, Relaxed);
-        }
-    }
-
-    fn get(&self) -> u64 {
-        self.current.load(Relaxed).max(self.previous.load(Relaxed))
-    }
-
-    fn turn(&self) {
-        self.previous.store(self.current.swap(0, Relaxed), Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
-    fn every_series_is_there_before_anything_has_happened() {
-        let text = Metrics::new().render(0);
-        for line in [
-            "hushnet_connections_open 0",
-            "hushnet_connections_closed_total{reason=\"slow_consumer\"} 0",
-            "hushnet_events_received_total{kind=\"session\"} 0",
-            "hushnet_notifications_malformed_total{channel=\"devices_channel\"} 0",
-        ] {
-            assert!(text.lines().any(|l| l == line), "no line {line} in\n{text}");
-        }
-        assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
-    }
-
-    #[test]
-    fn what_is_counted_is_exposed() {
+    fn counts_are_exposed() {
         let metrics = Metrics::new();
         metrics.connection_opened();
         metrics.connection_opened();
         metrics.connection_closed(Closed::ByServer(crate::protocol::CloseCode::IdleTimeout));
         metrics.event_routed(EventKind::Device, 0);
         metrics.event_routed(EventKind::Device, 2);
-        metrics.delivery_latency(0.0004);
-        metrics.backlog_drained(5);
+        metrics.replayed(ReplayCause::Lag, ReplaySource::Log, 3);
+        metrics.delivery_latency.record(0.0004);
+        metrics.feed_live.set(true);
+        metrics.channel_backlog.observe(5);
         metrics.upkeep();
         let text = metrics.render(1);
         for line in [
+            "hushnet_build_info{version=\"0.1.0\"} 1",
             "hushnet_connections_open 1",
             "hushnet_users_connected 1",
             "hushnet_connections_closed_total{reason=\"idle_timeout\"} 1",
+            "hushnet_connections_rejected_total{reason=\"address_limit\"} 0",
             "hushnet_events_received_total{kind=\"device\"} 2",
             "hushnet_events_absent_total{kind=\"device\"} 1",
             "hushnet_events_received_total{kind=\"message\"} 0",
+            "hushnet_replays_total{cause=\"lag\",source=\"log\"} 1",
+            "hushnet_replays_total{cause=\"lag\",source=\"memory\"} 0",
+            "hushnet_events_replayed_total 3",
+            "hushnet_feed_live 1",
             "hushnet_channel_backlog_max 5",
             "hushnet_delivery_latency_seconds_bucket{le=\"0.0005\"} 1",
         ] {
             assert!(text.lines().any(|l| l == line), "no line {line} in\n{text}");
         }
+        assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
+        assert_eq!(metrics.events_received.total(), 2);
         metrics.upkeep();
         assert!(metrics.render(0).contains("hushnet_channel_backlog_max 0"));
+    }
+
+    /// Name, kind and labels of each series of the service in the exposition, as rows of a table.
+    fn exposed() -> BTreeSet<String> {
+        let text = Metrics::new().render(0);
+        let types = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE hushnet_"));
+        let row = |name: &str| {
+            let (name, kind) = name.split_once(' ').unwrap();
+            let labelled = format!("hushnet_{name}{{");
+            let sample = text.lines().find_map(|line| line.strip_prefix(&labelled));
+            let labels = sample.map_or("-".to_owned(), |sample| {
+                let names = sample.split(',').filter_map(|label| label.split_once('='));
+                let names: Vec<_> = names.map(|(name, _)| format!("`{name}`")).collect();
+                names.join(", ")
+            });
+            format!("| `hushnet_{name}` | {kind} | {labels} ")
+        };
+        types.map(row).collect()
+    }
+
+    /// The rows of the table in docs/operations.md, without the meaning.
+    fn documented() -> BTreeSet<String> {
+        let operations = include_str!("../../docs/operations.md");
+        let rows = operations
+            .lines()
+            .skip_while(|line| *line != "## Metrics")
+            .skip_while(|line| !line.starts_with("|---"))
+            .skip(1)
+            .take_while(|line| line.starts_with('|'));
+        rows.map(|row| row.split('|').take(4).collect::<Vec<_>>().join("|"))
+            .collect()
+    }
+
+    #[test]
+    fn the_table_in_the_documentation_has_every_series_and_no_other() {
+        assert_eq!(documented(), exposed());
     }
 }

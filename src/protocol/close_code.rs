@@ -2,16 +2,22 @@
 
 use std::fmt;
 
-/// The codes with which the server closes a WebSocket.
+use enum_map::Enum;
+use strum::IntoStaticStr;
+
+use super::Label;
+
+/// The codes with which the server closes a WebSocket of its own accord.
 ///
 /// The table in `docs/protocol.md` is this one; a test compares them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum CloseCode {
-    /// 1000: answer to the client's own close.
-    Normal,
     /// 1002: the client broke the WebSocket protocol.
+    #[strum(serialize = "protocol_error")]
     Protocol,
     /// 1003: a binary frame; this server reads only text.
+    #[strum(serialize = "unsupported_data")]
     Unsupported,
     /// 1007: a text frame that is not UTF-8 or not a JSON object with a `type`.
     Malformed,
@@ -19,7 +25,7 @@ pub enum CloseCode {
     TooBig,
     /// 1012: the server is stopping.
     Restart,
-    /// 1013: the server cannot tell now what the client has missed; its cursor stays good.
+    /// 1013: what the client has missed, or who it is, cannot be found out now; its cursor stays good.
     TryAgainLater,
     /// 4001: the client has not proven who it is.
     Unauthenticated,
@@ -36,28 +42,10 @@ pub enum CloseCode {
 }
 
 impl CloseCode {
-    /// Every code, in ascending order.
-    pub const ALL: [Self; 13] = [
-        Self::Normal,
-        Self::Protocol,
-        Self::Unsupported,
-        Self::Malformed,
-        Self::TooBig,
-        Self::Restart,
-        Self::TryAgainLater,
-        Self::Unauthenticated,
-        Self::Revoked,
-        Self::TokenExpired,
-        Self::SlowConsumer,
-        Self::IdleTimeout,
-        Self::RateLimited,
-    ];
-
     /// The number on the wire.
     #[must_use]
     pub fn code(self) -> u16 {
         match self {
-            Self::Normal => 1000,
             Self::Protocol => 1002,
             Self::Unsupported => 1003,
             Self::Malformed => 1007,
@@ -76,21 +64,13 @@ impl CloseCode {
     /// The reason on the wire, and the value of the label `reason` in the metrics.
     #[must_use]
     pub fn reason(self) -> &'static str {
-        match self {
-            Self::Normal => "normal",
-            Self::Protocol => "protocol_error",
-            Self::Unsupported => "unsupported_data",
-            Self::Malformed => "malformed",
-            Self::TooBig => "too_big",
-            Self::Restart => "restart",
-            Self::TryAgainLater => "try_again_later",
-            Self::Unauthenticated => "unauthenticated",
-            Self::Revoked => "revoked",
-            Self::TokenExpired => "token_expired",
-            Self::SlowConsumer => "slow_consumer",
-            Self::IdleTimeout => "idle_timeout",
-            Self::RateLimited => "rate_limited",
-        }
+        self.into()
+    }
+
+    /// The code with this number.
+    #[must_use]
+    pub fn from_code(code: u16) -> Option<Self> {
+        Self::all().find(|close| close.code() == code)
     }
 
     /// Whether a client that gets this code should connect again by itself. After the others it
@@ -120,15 +100,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_protocol_lists_every_close_code() {
+    fn the_protocol_s_table_has_every_close_code_and_no_other() {
         let protocol = include_str!("../../docs/protocol.md");
-        for close in CloseCode::ALL {
+        let rows: Vec<_> = protocol
+            .lines()
+            .skip_while(|line| *line != "| close code | reason | come back? |")
+            .skip(2)
+            .take_while(|line| line.starts_with('|'))
+            .collect();
+        // The answer to a client's own close frame.
+        let mut wanted = vec!["| 1000 | `normal` | no |".to_owned()];
+        wanted.extend(CloseCode::all().map(|close| {
             let again = if close.reconnect() { "yes" } else { "no" };
-            let row = format!("| {} | `{}` | {again} |", close.code(), close.reason());
-            assert!(
-                protocol.contains(&row),
-                "docs/protocol.md lacks the row {row}"
-            );
-        }
+            format!("| {} | `{}` | {again} |", close.code(), close.reason())
+        }));
+        assert_eq!(rows, wanted);
     }
 }

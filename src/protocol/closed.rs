@@ -1,36 +1,20 @@
 //! Why a connection ended.
 
+use enum_map::Enum;
+use strum::IntoStaticStr;
+
 use super::CloseCode;
 
 /// Why a connection ended: the label `reason` of `hushnet_connections_closed_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, IntoStaticStr)]
 pub enum Closed {
-    /// The client closed it, with a closing handshake or by just going.
+    /// The client closed it: with a closing handshake, or by ending its TCP connection.
+    #[strum(serialize = "client")]
     ByClient,
     /// The network broke it.
+    #[strum(serialize = "network")]
     ByNetwork,
     /// The server closed it with this code.
+    #[strum(transparent)]
     ByServer(CloseCode),
-}
-
-impl Closed {
-    /// Every reason.
-    pub fn all() -> impl Iterator<Item = Self> {
-        [Self::ByClient, Self::ByNetwork].into_iter().chain(
-            CloseCode::ALL
-                .into_iter()
-                .filter(|code| *code != CloseCode::Normal)
-                .map(Self::ByServer),
-        )
-    }
-
-    /// The label's value.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ByClient => "client",
-            Self::ByNetwork => "network",
-            Self::ByServer(code) => code.reason(),
-        }
-    }
 }

@@ -1,8 +1,10 @@
 //! What an event is about, and the PostgreSQL channel that carries it.
 
+use enum_map::Enum;
 use serde::Deserialize;
+use strum::IntoStaticStr;
 
-use super::ResetReason;
+use super::{Label, ResetReason};
 
 /// What an event is about; each kind has its own PostgreSQL channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
@@ -62,43 +64,26 @@ impl EventKind {
 }
 
 /// A PostgreSQL notification channel that carries events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Enum, IntoStaticStr)]
 pub enum Channel {
-    /// `messages_channel`
+    /// Events of `messages`.
+    #[strum(serialize = "messages_channel")]
     Messages,
-    /// `sessions_channel`
+    /// Events of `sessions`.
+    #[strum(serialize = "sessions_channel")]
     Sessions,
-    /// `devices_channel`
+    /// Events of `devices`.
+    #[strum(serialize = "devices_channel")]
     Devices,
-    /// `realtime_revocations`
+    /// Deleted devices and users.
+    #[strum(serialize = "realtime_revocations")]
     Revocations,
 }
 
 impl Channel {
-    /// Every channel, in the order of its discriminants.
-    pub const ALL: [Self; 4] = [
-        Self::Messages,
-        Self::Sessions,
-        Self::Devices,
-        Self::Revocations,
-    ];
-
-    /// The channel's name, as the triggers notify it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Messages => "messages_channel",
-            Self::Sessions => "sessions_channel",
-            Self::Devices => "devices_channel",
-            Self::Revocations => "realtime_revocations",
-        }
-    }
-
     /// The channel of that name, if it is one of ours.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|channel| channel.as_str() == name)
+        Self::all().find(|channel| channel.as_str() == name)
     }
 }

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use enum_map::Enum;
+use strum::IntoStaticStr;
+
 use super::CloseCode;
 
 /// Why a connection is refused; when another may be tried.
@@ -14,40 +17,30 @@ pub struct Refusal {
 }
 
 /// A limit on connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, IntoStaticStr)]
 pub enum Limit {
     /// `connections_per_address_max`
+    #[strum(serialize = "address_limit")]
     AddressOpen,
     /// `connections_per_user_max`
+    #[strum(serialize = "user_limit")]
     UserOpen,
     /// `connections_per_second`
+    #[strum(serialize = "rate_limit")]
     Rate,
     /// `connections_per_second_per_address`
+    #[strum(serialize = "address_rate_limit")]
     AddressRate,
     /// `connections_per_second_per_user`
+    #[strum(serialize = "user_rate_limit")]
     UserRate,
 }
 
 impl Limit {
-    /// Every limit, in the order of its discriminants.
-    pub const ALL: [Self; 5] = [
-        Self::AddressOpen,
-        Self::UserOpen,
-        Self::Rate,
-        Self::AddressRate,
-        Self::UserRate,
-    ];
-
     /// The `code` of the answer, and the value of the label `reason` in the metrics.
     #[must_use]
     pub fn code(self) -> &'static str {
-        match self {
-            Self::AddressOpen => "address_limit",
-            Self::UserOpen => "user_limit",
-            Self::Rate => "rate_limit",
-            Self::AddressRate => "address_rate_limit",
-            Self::UserRate => "user_rate_limit",
-        }
+        self.into()
     }
 
     /// What the client's developer needs to know.
@@ -64,7 +57,8 @@ impl Limit {
 }
 
 /// Why a client is not let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum AuthError {
     /// No proof, or none of a kind that is taken.
     CredentialsMissing,
@@ -103,57 +97,15 @@ pub enum AuthError {
     /// The proof is of another device than the one asked for.
     OtherDevice,
     /// Who it is cannot be found out now.
+    #[strum(serialize = "identity_unavailable")]
     Unavailable,
 }
 
 impl AuthError {
-    /// Every reason, in the order of its discriminants.
-    pub const ALL: [Self; 19] = [
-        Self::CredentialsMissing,
-        Self::TokenMalformed,
-        Self::TokenAlgorithm,
-        Self::TokenKeyUnknown,
-        Self::TokenSignature,
-        Self::TokenExpired,
-        Self::TokenNotYetValid,
-        Self::TokenAudience,
-        Self::TokenIssuer,
-        Self::SignatureMalformed,
-        Self::SignatureInvalid,
-        Self::SignatureStale,
-        Self::SignatureReplayed,
-        Self::DeviceUnknown,
-        Self::UserUnknown,
-        Self::DeviceAmbiguous,
-        Self::OtherUser,
-        Self::OtherDevice,
-        Self::Unavailable,
-    ];
-
     /// The `code` of the answer, and the value of the label `reason` in the metrics.
     #[must_use]
     pub fn code(self) -> &'static str {
-        match self {
-            Self::CredentialsMissing => "credentials_missing",
-            Self::TokenMalformed => "token_malformed",
-            Self::TokenAlgorithm => "token_algorithm",
-            Self::TokenKeyUnknown => "token_key_unknown",
-            Self::TokenSignature => "token_signature",
-            Self::TokenExpired => "token_expired",
-            Self::TokenNotYetValid => "token_not_yet_valid",
-            Self::TokenAudience => "token_audience",
-            Self::TokenIssuer => "token_issuer",
-            Self::SignatureMalformed => "signature_malformed",
-            Self::SignatureInvalid => "signature_invalid",
-            Self::SignatureStale => "signature_stale",
-            Self::SignatureReplayed => "signature_replayed",
-            Self::DeviceUnknown => "device_unknown",
-            Self::UserUnknown => "user_unknown",
-            Self::DeviceAmbiguous => "device_ambiguous",
-            Self::OtherUser => "other_user",
-            Self::OtherDevice => "other_device",
-            Self::Unavailable => "identity_unavailable",
-        }
+        self.into()
     }
 
     /// What the client's developer needs to know.
@@ -206,23 +158,17 @@ impl AuthError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Label;
 
     #[test]
     fn the_documentation_lists_every_code() {
         let authentication = include_str!("../../docs/authentication.md");
-        for error in AuthError::ALL {
+        for error in AuthError::all() {
             let code = format!("`{}`", error.code());
             assert!(
                 authentication.contains(&code),
                 "docs/authentication.md lacks {code}"
             );
-        }
-    }
-
-    #[test]
-    fn the_reasons_stand_in_the_order_of_their_counters() {
-        for (place, error) in AuthError::ALL.into_iter().enumerate() {
-            assert_eq!(error as usize, place);
         }
     }
 }

@@ -1,9 +1,12 @@
 //! Why a client has to fetch its state anew.
 
+use enum_map::Enum;
 use serde::Serialize;
+use strum::IntoStaticStr;
 
 /// Why a client has to fetch its state anew, as `reason` in [`Notice::Reset`](super::Notice::Reset).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Enum, IntoStaticStr, Serialize)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum ResetReason {
     /// `since` is no cursor that this service gave out.
@@ -19,24 +22,9 @@ pub enum ResetReason {
 }
 
 impl ResetReason {
-    /// Every reason, in the order of its discriminants.
-    pub const ALL: [Self; 5] = [
-        Self::Malformed,
-        Self::History,
-        Self::Future,
-        Self::Retention,
-        Self::NoLog,
-    ];
-
     /// The value of `reason`, and of the label in the metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::History => "history",
-            Self::Future => "future",
-            Self::Retention => "retention",
-            Self::NoLog => "no_log",
-        }
+        self.into()
     }
 }

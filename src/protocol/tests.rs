@@ -73,7 +73,7 @@ fn clients_may_say_ping_and_are_told_of_anything_else() {
 
 #[test]
 fn channels_are_found_by_the_name_that_triggers_use() {
-    for channel in Channel::ALL {
+    for channel in Channel::all() {
         assert_eq!(Channel::from_name(channel.as_str()), Some(channel));
     }
     assert_eq!(Channel::from_name("pending_sessions_channel"), None);

@@ -1,0 +1,95 @@
+//! What series are told apart by.
+
+use enum_map::Enum;
+use strum::IntoStaticStr;
+
+use crate::protocol::{EventKind, Label, Limit};
+
+/// The values of a series' labels: of one enum, or of a struct of enums for several labels.
+pub trait Labels: Enum + Copy {
+    /// The values' texts, in the order in which the series' declaration names the labels.
+    fn texts(self) -> Vec<&'static str>;
+}
+
+impl<L: Label> Labels for L {
+    fn texts(self) -> Vec<&'static str> {
+        vec![self.as_str()]
+    }
+}
+
+/// Why a WebSocket was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Rejected {
+    /// The request has no readable `user_id` (400), or asks for no WebSocket (426).
+    BadRequest,
+    /// `connections_max` are open (503).
+    ConnectionLimit,
+    /// The client's proof of its identity was refused (401, 403).
+    Identity,
+    /// The server is ending (503).
+    Draining,
+    /// The web page's origin is not allowed (403).
+    Origin,
+    /// A limit on connections was met (429).
+    #[strum(transparent)]
+    Limit(Limit),
+}
+
+/// A replay of missed events to one client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+pub struct Replay {
+    /// Why the client had missed events.
+    pub cause: ReplayCause,
+    /// Where the events were read.
+    pub source: ReplaySource,
+}
+
+impl Labels for Replay {
+    fn texts(self) -> Vec<&'static str> {
+        vec![self.cause.as_str(), self.source.as_str()]
+    }
+}
+
+/// Why a client had missed events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum ReplayCause {
+    /// It came back with a cursor.
+    Resume,
+    /// Its connection fell behind.
+    Lag,
+}
+
+/// Where missed events were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum ReplaySource {
+    /// The replay buffer, in memory.
+    Memory,
+    /// The log, `realtime.events`.
+    Log,
+}
+
+/// TODO: `EventKind` itself.
+#[derive(Debug, Clone, Copy, Enum, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Kind {
+    /// x
+    Message,
+    /// x
+    Session,
+    /// x
+    Device,
+}
+
+impl Kind {
+    pub(super) fn of(kind: EventKind) -> Option<Self> {
+        match kind {
+            EventKind::Message => Some(Self::Message),
+            EventKind::Session => Some(Self::Session),
+            EventKind::Device => Some(Self::Device),
+            _ => None,
+        }
+    }
+}

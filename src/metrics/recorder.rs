@@ -1,0 +1,54 @@
+//! The recorder that writes the exposition, with the series of the process itself.
+
+use std::sync::Arc;
+
+use metrics::with_local_recorder;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
+
+/// Of every latency, in seconds.
+const LATENCY_BUCKETS: [f64; 16] = [
+    0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
+
+/// A recorder of its own for each [`Metrics`](super::Metrics), and none for the whole process: tests in one
+/// process do not mix.
+///
+/// Series without the prefix `hushnet_` are the process's own under their usual Prometheus names
+/// (`process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_open_fds`, …).
+#[derive(Clone)]
+pub(super) struct Recorder {
+    prometheus: Arc<PrometheusRecorder>,
+    process: metrics_process::Collector,
+}
+
+impl Recorder {
+    pub(super) fn new() -> Self {
+        let prometheus = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &LATENCY_BUCKETS)
+            .unwrap_or_else(|error| unreachable!("the buckets are not empty: {error}"))
+            .build_recorder();
+        let recorder = Self {
+            prometheus: Arc::new(prometheus),
+            process: metrics_process::Collector::default(),
+        };
+        recorder.scope(|| recorder.process.describe());
+        recorder
+    }
+
+    /// Runs `declare`, whose series become this recorder's.
+    pub(super) fn scope<T>(&self, declare: impl FnOnce() -> T) -> T {
+        with_local_recorder(&*self.prometheus, declare)
+    }
+
+    /// The exposition, in Prometheus's text format 0.0.4.
+    pub(super) fn render(&self) -> String {
+        self.scope(|| self.process.collect());
+        self.prometheus.handle().render()
+    }
+
+    /// Folds what histograms have recorded, which would otherwise grow until the next scrape.
+    pub(super) fn upkeep(&self) {
+        self.prometheus.handle().run_upkeep();
+    }
+}
