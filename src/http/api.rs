@@ -14,13 +14,20 @@ use crate::connection::Shared;
 /// loses its connection after [`accept`]'s `TCP_USER_TIMEOUT`.
 pub const ANSWERS_MAX: usize = 256;
 
-/// How the page is served.
+/// How the page at `/console` is served.
 #[derive(Debug, Clone, Copy)]
 pub struct Console {
-    /// What it has to ask of who looks at it.
+    /// The proof of identity that the page has to ask for.
     pub auth: AuthMode,
-    /// Whether it may act for the demo users.
+    /// Whether the page may act for the demo users.
     pub demo: bool,
+}
+
+impl Console {
+    /// Whether the page sends messages for the demo users: never where users have to prove an identity.
+    pub(super) fn acts(self) -> bool {
+        self.demo && self.auth == AuthMode::None
+    }
 }
 
 /// What the routes serve from.

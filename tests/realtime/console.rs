@@ -78,7 +78,7 @@ async fn a_user_sees_the_figures_and_the_times_of_its_own_events() {
     assert_refused(&server.get("/console/stats").await, 400, "user_id_missing");
     let path = format!("/console/stats?user_id={}", alice.id);
     let stats = server.get(&path).await.json();
-    assert_eq!(stats["connections_open"], 1.0);
+    assert_eq!(stats["connections_open"], 1);
     assert_eq!(stats["users_connected"], 1);
     assert!(stats["now_ms"].as_f64().unwrap() > 1.7e12, "{stats}");
     until("a percentile of the delivery", async || {
@@ -86,7 +86,7 @@ async fn a_user_sees_the_figures_and_the_times_of_its_own_events() {
         insert_message(&db, None, &bob, &alice).await;
         let stats = server.get(&path).await.json();
         stats["delivery_latency_p99_ms"].as_f64().is_some()
-            && stats["events_delivered_total"].as_f64() >= Some(1.0)
+            && stats["events_delivered_total"].as_u64() >= Some(1)
     })
     .await;
 
