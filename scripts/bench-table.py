@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints the README's table of `cargo bench`: medians of what criterion measured last."""
+"""Prints the table of docs/benchmarks.md "Routing in the process": medians of what criterion measured last."""
 
 import json
 import pathlib
