@@ -2,15 +2,11 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context, bail, ensure};
-use futures_util::StreamExt;
+use anyhow::{Context, ensure};
+use hushnet_testkit::client::{self, ClientError, SUBPROTOCOL_HEADER};
 use serde::Deserialize;
-use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use uuid::Uuid;
 
 /// Larger than any frame that is sent here; tungstenite's own 128 KiB would be 1.3 GB for 10,000.
@@ -44,33 +40,29 @@ pub(crate) fn chat_id(number: usize) -> Uuid {
 /// A connected client.
 #[derive(Debug)]
 pub(crate) struct Client {
-    socket: WebSocketStream<TcpStream>,
-    /// Where it is in the stream of events.
+    client: client::Client,
+    /// The newest cursor.
     pub(crate) cursor: String,
 }
 
 impl Client {
-    /// Connects and takes the `hello`.
+    /// Connects and reads the `hello`.
     pub(crate) async fn connect(
         address: SocketAddr,
         user_id: Uuid,
         since: Option<&str>,
     ) -> anyhow::Result<(Self, Frame)> {
         let since = since.map_or(String::new(), |since| format!("&since={since}"));
-        let mut request =
-            format!("ws://{address}/ws?user_id={user_id}{since}").into_client_request()?;
-        request.headers_mut().insert(
-            "Sec-WebSocket-Protocol",
-            HeaderValue::from_static("hushnet.v1"),
+        let request = client::request(
+            &format!("ws://{address}/ws?user_id={user_id}{since}"),
+            &[(SUBPROTOCOL_HEADER, "hushnet.v1")],
         );
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
         let limits = WebSocketConfig::default()
             .read_buffer_size(BUFFER_BYTES)
             .write_buffer_size(0);
-        let (socket, _) = client_async_with_config(request, stream, Some(limits)).await?;
+        let (client, _) = client::Client::connect(request, Some(limits), |_| {}).await?;
         let mut client = Self {
-            socket,
+            client,
             cursor: String::new(),
         };
         let hello = client.next().await?;
@@ -82,23 +74,15 @@ impl Client {
         Ok((client, hello))
     }
 
-    /// The next text frame's bytes, as soon as they are there.
-    pub(crate) async fn next_text(&mut self) -> anyhow::Result<impl AsRef<str> + use<>> {
-        loop {
-            match self.socket.next().await {
-                Some(Ok(Message::Text(text))) => return Ok(text),
-                Some(Ok(Message::Close(close))) => bail!("the server closed: {close:?}"),
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Err(error.into()),
-                None => bail!("the connection ended"),
-            }
-        }
+    /// The next text frame, as soon as it has come.
+    pub(crate) async fn next_text(&mut self) -> Result<Utf8Bytes, ClientError> {
+        self.client.try_next_text().await
     }
 
-    /// The next frame; its cursor is kept.
+    /// The next frame. Keeps its cursor.
     pub(crate) async fn next(&mut self) -> anyhow::Result<Frame> {
         let text = self.next_text().await?;
-        let text: &str = text.as_ref();
+        let text = text.as_str();
         let mut frame: Frame = serde_json::from_str(text).with_context(|| text.to_owned())?;
         if let Some(cursor) = frame.cursor.take() {
             self.cursor = cursor;

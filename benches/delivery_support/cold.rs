@@ -11,13 +11,14 @@ use anyhow::{Context, ensure};
 use hushnet_realtime::config::{DatabaseUrl, Ingest};
 use hushnet_realtime::protocol::Cursor;
 use hushnet_realtime::store::{Log, PAGE_BYTES_MAX, PAGE_EVENTS};
+use hushnet_testkit::database::execute;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
 use super::client::{Client, chat_id};
 use super::report::{Report, Samples, Table, load_average, micros, millis};
-use super::stack::{Server, Stack, execute};
+use super::stack::{Stack, resumes, start_server};
 
 const DATABASE: &str = "cold";
 const DAYS: u32 = 6;
@@ -90,7 +91,7 @@ async fn fill(connection: &mut PgConnection, plan: &Plan) -> anyhow::Result<Fill
     } = plan;
     execute(
         connection,
-        format!(
+        &format!(
             "SET synchronous_commit = off;
              DO $$
              DECLARE
@@ -110,11 +111,11 @@ async fn fill(connection: &mut PgConnection, plan: &Plan) -> anyhow::Result<Fill
              END $$"
         ),
     )
-    .await?;
+    .await;
     // A DO that commits must be a statement of its own.
     execute(
         connection,
-        format!(
+        &format!(
             "DO $$
              DECLARE
                  oldest timestamptz := clock_timestamp() - interval '{DAYS} days';
@@ -132,15 +133,15 @@ async fn fill(connection: &mut PgConnection, plan: &Plan) -> anyhow::Result<Fill
              END $$"
         ),
     )
-    .await?;
+    .await;
     let took = begun.elapsed();
     execute(
         connection,
-        format!("SELECT setval('realtime.events_id_seq', {log_rows} + 1)"),
+        &format!("SELECT setval('realtime.events_id_seq', {log_rows} + 1)"),
     )
-    .await?;
-    execute(connection, "VACUUM (ANALYZE) realtime.events".to_owned()).await?;
-    execute(connection, "CHECKPOINT".to_owned()).await?;
+    .await;
+    execute(connection, "VACUUM (ANALYZE) realtime.events").await;
+    execute(connection, "CHECKPOINT").await;
     let megabytes = sqlx::query_scalar(
         "SELECT sum(pg_total_relation_size(inhrelid))::bigint >> 20
          FROM pg_inherits WHERE inhparent = 'realtime.events'::regclass",
@@ -178,13 +179,13 @@ async fn measure(
     missed: u32,
 ) -> anyhow::Result<Outcome> {
     let away = choose(connection, plan, missed).await?;
-    let server = Server::start(stack, DATABASE, plan.way).await?;
-    let (_, replays_before) = server.resumes().await?;
+    let server = start_server(stack, DATABASE, plan.way).await;
+    let (_, replays_before) = resumes(&server).await;
     let (mut client, mut lost) = (Vec::new(), 0);
     for Away { user_id, cursor } in &away {
         let begun = Instant::now();
         let (mut connected, hello) =
-            Client::connect(server.address, *user_id, Some(cursor)).await?;
+            Client::connect(server.address(), *user_id, Some(cursor)).await?;
         ensure!(hello.resumed, "{cursor} was not resumed");
         for _ in 0..hello.replayed {
             connected.next().await?;
@@ -197,14 +198,14 @@ async fn measure(
             hello.replayed
         );
     }
-    let (_, replays) = server.resumes().await?;
+    let (_, replays) = resumes(&server).await;
     let mut without = Vec::new();
     for Away { user_id, .. } in &away {
         let begun = Instant::now();
-        Client::connect(server.address, *user_id, None).await?;
+        Client::connect(server.address(), *user_id, None).await?;
         without.push(begun.elapsed());
     }
-    server.stop().await?;
+    server.program.kill().await;
 
     let (read, statement) = read_directly(stack, connection, &away, missed).await?;
     let explained = explain(stack, &statement, &away).await?;
@@ -290,14 +291,14 @@ struct Explained {
 
 /// How long PostgreSQL itself says that planning and executing took.
 async fn explain(stack: &Stack, statement: &str, away: &[Away]) -> anyhow::Result<Explained> {
-    let mut connection = stack.connect(DATABASE).await?;
+    let mut connection = stack.connect(DATABASE).await;
     execute(
         &mut connection,
-        format!(
+        &format!(
             "PREPARE cold (uuid, text, bigint, bigint, text, boolean, bigint, bigint) AS {statement}"
         ),
     )
-    .await?;
+    .await;
     let (mut planned, mut executed) = (Vec::new(), Vec::new());
     let mut last_plan = Vec::new();
     for Away { user_id, cursor } in away {

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use super::client::{Client, Frame, chat_id};
 use super::report::{Report, Samples, Table, load_average, millis, percent};
-use super::stack::{Cpu, Messages, Server, Stack, populate};
+use super::stack::{Cpu, Messages, Stack, populate, start_server};
 
 const DATABASE: &str = "latency";
 const WRITERS: usize = 16;
@@ -131,7 +131,7 @@ pub(crate) async fn run(stack: &Stack, report: &mut Report, plan: &Plan) -> anyh
         plan.users,
         WARM_UP_EVENTS + events_max.unwrap_or(0),
     )
-    .await?;
+    .await;
     let mut table = Table::new(&[
         "ingest",
         "events/s",
@@ -186,17 +186,17 @@ struct Outcome {
 }
 
 async fn measure(stack: &Stack, plan: &Plan, way: Ingest, load: Load) -> anyhow::Result<Outcome> {
-    let server = Server::start(stack, DATABASE, way).await?;
+    let server = start_server(stack, DATABASE, way).await;
     let events = load.events(plan.duration);
     let flights = Arc::new(Flights::new(WARM_UP_EVENTS + events));
     let mut clients = JoinSet::new();
     for user in 0..plan.users {
-        let (client, _) = Client::connect(server.address, chat_id(user), None).await?;
+        let (client, _) = Client::connect(server.address(), chat_id(user), None).await?;
         clients.spawn(receive(client, Arc::clone(&flights)));
     }
     let mut writers = Vec::new();
     for _ in 0..WRITERS {
-        writers.push(stack.connect(DATABASE).await?);
+        writers.push(stack.connect(DATABASE).await);
     }
     write(
         &mut writers,
@@ -226,7 +226,7 @@ async fn measure(stack: &Stack, plan: &Plan, way: Ingest, load: Load) -> anyhow:
     if let Some(ended) = clients.try_join_next() {
         ended?.context("a client was lost")?;
     }
-    server.stop().await?;
+    server.program.kill().await;
 
     let (mut from_commit, mut from_schedule, mut early) = (Vec::new(), Vec::new(), 0);
     for (event, number) in (WARM_UP_EVENTS..WARM_UP_EVENTS + events).enumerate() {

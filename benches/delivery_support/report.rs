@@ -17,7 +17,7 @@ pub(crate) struct Report {
 impl Report {
     /// Says where the figures come from.
     pub(crate) async fn begin(stack: &Stack, test: bool) -> anyhow::Result<Self> {
-        let mut connection = stack.connect("postgres").await?;
+        let mut connection = stack.connect("postgres").await;
         let postgresql: String = sqlx::query_scalar("SHOW server_version")
             .fetch_one(&mut connection)
             .await?;

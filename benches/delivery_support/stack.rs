@@ -2,24 +2,22 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::Context;
 use hushnet_devdb::Cluster;
 use hushnet_realtime::config::Ingest;
 use hushnet_realtime::store::migrate;
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use hushnet_testkit::application;
+use hushnet_testkit::database::{connect, execute};
+use hushnet_testkit::program::command;
+use hushnet_testkit::server::Server;
+use sqlx::PgConnection;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
 
-/// For anything that is waited for before a measurement.
-const DEADLINE: Duration = Duration::from_secs(30);
 /// Linux counts a process's CPU time in hundredths of a second, on every architecture.
 const TICKS_PER_SECOND: u64 = 100;
 /// Flushes of which the median is told.
@@ -132,20 +130,15 @@ impl Stack {
         self.cluster.url(database)
     }
 
-    pub(crate) async fn connect(&self, database: &str) -> anyhow::Result<PgConnection> {
-        Ok(PgConnection::connect(&self.url(database)).await?)
+    pub(crate) async fn connect(&self, database: &str) -> PgConnection {
+        connect(&self.url(database)).await
     }
 
     /// A new database with the application's schema and ours.
     pub(crate) async fn create(&self, database: &str) -> anyhow::Result<PgConnection> {
         self.cluster.create_database(database).await?;
-        let mut connection = self.connect(database).await?;
-        for sql in [
-            include_str!("../../sql/hushnet/schema.sql"),
-            include_str!("../../sql/hushnet/triggers.sql"),
-        ] {
-            sqlx::raw_sql(sql).execute(&mut connection).await?;
-        }
+        let mut connection = self.connect(database).await;
+        application::create_schema(&mut connection).await;
         let url = self.url(database).parse().map_err(anyhow::Error::msg)?;
         migrate::up(&url).await?;
         Ok(connection)
@@ -225,7 +218,7 @@ impl Cpu {
     pub(crate) fn read(stack: &Stack, server: &Server) -> Self {
         let own = |pid| Process::read(pid).map_or(Duration::ZERO, |process| process.own);
         Self {
-            server: server.child.id().map_or(Duration::ZERO, own),
+            server: own(server.program.pid()),
             database: stack.cpu(),
             load: own(std::process::id()),
         }
@@ -240,129 +233,44 @@ impl Cpu {
     }
 }
 
-/// The real server in a process of its own; killed when dropped.
-#[derive(Debug)]
-pub(crate) struct Server {
-    child: Child,
-    pub(crate) address: SocketAddr,
-}
-
-impl Server {
-    /// Starts it on a free port and waits until it is ready.
-    pub(crate) async fn start(
-        stack: &Stack,
-        database: &str,
-        ingest: Ingest,
-    ) -> anyhow::Result<Self> {
-        let program = env!("CARGO_BIN_EXE_hushnet-realtime");
-        let mut command = match stack.pinning.server {
-            Some(core) => {
-                let mut command = Command::new("taskset");
-                command.args(["-c", &core.to_string(), program]);
-                command
-            }
-            None => Command::new(program),
-        };
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("HUSHNET_") {
-                command.env_remove(name);
-            }
+/// Starts the service as a program, on a free port, and waits until it is ready.
+pub(crate) async fn start_server(stack: &Stack, database: &str, ingest: Ingest) -> Server {
+    let program = env!("CARGO_BIN_EXE_hushnet-realtime");
+    let mut command = match stack.pinning.server {
+        Some(core) => {
+            let mut command = command("taskset");
+            command.args(["-c", &core.to_string(), program]);
+            command
         }
-        // What the server wants besides is known to it; below its default it would only warn.
-        let connections_max = stack.descriptors.clamp(2_048, 100_000) - 1_024;
-        let mut child = command
-            .args(["serve", "--listen", "127.0.0.1:0", "--log", "warn"])
-            .args(["--ingest", ingest.as_str()])
-            .args(["--connections-max", &connections_max.to_string()])
-            .args(["--database-url", &stack.url(database)])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .context("the server cannot be started")?;
-        let stdout = child.stdout.take().context("the server has no output")?;
-        let said = BufReader::new(stdout).lines().next_line().await?;
-        let address = said
-            .as_deref()
-            .and_then(|line| line.strip_prefix("serving on http://")?.parse().ok())
-            .with_context(|| format!("the server does not say where it serves: {said:?}"))?;
-        let server = Self { child, address };
-        until("the server to be ready", async || {
-            Ok(server.get("/readyz").await?.0 == 200)
-        })
-        .await?;
-        Ok(server)
-    }
-
-    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
-        Ok(self.child.kill().await?)
-    }
-
-    /// Status and body.
-    async fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
-        let mut stream = TcpStream::connect(self.address).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await?;
-        let (head, body) = text.split_once("\r\n\r\n").context("no HTTP response")?;
-        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-        Ok((status.context("no HTTP status")?, body.to_owned()))
-    }
-
-    /// The value of a series, named with its labels as the exposition has them.
-    pub(crate) async fn metric(&self, series: &str) -> anyhow::Result<f64> {
-        let (status, text) = self.get("/metrics").await?;
-        ensure!(status == 200, "/metrics is answered with {status}");
-        text.lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
-            .with_context(|| format!("no series {series}"))
-    }
-
-    /// Times that a client was served what it had missed, from memory and from the log.
-    pub(crate) async fn resumes(&self) -> anyhow::Result<(f64, f64)> {
-        let series =
-            |source| format!("hushnet_replays_total{{cause=\"resume\",source=\"{source}\"}}");
-        Ok((
-            self.metric(&series("memory")).await?,
-            self.metric(&series("log")).await?,
-        ))
-    }
+        None => command(program),
+    };
+    // The server opens other files too. If it may open fewer than by default, it only warns.
+    let connections_max = stack.descriptors.clamp(2_048, 100_000) - 1_024;
+    command
+        .args(["serve", "--listen", "127.0.0.1:0", "--log", "warn"])
+        .args(["--ingest", ingest.as_str()])
+        .args(["--connections-max", &connections_max.to_string()])
+        .args(["--database-url", &stack.url(database)]);
+    let server = Server::start(&mut command).await;
+    server.until_ready().await;
+    server
 }
 
-/// Looks often, until the deadline.
-pub(crate) async fn until(
-    what: &str,
-    mut condition: impl AsyncFnMut() -> anyhow::Result<bool>,
-) -> anyhow::Result<()> {
-    let end = Instant::now() + DEADLINE;
-    while !condition().await? {
-        if Instant::now() > end {
-            bail!("waited {} s for {what}", DEADLINE.as_secs());
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    Ok(())
-}
-
-/// Runs statements that take no parameter.
-pub(crate) async fn execute(connection: &mut PgConnection, sql: String) -> anyhow::Result<()> {
-    sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(connection)
-        .await?;
-    Ok(())
+/// How many clients were served what they had missed, from the replay buffer and from the log.
+pub(crate) async fn resumes(server: &Server) -> (f64, f64) {
+    let series = |source| format!("hushnet_replays_total{{cause=\"resume\",source=\"{source}\"}}");
+    (
+        server.metric(&series("memory")).await,
+        server.metric(&series("log")).await,
+    )
 }
 
 /// Users `0..users` with one device each, both with ids that are their numbers, and chats `0..chats`.
-pub(crate) async fn populate(
-    connection: &mut PgConnection,
-    users: usize,
-    chats: usize,
-) -> anyhow::Result<()> {
+pub(crate) async fn populate(connection: &mut PgConnection, users: usize, chats: usize) {
     let uuid = "lpad(to_hex(n), 32, '0')::uuid";
     execute(
         connection,
-        format!(
+        &format!(
             "INSERT INTO users (id, username) SELECT {uuid}, n FROM generate_series(0, {users} - 1) n;
              INSERT INTO devices (id, user_id, identity_pubkey, prekey_pubkey, signed_prekey_pub,
                                   signed_prekey_sig, one_time_prekeys)

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use hushnet_realtime::config::Ingest;
+use hushnet_testkit::wait::until;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -19,7 +20,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::client::{Client, chat_id};
 use super::report::{Report, Samples, Table, load_average, micros, millis};
-use super::stack::{Cpu, Messages, Server, Stack, populate, until};
+use super::stack::{Cpu, Messages, Stack, populate, resumes, start_server};
 
 const DATABASE: &str = "storm";
 /// Connections that are being opened at a time before the storm.
@@ -53,7 +54,7 @@ pub(crate) async fn run(stack: &Stack, report: &mut Report, mut plan: Plan) -> a
     }
     let mut connection = stack.create(DATABASE).await?;
     let chats = 2 * plan.clients + LIVE_EVENTS_MAX;
-    populate(&mut connection, plan.clients, chats).await?;
+    populate(&mut connection, plan.clients, chats).await;
     let mut table = Table::new(&[
         "ingest",
         "clients",
@@ -121,20 +122,20 @@ struct Storm {
 
 async fn measure(stack: &Stack, plan: &Plan, way: Ingest) -> anyhow::Result<Outcome> {
     let clients = plan.clients;
-    let server = Server::start(stack, DATABASE, way).await?;
-    let mut writer = stack.connect(DATABASE).await?;
-    let cursors = cursors_of_all(server.address, &mut writer, clients).await?;
+    let server = start_server(stack, DATABASE, way).await;
+    let mut writer = stack.connect(DATABASE).await;
+    let cursors = cursors_of_all(server.address(), &mut writer, clients).await?;
     write_for_all(&mut writer, clients, clients).await?;
     until("the server to see them gone", async || {
-        Ok(server.metric("hushnet_connections_open").await? == 0.0)
+        server.metric("hushnet_connections_open").await == 0.0
     })
-    .await?;
+    .await;
 
-    let (memory_before, log_before) = server.resumes().await?;
+    let (memory_before, log_before) = resumes(&server).await;
     let (cpu, drops) = (Cpu::read(stack, &server), listen_drops());
     let events = 2 * clients + LIVE_EVENTS_MAX;
     let storm = Arc::new(Storm {
-        address: server.address,
+        address: server.address(),
         begun: Instant::now(),
         arrivals: (0..events).map(|_| AtomicU32::new(0)).collect(),
         done: AtomicUsize::new(0),
@@ -178,8 +179,8 @@ async fn measure(stack: &Stack, plan: &Plan, way: Ingest) -> anyhow::Result<Outc
         hello.push(returned.hello);
         missed.extend(returned.missed);
     }
-    let (memory, log) = server.resumes().await?;
-    server.stop().await?;
+    let (memory, log) = resumes(&server).await;
+    server.program.kill().await;
     Ok(Outcome {
         way,
         clients,

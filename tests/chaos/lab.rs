@@ -6,18 +6,22 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use hushnet_devdb::Cluster;
 use hushnet_realtime::config::DatabaseUrl;
 use hushnet_realtime::store::migrate;
+use hushnet_testkit::application;
+use hushnet_testkit::database::connect;
+pub use hushnet_testkit::database::execute;
+use hushnet_testkit::wait::until;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::proxy::Proxy;
 use crate::settings;
 
-/// A commit is with the operating system when it returns, so that killing PostgreSQL loses none.
+/// `synchronous_commit` stays on: a commit has been handed to the operating system when it returns,
+/// so that killing PostgreSQL loses none.
 const SETTINGS: [(&str, &str); 3] = [
     ("fsync", "off"),
     ("full_page_writes", "off"),
@@ -26,10 +30,10 @@ const SETTINGS: [(&str, &str); 3] = [
 const DATABASE: &str = "chaos";
 /// A standby's directory in its primary's.
 const STANDBY: &str = "standby";
-/// Clusters are kept from run to run; these are in use.
+/// The numbers of the clusters that scenarios of this process use. Clusters are kept from run to run.
 static IN_USE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
-/// How PostgreSQL is told to end.
+/// The signal that ends PostgreSQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shutdown {
     /// SIGINT: open transactions are rolled back.
@@ -38,16 +42,16 @@ pub enum Shutdown {
     Immediate,
 }
 
-/// A directory for a cluster that no other scenario of this process uses.
+/// The use of a directory for a cluster, which no other scenario of this process has meanwhile.
 #[derive(Debug)]
-struct Place {
+struct DirectoryPermit {
     number: usize,
 }
 
-impl Place {
+impl DirectoryPermit {
     fn take() -> Self {
         let mut in_use = IN_USE.lock().unwrap();
-        // One of so many is free.
+        // One more number than there are in use: one of them is free.
         let number = (0..=in_use.len()).find(|n| !in_use.contains(n)).unwrap();
         in_use.push(number);
         Self { number }
@@ -58,30 +62,30 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for DirectoryPermit {
     fn drop(&mut self) {
         IN_USE.lock().unwrap().retain(|n| *n != self.number);
     }
 }
 
-/// PostgreSQL, and the service's way to it.
+/// PostgreSQL, and the proxies through which the service and the application reach it.
 #[derive(Debug)]
 pub struct Lab {
-    /// The service's way.
+    /// The service's proxy.
     pub proxy: Proxy,
-    /// The application's way, which is never cut.
+    /// The application's proxy, which is never cut.
     application: Proxy,
     cluster: Option<Cluster>,
     directory: PathBuf,
-    place: Place,
+    permit: DirectoryPermit,
 }
 
 impl Lab {
-    /// With a migrated database that is empty.
+    /// Starts PostgreSQL with a migrated database without rows.
     pub async fn open() -> Self {
-        let place = Place::take();
-        let directory = place.directory();
-        // What a run that failed has left.
+        let permit = DirectoryPermit::take();
+        let directory = permit.directory();
+        // A run that failed may have left it.
         let _ = fs::remove_dir_all(directory.join(STANDBY));
         let cluster = Cluster::start_with(&directory, &SETTINGS).await.unwrap();
         let lab = Self {
@@ -89,7 +93,7 @@ impl Lab {
             application: Proxy::start(socket(&cluster)).await,
             cluster: Some(cluster),
             directory,
-            place,
+            permit,
         };
         let mut admin = lab.admin("postgres").await;
         for statement in [
@@ -99,14 +103,13 @@ impl Lab {
             execute(&mut admin, &statement).await;
         }
         let mut database = lab.admin(DATABASE).await;
-        for statements in [
-            include_str!("../../sql/hushnet/schema.sql"),
-            include_str!("../../sql/hushnet/triggers.sql"),
-            // Each message gets a chat_id of its own, which needs no chat.
+        application::create_schema(&mut database).await;
+        // Each message has a chat_id of its own, for which there is no chat.
+        execute(
+            &mut database,
             "ALTER TABLE messages DROP CONSTRAINT messages_chat_id_fkey",
-        ] {
-            execute(&mut database, statements).await;
-        }
+        )
+        .await;
         let url: DatabaseUrl = lab.cluster().url(DATABASE).parse().unwrap();
         migrate::up(&url).await.unwrap();
         let ingest = settings::ingest();
@@ -122,24 +125,23 @@ impl Lab {
         self.cluster.as_ref().unwrap()
     }
 
-    /// The service's address of the database.
+    /// The database's address for the service.
     pub fn url(&self) -> String {
         url(&self.proxy)
     }
 
-    /// The application's address of the same.
+    /// The database's address for the application.
     pub fn options(&self) -> PgConnectOptions {
         url(&self.application).parse().unwrap()
     }
 
-    /// A connection to look and to meddle with.
+    /// A direct connection, for the faults and the checks.
     pub async fn database(&self) -> PgConnection {
         self.admin(DATABASE).await
     }
 
     async fn admin(&self, database: &str) -> PgConnection {
-        let options: PgConnectOptions = self.cluster().url(database).parse().unwrap();
-        options.connect().await.unwrap()
+        connect(&self.cluster().url(database)).await
     }
 
     /// Ends PostgreSQL.
@@ -169,7 +171,7 @@ impl Lab {
         text.lines().next().unwrap().trim().parse().unwrap()
     }
 
-    /// A standby that follows as fast as it can, for nobody waits for it.
+    /// An asynchronous standby.
     pub async fn standby(&self) -> Cluster {
         let primary = fs::metadata(fs::canonicalize(self.directory.join("data")).unwrap()).unwrap();
         let home = self.directory.join(STANDBY);
@@ -201,8 +203,7 @@ impl Lab {
             .await
             .unwrap();
         primary.close().await.unwrap();
-        let options: PgConnectOptions = standby.url(DATABASE).parse().unwrap();
-        let mut replica = options.connect().await.unwrap();
+        let mut replica = connect(&standby.url(DATABASE)).await;
         until_true(
             &mut replica,
             &format!("SELECT pg_last_wal_replay_lsn() >= '{written}'"),
@@ -217,18 +218,18 @@ impl Lab {
 
     pub async fn close(mut self) {
         self.cluster.take().unwrap().stop().await.unwrap();
-        let _ = fs::remove_dir_all(self.place.directory().join(STANDBY));
+        let _ = fs::remove_dir_all(self.permit.directory().join(STANDBY));
     }
 }
 
-fn url(way: &Proxy) -> String {
+fn url(proxy: &Proxy) -> String {
     format!(
         "postgres://hushnet@127.0.0.1:{}/{DATABASE}?sslmode=disable",
-        way.port()
+        proxy.port()
     )
 }
 
-/// Where a cluster listens.
+/// The socket on which a cluster listens.
 fn socket(cluster: &Cluster) -> PathBuf {
     let options: PgConnectOptions = cluster.url(DATABASE).parse().unwrap();
     let directory = options.get_socket().unwrap();
@@ -243,41 +244,26 @@ pub fn signal(name: &str, process: i32) {
     assert!(status.success(), "no process {process} to send {name} to");
 }
 
-pub async fn execute(connection: &mut PgConnection, statements: &str) {
-    sqlx::raw_sql(AssertSqlSafe(statements))
-        .execute(connection)
-        .await
-        .unwrap();
-}
-
 async fn until_true(connection: &mut PgConnection, query: &str) {
-    let looking = async {
-        while !sqlx::query_scalar(AssertSqlSafe(query))
-            .fetch_one(&mut *connection)
-            .await
-            .unwrap_or(false)
-        {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let found = tokio::time::timeout(Duration::from_secs(30), looking).await;
-    assert!(found.is_ok(), "still not so: {query}");
+    until(query, async || {
+        let holds = sqlx::query_scalar(AssertSqlSafe(query));
+        holds.fetch_one(&mut *connection).await.unwrap_or(false)
+    })
+    .await;
 }
 
-/// The backend that the service listens on, as soon as there is one.
+/// The backend of the connection on which the service listens, as soon as there is one.
 pub async fn listening_backend(connection: &mut PgConnection) -> i32 {
-    loop {
-        let found = sqlx::query_scalar(
+    let mut found = None;
+    until("the service listens", async || {
+        let looking = sqlx::query_scalar(
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database()
                AND application_name = 'hushnet-realtime' AND query LIKE 'LISTEN%'
              ORDER BY backend_start DESC LIMIT 1",
-        )
-        .fetch_optional(&mut *connection)
-        .await
-        .unwrap();
-        if let Some(found) = found {
-            return found;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+        );
+        found = looking.fetch_optional(&mut *connection).await.unwrap();
+        found.is_some()
+    })
+    .await;
+    found.unwrap()
 }

@@ -381,7 +381,7 @@ async fn load(server: &Server) -> JoinSet<()> {
         loop {
             let connected = connect_async(format!("{url}&since={cursor}")).await;
             let (socket, _) = connected.expect("a connection");
-            cursor = end_of_replay(Client { socket }).await;
+            cursor = end_of_replay(crate::support::client_on(socket)).await;
             pace.tick().await;
         }
     });

@@ -107,7 +107,7 @@ impl Service {
         let url = format!("ws://{}/ws?user_id={user_id}", self.address);
         let connecting = tokio_tungstenite::connect_async(url);
         let (socket, _) = soon("a connection", connecting).await.unwrap();
-        Client { socket }
+        crate::support::client_on(socket)
     }
 
     async fn metric(&self, series: &str) -> f64 {

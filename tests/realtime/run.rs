@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Lines};
 use tokio::process::{Child, Command};
 
-use crate::support::{Client, soon};
+use crate::support::{connect_client, soon};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hushnet-realtime");
 
@@ -111,8 +111,7 @@ async fn the_printed_lines_work_as_printed() {
     let page = soon("the page", reqwest::get(page)).await.unwrap();
     assert_eq!(page.status(), 200);
 
-    let (socket, _) = tokio_tungstenite::connect_async(address).await.unwrap();
-    let mut client = Client { socket };
+    let mut client = connect_client(address).await;
     let mut tail = shell(tail, directory.path()).spawn().unwrap();
     let mut said = lines(tail.stderr.take().unwrap());
     assert!(next_line(&mut said).await.starts_with("connected to ws://"));

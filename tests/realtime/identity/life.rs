@@ -17,7 +17,7 @@ async fn connect(server: &Server, path: &str, headers: &[(&'static str, String)]
         request.headers_mut().insert(*name, value);
     }
     let (socket, _) = soon("a connection", connect_async(request)).await.unwrap();
-    Client { socket }
+    crate::support::client_on(socket)
 }
 
 fn bearer(token: &str) -> Vec<(&'static str, String)> {

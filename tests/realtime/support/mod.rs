@@ -1,0 +1,20 @@
+//! A cluster for all tests, a database for each test, and the service run by `app::run` in this
+//! process.
+//!
+//! Nothing here waits for a time. Tests wait for conditions, with a deadline of minutes.
+
+mod client;
+mod database;
+mod server;
+
+pub use hushnet_testkit::application::{
+    User, add_chat, add_device, add_user, insert_message, notify,
+};
+pub use hushnet_testkit::client::Client;
+pub use hushnet_testkit::database::{connect, execute};
+pub use hushnet_testkit::http::Response;
+pub use hushnet_testkit::wait::{DEADLINE, soon, until};
+
+pub use self::client::{client_on, connect_client};
+pub use self::database::{Database, cluster};
+pub use self::server::Server;
