@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::config::{AuthMode, Config};
 use crate::connection::REPLAYED_MAX;
 use crate::edge::{REQUEST_CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX};
-use crate::http::ANSWERS_MAX;
+use crate::http::RESPONSE_PERMITS_MAX;
 use crate::limits::{RATES_PER_CONNECTION, SPARE_RATES};
 use crate::protocol::{EVENT_BYTES_MAX, Event};
 use crate::socket::SocketLimits;
@@ -65,7 +65,7 @@ impl MemoryBudget {
                 + (CHUNKS_AHEAD + 2) * page,
             connections: connections_max * connection_bytes(config)
                 + REQUEST_CONNECTIONS_MAX * request_bytes(config),
-            answers: ANSWERS_MAX * PENDING_BYTES_MAX as usize,
+            answers: RESPONSE_PERMITS_MAX * PENDING_BYTES_MAX as usize,
             connections_max,
         }
     }

@@ -177,6 +177,7 @@ fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, RunErr
         None => listener,
     };
     let auth = Authenticator::new(&config.identity, signatures_max(config), log.clone())?;
+    let auth = Arc::new(auth);
 
     background.spawn(wake_lock::attend(options, listener.doorbell()));
     background.spawn(listener.run());
@@ -215,10 +216,8 @@ fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, RunErr
     });
     Ok(Api {
         shared,
-        places: Arc::new(Semaphore::new(config.limits.connections_max as usize)),
-        answers: Arc::new(Semaphore::new(http::ANSWERS_MAX)),
+        connection_permits: Arc::new(Semaphore::new(config.limits.connections_max as usize)),
         token_in_query: config.identity.jwt_in_query,
-        trusted_proxies: config.limits.trusted_proxies.clone(),
         origins: config.edge.allowed_origins.clone(),
         console: config.edge.console.unwrap_or_default().then_some(Console {
             auth: config.identity.auth,

@@ -53,7 +53,7 @@ pub struct Shared {
     /// How much clients may.
     pub limits: Arc<Limits>,
     /// Who checks a token that a client sends.
-    pub auth: Authenticator,
+    pub auth: Arc<Authenticator>,
     /// Whether events are coming, and from where on.
     pub feed: watch::Receiver<Feed>,
     /// Where deliveries are counted.

@@ -1,14 +1,22 @@
-//! From the listening socket to a connection that speaks HTTP.
+//! From the listening socket to a request: accepting, the PROXY protocol, TLS, and the client's address.
+//!
+//! A request leaves here with three extensions: its [`Headers`], its [`ClientAddress`], and the
+//! [`ConnectionPermit`] of its connection.
 
-mod accept;
-mod in_turn;
-mod peer;
+mod acceptor;
+mod client_address;
+mod connection_permit;
+mod listener;
+mod preamble;
 mod proxy_protocol;
+mod round_robin;
 mod tls;
 mod transport;
 
-pub use self::accept::{Accepting, adopt, bind, serve};
-pub(crate) use self::accept::{REQUEST_CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX};
-pub(crate) use self::peer::{Headers, Peer, Place, client_address};
+pub use self::acceptor::{Accepting, serve};
+pub(crate) use self::acceptor::{Headers, REQUEST_CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX};
+pub(crate) use self::client_address::ClientAddress;
+pub(crate) use self::connection_permit::ConnectionPermit;
+pub use self::listener::{adopt, bind};
 pub use self::tls::Tls;
 pub use self::transport::Transport;

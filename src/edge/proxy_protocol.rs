@@ -1,4 +1,4 @@
-//! The PROXY protocol, versions 1 and 2: whom a trusted proxy comes for, said before anything else.
+//! The PROXY protocol, versions 1 and 2: a header before all other bytes, in which a proxy names the client.
 
 use std::io;
 use std::net::IpAddr;
@@ -10,21 +10,21 @@ use tokio::net::TcpStream;
 
 /// The longest header that is read: version 2 with addresses of Unix sockets and some extensions.
 const HEADER_BYTES_MAX: usize = 512;
-/// Between two looks at a header that has not come whole; it comes in one packet.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// Between two looks at a header that is incomplete. Headers come in one packet.
+const PEEK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Reads the header, and nothing behind it. Returns whom the proxy comes for; `None` if it comes for
-/// itself, as to see whether we live.
+/// Reads the header, and nothing behind it. Returns the client's address; `None` if the proxy connects for
+/// itself, as for a health check.
 ///
 /// # Errors
-/// The connection's, and `InvalidData` for what is no such header.
+/// The connection's, and `InvalidData` for bytes that are no such header.
 pub(super) async fn read_header(stream: &mut TcpStream) -> io::Result<Option<IpAddr>> {
     let mut beginning = [0; HEADER_BYTES_MAX];
     loop {
         let length = stream.peek(&mut beginning).await?;
         let parsed = HeaderResult::parse(&beginning[..length]);
         if parsed.is_incomplete() && 0 < length && length < HEADER_BYTES_MAX {
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(PEEK_INTERVAL).await;
             continue;
         }
         let (header, client) = match parsed {

@@ -1,4 +1,4 @@
-//! TLS: the certificate and its key, and their exchange while the service runs.
+//! TLS: the certificate and its key, and their replacement while the service runs.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -11,7 +11,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::{ConfigError, EdgeSettings};
 
-/// What new connections are greeted with. Open ones keep what they began with.
+/// The certificate and key of new connections. Open connections keep those that they began with.
 #[derive(Debug)]
 pub struct Tls {
     certificate_file: PathBuf,
@@ -20,10 +20,10 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// From the files that the settings name; `None` if they name none.
+    /// Reads the files that the settings name; `None` if they name none.
     ///
     /// # Errors
-    /// [`ConfigError`] when only one is named, or they hold no certificate and its key.
+    /// [`ConfigError`] when only one is named, or when they hold no certificate and its key.
     pub fn new(settings: &EdgeSettings) -> Result<Option<Self>, ConfigError> {
         let (certificate_file, key_file) =
             match (&settings.tls_certificate_file, &settings.tls_key_file) {
@@ -39,14 +39,14 @@ impl Tls {
         }))
     }
 
-    /// What greets the next connection.
+    /// The TLS handshake of the next connection.
     #[must_use]
     pub fn acceptor(&self) -> TlsAcceptor {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&current).into()
     }
 
-    /// Reads the files again at each SIGHUP, for ever. What cannot be read changes nothing.
+    /// Reads the files again at each SIGHUP, for ever. Files that cannot be read change nothing.
     pub async fn reload_on_hangup(&self) {
         let mut hangup = match signal(SignalKind::hangup()) {
             Ok(hangup) => hangup,

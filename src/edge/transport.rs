@@ -11,13 +11,13 @@ use tokio_rustls::server::TlsStream;
 /// An accepted connection.
 #[derive(Debug)]
 pub enum Transport {
-    /// As it comes.
+    /// TCP alone.
     Plain(TcpStream),
-    /// Boxed: its state is large.
+    /// TLS over TCP. Boxed: its state is large.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// The same for either stream.
+/// Calls the same function of either stream.
 macro_rules! delegate {
     ($self:ident, $stream:ident => $call:expr) => {
         match $self.get_mut() {

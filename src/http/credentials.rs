@@ -1,10 +1,10 @@
-//! Where in a request a client's proof stands.
+//! The credentials of a request: which of its headers, subprotocols and query parameters carry them.
 //!
 //! A token: `Authorization: Bearer`, for a browser's WebSocket the subprotocol `hushnet.token.<token>`,
-//! and `?token=` if the settings admit it. A device's signature of the time: the headers
+//! and `?token=` if the settings allow it. A device's signature of the time: the headers
 //! `X-Identity-Key`, `X-Signature` and `X-Timestamp`, for a browser's WebSocket the subprotocol
 //! `hushnet.device.<key>.<signature>.<timestamp>` in base64url, or the query parameters
-//! `identity_key`, `signature` and `timestamp`. The first that is there counts.
+//! `identity_key`, `signature` and `timestamp`. The first credentials in this order count.
 
 use serde::Deserialize;
 use warp::http::{HeaderMap, header};
@@ -16,7 +16,7 @@ const TOKEN_SUBPROTOCOL: &str = "hushnet.token.";
 const DEVICE_SUBPROTOCOL: &str = "hushnet.device.";
 const BEARER: &str = "bearer ";
 
-/// The part of a query that may prove something.
+/// The part of a query that may carry credentials.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct ProofQuery {
     token: Option<Secret>,
@@ -25,15 +25,16 @@ pub(super) struct ProofQuery {
     timestamp: Option<String>,
 }
 
-/// What a request offers, and where.
+/// The credentials of a request for a WebSocket, and where they were found.
 #[derive(Debug)]
 pub(super) struct Offer {
     pub(super) credentials: Credentials,
-    /// Whether it came as a subprotocol, as from a browser, which is not shown an answer's status.
+    /// Whether they came in a subprotocol, as from a browser, which shows its page no status of a refused
+    /// handshake.
     pub(super) by_subprotocol: bool,
 }
 
-/// The proof in the headers alone.
+/// The credentials in the headers of any request.
 pub(super) fn in_headers(headers: &HeaderMap) -> Credentials {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     if let Some(token) = text(header::AUTHORIZATION.as_str())
@@ -54,7 +55,7 @@ pub(super) fn in_headers(headers: &HeaderMap) -> Credentials {
     }
 }
 
-/// The proof of a request for a WebSocket.
+/// The credentials of a request for a WebSocket.
 pub(super) fn of_upgrade(headers: &HeaderMap, query: ProofQuery, token_in_query: bool) -> Offer {
     let offer = |credentials, by_subprotocol| Offer {
         credentials,
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_found_where_it_may_stand() {
+    fn a_token_is_found_in_each_place() {
         let token = Credentials::Token("a.b.c".into());
         for bearer in ["Bearer a.b.c", "bearer  a.b.c"] {
             assert_eq!(in_headers(&headers(&[("authorization", bearer)])), token);
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_is_found_where_it_may_stand() {
+    fn a_signature_is_found_in_each_place() {
         let wanted = signed("key", "signature", "1000");
         let found = in_headers(&headers(&[
             ("x-identity-key", "key"),
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_proof_is_none() {
+    fn incomplete_or_unknown_credentials_are_none() {
         for (name, value) in [
             ("authorization", "Basic YTpi"),
             ("authorization", "é"),

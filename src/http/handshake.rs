@@ -8,7 +8,8 @@ use warp::filters::BoxedFilter;
 use warp::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use warp::reply::Response;
 
-use super::reply::{ApiError, reply};
+use super::error::ApiError;
+use super::reply::reply;
 use crate::edge::Headers;
 use crate::socket::{Socket, SocketLimits};
 

@@ -1,180 +1,30 @@
-//! The answers that are no WebSocket: their status, headers and JSON.
+//! The answers that are not WebSockets: their status, headers and JSON.
 
-use warp::http::{HeaderValue, StatusCode, header};
+use warp::Reply;
+use warp::http::{HeaderMap, HeaderValue, StatusCode, header};
 use warp::reply::Response;
-use warp::{Rejection, Reply};
 
-use crate::protocol::{AuthError, Refusal};
+use super::error::{Advice, ApiError};
 
-/// A body that is too long to be read, or does not say how long it is.
-#[derive(Debug)]
-pub(super) struct BodyTooLong;
-
-impl warp::reject::Reject for BodyTooLong {}
-
-/// What a request is refused with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ApiError {
-    UserIdMissing,
-    UserIdMalformed,
-    DeviceIdMissing,
-    DeviceIdMalformed,
-    NotAWebSocket,
-    WebSocketVersion,
-    WebSocketKey,
-    QueryMalformed,
-    TooManyConnections,
-    Draining,
-    OriginNotAllowed,
-    Identity(AuthError),
-    Limited(Refusal),
-    ListenerDisconnected,
-    BarrierUncommitted,
-    DatabaseUnavailable,
-    DemoMessageMalformed,
-    DemoUserUnknown,
-    NotFound,
-    MethodNotAllowed,
-}
-
-impl ApiError {
-    fn parts(self) -> (StatusCode, &'static str, &'static str) {
-        match self {
-            Self::UserIdMissing => (
-                StatusCode::BAD_REQUEST,
-                "user_id_missing",
-                "connect to /ws?user_id=<uuid>",
-            ),
-            Self::UserIdMalformed => (
-                StatusCode::BAD_REQUEST,
-                "user_id_malformed",
-                "user_id must be a UUID, as in a1b2c3d4-e5f6-7890-abcd-ef1234567890",
-            ),
-            Self::DeviceIdMissing => (
-                StatusCode::BAD_REQUEST,
-                "device_id_missing",
-                "ask for /sessions/pending?device_id=<uuid>",
-            ),
-            Self::DeviceIdMalformed => (
-                StatusCode::BAD_REQUEST,
-                "device_id_malformed",
-                "device_id must be a UUID, as in a1b2c3d4-e5f6-7890-abcd-ef1234567890",
-            ),
-            Self::NotAWebSocket => (
-                StatusCode::UPGRADE_REQUIRED,
-                "websocket_required",
-                "this is a WebSocket endpoint: send Connection: upgrade and Upgrade: websocket",
-            ),
-            Self::WebSocketVersion => (
-                StatusCode::UPGRADE_REQUIRED,
-                "websocket_version",
-                "Sec-WebSocket-Version must be 13",
-            ),
-            Self::WebSocketKey => (
-                StatusCode::BAD_REQUEST,
-                "websocket_key",
-                "Sec-WebSocket-Key must be 16 bytes in base64",
-            ),
-            Self::QueryMalformed => (
-                StatusCode::BAD_REQUEST,
-                "query_malformed",
-                "the query must be name=value pairs, each name at most once",
-            ),
-            Self::TooManyConnections => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "too_many_connections",
-                "this server has all the connections that it may have",
-            ),
-            Self::Draining => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "draining",
-                "this server is ending; others are there",
-            ),
-            Self::OriginNotAllowed => (
-                StatusCode::FORBIDDEN,
-                "origin_not_allowed",
-                "pages of this origin may not connect; --allowed-origins names those that may",
-            ),
-            Self::Limited(Refusal { limit, .. }) => {
-                (StatusCode::TOO_MANY_REQUESTS, limit.code(), limit.message())
-            }
-            Self::Identity(error) => (identity_status(error), error.code(), error.message()),
-            Self::ListenerDisconnected => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "listener_disconnected",
-                "not connected to PostgreSQL's notifications; being retried",
-            ),
-            Self::BarrierUncommitted => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "barrier_uncommitted",
-                "PostgreSQL answers but does not let a notification commit: a lock or a \
-                 synchronous standby is being waited for",
-            ),
-            Self::DatabaseUnavailable => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "database_unavailable",
-                "the state cannot be read from the database now; ask again",
-            ),
-            Self::DemoMessageMalformed => (
-                StatusCode::BAD_REQUEST,
-                "demo_message_malformed",
-                "send JSON with the fields from, to and text, each a string",
-            ),
-            Self::DemoUserUnknown => (
-                StatusCode::NOT_FOUND,
-                "demo_user_unknown",
-                "there is no user of that name, or the recipient has no device",
-            ),
-            Self::NotFound => (
-                StatusCode::NOT_FOUND,
-                "not_found",
-                "the routes are /ws, /ws/{user_id}, /messages/pending/{device_id}, \
-                 /sessions/pending, /users/{user_id}/devices, /metrics, /healthz and /readyz",
-            ),
-            Self::MethodNotAllowed => (
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                "only GET is allowed",
-            ),
-        }
-    }
-}
-
-fn identity_status(error: AuthError) -> StatusCode {
-    match error {
-        AuthError::OtherUser | AuthError::OtherDevice => StatusCode::FORBIDDEN,
-        AuthError::DeviceAmbiguous => StatusCode::BAD_REQUEST,
-        AuthError::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::UNAUTHORIZED,
-    }
-}
-
-impl From<&Rejection> for ApiError {
-    fn from(rejection: &Rejection) -> Self {
-        if rejection.find::<warp::reject::InvalidQuery>().is_some() {
-            Self::QueryMalformed
-        } else if rejection.find::<BodyTooLong>().is_some() {
-            Self::DemoMessageMalformed
-        } else if rejection.find::<warp::reject::MethodNotAllowed>().is_some() {
-            Self::MethodNotAllowed
-        } else {
-            Self::NotFound
-        }
-    }
-}
-
+/// The answer of a route, or the refusal as `{"error":{"code","message"}}`.
 pub(super) fn reply(result: Result<Response, ApiError>) -> Response {
     let error = match result {
         Ok(response) => return response,
         Err(error) => error,
     };
-    let (status, code, message) = error.parts();
+    let (code, message) = (error.code(), error.to_string());
     let body = serde_json::json!({ "error": { "code": code, "message": message } });
     let mut response = with_type(body.to_string(), "application/json");
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    match error {
-        ApiError::NotAWebSocket | ApiError::WebSocketVersion => {
+    *response.status_mut() = error.status();
+    if let Some(advice) = error.advice() {
+        advise(response.headers_mut(), advice);
+    }
+    response
+}
+
+fn advise(headers: &mut HeaderMap, advice: Advice) {
+    match advice {
+        Advice::Upgrade => {
             headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(
@@ -182,29 +32,22 @@ pub(super) fn reply(result: Result<Response, ApiError>) -> Response {
                 HeaderValue::from_static("13"),
             );
         }
-        ApiError::TooManyConnections
-        | ApiError::Draining
-        | ApiError::DatabaseUnavailable
-        | ApiError::Identity(AuthError::Unavailable) => {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        ApiError::MethodNotAllowed => {
-            headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
-        }
-        ApiError::Limited(Refusal { retry_after, .. }) => {
-            // Whole seconds, and never too early.
-            let seconds = retry_after.as_millis().div_ceil(1_000).max(1);
+        Advice::RetryAfter(time) => {
+            // The header has whole seconds; rounded up, so that no client comes back too early.
+            let seconds = time.as_millis().div_ceil(1_000).max(1);
             let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        ApiError::Identity(_) if status == StatusCode::UNAUTHORIZED => {
+        Advice::Get => {
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
+        }
+        Advice::Authenticate => {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        _ => {}
     }
-    response
 }
 
+/// `{"status": …}`.
 pub(super) fn json(status: StatusCode, state: &str) -> Response {
     let body = serde_json::json!({ "status": state }).to_string();
     let mut response = with_type(body, "application/json");
@@ -212,10 +55,7 @@ pub(super) fn json(status: StatusCode, state: &str) -> Response {
     response
 }
 
-pub(super) fn exposition(text: String) -> Response {
-    with_type(text, "text/plain; version=0.0.4")
-}
-
+/// An answer with this body.
 pub(super) fn with_type<T>(body: T, content_type: &'static str) -> Response
 where
     warp::http::Response<T>: Reply,
@@ -225,4 +65,83 @@ where
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::protocol::{AuthError, Limit, Refusal};
+
+    fn limited(retry_after: Duration) -> ApiError {
+        let limit = Limit::UserRate;
+        ApiError::Limited(Refusal { limit, retry_after })
+    }
+
+    /// The headers of a refusal beside those of every answer, as `name: value`.
+    fn advised(error: ApiError) -> Vec<String> {
+        let response = reply(Err(error));
+        let headers = response.headers().iter();
+        headers
+            .filter(|(name, _)| !matches!(name.as_str(), "content-type" | "content-length"))
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn a_refusal_has_the_status_of_its_cause() {
+        for (error, status) in [
+            (ApiError::UserIdMissing, 400),
+            (ApiError::Identity(AuthError::DeviceAmbiguous), 400),
+            (ApiError::Identity(AuthError::TokenExpired), 401),
+            (ApiError::Identity(AuthError::OtherUser), 403),
+            (ApiError::OriginNotAllowed, 403),
+            (ApiError::NotFound, 404),
+            (ApiError::MethodNotAllowed, 405),
+            (ApiError::NotAWebSocket, 426),
+            (limited(Duration::ZERO), 429),
+            (ApiError::Draining, 503),
+            (ApiError::Identity(AuthError::Unavailable), 503),
+        ] {
+            assert_eq!(reply(Err(error)).status(), status, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_tells_the_client_what_to_do() {
+        let upgrade = [
+            "connection: upgrade",
+            "upgrade: websocket",
+            "sec-websocket-version: 13",
+        ];
+        for (error, headers) in [
+            (ApiError::NotAWebSocket, &upgrade[..]),
+            (ApiError::WebSocketVersion, &upgrade),
+            (ApiError::Draining, &["retry-after: 1"]),
+            (ApiError::TooManyConnections, &["retry-after: 1"]),
+            (
+                ApiError::Identity(AuthError::Unavailable),
+                &["retry-after: 1"],
+            ),
+            (
+                ApiError::Identity(AuthError::TokenExpired),
+                &["www-authenticate: Bearer"],
+            ),
+            (ApiError::Identity(AuthError::OtherUser), &[]),
+            (ApiError::MethodNotAllowed, &["allow: GET"]),
+            (ApiError::ListenerDisconnected, &[]),
+            (ApiError::UserIdMalformed, &[]),
+        ] {
+            assert_eq!(advised(error), headers, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_is_never_told_to_come_back_too_early() {
+        for (millis, seconds) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (10_000, 10)] {
+            let error = limited(Duration::from_millis(millis));
+            assert_eq!(advised(error), [format!("retry-after: {seconds}")]);
+        }
+    }
 }

@@ -4,239 +4,236 @@ use std::sync::Arc;
 
 use hyper::upgrade::OnUpgrade;
 use serde::Deserialize;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
+use warp::Filter;
+use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::admission::{Admission, SocketPermits};
 use super::api::Api;
 use super::credentials::{self, ProofQuery};
+use super::error::ApiError;
 use super::handshake::Handshake;
-use super::origin;
-use super::reply::ApiError;
+use super::reply::reply;
+use super::request::{RequestHead, head, user_id, with};
 use crate::connection::{Connection, Seat, Shared};
-use crate::edge::{Headers, Peer, Place, client_address};
+use crate::edge::ConnectionPermit;
 use crate::identity::Identity;
-use crate::limits::{AddressPrefix, Permit};
-use crate::metrics::Rejected;
+use crate::limits::Permit;
 use crate::protocol::{AuthError, Closed, Encoding};
 use crate::socket::Socket;
 
 /// The query of `/ws`.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct WsQuery {
+struct WsQuery {
     user_id: Option<String>,
-    /// A cursor to go on from; whoever sends one is a v1 client.
+    /// The cursor to resume from. A client that sends one speaks v1.
     since: Option<String>,
     #[serde(flatten)]
     proof: ProofQuery,
 }
 
-impl WsQuery {
-    /// That of a path which names the user itself.
-    pub(super) fn of_user(user_id: String) -> Self {
-        Self {
-            user_id: Some(user_id),
-            ..Self::default()
-        }
-    }
+/// A request for a WebSocket, without its query.
+struct UpgradeRequest {
+    head: RequestHead,
+    permit: ConnectionPermit,
+    stream: Option<OnUpgrade>,
 }
 
-/// What a request for a WebSocket brings.
-pub(super) struct Upgrade {
-    pub(super) headers: Headers,
-    pub(super) stream: Option<OnUpgrade>,
-    pub(super) place: Place,
-    pub(super) peer: Peer,
+/// Opens WebSockets.
+#[derive(Debug)]
+pub(super) struct Upgrades {
+    shared: Arc<Shared>,
+    admission: Arc<Admission>,
+    token_in_query: bool,
+    tasks: TaskTracker,
 }
 
-/// What is held while a WebSocket is open.
-#[allow(dead_code, reason = "held for their drop")]
-struct Places {
-    request: Place,
-    socket: OwnedSemaphorePermit,
-    address: Option<Permit<AddressPrefix>>,
-    user: Option<Permit<Uuid>>,
-}
-
-/// A request for a WebSocket that there is a place for.
-struct Admission {
+/// A request that may become a WebSocket, before its user is known.
+struct Upgradable {
     handshake: Handshake,
-    places: Places,
+    permits: SocketPermits,
 }
 
-/// Answers a request for a WebSocket with 101 and starts its connection, or says what is wrong.
-pub(super) async fn open(
-    api: Arc<Api>,
-    query: WsQuery,
-    encoding: Encoding,
-    upgrade: Upgrade,
-) -> Result<Response, ApiError> {
-    let metrics = &api.shared.metrics;
-    let opened = admit(&api, query, encoding, upgrade).await;
-    opened.inspect_err(|error| {
-        metrics.connection_rejected(match error {
-            ApiError::TooManyConnections => Rejected::ConnectionLimit,
-            ApiError::Draining => Rejected::Draining,
-            ApiError::OriginNotAllowed => Rejected::Origin,
-            ApiError::Identity(_) => Rejected::Identity,
-            ApiError::Limited(refusal) => Rejected::Limit(refusal.limit),
-            _ => Rejected::BadRequest,
-        });
-    })
-}
-
-async fn admit(
-    api: &Api,
-    query: WsQuery,
-    encoding: Encoding,
-    upgrade: Upgrade,
-) -> Result<Response, ApiError> {
-    let shared = &api.shared;
-    if shared.drain.has_begun() {
-        return Err(ApiError::Draining);
-    }
-    if !origin::is_allowed(&api.origins, &upgrade.headers) {
-        return Err(ApiError::OriginNotAllowed);
-    }
-    let named = query.user_id.as_deref().map(str::parse::<Uuid>);
-    let named = named.transpose().map_err(|_| ApiError::UserIdMalformed)?;
-    if named.is_none() && !shared.auth.is_required() {
-        return Err(ApiError::UserIdMissing);
-    }
-    let offer = credentials::of_upgrade(&upgrade.headers, query.proof, api.token_in_query);
-    let mut admission = Admission::check(api, upgrade)?;
-    let identity = shared.auth.identify(&offer.credentials, named, None).await;
-    let encoding = if admission.handshake.offers_v1 || query.since.is_some() {
-        Encoding::V1
-    } else {
-        encoding
-    };
-    let seated = match identity {
-        Ok(identity) => seat(api, named, identity, encoding, query.since).await,
-        Err(error) => Err(ApiError::Identity(error)),
-    };
-    match seated {
-        Ok((seat, user)) => {
-            admission.places.user = Some(user);
-            Ok(accept(api, admission, seat))
-        }
-        Err(ApiError::Identity(error)) => {
-            shared.metrics.identity_refused(error);
-            if offer.by_subprotocol {
-                Ok(turn_away(api, admission, error))
-            } else {
-                Err(ApiError::Identity(error))
-            }
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Takes the client's place in the stream. Its device is looked up after that: one that is deleted later
-/// is told of in the stream.
-async fn seat(
-    api: &Api,
-    named: Option<Uuid>,
-    identity: Option<Identity>,
-    encoding: Encoding,
-    since: Option<String>,
-) -> Result<(Seat, Permit<Uuid>), ApiError> {
-    let user_id = identity
-        .map(|identity| identity.user_id)
-        .or(named)
-        .ok_or(ApiError::UserIdMissing)?;
-    let admitted = api.shared.limits.admit_user(user_id);
-    let admitted = admitted.map_err(ApiError::Limited)?;
-    let seat = Seat::take(&api.shared, user_id, encoding, since, identity);
-    if let Some(identity) = &identity {
-        let confirmed = api.shared.auth.confirm(identity).await;
-        confirmed.map_err(ApiError::Identity)?;
-    }
-    Ok((seat, admitted))
-}
-
-/// A connection that begins when the handshake's answer has been sent. Boxed, for it is large, and a
-/// connection that has begun has no room for it.
+/// A WebSocket that opens when the handshake's response has been sent. Boxed, since it is large, and an open
+/// connection does not need it.
 struct Opening {
     shared: Arc<Shared>,
     handshake: Handshake,
-    seat: Seat,
-    places: Places,
+    pending: Seat,
+    permits: (SocketPermits, Permit<Uuid>),
 }
 
-impl Opening {
-    /// By itself, since the box is let go of only at the end of where it is taken apart.
-    fn complete(self: Box<Self>, socket: Socket) -> (Connection, Option<String>, Places) {
-        self.shared.metrics.connection_opened();
-        let (connection, since) = Connection::new(self.shared, socket, self.seat);
-        (connection, since, self.places)
+/// `/ws?user_id=…` and `/ws/{user_id}`.
+pub(super) fn routes(upgrades: &Arc<Upgrades>) -> BoxedFilter<(Response,)> {
+    let request = head()
+        .and(warp::ext::get::<ConnectionPermit>())
+        .and(warp::ext::optional::<OnUpgrade>())
+        .map(|head, permit, stream| UpgradeRequest {
+            head,
+            permit,
+            stream,
+        });
+    let plain = warp::path!("ws")
+        .and(warp::get())
+        .and(with(upgrades))
+        .and(warp::query::<WsQuery>())
+        .and(request)
+        .then(|upgrades: Arc<Upgrades>, query, request| async move {
+            reply(upgrades.open(request, query, Encoding::Plain).await)
+        });
+    let envelope = warp::path!("ws" / String)
+        .and(warp::get())
+        .and(with(upgrades))
+        .and(request)
+        .then(|user_id, upgrades: Arc<Upgrades>, request| async move {
+            let query = WsQuery {
+                user_id: Some(user_id),
+                ..WsQuery::default()
+            };
+            reply(upgrades.open(request, query, Encoding::Envelope).await)
+        });
+    plain.or(envelope).unify().boxed()
+}
+
+impl Upgrades {
+    pub(super) fn new(api: &Api, admission: &Arc<Admission>) -> Self {
+        Self {
+            shared: Arc::clone(&api.shared),
+            admission: Arc::clone(admission),
+            token_in_query: api.token_in_query,
+            tasks: api.tasks.clone(),
+        }
+    }
+
+    /// Answers a request for a WebSocket with 101 and starts its connection, or refuses it. `encoding` is for
+    /// a client that does not speak v1.
+    async fn open(
+        &self,
+        request: UpgradeRequest,
+        query: WsQuery,
+        encoding: Encoding,
+    ) -> Result<Response, ApiError> {
+        let opened = self.try_open(request, query, encoding).await;
+        opened.inspect_err(|error| self.shared.metrics.connection_rejected(error.rejected()))
+    }
+
+    async fn try_open(
+        &self,
+        request: UpgradeRequest,
+        query: WsQuery,
+        encoding: Encoding,
+    ) -> Result<Response, ApiError> {
+        let UpgradeRequest {
+            head,
+            permit,
+            stream,
+        } = request;
+        let admission = &self.admission;
+        admission.check_drain()?;
+        admission.check_origin(&head.headers)?;
+        let named = query.user_id.as_deref().map(user_id).transpose()?;
+        if named.is_none() && !admission.needs_identity() {
+            return Err(ApiError::UserIdMissing);
+        }
+        let handshake = Handshake::of(&head.headers, stream)?;
+        let permits = admission.admit_socket(head.address, permit)?;
+        let upgradable = Upgradable { handshake, permits };
+        let offer = credentials::of_upgrade(&head.headers, query.proof, self.token_in_query);
+        let encoding = if upgradable.handshake.offers_v1 || query.since.is_some() {
+            Encoding::V1
+        } else {
+            encoding
+        };
+        let pending = match admission.identify(&offer.credentials, named, None).await {
+            Ok(identity) => self.subscribe(named, identity, encoding, query.since).await,
+            Err(error) => Err(error),
+        };
+        match pending {
+            Ok((pending, user)) => Ok(self.start(upgradable, pending, user)),
+            Err(ApiError::Identity(error)) if offer.by_subprotocol => {
+                Ok(self.close(upgradable, error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Subscribes the client to its user's events. Its device is looked up after that: the deletion of a
+    /// device that is found comes as an event.
+    async fn subscribe(
+        &self,
+        named: Option<Uuid>,
+        identity: Option<Identity>,
+        encoding: Encoding,
+        since: Option<String>,
+    ) -> Result<(Seat, Permit<Uuid>), ApiError> {
+        let proven = identity.map(|identity| identity.user_id);
+        let user_id = proven.or(named).ok_or(ApiError::UserIdMissing)?;
+        let permit = self.admission.admit_user(user_id)?;
+        let pending = Seat::take(&self.shared, user_id, encoding, since, identity);
+        if let Some(identity) = &identity {
+            self.admission.confirm(identity).await?;
+        }
+        Ok((pending, permit))
+    }
+
+    /// Starts the connection. Returns the handshake's response.
+    fn start(&self, upgradable: Upgradable, pending: Seat, user: Permit<Uuid>) -> Response {
+        let Upgradable { handshake, permits } = upgradable;
+        let response = handshake.response();
+        self.tasks.spawn(serve(Box::new(Opening {
+            shared: Arc::clone(&self.shared),
+            handshake,
+            pending,
+            permits: (permits, user),
+        })));
+        response
+    }
+
+    /// Opens the WebSocket only to close it. A browser shows its page a close code, but not the status of a
+    /// refused handshake.
+    fn close(&self, upgradable: Upgradable, error: AuthError) -> Response {
+        let Upgradable {
+            mut handshake,
+            permits,
+        } = upgradable;
+        let response = handshake.response();
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            let _permits = permits;
+            if let Some(socket) = handshake.socket(shared.socket_limits).await {
+                let ending = Closed::ByServer(error.close_code());
+                shared.goodbyes.say(socket, ending).await;
+            }
+        });
+        response
     }
 }
 
-fn accept(api: &Api, admission: Admission, seat: Seat) -> Response {
-    let Admission { handshake, places } = admission;
-    let response = handshake.response();
-    let shared = Arc::clone(&api.shared);
-    api.tasks.spawn(attend(Box::new(Opening {
-        shared,
-        handshake,
-        seat,
-        places,
-    })));
-    response
+impl Opening {
+    /// A function of its own: the box is freed only at the end of the function that takes it apart.
+    fn complete(
+        self: Box<Self>,
+        socket: Socket,
+    ) -> (Connection, Option<String>, (SocketPermits, Permit<Uuid>)) {
+        self.shared.metrics.connection_opened();
+        let (connection, since) = Connection::new(self.shared, socket, self.pending);
+        (connection, since, self.permits)
+    }
 }
 
-/// A connection from the handshake's answer to its end, while its places are held.
-async fn attend(mut opening: Box<Opening>) {
+/// Serves a connection from the handshake's response to its end, and holds its permits meanwhile.
+async fn serve(mut opening: Box<Opening>) {
     let limits = opening.shared.socket_limits;
     let Some(socket) = opening.handshake.socket(limits).await else {
         return;
     };
-    let (mut connection, since, places) = opening.complete(socket);
+    let (mut connection, since, permits) = opening.complete(socket);
     let closed = connection.run(since).await;
     let metrics = connection.metrics();
-    // Boxed: the same goes for its end.
+    // Boxed: an open connection does not need the state of its end.
     Box::pin(connection.close(closed)).await;
     metrics.connection_closed(closed);
-    drop(places);
-}
-
-/// Says why in a close frame, to a client that is shown no HTTP status.
-fn turn_away(api: &Api, admission: Admission, error: AuthError) -> Response {
-    let Admission {
-        mut handshake,
-        places,
-    } = admission;
-    let response = handshake.response();
-    let shared = Arc::clone(&api.shared);
-    api.tasks.spawn(async move {
-        let _places = places;
-        if let Some(socket) = handshake.socket(shared.socket_limits).await {
-            let ending = Closed::ByServer(error.close_code());
-            shared.goodbyes.say(socket, ending).await;
-        }
-    });
-    response
-}
-
-impl Admission {
-    /// Whether this is a request for a WebSocket, and there is a place for it.
-    fn check(api: &Api, upgrade: Upgrade) -> Result<Self, ApiError> {
-        let handshake = Handshake::of(&upgrade.headers, upgrade.stream)?;
-        let address = client_address(upgrade.peer, &upgrade.headers, &api.trusted_proxies);
-        let admitted = api.shared.limits.admit_address(address);
-        let address = admitted.map_err(ApiError::Limited)?;
-        let socket = Arc::clone(&api.places)
-            .try_acquire_owned()
-            .map_err(|_| ApiError::TooManyConnections)?;
-        Ok(Self {
-            handshake,
-            places: Places {
-                request: upgrade.place,
-                socket,
-                address,
-                user: None,
-            },
-        })
-    }
+    drop(permits);
 }

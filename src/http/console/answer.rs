@@ -4,7 +4,8 @@ use serde::Serialize;
 use warp::http::{HeaderValue, StatusCode, header};
 use warp::reply::Response;
 
-use crate::http::reply::{ApiError, with_type};
+use crate::http::error::ApiError;
+use crate::http::reply::with_type;
 
 /// `body` as JSON, which nobody may keep.
 pub(super) fn answer(status: StatusCode, body: &impl Serialize) -> Response {

@@ -1,5 +1,7 @@
 //! Messages between the demo users, which the page sends where nobody has to prove an identity.
 
+use std::sync::Arc;
+
 use hyper::body::Bytes;
 use serde::Deserialize;
 use serde_json::json;
@@ -9,12 +11,11 @@ use warp::http::{HeaderMap, StatusCode, header};
 use warp::reply::Response;
 
 use super::answer::{answer, unavailable};
-use super::reader::Reader;
-use crate::edge::{Headers, Peer};
-use crate::http::api::{Api, with_api};
-use crate::http::origin;
-use crate::http::reply::{ApiError, BodyTooLong, reply};
-use crate::store::demo;
+use crate::http::admission::Admission;
+use crate::http::error::{ApiError, BodyTooLong};
+use crate::http::reply::reply;
+use crate::http::request::{RequestHead, head, with};
+use crate::store::{Log, demo};
 
 /// A request to send a message, in bytes; the message's text is a line that someone types.
 const MESSAGE_BYTES_MAX: u64 = 4_096;
@@ -27,45 +28,56 @@ struct Message {
     text: String,
 }
 
-pub(super) fn route(api: &Api) -> BoxedFilter<(Response,)> {
+/// Sends the messages.
+#[derive(Debug)]
+struct DemoMessages {
+    admission: Arc<Admission>,
+    log: Log,
+}
+
+pub(super) fn route(admission: &Arc<Admission>, log: &Log) -> BoxedFilter<(Response,)> {
+    let messages = Arc::new(DemoMessages {
+        admission: Arc::clone(admission),
+        log: log.clone(),
+    });
+    let short = head().and_then(|head: RequestHead| async move {
+        if is_short(&head.headers) {
+            Ok(head)
+        } else {
+            Err(warp::reject::custom(BodyTooLong))
+        }
+    });
     warp::path!("console" / "demo" / "messages")
         .and(warp::post())
-        .and(with_api(api))
-        .and(
-            warp::ext::get::<Headers>().and_then(|headers: Headers| async move {
-                if is_short(&headers) {
-                    Ok(headers)
-                } else {
-                    Err(warp::reject::custom(BodyTooLong))
-                }
-            }),
-        )
-        .and(warp::ext::get::<Peer>())
+        .and(with(&messages))
+        .and(short)
         .and(warp::body::bytes())
-        .then(|api, headers, peer, body: Bytes| async move {
-            let reader = Reader::new(api, headers, peer);
-            reply(send(&reader, &body).await)
-        })
+        .then(
+            |messages: Arc<DemoMessages>, head, body: Bytes| async move {
+                reply(messages.send(head, &body).await)
+            },
+        )
         .boxed()
 }
 
-async fn send(reader: &Reader, body: &[u8]) -> Result<Response, ApiError> {
-    let Reader { api, headers, .. } = reader;
-    // A form of another page cannot send this type, and a script of that page must ask the server first.
-    if !origin::is_allowed(&api.origins, headers) || !is_json(headers) {
-        return Err(ApiError::OriginNotAllowed);
+impl DemoMessages {
+    async fn send(&self, head: RequestHead, body: &[u8]) -> Result<Response, ApiError> {
+        self.admission.check_origin(&head.headers)?;
+        // A form of another page cannot send this type, and a script of that page must ask the server first.
+        if !is_json(&head.headers) {
+            return Err(ApiError::OriginNotAllowed);
+        }
+        self.admission.check_rate(head.address)?;
+        let message: Message =
+            serde_json::from_slice(body).map_err(|_| ApiError::DemoMessageMalformed)?;
+        let pool = self.log.requests();
+        let sent = demo::send(&pool, &message.from, &message.to, &message.text);
+        let sent = sent.await.map_err(unavailable)?;
+        if sent.is_empty() {
+            return Err(ApiError::DemoUserUnknown);
+        }
+        Ok(answer(StatusCode::CREATED, &json!({ "messages": sent })))
     }
-    let admitted = api.shared.limits.admit_request(reader.address);
-    admitted.map_err(ApiError::Limited)?;
-    let message: Message =
-        serde_json::from_slice(body).map_err(|_| ApiError::DemoMessageMalformed)?;
-    let pool = api.shared.log.requests();
-    let sent = demo::send(&pool, &message.from, &message.to, &message.text);
-    let sent = sent.await.map_err(unavailable)?;
-    if sent.is_empty() {
-        return Err(ApiError::DemoUserUnknown);
-    }
-    Ok(answer(StatusCode::CREATED, &json!({ "messages": sent })))
 }
 
 /// Whether the body's length is given and small enough for the body to be read.

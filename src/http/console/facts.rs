@@ -1,7 +1,5 @@
 //! What the page must know before anyone has proven an identity.
 
-use std::sync::Arc;
-
 use serde::Serialize;
 use uuid::Uuid;
 use warp::Filter;
@@ -11,9 +9,10 @@ use warp::reply::Response;
 
 use super::answer::{answer, unavailable};
 use crate::config::AuthMode;
-use crate::http::api::{Api, Console, with_api};
-use crate::http::reply::{ApiError, reply};
-use crate::store::demo;
+use crate::http::api::Console;
+use crate::http::error::ApiError;
+use crate::http::reply::reply;
+use crate::store::{Log, demo};
 
 #[derive(Serialize)]
 struct Facts {
@@ -29,17 +28,20 @@ struct DemoUser {
     username: &'static str,
 }
 
-pub(super) fn route(api: &Api, console: Console) -> BoxedFilter<(Response,)> {
+pub(super) fn route(log: &Log, console: Console) -> BoxedFilter<(Response,)> {
+    let log = log.clone();
     warp::path!("console" / "facts")
         .and(warp::get())
-        .and(with_api(api))
-        .then(move |api: Arc<Api>| async move { reply(facts(&api, console).await) })
+        .then(move || {
+            let log = log.clone();
+            async move { reply(facts(&log, console).await) }
+        })
         .boxed()
 }
 
-async fn facts(api: &Api, console: Console) -> Result<Response, ApiError> {
+async fn facts(log: &Log, console: Console) -> Result<Response, ApiError> {
     let demo = if console.acts() {
-        Some(demo_users(api).await.map_err(unavailable)?)
+        Some(demo_users(log).await.map_err(unavailable)?)
     } else {
         None
     };
@@ -51,8 +53,8 @@ async fn facts(api: &Api, console: Console) -> Result<Response, ApiError> {
     Ok(answer(StatusCode::OK, &facts))
 }
 
-async fn demo_users(api: &Api) -> Result<Vec<DemoUser>, sqlx::Error> {
-    let pool = api.shared.log.requests();
+async fn demo_users(log: &Log) -> Result<Vec<DemoUser>, sqlx::Error> {
+    let pool = log.requests();
     let mut users = Vec::new();
     for username in [demo::SENDER, demo::RECIPIENT] {
         let id = demo::user_id(&pool, username).await?;

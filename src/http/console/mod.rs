@@ -8,7 +8,6 @@ mod answer;
 mod demo;
 mod facts;
 mod page;
-mod reader;
 mod routes;
 mod stats;
 mod times;

@@ -1,23 +1,32 @@
 //! The console's routes.
 
+use std::sync::Arc;
+
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::{demo, facts, page, stats, times};
-use crate::http::api::{Api, Console};
+use crate::connection::Shared;
+use crate::http::admission::Admission;
+use crate::http::api::Console;
 
 /// Every route of the console.
-pub(in crate::http) fn routes(api: &Api, console: Console) -> BoxedFilter<(Response,)> {
+pub(in crate::http) fn routes(
+    shared: &Shared,
+    admission: &Arc<Admission>,
+    console: Console,
+) -> BoxedFilter<(Response,)> {
+    let log = &shared.log;
     let all = page::routes()
-        .or(facts::route(api, console))
+        .or(facts::route(log, console))
         .unify()
-        .or(stats::route(api))
+        .or(stats::route(admission, shared))
         .unify()
-        .or(times::route(api))
+        .or(times::route(admission, log))
         .unify();
     if console.acts() {
-        all.or(demo::route(api)).unify().boxed()
+        all.or(demo::route(admission, log)).unify().boxed()
     } else {
         all.boxed()
     }

@@ -1,6 +1,7 @@
 //! When the rows of a user's events were created: the page shows how long an event took.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use warp::Filter;
@@ -9,10 +10,12 @@ use warp::http::StatusCode;
 use warp::reply::Response;
 
 use super::answer::{answer, unavailable};
-use super::reader::{Reader, reader};
-use crate::http::api::Api;
-use crate::http::reply::{ApiError, reply};
+use crate::http::admission::Admission;
+use crate::http::error::ApiError;
+use crate::http::reply::reply;
+use crate::http::request::{RequestHead, head, with};
 use crate::protocol::Cursor;
+use crate::store::Log;
 
 /// Events in one question.
 const TIMES_MAX: usize = 256;
@@ -32,26 +35,43 @@ struct Times {
     times_ms: BTreeMap<i64, f64>,
 }
 
-pub(super) fn route(api: &Api) -> BoxedFilter<(Response,)> {
+/// Reads the times.
+#[derive(Debug)]
+struct CreationTimes {
+    admission: Arc<Admission>,
+    log: Log,
+}
+
+pub(super) fn route(admission: &Arc<Admission>, log: &Log) -> BoxedFilter<(Response,)> {
+    let times = Arc::new(CreationTimes {
+        admission: Arc::clone(admission),
+        log: log.clone(),
+    });
     warp::path!("console" / "times")
         .and(warp::get())
-        .and(reader(api))
+        .and(with(&times))
+        .and(head())
         .and(warp::query::<TimesQuery>())
-        .then(|reader: Reader, query| async move { reply(times(&reader, query).await) })
+        .then(|times: Arc<CreationTimes>, head, query| async move {
+            reply(times.read(head, query).await)
+        })
         .boxed()
 }
 
-async fn times(reader: &Reader, query: TimesQuery) -> Result<Response, ApiError> {
-    let user_id = reader.user(query.user_id.as_deref()).await?;
-    let ids: Result<Vec<i64>, _> = query.ids.split(',').map(str::parse).collect();
-    let ids = ids.map_err(|_| ApiError::QueryMalformed)?;
-    let since: Cursor = query.since.parse().map_err(|_| ApiError::QueryMalformed)?;
-    if ids.len() > TIMES_MAX {
-        return Err(ApiError::QueryMalformed);
+impl CreationTimes {
+    async fn read(&self, head: RequestHead, query: TimesQuery) -> Result<Response, ApiError> {
+        let named = query.user_id.as_deref();
+        let user_id = self.admission.admit_user_request(&head, named).await?;
+        let ids: Result<Vec<i64>, _> = query.ids.split(',').map(str::parse).collect();
+        let ids = ids.map_err(|_| ApiError::QueryMalformed)?;
+        let since: Cursor = query.since.parse().map_err(|_| ApiError::QueryMalformed)?;
+        if ids.len() > TIMES_MAX {
+            return Err(ApiError::QueryMalformed);
+        }
+        let from = since.snapshot.xmin();
+        let times = self.log.creation_times_of(user_id, &ids, from).await;
+        let times = times.map_err(unavailable)?.into_iter();
+        let times_ms = times.map(|(id, seconds)| (id, seconds * 1e3)).collect();
+        Ok(answer(StatusCode::OK, &Times { times_ms }))
     }
-    let log = &reader.api.shared.log;
-    let times = log.creation_times_of(user_id, &ids, since.snapshot.xmin());
-    let times = times.await.map_err(unavailable)?.into_iter();
-    let times_ms = times.map(|(id, seconds)| (id, seconds * 1e3)).collect();
-    Ok(answer(StatusCode::OK, &Times { times_ms }))
 }

@@ -1,0 +1,48 @@
+//! The listening socket, and the options that its connections inherit.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::TcpListener;
+
+/// Connections that wait in the kernel until they are accepted; the kernel admits no more than
+/// `net.core.somaxconn`. The client of one beyond that tries again after a second.
+const ACCEPT_BACKLOG: i32 = 65_535;
+/// What the kernel holds for a peer that does not read; left alone, it would grow to megabytes.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
+/// A peer that has acknowledged nothing for this long is gone, whatever state its WebSocket is in.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(45);
+const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
+
+/// A listening socket whose connections send small frames without delay and end when their peer is gone.
+///
+/// # Errors
+/// The operating system's, such as an address in use.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(ACCEPT_BACKLOG)?;
+    adopt(socket.into())
+}
+
+/// The same, from a socket that listens already.
+///
+/// # Errors
+/// The operating system's.
+pub fn adopt(socket: std::net::TcpListener) -> io::Result<TcpListener> {
+    let options = SockRef::from(&socket);
+    options.set_nonblocking(true)?;
+    options.set_tcp_nodelay(true)?;
+    options.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    options.set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
+    #[cfg(target_os = "linux")]
+    options.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
+    TcpListener::from_std(socket)
+}

@@ -1,0 +1,193 @@
+//! From a request to an admitted request. Each check is written once; the routes differ only in which checks
+//! they make.
+//!
+//! | | drain | origin | rate of the address | identity | connections of address, server and user | permit for the response |
+//! |---|---|---|---|---|---|---|
+//! | WebSocket | yes | yes | with its connections | yes | yes | |
+//! | reads of state | | | yes | yes | | yes |
+//! | figures of the console | | | yes | yes | | |
+//! | demo messages of the console | | yes | yes | | | |
+//!
+//! A refused identity is counted here. A refused WebSocket is counted where it is answered.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use uuid::Uuid;
+
+use super::api::Api;
+use super::error::ApiError;
+use super::request::{RequestHead, user_id};
+use super::{credentials, origin};
+use crate::config::Origins;
+use crate::connection::Drain;
+use crate::edge::{ConnectionPermit, Headers};
+use crate::identity::{Authenticator, Credentials, Identity};
+use crate::limits::{AddressPrefix, Limits, Permit};
+use crate::metrics::Metrics;
+use crate::protocol::AuthError;
+use crate::store::state::READ_TIMEOUT;
+
+/// Responses with state that are held at once, each until the client has taken it. A client that takes nothing
+/// loses its connection after the `TCP_USER_TIMEOUT` of the edge.
+pub const RESPONSE_PERMITS_MAX: usize = 256;
+
+/// Decides which requests are served.
+#[derive(Debug)]
+pub(super) struct Admission {
+    drain: Drain,
+    origins: Origins,
+    limits: Arc<Limits>,
+    auth: Arc<Authenticator>,
+    metrics: Arc<Metrics>,
+    connection_permits: Arc<Semaphore>,
+    response_permits: Arc<Semaphore>,
+}
+
+/// The state that a request reads.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum StateOf {
+    /// The pending rows of a device.
+    Device(Uuid),
+    /// The devices of a user.
+    User(Uuid),
+}
+
+/// The permits that a WebSocket holds until it is closed.
+#[derive(Debug)]
+#[allow(dead_code, reason = "held for their drop")]
+pub(super) struct SocketPermits {
+    connection: ConnectionPermit,
+    of_all: OwnedSemaphorePermit,
+    of_address: Option<Permit<AddressPrefix>>,
+}
+
+impl Admission {
+    pub(super) fn new(api: &Api) -> Self {
+        let shared = &api.shared;
+        Self {
+            drain: shared.drain.clone(),
+            origins: api.origins.clone(),
+            limits: Arc::clone(&shared.limits),
+            auth: Arc::clone(&shared.auth),
+            metrics: Arc::clone(&shared.metrics),
+            connection_permits: Arc::clone(&api.connection_permits),
+            response_permits: Arc::new(Semaphore::new(RESPONSE_PERMITS_MAX)),
+        }
+    }
+
+    /// Admits a read of state: the client's own, where clients have to prove their identity.
+    pub(super) async fn admit_read(
+        &self,
+        head: &RequestHead,
+        state: StateOf,
+    ) -> Result<OwnedSemaphorePermit, ApiError> {
+        self.check_rate(head.address)?;
+        let credentials = credentials::in_headers(&head.headers);
+        let (user_id, device_id) = match state {
+            StateOf::Device(device_id) => (None, Some(device_id)),
+            StateOf::User(user_id) => (Some(user_id), None),
+        };
+        let identity = self.identify(&credentials, user_id, device_id).await?;
+        if let Some(identity) = identity {
+            let checked = match state {
+                StateOf::Device(device_id) => self.auth.may_read(&identity, device_id).await,
+                StateOf::User(_) => self.auth.confirm(&identity).await,
+            };
+            checked.map_err(|error| self.refused_identity(error))?;
+        }
+        let permit = Arc::clone(&self.response_permits).acquire_owned();
+        match tokio::time::timeout(READ_TIMEOUT, permit).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(ApiError::DatabaseUnavailable),
+        }
+    }
+
+    /// Admits a request for a user's figures. Returns the user: the one of the proof, or the named one where
+    /// clients need not prove their identity.
+    pub(super) async fn admit_user_request(
+        &self,
+        head: &RequestHead,
+        named: Option<&str>,
+    ) -> Result<Uuid, ApiError> {
+        self.check_rate(head.address)?;
+        let named = named.map(user_id).transpose()?;
+        let credentials = credentials::in_headers(&head.headers);
+        let identity = self.identify(&credentials, named, None).await?;
+        let proven = identity.map(|identity| identity.user_id);
+        proven.or(named).ok_or(ApiError::UserIdMissing)
+    }
+
+    /// Admits a WebSocket of this address, and counts it until the permits are dropped. The user is admitted
+    /// by itself, once it is known.
+    pub(super) fn admit_socket(
+        &self,
+        address: IpAddr,
+        connection: ConnectionPermit,
+    ) -> Result<SocketPermits, ApiError> {
+        let of_address = self.limits.admit_address(address)?;
+        let of_all = Arc::clone(&self.connection_permits)
+            .try_acquire_owned()
+            .map_err(|_| ApiError::TooManyConnections)?;
+        Ok(SocketPermits {
+            connection,
+            of_all,
+            of_address,
+        })
+    }
+
+    /// Admits a WebSocket of this user, and counts it until the permit is dropped.
+    pub(super) fn admit_user(&self, user_id: Uuid) -> Result<Permit<Uuid>, ApiError> {
+        Ok(self.limits.admit_user(user_id)?)
+    }
+
+    /// Refuses new WebSockets while the server drains.
+    pub(super) fn check_drain(&self) -> Result<(), ApiError> {
+        if self.drain.has_begun() {
+            return Err(ApiError::Draining);
+        }
+        Ok(())
+    }
+
+    /// Refuses web pages of other origins than the allowed ones.
+    pub(super) fn check_origin(&self, headers: &Headers) -> Result<(), ApiError> {
+        if origin::is_allowed(&self.origins, headers) {
+            Ok(())
+        } else {
+            Err(ApiError::OriginNotAllowed)
+        }
+    }
+
+    /// Refuses an address that sends too many requests. Comes before anything that costs a query.
+    pub(super) fn check_rate(&self, address: IpAddr) -> Result<(), ApiError> {
+        Ok(self.limits.admit_request(address)?)
+    }
+
+    /// Whether clients have to prove their identity.
+    pub(super) fn needs_identity(&self) -> bool {
+        self.auth.is_required()
+    }
+
+    /// The client's identity; `None` where clients need not prove it.
+    pub(super) async fn identify(
+        &self,
+        credentials: &Credentials,
+        user_id: Option<Uuid>,
+        device_id: Option<Uuid>,
+    ) -> Result<Option<Identity>, ApiError> {
+        let identity = self.auth.identify(credentials, user_id, device_id).await;
+        identity.map_err(|error| self.refused_identity(error))
+    }
+
+    /// Refuses an identity whose device or user has been deleted.
+    pub(super) async fn confirm(&self, identity: &Identity) -> Result<(), ApiError> {
+        let confirmed = self.auth.confirm(identity).await;
+        confirmed.map_err(|error| self.refused_identity(error))
+    }
+
+    fn refused_identity(&self, error: AuthError) -> ApiError {
+        self.metrics.identity_refused(error);
+        ApiError::Identity(error)
+    }
+}

@@ -1,0 +1,186 @@
+//! Why a request is refused, and with which answer.
+
+use std::time::Duration;
+
+use warp::Rejection;
+use warp::http::StatusCode;
+
+use crate::metrics::Rejected;
+use crate::protocol::{AuthError, Refusal};
+
+/// The body of a request is too long, or its length is not announced.
+#[derive(Debug)]
+pub(super) struct BodyTooLong;
+
+impl warp::reject::Reject for BodyTooLong {}
+
+/// Why a request is refused. The message is for the client's developer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ApiError {
+    #[error("connect to /ws?user_id=<uuid>")]
+    UserIdMissing,
+    #[error("user_id must be a UUID, as in a1b2c3d4-e5f6-7890-abcd-ef1234567890")]
+    UserIdMalformed,
+    #[error("ask for /sessions/pending?device_id=<uuid>")]
+    DeviceIdMissing,
+    #[error("device_id must be a UUID, as in a1b2c3d4-e5f6-7890-abcd-ef1234567890")]
+    DeviceIdMalformed,
+    #[error("this is a WebSocket endpoint: send Connection: upgrade and Upgrade: websocket")]
+    NotAWebSocket,
+    #[error("Sec-WebSocket-Version must be 13")]
+    WebSocketVersion,
+    #[error("Sec-WebSocket-Key must be 16 bytes in base64")]
+    WebSocketKey,
+    #[error("the query must be name=value pairs, each name at most once")]
+    QueryMalformed,
+    #[error("this server has all the connections that it may have")]
+    TooManyConnections,
+    #[error("this server is ending; others are there")]
+    Draining,
+    #[error("pages of this origin may not connect; --allowed-origins names those that may")]
+    OriginNotAllowed,
+    #[error("{}", .0.message())]
+    Identity(AuthError),
+    #[error("{}", .0.limit.message())]
+    Limited(Refusal),
+    #[error("not connected to PostgreSQL's notifications; being retried")]
+    ListenerDisconnected,
+    #[error(
+        "PostgreSQL answers but does not let a notification commit: a lock or a synchronous standby is \
+         being waited for"
+    )]
+    BarrierUncommitted,
+    #[error("the state cannot be read from the database now; ask again")]
+    DatabaseUnavailable,
+    #[error("send JSON with the fields from, to and text, each a string")]
+    DemoMessageMalformed,
+    #[error("there is no user of that name, or the recipient has no device")]
+    DemoUserUnknown,
+    #[error(
+        "the routes are /ws, /ws/{{user_id}}, /messages/pending/{{device_id}}, /sessions/pending, \
+         /users/{{user_id}}/devices, /metrics, /healthz and /readyz"
+    )]
+    NotFound,
+    #[error("only GET is allowed")]
+    MethodNotAllowed,
+}
+
+/// What the headers of an answer tell the client to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Advice {
+    /// Ask for a WebSocket of this version.
+    Upgrade,
+    /// Come back after this time.
+    RetryAfter(Duration),
+    /// Use GET.
+    Get,
+    /// Send a token.
+    Authenticate,
+}
+
+/// When a client may try again whose request failed for a cause that passes by itself.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+impl ApiError {
+    /// The answer's status.
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Self::UserIdMissing
+            | Self::UserIdMalformed
+            | Self::DeviceIdMissing
+            | Self::DeviceIdMalformed
+            | Self::WebSocketKey
+            | Self::QueryMalformed
+            | Self::DemoMessageMalformed
+            | Self::Identity(AuthError::DeviceAmbiguous) => StatusCode::BAD_REQUEST,
+            Self::Identity(AuthError::OtherUser | AuthError::OtherDevice)
+            | Self::OriginNotAllowed => StatusCode::FORBIDDEN,
+            Self::Identity(AuthError::Unavailable)
+            | Self::TooManyConnections
+            | Self::Draining
+            | Self::ListenerDisconnected
+            | Self::BarrierUncommitted
+            | Self::DatabaseUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Identity(_) => StatusCode::UNAUTHORIZED,
+            Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::NotAWebSocket | Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
+            Self::NotFound | Self::DemoUserUnknown => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        }
+    }
+
+    /// The answer's code, which a program acts on.
+    pub(super) fn code(self) -> &'static str {
+        match self {
+            Self::UserIdMissing => "user_id_missing",
+            Self::UserIdMalformed => "user_id_malformed",
+            Self::DeviceIdMissing => "device_id_missing",
+            Self::DeviceIdMalformed => "device_id_malformed",
+            Self::NotAWebSocket => "websocket_required",
+            Self::WebSocketVersion => "websocket_version",
+            Self::WebSocketKey => "websocket_key",
+            Self::QueryMalformed => "query_malformed",
+            Self::TooManyConnections => "too_many_connections",
+            Self::Draining => "draining",
+            Self::OriginNotAllowed => "origin_not_allowed",
+            Self::Identity(error) => error.code(),
+            Self::Limited(refusal) => refusal.limit.code(),
+            Self::ListenerDisconnected => "listener_disconnected",
+            Self::BarrierUncommitted => "barrier_uncommitted",
+            Self::DatabaseUnavailable => "database_unavailable",
+            Self::DemoMessageMalformed => "demo_message_malformed",
+            Self::DemoUserUnknown => "demo_user_unknown",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+        }
+    }
+
+    /// What the answer's headers tell the client to do.
+    pub(super) fn advice(self) -> Option<Advice> {
+        match self {
+            Self::NotAWebSocket | Self::WebSocketVersion => Some(Advice::Upgrade),
+            Self::TooManyConnections
+            | Self::Draining
+            | Self::DatabaseUnavailable
+            | Self::Identity(AuthError::Unavailable) => Some(Advice::RetryAfter(RETRY_AFTER)),
+            Self::Limited(refusal) => Some(Advice::RetryAfter(refusal.retry_after)),
+            Self::MethodNotAllowed => Some(Advice::Get),
+            Self::Identity(_) if self.status() == StatusCode::UNAUTHORIZED => {
+                Some(Advice::Authenticate)
+            }
+            _ => None,
+        }
+    }
+
+    /// What a refused WebSocket is counted as.
+    pub(super) fn rejected(self) -> Rejected {
+        match self {
+            Self::TooManyConnections => Rejected::ConnectionLimit,
+            Self::Draining => Rejected::Draining,
+            Self::OriginNotAllowed => Rejected::Origin,
+            Self::Identity(_) => Rejected::Identity,
+            Self::Limited(refusal) => Rejected::Limit(refusal.limit),
+            _ => Rejected::BadRequest,
+        }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Limited(refusal)
+    }
+}
+
+impl From<&Rejection> for ApiError {
+    fn from(rejection: &Rejection) -> Self {
+        if rejection.find::<warp::reject::InvalidQuery>().is_some() {
+            Self::QueryMalformed
+        } else if rejection.find::<BodyTooLong>().is_some() {
+            Self::DemoMessageMalformed
+        } else if rejection.find::<warp::reject::MethodNotAllowed>().is_some() {
+            Self::MethodNotAllowed
+        } else {
+            Self::NotFound
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! What every request brings, and the parameters that it names.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use uuid::Uuid;
+use warp::{Filter, Rejection};
+
+use super::error::ApiError;
+use crate::edge::{ClientAddress, Headers};
+
+/// A request without its path, query and body.
+#[derive(Debug, Clone)]
+pub(super) struct RequestHead {
+    /// The headers.
+    pub(super) headers: Headers,
+    /// The address of the client.
+    pub(super) address: IpAddr,
+}
+
+/// Gives a route the head of the request.
+pub(super) fn head() -> impl Filter<Extract = (RequestHead,), Error = Rejection> + Copy {
+    warp::ext::get::<Headers>()
+        .and(warp::ext::get::<ClientAddress>())
+        .map(|headers, ClientAddress(address)| RequestHead { headers, address })
+}
+
+/// Gives a route what it serves from.
+pub(super) fn with<T: Send + Sync>(
+    parts: &Arc<T>,
+) -> impl Filter<Extract = (Arc<T>,), Error = Infallible> + Clone + use<T> {
+    let parts = Arc::clone(parts);
+    warp::any().map(move || Arc::clone(&parts))
+}
+
+/// Reads the id of a user.
+pub(super) fn user_id(text: &str) -> Result<Uuid, ApiError> {
+    text.parse().map_err(|_| ApiError::UserIdMalformed)
+}
+
+/// Reads the id of a device.
+pub(super) fn device_id(text: &str) -> Result<Uuid, ApiError> {
+    text.parse().map_err(|_| ApiError::DeviceIdMalformed)
+}
