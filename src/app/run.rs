@@ -216,7 +216,7 @@ fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, RunErr
     });
     Ok(Api {
         shared,
-        connection_permits: Arc::new(Semaphore::new(config.limits.connections_max as usize)),
+        socket_permits: Arc::new(Semaphore::new(config.limits.connections_max as usize)),
         token_in_query: config.identity.jwt_in_query,
         origins: config.edge.allowed_origins.clone(),
         console: config.edge.console.unwrap_or_default().then_some(Console {

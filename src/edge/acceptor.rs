@@ -1,39 +1,29 @@
-//! The loop that accepts connections and serves their requests until they end or become WebSockets. It bounds
-//! how many connections are open, and the time and size of a request's head.
+//! The loop that accepts connections. It bounds how many are open, in all and for each peer.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
-use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{Acquire, Release};
-use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use warp::filters::BoxedFilter;
-use warp::http::HeaderMap;
 use warp::reply::Response;
 
-use super::client_address::ClientAddress;
 use super::connection_permit::ConnectionPermit;
+use super::http_server::{Accepted, HttpServer};
 use super::preamble::Preamble;
 use super::round_robin::RoundRobin;
 use super::tls::Tls;
-use super::transport::Transport;
 use crate::config::Networks;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, Rejected};
@@ -41,8 +31,6 @@ use crate::metrics::{Metrics, Rejected};
 /// Connections beyond `connections_max`: for requests that ask for no WebSocket, such as `/metrics`, and for
 /// refusing further WebSockets with an answer.
 pub(crate) const REQUEST_CONNECTIONS_MAX: usize = 256;
-/// The head of a request, in bytes: hyper's smallest buffer.
-pub(crate) const REQUEST_HEAD_BYTES_MAX: usize = 8 * 1024;
 /// Pause after a failed accept: the usual cause, too many open files, does not pass at once.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Polls of connections between two returns to the runtime. Each return is a system call, and the longest
@@ -51,10 +39,6 @@ const POLLS_AT_ONCE: u32 = 8;
 /// Connections that are accepted between two returns to the runtime. A client whose connection finds the
 /// kernel's queue full tries again only after a second.
 const ACCEPTS_AT_ONCE: u32 = 32;
-
-/// A request's headers. They are taken out of the request and shared by the filters: a clone of them costs
-/// more than finding the route.
-pub(crate) type Headers = Arc<HeaderMap>;
 
 /// How connections are accepted.
 #[derive(Debug, Clone)]
@@ -82,49 +66,40 @@ pub struct Accepting {
 /// Accepts and serves connections until stopped, with one task for each worker thread of the runtime.
 pub async fn serve(listener: TcpListener, routes: BoxedFilter<(Response,)>, accepting: Accepting) {
     let connections_max = accepting.connections_max + REQUEST_CONNECTIONS_MAX;
-    let tasks = accepting.tasks;
+    let preamble = Preamble {
+        proxy_protocol: accepting.proxy_protocol,
+        trusted_proxies: accepting.trusted_proxies,
+        tls: accepting.tls,
+    };
     let acceptor = Arc::new(Acceptor {
         listener,
-        routes: TowerToHyperService::new(warp::service(routes)),
         permits: Arc::new(Semaphore::new(connections_max)),
-        request_head_timeout: accepting.request_head_timeout,
-        preamble: Preamble {
-            proxy_protocol: accepting.proxy_protocol,
-            trusted_proxies: accepting.trusted_proxies,
-            tls: accepting.tls,
-        },
         limits: accepting.limits,
+        server: Arc::new(HttpServer::new(
+            TowerToHyperService::new(warp::service(routes)),
+            preamble,
+            accepting.request_head_timeout,
+            Arc::clone(&accepting.metrics),
+        )),
         metrics: accepting.metrics,
         stop: accepting.stop,
-        stopping: AtomicBool::new(false),
     });
     for _ in 1..tokio::runtime::Handle::current().metrics().num_workers() {
-        tasks.spawn(Arc::clone(&acceptor).run());
+        accepting.tasks.spawn(Arc::clone(&acceptor).run());
     }
     acceptor.run().await;
 }
 
-/// Accepts connections and serves them until they end or become WebSockets. Connections that have not been
-/// upgraded share one task per worker ([`RoundRobin`]), which returns to the runtime after a few polls:
+/// Accepts connections and has them served until they end or become WebSockets. Connections that have not
+/// been upgraded share one task per worker ([`RoundRobin`]), which returns to the runtime after a few polls:
 /// however many connect at once, an event waits for a few polls only.
 struct Acceptor<R> {
     listener: TcpListener,
-    routes: R,
     permits: Arc<Semaphore>,
-    request_head_timeout: Duration,
-    preamble: Preamble,
     limits: Arc<Limits>,
+    server: Arc<HttpServer<R>>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
-    /// Whether connections are to end after their current request.
-    stopping: AtomicBool,
-}
-
-/// A connection that has been accepted.
-struct Accepted {
-    stream: TcpStream,
-    peer: IpAddr,
-    permit: ConnectionPermit,
 }
 
 impl<R> Acceptor<R>
@@ -143,7 +118,7 @@ where
             tokio::select! {
                 () = stop.as_mut(), if !stopping => {
                     stopping = true;
-                    self.stopping.store(true, Release);
+                    self.server.stop();
                     connections.wake_all();
                 }
                 polled = poll_fn(|context| connections.poll_woken(context, POLLS_AT_ONCE)) => polls += polled,
@@ -151,7 +126,7 @@ where
                     let (mut next, mut left) = (Some(accepted), ACCEPTS_AT_ONCE);
                     while let Some(accepted) = next.take() {
                         match accepted {
-                            Ok(Some(accepted)) => connections.push(Arc::clone(&self).receive(accepted)),
+                            Ok(Some(accepted)) => connections.push(Arc::clone(&self.server).serve(accepted)),
                             Ok(None) => {}
                             Err(error) => {
                                 tracing::warn!(event = "accept_failed", %error);
@@ -171,10 +146,6 @@ where
                 tokio::task::yield_now().await;
             }
         }
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.stopping.load(Acquire)
     }
 
     /// The next connection, once there is a permit for it; until then it waits in the kernel. `None` for a
@@ -197,98 +168,113 @@ where
             })),
             Err(refusal) => {
                 let reason = Rejected::Limit(refusal.limit);
-                self.metrics.connection_rejected(reason);
+                self.metrics.connections_rejected.increment(reason);
                 Ok(None)
             }
         }
     }
-
-    /// Serves a connection. A panic ends this connection and no other.
-    async fn receive(self: Arc<Self>, accepted: Accepted) {
-        let peer = accepted.peer;
-        let serving = AssertUnwindSafe(self.serve(accepted)).catch_unwind();
-        if let Err(panic) = serving.await {
-            let message = panic_message(&*panic);
-            tracing::error!(event = "request_panicked", %peer, message);
-        }
-    }
-
-    /// Serves a connection from its first byte until it has become a WebSocket, or ended.
-    async fn serve(&self, accepted: Accepted) {
-        let Accepted {
-            stream,
-            peer,
-            permit,
-        } = accepted;
-        let Some((transport, peer)) = self.read_preamble(stream, peer).await else {
-            return;
-        };
-        let trusted = &self.preamble.trusted_proxies;
-        let service = service_fn(|mut request: hyper::Request<Incoming>| {
-            let headers = std::mem::take(request.headers_mut());
-            let extensions = request.extensions_mut();
-            extensions.insert(ClientAddress::of(peer, &headers, trusted));
-            extensions.insert::<Headers>(Arc::new(headers));
-            extensions.insert(permit.clone());
-            self.routes.call(request)
-        });
-        self.speak_http(transport, service).await;
-    }
-
-    /// Reads what comes before HTTP, in the time for a request's head. `None` if that fails, or when the
-    /// server stops.
-    async fn read_preamble(&self, stream: TcpStream, peer: IpAddr) -> Option<(Transport, IpAddr)> {
-        if self.preamble.is_empty() {
-            return Some((Transport::Plain(stream), peer));
-        }
-        // Boxed: a TLS handshake's state is large, and most connections come without TLS.
-        let reading = Box::pin(self.preamble.read(stream, peer));
-        let mut reading = pin!(tokio::time::timeout(self.request_head_timeout, reading));
-        let read = poll_fn(|context| {
-            if self.is_stopping() {
-                return Poll::Ready(None);
-            }
-            reading.as_mut().poll(context).map(Some)
-        });
-        match read.await? {
-            Ok(Ok(read)) => Some(read),
-            Ok(Err(error)) => {
-                tracing::debug!(event = "greeting_failed", %error);
-                None
-            }
-            Err(_) => None,
-        }
-    }
-
-    async fn speak_http<S>(&self, transport: Transport, service: S)
-    where
-        S: Service<hyper::Request<Incoming>, Response = Response, Error = Infallible> + Send,
-        S::Future: Send,
-    {
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new())
-            .header_read_timeout(self.request_head_timeout)
-            .max_buf_size(REQUEST_HEAD_BYTES_MAX);
-        let connection = http
-            .serve_connection(TokioIo::new(transport), service)
-            .with_upgrades();
-        let mut connection = pin!(connection);
-        let mut shutting_down = false;
-        // An error is the client's: it sent no HTTP, or left.
-        let _ = poll_fn(|context| {
-            if self.is_stopping() && !shutting_down {
-                shutting_down = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            connection.as_mut().poll(context)
-        })
-        .await;
-    }
 }
 
-/// What a panic said.
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::task::JoinHandle;
+    use warp::Filter;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::edge::{ClientAddress, Headers, bind};
+
+    /// A server of two routes: `/panic` panics, and `/client` answers with the client's address and the header
+    /// `x-name`.
+    struct Server {
+        address: SocketAddr,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+        task: JoinHandle<()>,
+    }
+
+    impl Server {
+        fn start() -> Self {
+            let panics = warp::path!("panic").map(|| -> Response { panic!("on purpose") });
+            let client = warp::path!("client")
+                .and(warp::ext::get::<Headers>())
+                .and(warp::ext::get::<ClientAddress>())
+                .and(warp::ext::get::<ConnectionPermit>())
+                .map(|headers: Headers, ClientAddress(address), _| {
+                    let name = headers["x-name"].to_str().unwrap();
+                    Response::new(format!("{address} {name}").into())
+                });
+            let limits = Config::default().limits;
+            let accepting = Accepting {
+                connections_max: 10,
+                request_head_timeout: Duration::from_mins(1),
+                proxy_protocol: false,
+                trusted_proxies: "127.0.0.0/8".parse().unwrap(),
+                tls: None,
+                limits: Arc::new(Limits::new(&limits)),
+                metrics: Arc::new(Metrics::new()),
+                stop: CancellationToken::new(),
+                tasks: TaskTracker::new(),
+            };
+            let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let address = listener.local_addr().unwrap();
+            let (metrics, stop) = (Arc::clone(&accepting.metrics), accepting.stop.clone());
+            let routes = panics.or(client).unify().boxed();
+            let task = tokio::spawn(serve(listener, routes, accepting));
+            Self {
+                address,
+                metrics,
+                stop,
+                task,
+            }
+        }
+
+        async fn connect(&self) -> TcpStream {
+            TcpStream::connect(self.address).await.unwrap()
+        }
+    }
+
+    /// Sends a request; returns its response, which is empty if the server closes the connection.
+    async fn ask(stream: &mut TcpStream, path: &str) -> String {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: test\r\nX-Name: me\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut response = vec![0; 1_024];
+        let length = stream.read(&mut response).await.unwrap_or(0);
+        String::from_utf8_lossy(&response[..length]).into_owned()
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_its_connection_and_no_other() {
+        let server = Server::start();
+        let (mut one, mut other) = (server.connect().await, server.connect().await);
+        assert!(ask(&mut other, "/client").await.starts_with("HTTP/1.1 200"));
+        assert_eq!(ask(&mut one, "/panic").await, "");
+        assert!(ask(&mut other, "/client").await.starts_with("HTTP/1.1 200"));
+        let text = server.metrics.render(0);
+        let counted = "hushnet_panics_total{where=\"request\"} 1";
+        assert!(text.lines().any(|line| line == counted), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_request_has_its_headers_and_the_address_that_a_trusted_proxy_names() {
+        let server = Server::start();
+        let response = ask(&mut server.connect().await, "/client").await;
+        assert!(response.ends_with("\r\n\r\n192.0.2.7 me"), "{response}");
+    }
+
+    #[tokio::test]
+    async fn a_stopped_server_ends_its_idle_connections() {
+        let server = Server::start();
+        let mut idle = server.connect().await;
+        assert!(ask(&mut idle, "/client").await.starts_with("HTTP/1.1 200"));
+        server.stop.cancel();
+        server.task.await.unwrap();
+        assert_eq!(idle.read(&mut [0]).await.unwrap_or(0), 0);
+    }
 }

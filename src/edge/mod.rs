@@ -6,6 +6,7 @@
 mod acceptor;
 mod client_address;
 mod connection_permit;
+mod http_server;
 mod listener;
 mod preamble;
 mod proxy_protocol;
@@ -13,10 +14,11 @@ mod round_robin;
 mod tls;
 mod transport;
 
+pub(crate) use self::acceptor::REQUEST_CONNECTIONS_MAX;
 pub use self::acceptor::{Accepting, serve};
-pub(crate) use self::acceptor::{Headers, REQUEST_CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX};
 pub(crate) use self::client_address::ClientAddress;
 pub(crate) use self::connection_permit::ConnectionPermit;
+pub(crate) use self::http_server::{Headers, REQUEST_HEAD_BYTES_MAX};
 pub use self::listener::{adopt, bind};
 pub use self::tls::Tls;
 pub use self::transport::Transport;

@@ -1,14 +1,17 @@
-//! From a request to an admitted request. Each check is written once; the routes differ only in which checks
-//! they make.
+//! From a request to an admitted request. Each check is written once; routes differ only in which they make.
 //!
-//! | | drain | origin | rate of the address | identity | connections of address, server and user | permit for the response |
-//! |---|---|---|---|---|---|---|
-//! | WebSocket | yes | yes | with its connections | yes | yes | |
-//! | reads of state | | | yes | yes | | yes |
-//! | figures of the console | | | yes | yes | | |
-//! | demo messages of the console | | yes | yes | | | |
+//! | | WebSocket | state | figures | demo message |
+//! |---|---|---|---|---|
+//! | the server is not draining | yes | | | |
+//! | the page's origin is allowed | yes | | | yes |
+//! | the address has sent few requests | | yes | yes | yes |
+//! | the address and the server have few WebSockets | yes | | | |
+//! | the identity is proven | yes | yes | yes | |
+//! | the user has few WebSockets | yes | | | |
+//! | few responses are held | | yes | | |
 //!
-//! A refused identity is counted here. A refused WebSocket is counted where it is answered.
+//! State is read by `state`; figures and demo messages are of the console. A refused identity is counted here,
+//! a refused WebSocket where it is answered.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -41,7 +44,7 @@ pub(super) struct Admission {
     limits: Arc<Limits>,
     auth: Arc<Authenticator>,
     metrics: Arc<Metrics>,
-    connection_permits: Arc<Semaphore>,
+    socket_permits: Arc<Semaphore>,
     response_permits: Arc<Semaphore>,
 }
 
@@ -72,7 +75,7 @@ impl Admission {
             limits: Arc::clone(&shared.limits),
             auth: Arc::clone(&shared.auth),
             metrics: Arc::clone(&shared.metrics),
-            connection_permits: Arc::clone(&api.connection_permits),
+            socket_permits: Arc::clone(&api.socket_permits),
             response_permits: Arc::new(Semaphore::new(RESPONSE_PERMITS_MAX)),
         }
     }
@@ -119,15 +122,15 @@ impl Admission {
         proven.or(named).ok_or(ApiError::UserIdMissing)
     }
 
-    /// Admits a WebSocket of this address, and counts it until the permits are dropped. The user is admitted
-    /// by itself, once it is known.
+    /// Admits a WebSocket of this address, and counts it until the permits are dropped. Its user is admitted
+    /// once it is known.
     pub(super) fn admit_socket(
         &self,
         address: IpAddr,
         connection: ConnectionPermit,
     ) -> Result<SocketPermits, ApiError> {
         let of_address = self.limits.admit_address(address)?;
-        let of_all = Arc::clone(&self.connection_permits)
+        let of_all = Arc::clone(&self.socket_permits)
             .try_acquire_owned()
             .map_err(|_| ApiError::TooManyConnections)?;
         Ok(SocketPermits {
@@ -187,7 +190,7 @@ impl Admission {
     }
 
     fn refused_identity(&self, error: AuthError) -> ApiError {
-        self.metrics.identity_refused(error);
+        self.metrics.identities_refused.increment(error);
         ApiError::Identity(error)
     }
 }

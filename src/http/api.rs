@@ -30,7 +30,7 @@ pub struct Api {
     /// What all connections share.
     pub shared: Arc<Shared>,
     /// Permits of the WebSockets that may be open.
-    pub connection_permits: Arc<Semaphore>,
+    pub socket_permits: Arc<Semaphore>,
     /// Whether a token may stand in the query.
     pub token_in_query: bool,
     /// The origins of web pages that may connect.

@@ -116,7 +116,10 @@ impl Upgrades {
         encoding: Encoding,
     ) -> Result<Response, ApiError> {
         let opened = self.try_open(request, query, encoding).await;
-        opened.inspect_err(|error| self.shared.metrics.connection_rejected(error.rejected()))
+        opened.inspect_err(|error| {
+            let rejected = &self.shared.metrics.connections_rejected;
+            rejected.increment(error.rejected());
+        })
     }
 
     async fn try_open(

@@ -36,6 +36,16 @@ pub enum Rejected {
     Limit(Limit),
 }
 
+/// What a panic ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Panicked {
+    /// A client's WebSocket connection.
+    Connection,
+    /// A connection that had not become a WebSocket, with its request.
+    Request,
+}
+
 /// A replay of missed events to one client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 pub struct Replay {

@@ -10,6 +10,6 @@ mod recorder;
 mod registry;
 mod series;
 
-pub use self::labels::{Labels, Rejected, Replay, ReplayCause, ReplaySource};
+pub use self::labels::{Labels, Panicked, Rejected, Replay, ReplayCause, ReplaySource};
 pub use self::registry::Metrics;
 pub use self::series::{BuildInfo, Counter, CounterBy, Flag, Level, WindowMaximum};

@@ -12,7 +12,7 @@ use super::labels::Kind;
 use super::recorder::Recorder;
 use super::series::{Declaration, Series};
 use super::{BuildInfo, Counter, CounterBy, Flag, Level, WindowMaximum};
-use super::{Rejected, Replay, ReplayCause, ReplaySource};
+use super::{Panicked, Rejected, Replay, ReplayCause, ReplaySource};
 use crate::protocol::{AuthError, Channel, Closed, Event, EventKind, ResetReason};
 
 declare_metrics! {
@@ -37,6 +37,8 @@ declare_metrics! {
     lags: Counter = "hushnet_lags_total";
     /// Events that connections missed by falling behind.
     lagged_events: Counter = "hushnet_lagged_events_total";
+    /// Panics that ended one client's connection or request; a fault of the service.
+    panics: CounterBy<Panicked> = "hushnet_panics_total" by "where";
     /// Most events found waiting for one connection, over the last 15 to 30 seconds.
     channel_backlog: WindowMaximum = "hushnet_channel_backlog_max";
 

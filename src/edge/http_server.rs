@@ -1,0 +1,175 @@
+//! Serves the HTTP requests of one connection, until it ends or becomes a WebSocket.
+//!
+//! Bounds the time and the size of a request's head. A panic in a request ends its connection and no other.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use warp::http::HeaderMap;
+use warp::reply::Response;
+
+use super::client_address::ClientAddress;
+use super::connection_permit::ConnectionPermit;
+use super::preamble::Preamble;
+use super::transport::Transport;
+use crate::metrics::{Metrics, Panicked};
+
+/// The head of a request, in bytes: hyper's smallest buffer.
+pub(crate) const REQUEST_HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// A request's headers. They are taken out of the request and shared by the filters: a clone of them costs
+/// more than finding the route.
+pub(crate) type Headers = Arc<HeaderMap>;
+
+/// A connection that has been accepted.
+pub(super) struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) peer: IpAddr,
+    pub(super) permit: ConnectionPermit,
+}
+
+/// Serves connections with these routes.
+pub(super) struct HttpServer<R> {
+    routes: R,
+    preamble: Preamble,
+    request_head_timeout: Duration,
+    metrics: Arc<Metrics>,
+    /// Whether connections are to end after their current request.
+    stopping: AtomicBool,
+}
+
+impl<R> HttpServer<R>
+where
+    R: Service<hyper::Request<Incoming>, Response = Response, Error = Infallible>,
+    R: Send + Sync + 'static,
+    R::Future: Send,
+{
+    pub(super) fn new(
+        routes: R,
+        preamble: Preamble,
+        request_head_timeout: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            routes,
+            preamble,
+            request_head_timeout,
+            metrics,
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Lets every connection end after its current request. They look when they are polled next.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Release);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Acquire)
+    }
+
+    /// Serves a connection. Never panics.
+    pub(super) async fn serve(self: Arc<Self>, accepted: Accepted) {
+        let peer = accepted.peer;
+        let serving = AssertUnwindSafe(self.serve_requests(accepted)).catch_unwind();
+        if let Err(panic) = serving.await {
+            let message = panic_message(&*panic);
+            tracing::error!(event = "request_panicked", %peer, message);
+            self.metrics.panics.increment(Panicked::Request);
+        }
+    }
+
+    /// Serves a connection from its first byte until it has become a WebSocket, or ended.
+    async fn serve_requests(&self, accepted: Accepted) {
+        let Accepted {
+            stream,
+            peer,
+            permit,
+        } = accepted;
+        let Some((transport, peer)) = self.read_preamble(stream, peer).await else {
+            return;
+        };
+        let trusted = &self.preamble.trusted_proxies;
+        let service = service_fn(|mut request: hyper::Request<Incoming>| {
+            let headers = std::mem::take(request.headers_mut());
+            let extensions = request.extensions_mut();
+            extensions.insert(ClientAddress::of(peer, &headers, trusted));
+            extensions.insert::<Headers>(Arc::new(headers));
+            extensions.insert(permit.clone());
+            self.routes.call(request)
+        });
+        self.speak_http(transport, service).await;
+    }
+
+    /// Reads what comes before HTTP, in the time for a request's head. `None` if that fails, or when the
+    /// server stops.
+    async fn read_preamble(&self, stream: TcpStream, peer: IpAddr) -> Option<(Transport, IpAddr)> {
+        if self.preamble.is_empty() {
+            return Some((Transport::Plain(stream), peer));
+        }
+        // Boxed: a TLS handshake's state is large, and most connections come without TLS.
+        let reading = Box::pin(self.preamble.read(stream, peer));
+        let mut reading = pin!(tokio::time::timeout(self.request_head_timeout, reading));
+        let read = poll_fn(|context| {
+            if self.is_stopping() {
+                return Poll::Ready(None);
+            }
+            reading.as_mut().poll(context).map(Some)
+        });
+        match read.await? {
+            Ok(Ok(read)) => Some(read),
+            Ok(Err(error)) => {
+                tracing::debug!(event = "greeting_failed", %error);
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    async fn speak_http<S>(&self, transport: Transport, service: S)
+    where
+        S: Service<hyper::Request<Incoming>, Response = Response, Error = Infallible> + Send,
+        S::Future: Send,
+    {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(self.request_head_timeout)
+            .max_buf_size(REQUEST_HEAD_BYTES_MAX);
+        let connection = http
+            .serve_connection(TokioIo::new(transport), service)
+            .with_upgrades();
+        let mut connection = pin!(connection);
+        let mut shutting_down = false;
+        // An error is the client's: it sent no HTTP, or left.
+        let _ = poll_fn(|context| {
+            if self.is_stopping() && !shutting_down {
+                shutting_down = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            connection.as_mut().poll(context)
+        })
+        .await;
+    }
+}
+
+/// What a panic said.
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
