@@ -1,21 +1,20 @@
-//! The macro that makes [`Metrics`](super::Metrics) of the declarations of its series.
+//! The macro that makes [`Metrics`](super::Metrics) from the declarations of the series.
 
-/// Declares each series once: `field: Kind = "name" by "label"`, with the help text as the doc comment.
-///
-/// Makes the struct with a public field for each series, and what does something with all of them.
+/// Makes the struct `Metrics` with one public field for each declared series. A declaration reads
+/// `field: Kind = "name" by "label";` and has the help text as its doc comment.
 macro_rules! declare_metrics {
     ($(
         $(#[doc = $help:literal])+
         $field:ident: $kind:ty = $name:literal $(by $($label:literal),+)?;
     )+) => {
-        /// Every series, as a field to count with. Shared by everything that counts.
+        /// All series, each as a field to count with. One `Metrics` is shared by the whole service.
         pub struct Metrics {
             recorder: Recorder,
             $( $(#[doc = $help])+ pub $field: $kind, )+
         }
 
         impl Metrics {
-            /// Declares every series, at zero.
+            /// Registers every series, at zero.
             #[must_use]
             pub fn new() -> Self {
                 let recorder = Recorder::new();
@@ -29,7 +28,7 @@ macro_rules! declare_metrics {
                 })
             }
 
-            /// Tells the recorder every series' value.
+            /// Copies every value to the recorder.
             fn expose(&self) {
                 $( Series::expose(&self.$field); )+
             }

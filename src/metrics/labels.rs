@@ -1,13 +1,13 @@
-//! What series are told apart by.
+//! The labels of series, and the enums that are labels only.
 
 use enum_map::Enum;
 use strum::IntoStaticStr;
 
 use crate::protocol::{EventKind, Label, Limit};
 
-/// The values of a series' labels: of one enum, or of a struct of enums for several labels.
+/// The type of a series' labels: an enum for one label, a struct of enums for several.
 pub trait Labels: Enum + Copy {
-    /// The values' texts, in the order in which the series' declaration names the labels.
+    /// The text of each label's value, in the order in which the declaration names the labels.
     fn texts(self) -> Vec<&'static str>;
 }
 

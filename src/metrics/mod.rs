@@ -1,8 +1,9 @@
 //! What the service counts and exposes to Prometheus.
 //!
-//! `registry.rs` declares each series once: its name, help text and labels. A new series is its declaration and
-//! the call that counts. Labels come from closed enums, never from a user or an address, so the number of series
-//! is fixed at the start, and each is there at zero from then on.
+//! `registry.rs` declares each series once: its help text, kind, name and labels. A new series needs its
+//! declaration and the call that counts. The values of labels come from enums, never from a user or an address:
+//! the number of series is fixed at the start, and each series is exposed from then on, at zero.
+//! Counting never blocks and never fails.
 
 mod declare;
 mod labels;

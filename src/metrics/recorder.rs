@@ -5,14 +5,13 @@ use std::sync::Arc;
 use metrics::with_local_recorder;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
-/// Of every latency, in seconds.
+/// The buckets of every latency, in seconds.
 const LATENCY_BUCKETS: [f64; 16] = [
     0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0,
 ];
 
-/// A recorder of its own for each [`Metrics`](super::Metrics), and none for the whole process: tests in one
-/// process do not mix.
+/// Each [`Metrics`](super::Metrics) has a recorder of its own, so that tests in one process do not mix.
 ///
 /// Series without the prefix `hushnet_` are the process's own under their usual Prometheus names
 /// (`process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_open_fds`, …).
@@ -36,7 +35,7 @@ impl Recorder {
         recorder
     }
 
-    /// Runs `declare`, whose series become this recorder's.
+    /// Runs `declare` with this recorder as the one that series are registered with.
     pub(super) fn scope<T>(&self, declare: impl FnOnce() -> T) -> T {
         with_local_recorder(&*self.prometheus, declare)
     }
@@ -47,7 +46,7 @@ impl Recorder {
         self.prometheus.handle().render()
     }
 
-    /// Folds what histograms have recorded, which would otherwise grow until the next scrape.
+    /// Moves the histograms' samples into their buckets. Without this they pile up until the next scrape.
     pub(super) fn upkeep(&self) {
         self.prometheus.handle().run_upkeep();
     }

@@ -1,6 +1,4 @@
-//! The declarations of all series.
-//!
-//! Each says its help text, its field, its kind, its name in the exposition and the names of its labels.
+//! The declarations of all series: help text, field, kind, name in the exposition, names of the labels.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,7 +17,7 @@ declare_metrics! {
     /// Always 1; the label tells the version.
     build_info: BuildInfo = "hushnet_build_info" by "version";
 
-    // Who connects, who leaves, and how far they fall behind.
+    // Connections: opened, refused, closed, and how far they fall behind.
 
     /// Open WebSockets.
     connections_open: Level = "hushnet_connections_open";
@@ -42,7 +40,7 @@ declare_metrics! {
     /// Most events found waiting for one connection, over the last 15 to 30 seconds.
     channel_backlog: WindowMaximum = "hushnet_channel_backlog_max";
 
-    // What happens to events between PostgreSQL and the sockets.
+    // Events, from PostgreSQL to the sockets.
 
     /// Events that came from PostgreSQL, by kind.
     events_received: CounterBy<Kind> = "hushnet_events_received_total" by "kind";
@@ -67,7 +65,7 @@ declare_metrics! {
     /// Events read from the log because their notification was lost or none was sent.
     events_caught_up: Counter = "hushnet_events_caught_up_total";
 
-    // Whether events come at all, and what they cost PostgreSQL.
+    // The feed from PostgreSQL, and what it costs there.
 
     /// 1 while everything committed is routed, 0 while the listener is away or catching up.
     feed_live: Flag = "hushnet_feed_live";
@@ -94,13 +92,13 @@ impl Metrics {
         self.connections_open.increment();
     }
 
-    /// A WebSocket that was counted as opened is gone.
+    /// A WebSocket closed that was counted as opened.
     pub fn connection_closed(&self, reason: Closed) {
         self.connections_open.decrement();
         self.connections_closed.increment(reason);
     }
 
-    /// An event came from PostgreSQL and had this many connections to go to.
+    /// An event came from PostgreSQL, for a user with this many connections.
     pub fn event_routed(&self, kind: EventKind, connections: usize) {
         let Some(kind) = Kind::of(kind) else { return };
         self.events_received.increment(kind);
@@ -118,7 +116,7 @@ impl Metrics {
         }
     }
 
-    /// A client was sent this many events that it had missed.
+    /// A client was sent this many events that it had missed, in one replay.
     pub fn replayed(&self, cause: ReplayCause, source: ReplaySource, events: u64) {
         self.replays.increment(Replay { cause, source });
         self.events_replayed.add(events);
@@ -215,7 +213,7 @@ impl Metrics {
         self.recorder.render()
     }
 
-    /// To be called every 15 seconds.
+    /// Must be called every 15 seconds: that is the window of `hushnet_channel_backlog_max`.
     pub fn upkeep(&self) {
         self.recorder.upkeep();
         self.channel_backlog.advance();

@@ -1,8 +1,8 @@
 //! The kinds of series.
 //!
-//! A count is one relaxed atomic addition on a cache line that holds no other count: an event's are made by
-//! the router on one core and by the connections on others. The recorder's own counters make two additions
-//! behind a pointer, so counts are kept here and told to the recorder when the exposition is asked for.
+//! Counting is one relaxed atomic addition on a cache line that holds no other count: the router counts on one
+//! core and the connections count on others. The recorder's own counters make two additions behind a pointer.
+//! So the counts are kept here, and the recorder gets them when the exposition is written.
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -12,14 +12,14 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 
 use super::Labels;
 
-/// What the declaration of a series says beside its type.
+/// The declaration of a series, without its kind.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Declaration {
-    /// Of the series in the exposition.
+    /// The name in the exposition.
     pub(super) name: &'static str,
     /// The names of its labels.
     pub(super) labels: &'static [&'static str],
-    /// A line for people; not yet trimmed, since the compiler puts it together of lines of a comment.
+    /// The help text, made of the lines of a comment: it begins with a space.
     pub(super) help: &'static str,
 }
 
@@ -38,10 +38,10 @@ impl Declaration {
 
 /// A kind of series, as the type of a declared field.
 pub(super) trait Series {
-    /// Tells the current recorder of the series, at zero.
+    /// Registers the series with the current recorder, at zero.
     fn declare(declaration: Declaration) -> Self;
 
-    /// Tells the recorder the value, if it does not hold that itself.
+    /// Copies the value to the recorder. Does nothing where the recorder holds it already.
     fn expose(&self) {}
 }
 
@@ -86,9 +86,9 @@ impl Series for Counter {
     }
 }
 
-/// A counter for each value of its labels.
+/// One counter for each value of the labels.
 pub struct CounterBy<L> {
-    /// Each at the index of its labels' values.
+    /// Each at the index that `Enum` gives to its labels.
     counters: Box<[Counter]>,
     labels: PhantomData<L>,
 }
@@ -120,24 +120,24 @@ impl<L: Labels> Series for CounterBy<L> {
     }
 }
 
-/// How many there are now.
+/// A gauge that is counted up and down.
 pub struct Level {
     value: AtomicI64,
     exposed: Gauge,
 }
 
 impl Level {
-    /// One more is there.
+    /// Adds one.
     pub fn increment(&self) {
         self.value.fetch_add(1, Relaxed);
     }
 
-    /// One is there no longer.
+    /// Takes one away.
     pub fn decrement(&self) {
         self.value.fetch_sub(1, Relaxed);
     }
 
-    /// How many there are.
+    /// The value.
     #[must_use]
     pub fn get(&self) -> i64 {
         self.value.load(Relaxed)
@@ -157,13 +157,13 @@ impl Series for Level {
     }
 }
 
-/// 1 while something is so, else 0.
+/// A gauge that is 1 while a condition holds, else 0.
 pub struct Flag(Gauge);
 
 impl Flag {
-    /// It is so, or not.
-    pub fn set(&self, so: bool) {
-        self.0.set(u8::from(so));
+    /// Says whether the condition holds.
+    pub fn set(&self, holds: bool) {
+        self.0.set(u8::from(holds));
     }
 }
 
@@ -173,8 +173,8 @@ impl Series for Flag {
     }
 }
 
-/// The largest value of the current window and the one before it, so that every scraper sees a peak, however
-/// many there are.
+/// A gauge with the largest value of two windows, the current one and the one before it. So each of several
+/// scrapers sees a peak.
 pub struct WindowMaximum {
     current: AtomicU64,
     previous: AtomicU64,
@@ -182,9 +182,9 @@ pub struct WindowMaximum {
 }
 
 impl WindowMaximum {
-    /// Takes a value into account.
+    /// Raises the maximum of the current window to this value.
     pub fn observe(&self, value: u64) {
-        // Reading first keeps the line shared between cores: a new maximum is rare.
+        // A read leaves the cache line shared between cores, and a new maximum is rare.
         if value > self.current.load(Relaxed) {
             self.current.fetch_max(value, Relaxed);
         }
@@ -211,7 +211,7 @@ impl Series for WindowMaximum {
     }
 }
 
-/// Always 1, with the version of this program as its label.
+/// A gauge that is always 1, with the version of this program as its label.
 pub struct BuildInfo;
 
 impl Series for BuildInfo {

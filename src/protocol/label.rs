@@ -2,11 +2,11 @@
 
 use enum_map::Enum;
 
-/// An enum of which each value has a text: for a client to read, and as a label's value in the metrics.
+/// An enum whose values each have a text: the code that a client reads, and the value of a label in the metrics.
 ///
-/// An enum gets this by deriving `Enum`, which numbers its values, and `IntoStaticStr`, which makes the text
-/// from the variant's name. Both take a variant that holds another such enum as that enum's values. So a new
-/// variant is counted and documented without a second list of them.
+/// Derive `Enum`, which numbers the values, and `IntoStaticStr`, which makes the text from the variant's name. A
+/// variant may hold another such enum, marked `#[strum(transparent)]`: it stands for all values of that enum. No
+/// list of the values is kept by hand.
 pub trait Label: Enum + Copy + Into<&'static str> {
     /// Every value, in the order of declaration.
     fn all() -> impl Iterator<Item = Self> {
