@@ -1,10 +1,10 @@
-/** What the page asks the service for, besides the WebSocket. */
+/** The page's requests to the service, besides the WebSocket. */
 
-/** What has to be known before anyone has said who they are. */
+/** What the page must know before anyone has proven an identity. */
 export interface Facts {
   readonly version: string;
   readonly auth: 'none' | 'jwt' | 'device' | 'jwt+device';
-  /** The demo users for whom the page may act; `null` where there are real ones. */
+  /** The demo users for whom the page may act; `null` where it may act for nobody. */
   readonly demo: readonly DemoUser[] | null;
 }
 
@@ -13,6 +13,7 @@ export interface DemoUser {
   readonly username: string;
 }
 
+/** The service's figures; `src/http/console/stats.rs` declares the same. */
 export interface Stats {
   /** The service's clock, in ms since 1970. */
   readonly now_ms: number;
@@ -24,10 +25,10 @@ export interface Stats {
   readonly delivery_latency_p99_ms: number | null;
 }
 
-/** Who looks at the page: a user's id where nobody has to prove anything, else a token. */
+/** The identity that the page presents: a user's id where no proof is required, else a token. */
 export type Identity = { readonly userId: string } | { readonly token: string };
 
-/** An answer that is no success, with the service's own words for it. */
+/** An answer that is no success, with the service's message. */
 export class Refusal extends Error {
   constructor(
     readonly status: number,
@@ -38,7 +39,7 @@ export class Refusal extends Error {
   }
 }
 
-/** Asks as nobody; knows nothing of users. */
+/** Needs no identity. */
 export function fetchFacts(base: URL): Promise<Facts> {
   return ask(new URL('console/facts', base));
 }
@@ -56,7 +57,7 @@ export async function sendDemoMessage(
   return sent.messages;
 }
 
-/** What is read in a user's name. Rejects with a `Refusal`, or as `fetch` does. */
+/** Reads for one identity. Rejects with a `Refusal`, or as `fetch` does. */
 export class Reader {
   constructor(
     private readonly base: URL,
@@ -67,7 +68,7 @@ export class Reader {
     return this.read('console/stats', {});
   }
 
-  /** When the rows of these events of the user's were written, by id. `since`: a cursor from before. */
+  /** The times at which the rows of these events were created, by id. `since` is a cursor from before them. */
   async times(since: string, ids: readonly number[]): Promise<ReadonlyMap<number, number>> {
     const found = await this.read<{ times_ms: Record<string, number> }>('console/times', {
       since,

@@ -1,6 +1,6 @@
 /**
- * The last two minutes of three figures, one small chart each, since their scales have nothing to do
- * with each other. The newest values stand beside them as text, which is what a screen reader reads.
+ * The last two minutes of three figures. Each has a chart of its own, since their scales differ. The newest value
+ * stands beside the chart as text, for screen readers.
  */
 
 import type { Stats } from './api.ts';
@@ -8,7 +8,7 @@ import { nowMs } from './clock.ts';
 import { sayMs } from './words.ts';
 
 const SPAN_MS = 120_000;
-/** The drawing's own units; CSS stretches it. */
+/** The size of a drawing in its own units; CSS stretches it. */
 const WIDTH = 600;
 const HEIGHT = 56;
 /** Room for the line's own thickness, and above the largest value. */
@@ -22,17 +22,17 @@ interface Sample {
 
 type Say = (value: number) => string;
 
-/** From a value to its height, and what the heights stand for. */
+/** Maps a value to its height in the chart. */
 interface Scale {
   /** The value of the upper edge, for the largest value that is shown. */
   top(most: number): number;
   /** Between 0 and 1. */
   height(value: number, top: number): number;
-  /** The words for both edges. */
+  /** The labels of both edges. */
   say(top: number): string;
 }
 
-/** For counts; up to five at least, or a single one would fill the chart. */
+/** For counts. The upper edge is at least 5, or a single event would fill the chart. */
 const linear: Scale = {
   top: (most) => roundUp(Math.max(5, most)),
   height: (value, top) => value / top,
@@ -40,7 +40,7 @@ const linear: Scale = {
 };
 
 const LATENCY_LEAST_MS = 0.1;
-/** For latencies: a replay's is thousands of times that of a live event. */
+/** For latencies: that of a replayed event is thousands of times that of a live one. */
 const logarithmic: Scale = {
   top: (most) => 10 ** Math.ceil(Math.log10(Math.max(10, most))),
   height: (value, top) =>
@@ -91,7 +91,7 @@ class Chart {
     const runs = runsOf(this.samples).map((run) =>
       run.map((sample) => `${x(sample).toFixed(1)} ${y(sample.value ?? 0).toFixed(1)}`),
     );
-    // A single sample is a line without length, which round caps make a dot.
+    // A single sample is a line without length; round caps draw it as a dot.
     this.line.setAttribute('d', runs.map((run) => `M${run.join('L')}${run.length > 1 ? '' : 'h0'}`).join(''));
     const area = runs
       .filter((run) => run.length > 1)
@@ -128,7 +128,7 @@ export class Charts {
     const seconds = before ? (stats.now_ms - before.now_ms) / 1_000 : 0;
     const events = before ? stats.events_delivered_total - before.events_delivered_total : -1;
     this.connections.add(atMs, stats.connections_open);
-    // After a restart of the service it has counted from zero.
+    // The service was restarted and counts from zero.
     this.events.add(atMs, seconds > 0 && events >= 0 ? events / seconds : null);
     this.latency.add(atMs, stats.delivery_latency_p99_ms);
     this.before = stats;
@@ -141,7 +141,7 @@ export class Charts {
   }
 }
 
-/** The samples between gaps. */
+/** The runs of samples without a gap. */
 function runsOf(samples: readonly Sample[]): Sample[][] {
   const runs: Sample[][] = [];
   let isOpen = false;
@@ -155,7 +155,7 @@ function runsOf(samples: readonly Sample[]): Sample[][] {
   return runs;
 }
 
-/** To 1, 2 or 5 times a power of ten. */
+/** Rounds up to 1, 2 or 5 times a power of ten. */
 function roundUp(value: number): number {
   const power = 10 ** Math.floor(Math.log10(value));
   return ([1, 2, 5, 10].find((step) => step * power >= value) ?? 10) * power;

@@ -1,11 +1,11 @@
-/** This machine's clock, and how far the service's is from it. */
+/** This machine's clock, and the offset of the service's clock. */
 
 /** Milliseconds since 1970, finer than `Date.now()`. */
 export function nowMs(): number {
   return performance.timeOrigin + performance.now();
 }
 
-/** Questions that are remembered: of the last minute, at one a second. */
+/** Samples that are kept: those of the last minute, at one a second. */
 const SAMPLES_MAX = 60;
 
 interface Sample {
@@ -14,9 +14,9 @@ interface Sample {
 }
 
 /**
- * Estimates the offset from answers that carry the service's time. The time was taken somewhere
- * between question and answer, so that half of the round trip is what the estimate may be off by; the
- * shortest of the last minute counts.
+ * Estimates the offset from answers that carry the service's time. The service took the time between the request
+ * and its answer, so the estimate is wrong by at most half of the round trip. The sample with the shortest round trip
+ * of the last minute is used.
  */
 export class ClockOffset {
   private readonly samples: Sample[] = [];
@@ -35,7 +35,7 @@ export class ClockOffset {
     if (this.samples.length > SAMPLES_MAX) this.samples.shift();
   }
 
-  /** A time of this machine's by the service's clock. */
+  /** Converts a time of this machine's clock to the service's clock. */
   toTheirs(oursMs: number): number {
     return oursMs + (this.best?.offsetMs ?? 0);
   }

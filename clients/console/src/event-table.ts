@@ -1,4 +1,4 @@
-/** The events, newest first. Rows are kept from one drawing to the next, by their event. */
+/** The events, newest first. Each event keeps its row from one drawing to the next. */
 
 import { find } from './find.ts';
 import type { Shown, Watch } from './watch.ts';

@@ -1,11 +1,11 @@
-/** From the writing of an event's row to its arrival in the page. */
+/** The times at which the rows of events were created. */
 
 import type { Reader } from './api.ts';
 import type { Arrival } from './tap.ts';
 
-/** Ids in one question; the service's bound. */
+/** Ids in one request; the service's bound. */
 const IDS_MAX = 256;
-/** How long the first id waits for others, so that a flood of events is a few questions a second. */
+/** The first id waits this long for others: a flood of events is a few requests a second. */
 const GATHER_MS = 150;
 
 interface Waiting {
@@ -14,7 +14,7 @@ interface Waiting {
   readonly tell: (writtenMs: number) => void;
 }
 
-/** Asks for many events at once when their rows were written. */
+/** Asks for the times of many events in one request. */
 export class WrittenTimes {
   private waiting: Waiting[] = [];
   private isAsking = false;
@@ -22,8 +22,8 @@ export class WrittenTimes {
   constructor(private readonly reader: Reader) {}
 
   /**
-   * Calls `tell` with the time by the database's clock. Never, where there is no log, or when too many
-   * wait: the list does not show the oldest of them any more.
+   * Calls `tell` with the time by the database's clock. Never calls it where there is no log. Drops the oldest
+   * question when too many wait: the list no longer shows that event.
    */
   ask(id: number | undefined, arrival: Arrival | undefined, tell: (writtenMs: number) => void): void {
     const since = arrival?.since;
@@ -47,7 +47,7 @@ export class WrittenTimes {
         if (writtenMs !== undefined) tell(writtenMs);
       }
     } catch {
-      // The events are shown without a latency; that the service does not answer, the figures tell.
+      // The events are shown without a latency. That the service does not answer is shown with the figures.
     } finally {
       this.isAsking = this.waiting.length > 0;
       if (this.isAsking) setTimeout(() => void this.askAll(), GATHER_MS);

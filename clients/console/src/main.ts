@@ -8,14 +8,14 @@ import { find } from './find.ts';
 import { CUT_MS, type Shown, Watch } from './watch.ts';
 import { sayError, sayMs, sayState } from './words.ts';
 
-/** A message sent from the form, whose event is waited for. */
+/** A message that was sent from the form and whose event has not arrived yet. */
 interface Sent {
   readonly askedMs: number;
-  /** When the answer came; until then nobody knows that the row is there. */
+  /** When the answer came: the row exists from then on at the latest. */
   answeredMs?: number;
 }
 
-/** The service is where the page is from, whatever a proxy puts before the path. */
+/** The service's address is the page's own, with what a proxy puts before the path. */
 const base = new URL('.', location.href);
 const charts = new Charts(find);
 const table = new EventTable();
@@ -38,7 +38,7 @@ async function begin(): Promise<void> {
   if (named && facts.auth === 'none') void connect({ userId: named });
 }
 
-// Whose events.
+// Choosing the user.
 
 function offerWays({ auth, demo }: Facts): void {
   const isDeviceOnly = auth === 'device';
@@ -47,7 +47,7 @@ function offerWays({ auth, demo }: Facts): void {
   if (auth !== 'none') {
     find('who-label').textContent = 'Token';
     const field = find<HTMLInputElement>('who');
-    // Whoever looks over a shoulder is not to read it.
+    // A token must not be readable on the screen.
     field.type = 'password';
   }
   if (!demo) return;
@@ -126,7 +126,7 @@ function showWatching(user: string | undefined, identity?: Identity): void {
     button.setAttribute('aria-pressed', String(button.dataset.user === user));
   }
   if (demo) address(demo);
-  // So that a reload, or the address given to somebody else, shows the same. Never a token.
+  // A reload shows the same user, and so does the address when it is shared. It never has a token.
   const hash = identity && 'userId' in identity ? `#user_id=${encodeURIComponent(identity.userId)}` : '';
   if (user !== undefined) history.replaceState(null, '', `${location.pathname}${location.search}${hash}`);
 }
@@ -179,11 +179,11 @@ async function send(): Promise<void> {
   if (!isHere) note.textContent = `${took}. It goes to ${to}, whose events are not watched here.`;
   else if (watch?.isCut) note.textContent = `${took}. The link is broken: it arrives when that is back.`;
   else note.textContent = `${took}.`;
-  // The event may have been faster than the answer.
+  // The event may have arrived before the answer.
   for (const shown of watch?.events ?? []) noteArrival(shown);
 }
 
-/** An event's time is known: if the form's row was written then, it is that row's event. */
+/** An event's time is known. If it lies within the request of the form, the event is that of the form's row. */
 function noteArrival(shown: Shown): void {
   const { writtenMs } = shown;
   if (!watch || writtenMs === undefined || sent?.answeredMs === undefined) return;
@@ -196,7 +196,7 @@ function noteArrival(shown: Shown): void {
   sent = undefined;
 }
 
-// What is shown.
+// Drawing.
 
 function showState({ tone, label, detail }: ReturnType<typeof sayState>): void {
   find('state').dataset.tone = tone;
@@ -209,13 +209,13 @@ function showError(text: string | undefined): void {
   find('error').textContent = text ?? '';
 }
 
-/** Draws once for all that has changed until the next frame. */
+/** Draws once for all changes until the next frame. */
 function draw(): void {
   if (isDrawing || !watch) return;
   isDrawing = true;
   requestAnimationFrame(() => {
     isDrawing = false;
-    // What was counted stays to be seen after the end.
+    // The counts stay visible after the end.
     if (!watch) return;
     for (const [name, count] of Object.entries(watch.counts)) {
       find(`count-${name}`).textContent = String(count);

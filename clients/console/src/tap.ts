@@ -1,29 +1,29 @@
 /**
- * The page's WebSocket: the browser's own, looked at and cut on demand.
+ * The page's WebSocket: the browser's own, with a look at each frame and a way to break the link.
  *
- * The library tells what a program needs; the page also shows what goes over the wire, such as how many
- * events a hello announces to replay, and repetitions that the library drops.
+ * The library reports what a program needs. The page also shows what goes over the wire: the number of events that a
+ * hello announces as a replay, and repetitions that the library drops.
  */
 
 import type { WebSocketConstructor, WebSocketLike } from '../../typescript/src/index.ts';
 import { nowMs } from './clock.ts';
 
-/** How an event came. */
+/** The arrival of an event. */
 export interface Arrival {
   /** By this machine's clock, in ms since 1970. */
   readonly atMs: number;
   /** A cursor from before it; `null` in a database without a log. */
   readonly since: string | null;
-  /** Whether it was committed before the connection and came because of the cursor. */
+  /** Whether the event was replayed. */
   readonly replayed: boolean;
 }
 
-/** Arrivals that wait for the library to hand out their event; more than it ever holds back. */
+/** Arrivals that wait until the library hands out their event; more than it ever holds back. */
 const ARRIVALS_MAX = 20_000;
-/** What the browser says of a link that was lost. */
+/** The close code with which a browser reports a lost link. */
 const LOST = 1006;
 
-/** What is looked at in a frame (docs/protocol.md). */
+/** The fields of a frame that are read here (docs/protocol.md). */
 interface Frame {
   readonly type?: string;
   readonly id?: number;
@@ -46,7 +46,7 @@ export class Tap {
   private readonly open = new Set<TappedSocket>();
   private cutUntilMs = 0;
 
-  /** To be given to the library. */
+  /** The constructor for the library. */
   readonly WebSocket: WebSocketConstructor;
 
   constructor() {
@@ -62,13 +62,13 @@ export class Tap {
     return nowMs() < this.cutUntilMs;
   }
 
-  /** Loses the connection, and lets no new one through for so long. */
+  /** Breaks the connection and lets no new one through for so long. */
   cut(ms: number): void {
     this.cutUntilMs = nowMs() + ms;
     for (const socket of [...this.open]) socket.lose();
   }
 
-  /** How the event came. Each is told once. */
+  /** The arrival of this event. Returned once. */
   takeArrival(id: number | undefined): Arrival | undefined {
     if (id === undefined) return undefined;
     const arrival = this.arrivals.get(id);
@@ -86,7 +86,7 @@ export class Tap {
     this.open.delete(socket);
   }
 
-  /** Notes a frame before the library gets it. What it cannot read is the library's to report. */
+  /** Notes a frame before the library gets it. Ignores what it cannot read: the library reports that. */
   frame(data: unknown): void {
     let frame: Frame;
     try {
@@ -97,8 +97,7 @@ export class Tap {
     if (frame.type === 'hello') {
       this.toReplay = frame.replayed ?? 0;
       this.replayed += this.toReplay;
-      // One that resumes goes on from where it was; what it replays is after that, and not after the
-      // cursor of the hello.
+      // A resumed stream goes on from the old cursor: its replay comes after that, not after the cursor of the hello.
       if (!frame.resumed) this.cursor = frame.cursor ?? null;
       return;
     }
@@ -110,7 +109,7 @@ export class Tap {
     this.eventsSeen++;
     const replayed = this.toReplay > 0;
     if (replayed) this.toReplay--;
-    // A repetition does not change when the event came first.
+    // A repetition does not change the time of the first arrival.
     if (!this.arrivals.has(id)) this.arrivals.set(id, { atMs: nowMs(), since: this.cursor, replayed });
     if (this.arrivals.size <= ARRIVALS_MAX) return;
     for (const oldest of this.arrivals.keys()) {
@@ -162,8 +161,8 @@ class TappedSocket implements WebSocketLike {
   }
 
   /**
-   * Ends it as a lost link would: nothing more comes, and the close code is the browser's for it. The
-   * service is told, since a page cannot keep a browser from that.
+   * Ends as a lost link does: nothing more comes, and the close code is the browser's for a lost link. The service
+   * does get a close frame, since a page cannot keep the browser from sending it.
    */
   lose(): void {
     const { socket } = this;

@@ -13,14 +13,14 @@ import { ClockOffset, nowMs } from './clock.ts';
 import { WrittenTimes } from './latency.ts';
 import { Tap } from './tap.ts';
 
-/** Events that are kept to be shown. */
+/** Events that the page shows. */
 export const EVENTS_MAX = 200;
-/** For how long "Break the link" does. */
+/** How long "Break the link" keeps the link broken. */
 export const CUT_MS = 3_000;
-/** Someone is looking and waits, so the page does not stay away for as long as a program would. */
+/** A person is waiting, so the page comes back sooner than a program would. */
 const BACKOFF = { firstMs: 500, longestMs: 4_000 };
 const STATS_INTERVAL_MS = 1_000;
-/** Questions at the start, one after the other: the first ones tell little of the clocks. */
+/** Requests at the start, one after the other: the first ones are slow and say little about the clocks. */
 const CLOCK_QUESTIONS = 5;
 
 /** An event as it is shown. */
@@ -28,7 +28,7 @@ export interface Shown {
   readonly event: RealtimeEvent;
   readonly atMs: number;
   readonly replayed: boolean;
-  /** When its row was written, by the database's clock; comes later. */
+  /** When its row was created, by the database's clock; known later. */
   writtenMs?: number;
 }
 
@@ -42,14 +42,14 @@ export interface Counts {
 }
 
 export interface WatchOwner {
-  /** Something of `counts`, `events`, `cursor` is another. */
+  /** `counts`, `events` or `cursor` have changed. */
   changed(): void;
   state(state: ClientState): void;
-  /** What the library reports without being closed by it, or before it is. */
+  /** An error that the library reports, whether or not it then closes. */
   error(error: RealtimeError): void;
   /** Once a second. An error is a `Refusal`, or what `fetch` rejects with. */
   stats(stats: Stats | Error): void;
-  /** It is known when the event's row was written. */
+  /** The time at which the event's row was created is known. */
   written(shown: Shown): void;
 }
 
@@ -70,7 +70,7 @@ export class Watch {
   constructor(
     base: URL,
     identity: Identity,
-    /** The user, under whose name the place is kept. */
+    /** The user for whom the position in the stream is kept. */
     user: string,
     private readonly owner: WatchOwner,
   ) {
@@ -86,7 +86,7 @@ export class Watch {
     const add = (event: RealtimeEvent): void => this.add(event);
     for (const name of ['message', 'session', 'device'] as const) this.client.on(name, add);
     this.client.on('reset', () => {
-      // The page shows no state that would have to be fetched anew.
+      // The page holds no state that would have to be fetched anew.
       this.resets++;
       owner.changed();
     });
@@ -117,8 +117,8 @@ export class Watch {
   }
 
   /**
-   * Asks for the figures first, and rejects with their `Refusal`: a browser does not show a page why a
-   * WebSocket was refused.
+   * Asks for the figures first and rejects with their `Refusal`: a browser does not let a page read why a WebSocket
+   * was refused.
    */
   async start(): Promise<void> {
     await this.readStats();
@@ -127,7 +127,7 @@ export class Watch {
     void this.poll();
   }
 
-  /** Why the service refuses: what it answers to a request says more than a close code. */
+  /** Why the service refuses this client: the answer to a request says more than a close code. */
   async explain(): Promise<unknown> {
     try {
       await this.reader.stats();
@@ -145,7 +145,7 @@ export class Watch {
     this.tap.cut(CUT_MS);
   }
 
-  /** Milliseconds from the row's writing to the event's arrival; `undefined` while it is not known. */
+  /** Milliseconds from the row's creation to the event's arrival; `undefined` while that is not known. */
   latencyMs({ atMs, writtenMs }: Shown): number | undefined {
     if (writtenMs === undefined) return undefined;
     return Math.max(0, this.clock.toTheirs(atMs) - writtenMs);
@@ -196,8 +196,8 @@ export class Watch {
 }
 
 /**
- * A place for this tab, which survives a reload. Unlike the library's own stores it has no name that
- * tabs share: each tab of the console is to see every event, and none to wait for another.
+ * Keeps this tab's position in the stream over a reload. The library's own stores are shared between tabs; this one
+ * is not, so that each tab of the console gets every event.
  */
 function tabStore(user: string): CursorStore {
   const key = `hushnet-realtime:console:${user}`;

@@ -1,4 +1,4 @@
-/** How states, errors and numbers are said. */
+/** The page's texts for states, errors and numbers. */
 
 import {
   type ClientState,
@@ -60,7 +60,7 @@ export function sayState(state: ClientState): Said {
   }
 }
 
-/** An error in the service's own words where it has any. */
+/** The service's own message where it sent one. */
 export function sayError(error: unknown): string {
   if (error instanceof Refusal) return `${error.status} ${error.code}: ${error.message}`;
   if (error instanceof RealtimeError) return `${error.code ?? error.kind}: ${error.message}`;
