@@ -23,7 +23,7 @@ use criterion::{
     measurement::WallTime,
 };
 use hushnet_realtime::delivery::{Hub, Subscription};
-use hushnet_realtime::protocol::{Encoding, Event};
+use hushnet_realtime::protocol::{Encoding, Notification, Signal};
 use predecessor::RealtimeEvent;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -80,8 +80,8 @@ impl Crowd {
     fn connect_to_hub(&self, mut subscription: Subscription) {
         let idle = Arc::clone(&self.idle);
         self.runtime.spawn(async move {
-            while let Ok(event) = subscription.receiver().recv().await {
-                black_box(event.frame(Encoding::Plain));
+            while let Ok(signal) = subscription.receiver().recv().await {
+                black_box(signal.frame(Encoding::Plain));
                 idle.handled();
             }
         });
@@ -145,9 +145,9 @@ fn notification(user_id: Uuid) -> String {
     format!(r#"{{"type" : "message", "chat_id" : "{CHAT}", "user_id" : "{user_id}"}}"#)
 }
 
-fn hub_event(user_id: Uuid) -> Arc<Event> {
-    match Event::parse(&notification(user_id)) {
-        Ok(event) => Arc::new(event),
+fn hub_event(user_id: Uuid) -> (Uuid, Arc<Signal>) {
+    match Notification::parse(&notification(user_id)) {
+        Ok(notification) => (user_id, Arc::new(Signal::new(notification, None, None))),
         Err(error) => panic!("{error}"),
     }
 }
@@ -193,8 +193,8 @@ fn route_by_hub(
             // Spread over all users, so that they are no neighbours in memory.
             let apart = count / receiving;
             let make = || hub_event(users[apart * rng.random_range(0..receiving)]);
-            crowd.route(events, 1, make, |event| {
-                hub.publish(event);
+            crowd.route(events, 1, make, |(user, signal)| {
+                hub.publish(user, || signal);
             })
         });
     });
@@ -242,7 +242,7 @@ fn absent(c: &mut Criterion) {
             let (hub, _subscriptions) = connected.get_or_insert_with(|| fill(&users));
             b.iter_batched(
                 || hub_event(random_user(&mut rng)),
-                |event| hub.publish(event),
+                |(user, signal)| hub.publish(user, || signal),
                 BatchSize::NumIterations(BATCH),
             );
         });
@@ -269,8 +269,8 @@ fn devices(c: &mut Criterion) {
                     events,
                     count,
                     || hub_event(user),
-                    |event| {
-                        assert_eq!(hub.publish(event), count);
+                    |(user, signal)| {
+                        assert_eq!(hub.publish(user, || signal), count);
                     },
                 )
             });
@@ -308,7 +308,12 @@ fn fill(users: &[Uuid]) -> (Hub, Vec<Subscription>) {
 fn parse(c: &mut Criterion) {
     let user = users(1).0[0];
     let payload = notification(user).replace('}', r#", "id" : 1234567}"#);
-    c.bench_function("parse", |b| b.iter(|| Event::parse(black_box(&payload))));
+    c.bench_function("parse", |b| {
+        b.iter(|| {
+            let notification = Notification::parse(black_box(&payload));
+            notification.map(|notification| Signal::new(notification, None, None))
+        })
+    });
 }
 
 criterion_group! {

@@ -8,12 +8,12 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gungraun::{
     Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
 };
-use hushnet_realtime::delivery::{Bounds, Hub, Recent, Router, Subscription};
+use hushnet_realtime::delivery::{Bounds, Hub, ReplayBuffer, Router, Subscription};
 use hushnet_realtime::metrics::Metrics;
 use hushnet_realtime::protocol::{Encoding, Notification};
 use uuid::Uuid;
@@ -37,10 +37,11 @@ struct Scene {
 fn scene() -> Scene {
     const CHAT: &str = "f47ac10b-58cc-4372-a567-0e02b2c3d479";
     let hub = Hub::new(16);
-    let recent = Recent::new(Bounds {
+    let bounds = Bounds {
         bytes_max: 64 << 20,
         age_max: Duration::from_mins(1),
-    });
+    };
+    let now = Instant::now();
     let user = |n: u128| Uuid::from_u128(n % USERS);
     let connections = (0..USERS).map(|n| hub.subscribe(user(n))).collect();
     let notification = |n| {
@@ -48,7 +49,13 @@ fn scene() -> Scene {
         format!(r#"{{"type" : "message", "chat_id" : "{CHAT}", "user_id" : "{user}", "id" : {n}}}"#)
     };
     Scene {
-        router: Router::new(hub, recent, Arc::new(Metrics::new())).0,
+        router: Router::new(
+            hub,
+            ReplayBuffer::new(bounds, now),
+            Arc::new(Metrics::new()),
+            now,
+        )
+        .0,
         connections,
         notifications: (0..EVENTS).map(notification).collect(),
     }
@@ -57,13 +64,13 @@ fn scene() -> Scene {
 #[library_benchmark]
 #[bench::each_to_one_connection(scene())]
 fn parse_route_encode(mut scene: Scene) -> Scene {
-    for (notification, n) in scene.notifications.iter().zip(0..) {
-        if let Ok(told) = Notification::parse(notification) {
-            scene.router.route(told);
+    for (payload, n) in scene.notifications.iter().zip(0..) {
+        if let Ok(notification) = Notification::parse(payload) {
+            scene.router.route(notification);
         }
         let receiver = scene.connections[n % USERS as usize].receiver();
-        if let Ok(event) = receiver.try_recv() {
-            black_box(event.frame(Encoding::Plain));
+        if let Ok(signal) = receiver.try_recv() {
+            black_box(signal.frame(Encoding::Plain));
         }
     }
     scene

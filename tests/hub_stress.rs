@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::thread;
 
 use hushnet_realtime::delivery::{Hub, Subscription};
-use hushnet_realtime::protocol::Event;
+use hushnet_realtime::protocol::{Notification, Signal};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::broadcast::error::TryRecvError;
@@ -78,7 +78,8 @@ impl Round {
             let progress = &self.progress[user][publisher];
             let number = progress.announced.fetch_add(1, Ordering::SeqCst) + 1;
             let id = i64::try_from(publisher).unwrap() * ID_BASE + number;
-            self.hub.publish(event(self.users[user], id));
+            let user_id = self.users[user];
+            self.hub.publish(user_id, || event(user_id, id));
             progress.confirmed.store(number, Ordering::SeqCst);
             if rng.random_bool(0.3) {
                 yield_now().await;
@@ -106,7 +107,7 @@ impl Round {
         for _ in 0..stay {
             tokio::select! {
                 biased;
-                event = subscription.receiver().recv() => ids.push(event.unwrap().id.unwrap()),
+                signal = subscription.receiver().recv() => ids.push(id_of(&signal.unwrap())),
                 () = yield_now() => {}
             }
         }
@@ -127,15 +128,23 @@ impl Round {
     }
 }
 
-fn event(user_id: Uuid, id: i64) -> Arc<Event> {
+fn event(user_id: Uuid, id: i64) -> Arc<Signal> {
     let payload = format!(r#"{{"type":"device","user_id":"{user_id}","id":{id}}}"#);
-    Arc::new(Event::parse(&payload).unwrap())
+    let notification = Notification::parse(&payload).unwrap();
+    Arc::new(Signal::new(notification, None, None))
+}
+
+fn id_of(signal: &Signal) -> i64 {
+    match signal {
+        Signal::Event(event) => event.id.unwrap(),
+        other => panic!("only events are published: {other:?}"),
+    }
 }
 
 fn drain(subscription: &mut Subscription, ids: &mut Vec<i64>) {
     loop {
         match subscription.receiver().try_recv() {
-            Ok(event) => ids.push(event.id.unwrap()),
+            Ok(signal) => ids.push(id_of(&signal)),
             Err(TryRecvError::Empty) => return,
             Err(error) => panic!("{error}"),
         }

@@ -270,7 +270,7 @@ async fn read_directly(
             .read_user(*user_id, &cursor.snapshot, 0, None, false)
             .await?;
         read.push(begun.elapsed());
-        ensure!(page.events.len() == missed as usize, "another page");
+        ensure!(page.signals.len() == missed as usize, "another page");
     }
     let statement = sqlx::query_scalar(
         "SELECT query FROM pg_stat_activity WHERE application_name = $1 LIMIT 1",

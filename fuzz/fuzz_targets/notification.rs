@@ -4,16 +4,18 @@
 
 use std::sync::Arc;
 
-use hushnet_realtime::protocol::{Cursor, Encoding, Event};
+use hushnet_realtime::protocol::{Cursor, Encoding, Notification, Signal};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
 fuzz_target!(|payload: &str| {
-    let Ok(mut event) = Event::parse(payload) else {
+    let Ok(notification) = Notification::parse(payload) else {
         return;
     };
     let cursor: Cursor = "1-1.10:20:12~".parse().expect("it is one");
-    event.passed = Some(Arc::new(cursor));
+    let Signal::Event(event) = Signal::new(notification, None, Some(Arc::new(cursor))) else {
+        return;
+    };
     let Ok(written) = serde_json::from_str::<Value>(payload) else {
         // A number too large, or too deep: read as far as routing needs it, and passed on as it is.
         return;

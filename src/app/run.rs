@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, ConfigError};
-use crate::connection::{Clock, Drain, Shared};
-use crate::delivery::{Bounds, Hub, LatencySampler, Recent, Router, latency};
+use crate::connection::{Clock, Drain, Shared, Timeouts};
+use crate::delivery::{Bounds, Hub, LatencySampler, ReplayBuffer, Router, latency};
 use crate::edge::{self, Accepting, Tls};
 use crate::http::{self, Api, Console};
 use crate::identity::{Authenticator, Tokens};
@@ -26,7 +26,7 @@ use crate::ingest::injector;
 use crate::ingest::{Barriers, Listener, wake_lock};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
-use crate::protocol::Event;
+use crate::protocol::Signal;
 use crate::socket::{Goodbyes, SocketLimits};
 use crate::store::Log;
 
@@ -145,13 +145,19 @@ fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, RunErr
     let log = Log::new(options.clone(), config.database_pool_size);
     let metrics = Arc::new(Metrics::new());
     let hub = Hub::new(config.user_channel_capacity as usize);
-    let recent = Recent::new(Bounds {
+    let bounds = Bounds {
         bytes_max: config.recent_bytes_max as usize,
         age_max: config.recent_age_max(),
-    });
+    };
+    let replay_buffer = ReplayBuffer::new(bounds, Instant::now().into());
     let (latency, samples) = LatencySampler::new();
     let interval = config.barrier_interval();
-    let (router, feed) = Router::new(hub.clone(), recent.clone(), Arc::clone(&metrics));
+    let (router, feed) = Router::new(
+        hub.clone(),
+        replay_buffer.clone(),
+        Arc::clone(&metrics),
+        Instant::now().into(),
+    );
     let barriers = Barriers::new(
         log.clone(),
         interval,
@@ -190,9 +196,11 @@ fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, RunErr
     background.spawn(retain(log.clone(), config.retention()));
 
     let shared = Arc::new(Shared {
-        ping_interval: config.ping_interval(),
-        pong_timeout: config.pong_timeout(),
-        write_timeout: config.write_timeout(),
+        timeouts: Timeouts {
+            ping_interval: config.ping_interval(),
+            pong_timeout: config.pong_timeout(),
+            write_timeout: config.write_timeout(),
+        },
         client_frames_per_second: config.limits.client_frames_per_second,
         socket_limits: SocketLimits {
             frame_bytes_max: config.limits.frame_bytes_max as usize,
@@ -201,7 +209,7 @@ fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, RunErr
         goodbyes: Goodbyes::new(Handle::current().metrics().num_workers()),
         clock,
         hub,
-        recent,
+        replay_buffer,
         log,
         limits: Arc::new(Limits::new(&config.limits)),
         auth,
@@ -238,7 +246,7 @@ async fn drain(config: &Config, api: &Api, accepting: &Accepting) -> usize {
     let deadline = config.drain_deadline();
     let (open, rate) = (clients.len(), config.drain_clients_per_second);
     let takes = api.shared.drain.begin(open, rate, deadline);
-    api.shared.hub.publish_to_all(&Arc::new(Event::wake()));
+    api.shared.hub.publish_to_all(&Arc::new(Signal::Wake));
     tracing::info!(
         event = "draining",
         clients = open,

@@ -6,8 +6,6 @@
 //! emptied, so that who is woken by it sees the time for which it asked.
 
 use std::collections::HashSet;
-use std::num::NonZeroU64;
-use std::ops::Add;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,8 +13,9 @@ use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
+use super::moment::Moment;
 use crate::delivery::Hub;
-use crate::protocol::Event;
+use crate::protocol::Signal;
 
 /// How coarse the clock is, in milliseconds.
 const TICK_MS: u64 = 50;
@@ -26,39 +25,16 @@ const TICK_MS: u64 = 50;
 const SLOTS: usize = 1024;
 
 /// When a process begins: a tick later than `NEVER_YET`.
-const FIRST: Moment = Moment(NonZeroU64::MIN.saturating_add(TICK_MS));
+const FIRST: Moment = Moment::from_millis(TICK_MS);
 
-/// A time of this process, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(NonZeroU64);
-
-impl Moment {
-    /// Before everything.
-    pub const NEVER_YET: Self = Self(NonZeroU64::MIN);
-
-    fn of_ticks(ticks: u64) -> Self {
-        Self(NonZeroU64::MIN.saturating_add(ticks.saturating_mul(TICK_MS)))
-    }
-
-    /// Ticks up to it, the last one begun.
-    fn ticks(self) -> u64 {
-        (self.0.get() - 1) / TICK_MS
-    }
-
-    /// How long it is from another one until this; nothing if it is earlier.
-    #[must_use]
-    pub fn since(self, earlier: Self) -> Duration {
-        Duration::from_millis(self.0.get().saturating_sub(earlier.0.get()))
-    }
+/// The last tick that has begun at this moment.
+fn ticks(moment: Moment) -> u64 {
+    moment.as_millis() / TICK_MS
 }
 
-impl Add<Duration> for Moment {
-    type Output = Self;
-
-    fn add(self, duration: Duration) -> Self {
-        let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        Self(self.0.saturating_add(ms))
-    }
+/// The beginning of a tick.
+fn of_ticks(ticks: u64) -> Moment {
+    Moment::from_millis(ticks.saturating_mul(TICK_MS))
 }
 
 /// The time, and who is to be woken when.
@@ -85,7 +61,7 @@ impl Clock {
     /// The time, up to a tick late. Costs next to nothing.
     #[must_use]
     pub fn now(&self) -> Moment {
-        Moment::of_ticks(self.ticks.load(Ordering::Acquire))
+        of_ticks(self.ticks.load(Ordering::Acquire))
     }
 
     /// The time.
@@ -105,7 +81,7 @@ impl Clock {
 
     /// The user's connections are woken at that moment, or when the round ends: says when.
     pub fn wake_at(&self, user_id: Uuid, moment: Moment) -> Moment {
-        let mut tick = moment.ticks() + 1;
+        let mut tick = ticks(moment) + 1;
         loop {
             let now = self.ticks.load(Ordering::Acquire);
             tick = tick.clamp(now + 1, now + SLOTS as u64 - 1);
@@ -113,7 +89,7 @@ impl Clock {
             // The clock moves before it empties a slot: had it come here, this would be seen.
             if self.ticks.load(Ordering::Acquire) < tick {
                 slot.insert(user_id);
-                return Moment::of_ticks(tick);
+                return of_ticks(tick);
             }
         }
     }
@@ -122,11 +98,11 @@ impl Clock {
     pub async fn run(self: Arc<Self>, hub: Hub) {
         let mut tick = interval(Duration::from_millis(TICK_MS));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let wake = Arc::new(Event::wake());
+        let wake = Arc::new(Signal::Wake);
         loop {
             tick.tick().await;
             for user_id in self.advance(self.exactly_now()) {
-                hub.publish_to(user_id, || Arc::clone(&wake));
+                hub.publish(user_id, || Arc::clone(&wake));
             }
         }
     }
@@ -134,7 +110,7 @@ impl Clock {
     /// Moves on to that moment and says who is to be woken.
     fn advance(&self, to: Moment) -> Vec<Uuid> {
         let mut due = Vec::new();
-        for tick in self.ticks.load(Ordering::Acquire) + 1..=to.ticks() {
+        for tick in self.ticks.load(Ordering::Acquire) + 1..=ticks(to) {
             self.ticks.store(tick, Ordering::Release);
             due.extend(std::mem::take(&mut *self.slot(tick)));
         }

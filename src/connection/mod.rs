@@ -1,13 +1,27 @@
 //! One WebSocket client's life, from the upgrade to the close.
+//!
+//! A connection is a few pure parts and a loop. The parts decide: `position` (what has been sent, and which cursor
+//! the client may keep), `deadlines`, `holder` (the identity and what of it has to be checked), `outbox` (what is
+//! owed to the socket). The loop (`run`) moves bytes between the hub, the socket and these parts. `replay` sends
+//! what the client has missed. Nothing here knows HTTP, TLS or PostgreSQL's notifications.
 
-mod client;
 mod clock;
+mod deadlines;
 mod drain;
-mod lifetime;
+mod holder;
+mod moment;
+mod outbox;
+mod pending;
+mod position;
 mod replay;
-mod turn;
+mod run;
+mod shared;
 
-pub use self::client::{Connection, Seat, Shared};
-pub use self::clock::{Clock, Moment};
+pub use self::clock::Clock;
+pub use self::deadlines::Timeouts;
 pub use self::drain::Drain;
-pub(crate) use self::replay::REPLAYED_MAX;
+pub use self::moment::Moment;
+pub use self::pending::PendingConnection;
+pub(crate) use self::position::REPLAYED_MAX;
+pub use self::run::Connection;
+pub use self::shared::Shared;

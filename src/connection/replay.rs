@@ -1,86 +1,49 @@
 //! What a client has missed: at its start, when it came with a cursor, and when it fell behind.
 //!
-//! Memory is asked first and costs no query, then the log; either in pages, each written before the next
-//! is read, so that a connection holds one page at most. The subscription is live all the while.
+//! The replay buffer is asked first and costs no query, then the log. Either is sent in pages, each written before
+//! the next is read, so that a connection holds one page at most. The subscription is live all the while.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::client::Connection;
+use super::position::{Replayed, Source};
+use super::run::Connection;
 use crate::delivery::{Feed, Found};
 use crate::metrics::{ReplayCause, ReplaySource};
 use crate::protocol::{
-    CloseCode, Closed, Cursor, Encoding, Event, EventKind, Notice, ResetReason, Snapshot,
+    CloseCode, Closed, Cursor, Encoding, NotACursor, Notice, ResetReason, Signal, Snapshot,
 };
-use crate::store::{PAGE_EVENTS, Page};
+use crate::store::{PAGE_EVENTS, Page, Reading};
 
-/// How long a client waits for the feed; then it may try again later.
+/// How long a client waits for the feed; then it is closed and may try again later.
 const FEED_TIMEOUT: Duration = Duration::from_secs(10);
-/// One page of the log.
+/// How long the read of one page of the log may take.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Ids of a replay that are remembered; of a longer one, the newest.
-pub(crate) const REPLAYED_MAX: usize = 4_096;
 
-/// A replay that the client has been sent, and is not told the end of: with the cursor from which it was
-/// sent, it knows what may be sent again. It is told one that has passed all of the replay.
-#[derive(Debug)]
-pub(super) struct Replayed {
-    /// What the client was told last.
-    told: Arc<Cursor>,
-    /// The snapshot of the read: an event that was routed when the position covered it is new.
-    until: Snapshot,
-    /// What has been carried from the log, and the subscription may bring again.
-    ids: HashSet<i64>,
-    feed: watch::Receiver<Feed>,
+/// A connection while it is sent what it has missed.
+pub(super) struct Replay<'a> {
+    connection: &'a mut Connection,
 }
 
-impl Replayed {
-    fn is_passed_by(&self, cursor: &Cursor) -> bool {
-        cursor.epoch == self.told.epoch && cursor.snapshot.covers(&self.until)
+impl<'a> Replay<'a> {
+    pub(super) fn of(connection: &'a mut Connection) -> Self {
+        Self { connection }
     }
-}
 
-/// Ready when the feed has passed the end of the replay.
-pub(super) async fn passed(replayed: &mut Option<Box<Replayed>>) {
-    let Some(replayed) = replayed else {
-        return std::future::pending().await;
-    };
-    loop {
-        let cursor = replayed.feed.borrow_and_update().cursor().cloned();
-        if cursor.is_some_and(|cursor| replayed.is_passed_by(&cursor)) {
-            return;
-        }
-        if replayed.feed.changed().await.is_err() {
-            return std::future::pending().await;
-        }
-    }
-}
-
-impl Connection {
-    /// Tells a v1 client where it is, and sends what it has missed.
-    pub(super) async fn begin(&mut self, since: Option<String>) -> Result<(), Closed> {
-        let mut feed = self.shared.feed.clone();
-        let live = async {
-            let live = feed.wait_for(Feed::is_live).await;
-            live.map(|feed| feed.cursor().cloned())
-        };
-        let live = self
-            .meanwhile(tokio::time::timeout(FEED_TIMEOUT, live))
-            .await?;
-        let Ok(Ok(present)) = live else {
-            return Err(Closed::ByServer(CloseCode::TryAgainLater));
-        };
-        self.passed.clone_from(&present);
+    /// Sends a v1 client its first frame, and what it has missed since its cursor.
+    pub(super) async fn begin(
+        mut self,
+        since: Option<Result<Cursor, NotACursor>>,
+    ) -> Result<(), Closed> {
+        let present = self.wait_for_feed().await?;
+        self.connection.position.begin_at(present.clone());
         let Some(since) = since else {
             self.hello(present.as_deref(), None);
             return Ok(());
         };
-
-        let cursor = match (since.parse::<Cursor>(), &present) {
+        let cursor = match (since, &present) {
             (Err(_), _) => Err(ResetReason::Malformed),
             (Ok(_), None) => Err(ResetReason::NoLog),
             (Ok(cursor), Some(present)) if cursor.epoch != present.epoch => {
@@ -91,77 +54,94 @@ impl Connection {
         let cursor = match cursor {
             Ok(cursor) => cursor,
             Err(reason) => {
-                self.reset(reason, present.as_deref());
+                self.hello(present.as_deref(), None);
+                self.reset(reason, present);
                 return Ok(());
             }
         };
-        let user_id = self.subscription.user_id();
-        if let Some(found) = self.shared.recent.since(user_id, &cursor) {
-            self.hello(Some(&cursor), Some(found.total));
-            let until = cursor.snapshot.clone();
-            self.begin_settling(Arc::clone(&cursor), until, HashSet::new());
-            self.passed = Some(cursor);
-            self.send_from_memory(ReplayCause::Resume, found).await?;
-            // Everything that `present` sees had been routed when memory was asked.
-            if let Some(present) = present {
-                self.pass(present);
-            }
-            self.arrive();
-            return Ok(());
+        let user_id = self.connection.subscription.user_id();
+        if let Some(found) = self.connection.shared.replay_buffer.since(user_id, &cursor) {
+            return self.resume_from_buffer(cursor, found, present).await;
         }
         self.send_from_log(ReplayCause::Resume, cursor).await?;
-        // What was revoked between the look-up and the read is in neither.
-        self.in_doubt = self.identity.is_some();
+        // What was revoked between the look-up of the identity and the read is in neither.
+        self.connection.holder.doubt();
+        Ok(())
+    }
+
+    /// The cursor of the feed, as soon as it is live.
+    async fn wait_for_feed(&mut self) -> Result<Option<Arc<Cursor>>, Closed> {
+        let mut feed = self.connection.shared.feed.clone();
+        let live = async {
+            let live = feed.wait_for(Feed::is_live).await;
+            live.map(|feed| feed.cursor().cloned())
+        };
+        let live = tokio::time::timeout(FEED_TIMEOUT, live);
+        match self.connection.meanwhile(live).await? {
+            Ok(Ok(present)) => Ok(present),
+            _ => Err(Closed::ByServer(CloseCode::TryAgainLater)),
+        }
+    }
+
+    async fn resume_from_buffer(
+        mut self,
+        cursor: Arc<Cursor>,
+        found: Found,
+        present: Option<Arc<Cursor>>,
+    ) -> Result<(), Closed> {
+        self.hello(Some(&cursor), Some(found.total));
+        self.connection.position.resume_from_buffer(cursor);
+        self.send_from_buffer(ReplayCause::Resume, found).await?;
+        // Everything that `present` sees had been routed when the buffer was asked.
+        if let Some(present) = present {
+            self.connection.position.advance(present);
+        }
+        if !self.connection.position.is_settling() {
+            self.connection.send_cursor();
+        }
         Ok(())
     }
 
     /// Sends what the connection missed by falling behind.
-    pub(super) async fn repair(&mut self) -> Result<(), Closed> {
-        let (user_id, from) = (
-            self.subscription.user_id(),
-            self.sequence.max(self.begun_after),
-        );
-        if let Some(found) = self.shared.recent.after(user_id, from) {
-            return self.send_from_memory(ReplayCause::Lag, found).await;
+    pub(super) async fn repair(mut self) -> Result<(), Closed> {
+        let user_id = self.connection.subscription.user_id();
+        let after = self.connection.position.repair_after();
+        match self.connection.shared.replay_buffer.after(user_id, after) {
+            Some(found) => self.send_from_buffer(ReplayCause::Lag, found).await,
+            None => self.repair_from_log().await,
         }
-        self.repair_from_log().await
     }
 
     async fn repair_from_log(&mut self) -> Result<(), Closed> {
-        if let Some(passed) = self.passed.clone() {
-            return self.send_from_log(ReplayCause::Lag, passed).await;
+        if let Some(cursor) = self.connection.position.repair_from().cloned() {
+            return self.send_from_log(ReplayCause::Lag, cursor).await;
         }
-        self.reset_live(ResetReason::NoLog, None);
+        self.reset(ResetReason::NoLog, None);
         Ok(())
     }
 
-    async fn send_from_memory(
+    async fn send_from_buffer(
         &mut self,
         cause: ReplayCause,
         mut found: Found,
     ) -> Result<(), Closed> {
-        let user_id = self.subscription.user_id();
-        self.shared
+        let shared = Arc::clone(&self.connection.shared);
+        let user_id = self.connection.subscription.user_id();
+        shared
             .metrics
             .replayed(cause, ReplaySource::Memory, found.total);
         loop {
-            for event in found.events {
-                // What was revoked before the subscription, the device has been looked up after.
-                if event.kind == EventKind::Revocation && event.sequence <= self.begun_after {
-                    self.sequence = event.sequence;
-                    continue;
-                }
-                if !self.socket.has_room() {
-                    self.flush().await?;
-                }
-                self.take_event(event)?;
+            for signal in found.signals {
+                self.make_room().await?;
+                self.connection.take_signal(signal, Source::Buffer)?;
             }
             if !found.more {
                 return Ok(());
             }
-            match self.shared.recent.after(user_id, self.sequence) {
+            let after = self.connection.position.taken();
+            match shared.replay_buffer.after(user_id, after) {
                 Some(next) => found = next,
-                // A slow client: it was forgotten meanwhile.
+                // A slow client: the buffer has forgotten the rest meanwhile.
                 None => return Box::pin(self.repair_from_log()).await,
             }
         }
@@ -169,99 +149,92 @@ impl Connection {
 
     /// Sends everything that is visible now and was not in the cursor's snapshot.
     async fn send_from_log(&mut self, cause: ReplayCause, from: Arc<Cursor>) -> Result<(), Closed> {
-        let told = match cause {
+        let mut page = self.read_page(cause, &from.snapshot, None, 0).await?;
+        let present = Arc::new(page.reading.cursor.for_clients());
+        if let Some(reason) = refusal(&page.reading, &from) {
+            if cause == ReplayCause::Resume {
+                self.hello(Some(&present), None);
+            }
+            self.reset(reason, Some(present));
+            return Ok(());
+        }
+        let metrics = &self.connection.shared.metrics;
+        metrics.replayed(cause, ReplaySource::Log, page.total);
+        let kept = match cause {
             ReplayCause::Resume => Arc::clone(&from),
-            ReplayCause::Lag => self.told().unwrap_or_else(|| Arc::clone(&from)),
+            ReplayCause::Lag => {
+                let kept = self.connection.position.client_cursor();
+                Arc::clone(kept.unwrap_or(&from))
+            }
         };
-        let mut replayed = HashSet::new();
-        let mut last_id = 0;
-        let mut first: Option<Cursor> = None;
-        let mut taken: Option<Snapshot> = None;
+        if cause == ReplayCause::Resume {
+            self.hello(Some(&from), Some(page.total));
+        }
+        let mut replayed = Replayed::new(kept, page.reading.cursor.snapshot.clone());
         loop {
-            let page = self
-                .read_page(&from.snapshot, last_id, taken.as_ref(), cause)
-                .await?;
-            let reading = page.reading;
-            let until = taken.get_or_insert_with(|| reading.cursor.snapshot.clone());
-            let present = reading.cursor.heard();
-            let reason = if present.epoch != from.epoch {
-                Some(ResetReason::History)
-            } else if !reading.known {
-                Some(ResetReason::Future)
-            } else if !reading.retained {
-                Some(ResetReason::Retention)
-            } else {
-                None
+            let (more, last_id) = (page.more, page.last_id);
+            self.send_page(page, &mut replayed).await?;
+            let (true, Some(last_id)) = (more, last_id) else {
+                break;
             };
-            if let Some(reason) = reason {
-                match (first, cause) {
-                    (None, ReplayCause::Resume) => self.reset(reason, Some(&present)),
-                    _ => self.reset_live(reason, Some(&present)),
-                }
+            page = self
+                .read_page(cause, &from.snapshot, Some(replayed.until()), last_id)
+                .await?;
+            if let Some(reason) = refusal(&page.reading, &from) {
+                let present = Arc::new(page.reading.cursor.for_clients());
+                self.reset(reason, Some(present));
                 return Ok(());
             }
-            if first.is_none() {
-                self.shared
-                    .metrics
-                    .replayed(cause, ReplaySource::Log, page.total);
-                if cause == ReplayCause::Resume {
-                    self.hello(Some(&from), Some(page.total));
-                }
-            }
-            let present = first.get_or_insert(present);
-            if replayed.len() + PAGE_EVENTS > REPLAYED_MAX {
-                replayed.clear();
-            }
-            for mut event in page.events {
-                replayed.extend(event.id);
-                event.passed = Some(Arc::clone(&told));
-                if !self.socket.has_room() {
-                    self.flush().await?;
-                }
-                self.queue_event(Arc::new(event))?;
-            }
-            match page.last_id {
-                Some(id) if page.more => last_id = id,
-                // What the first page's snapshot sees has been sent: all of it, not only what its
-                // cursor's shortened form admits to.
-                _ => {
-                    self.passed = Some(Arc::new(present.clone()));
-                    let until = until.clone();
-                    self.begin_settling(told, until, replayed);
-                    return Ok(());
-                }
-            }
         }
+        // What the first page's snapshot sees has been queued: all of it, not only what the shortened form of its
+        // cursor admits.
+        self.connection.position.resume_from_log(replayed, present);
+        Ok(())
     }
 
-    /// From here on the client keeps the cursor that it was told, until one has passed the replay.
-    fn begin_settling(&mut self, told: Arc<Cursor>, until: Snapshot, ids: HashSet<i64>) {
-        self.replayed = Some(Box::new(Replayed {
-            told,
-            until,
-            ids,
-            feed: self.shared.feed.clone(),
-        }));
+    async fn send_page(&mut self, page: Page, replayed: &mut Replayed) -> Result<(), Closed> {
+        replayed.begin_page(PAGE_EVENTS);
+        let with_cursor = self.connection.position.gives_cursors();
+        for mut signal in page.signals {
+            if let Signal::Event(event) = &mut signal {
+                replayed.add(event.id);
+                event.cursor = Some(Arc::clone(replayed.kept()));
+            }
+            self.make_room().await?;
+            self.connection
+                .queue_signal(Arc::new(signal), with_cursor)?;
+        }
+        Ok(())
+    }
+
+    async fn make_room(&mut self) -> Result<(), Closed> {
+        if self.connection.socket.has_room() {
+            Ok(())
+        } else {
+            self.connection.flush().await
+        }
     }
 
     async fn read_page(
         &mut self,
-        from: &Snapshot,
-        last_id: i64,
-        until: Option<&Snapshot>,
         cause: ReplayCause,
+        from: &Snapshot,
+        until: Option<&Snapshot>,
+        last_id: i64,
     ) -> Result<Page, Closed> {
-        let (log, user_id) = (self.shared.log.clone(), self.subscription.user_id());
+        let shared = Arc::clone(&self.connection.shared);
+        let user_id = self.connection.subscription.user_id();
         let with_revocations = cause == ReplayCause::Lag;
         // A newer token may have come while the page before was being written.
-        self.settle_identity().await?;
-        let shared = Arc::clone(&self.shared);
-        self.meanwhile(shared.limits.replay_page()).await?;
-        let page = log.read_user(user_id, from, last_id, until, with_revocations);
-        match self
-            .meanwhile(tokio::time::timeout(PAGE_TIMEOUT, page))
-            .await?
-        {
+        self.connection.check_identity().await?;
+        self.connection
+            .meanwhile(shared.limits.replay_page())
+            .await?;
+        let page = shared
+            .log
+            .read_user(user_id, from, last_id, until, with_revocations);
+        let page = tokio::time::timeout(PAGE_TIMEOUT, page);
+        match self.connection.meanwhile(page).await? {
             Ok(Ok(page)) => Ok(page),
             // The client keeps its cursor, and nothing is lost.
             Ok(Err(error)) => {
@@ -272,94 +245,48 @@ impl Connection {
         }
     }
 
-    /// Whether a replay from the log has carried this event, which now comes from elsewhere.
-    pub(super) fn was_replayed(&mut self, event: &Event) -> bool {
-        let Some(replayed) = &self.replayed else {
-            return false;
-        };
-        if event.id.is_some_and(|id| replayed.ids.contains(&id)) {
-            return true;
-        }
-        let passed = event.passed.as_ref();
-        if event.is_reset() || passed.is_some_and(|cursor| replayed.is_passed_by(cursor)) {
-            self.replayed = None;
-        }
-        false
-    }
-
-    /// Everything up to this cursor has been sent. It changes nothing when more has been passed.
-    pub(super) fn pass(&mut self, cursor: Arc<Cursor>) {
-        let is_newer = match (&self.replayed, &self.passed) {
-            (Some(replayed), _) => replayed.is_passed_by(&cursor),
-            (None, Some(passed)) => cursor.snapshot.covers(&passed.snapshot),
-            (None, None) => true,
-        };
-        if is_newer {
-            self.replayed = None;
-            self.passed = Some(cursor);
-        }
-    }
-
-    /// The feed has passed the end of the replay: the client may be told.
-    pub(super) fn settle(&mut self) {
-        self.take_cursor();
-        self.arrive();
-    }
-
-    /// The cursor that the client is to come back with.
-    pub(super) fn told(&self) -> Option<Arc<Cursor>> {
-        match &self.replayed {
-            Some(replayed) => Some(Arc::clone(&replayed.told)),
-            None => self.passed.clone(),
-        }
-    }
-
-    /// Tells the client that the replay is behind it.
-    fn arrive(&mut self) {
-        if self.encoding != Encoding::V1 || self.replayed.is_some() {
-            return;
-        }
-        let cursor = self.told().map(|cursor| cursor.to_string());
-        self.notify(&Notice::Cursor {
-            cursor: cursor.as_deref(),
-        });
-    }
-
     fn hello(&mut self, cursor: Option<&Cursor>, replayed: Option<u64>) {
         let connection_id = Uuid::new_v4();
         let cursor = cursor.map(ToString::to_string);
-        let heartbeat_ms = u32::try_from(self.shared.ping_interval.as_millis()).unwrap_or(u32::MAX);
+        let heartbeat = self.connection.shared.timeouts.ping_interval;
+        let heartbeat_ms = u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX);
         tracing::debug!(event = "connected", %connection_id, resumed = replayed.is_some());
-        self.notify(&Notice::Hello {
+        self.connection.notify(&Notice::Hello {
             connection_id,
             cursor: cursor.as_deref(),
             heartbeat_ms,
             resumed: replayed.is_some(),
             replayed: replayed.unwrap_or(0),
         });
-        self.greeted = true;
-        self.tell_to_go();
+        self.connection.outbox.greet();
+        self.connection.announce_leaving();
     }
 
-    /// Greets a client whose cursor is no good.
-    fn reset(&mut self, reason: ResetReason, present: Option<&Cursor>) {
-        self.hello(present, None);
-        self.reset_live(reason, present);
-    }
-
-    /// The client has missed what cannot be told: it has to fetch its state anew.
-    fn reset_live(&mut self, reason: ResetReason, present: Option<&Cursor>) {
-        self.passed = present.cloned().map(Arc::new);
-        self.replayed = None;
-        self.in_doubt = self.identity.is_some();
-        if self.encoding != Encoding::V1 {
-            return;
+    /// The client has missed what cannot be sent: it has to fetch its state anew.
+    fn reset(&mut self, reason: ResetReason, present: Option<Arc<Cursor>>) {
+        let connection = &mut *self.connection;
+        let cursor = present.as_ref().map(ToString::to_string);
+        connection.position.begin_at(present);
+        connection.holder.doubt();
+        if connection.encoding == Encoding::V1 {
+            connection.shared.metrics.reset(reason);
+            connection.notify(&Notice::Reset {
+                reason,
+                cursor: cursor.as_deref(),
+            });
         }
-        self.shared.metrics.reset(reason);
-        let cursor = present.map(ToString::to_string);
-        self.notify(&Notice::Reset {
-            reason,
-            cursor: cursor.as_deref(),
-        });
+    }
+}
+
+/// Why a read of the log cannot be joined to this cursor; `None` if it can.
+fn refusal(reading: &Reading, from: &Cursor) -> Option<ResetReason> {
+    if reading.cursor.epoch != from.epoch {
+        Some(ResetReason::History)
+    } else if !reading.known {
+        Some(ResetReason::Future)
+    } else if !reading.retained {
+        Some(ResetReason::Retention)
+    } else {
+        None
     }
 }

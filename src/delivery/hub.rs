@@ -21,13 +21,13 @@ use foldhash::fast::RandomState;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use crate::protocol::Event;
+use crate::protocol::Signal;
 
 /// The map from a user to the channel that its connections listen to. Cheap to clone: every clone
 /// is the same hub.
 #[derive(Debug, Clone)]
 pub struct Hub {
-    users: Arc<DashMap<Uuid, broadcast::Sender<Arc<Event>>, RandomState>>,
+    users: Arc<DashMap<Uuid, broadcast::Sender<Arc<Signal>>, RandomState>>,
     /// Slots of each user's channel: events that a connection may be behind before it lags.
     capacity: usize,
 }
@@ -61,27 +61,22 @@ impl Hub {
         }
     }
 
-    /// Hands the event to every connection of its user and says how many there are: 0 when the user
-    /// is not connected here. Never waits; a connection that falls behind by more than the capacity
-    /// finds out when it reads.
-    pub fn publish(&self, event: Arc<Event>) -> usize {
-        self.publish_to(event.user_id, || event)
-    }
-
-    /// The same for an event of this user, or nobody's, that is made only if the user is connected.
-    pub fn publish_to(&self, user_id: Uuid, event: impl FnOnce() -> Arc<Event>) -> usize {
+    /// Hands a signal to every connection of this user and returns their number: 0 when the user is not
+    /// connected here, and then the signal is not made. Never waits; a connection that falls behind by more
+    /// than the capacity finds out when it reads.
+    pub fn publish(&self, user_id: Uuid, signal: impl FnOnce() -> Arc<Signal>) -> usize {
         match self.users.get(&user_id) {
-            Some(sender) => sender.send(event()).unwrap_or(0),
+            Some(sender) => sender.send(signal()).unwrap_or(0),
             None => 0,
         }
     }
 
-    /// Hands the event to every connection of every user. Costs what there are users: for what
-    /// concerns them all and is rare.
-    pub fn publish_to_all(&self, event: &Arc<Event>) {
+    /// Hands the signal to every connection of every user. The cost grows with the users: for what concerns
+    /// them all and is rare.
+    pub fn publish_to_all(&self, signal: &Arc<Signal>) {
         for sender in self.users.iter() {
             // An error says that its last connection is just leaving.
-            let _ = sender.send(Arc::clone(event));
+            let _ = sender.send(Arc::clone(signal));
         }
     }
 
@@ -98,7 +93,7 @@ pub struct Subscription {
     hub: Hub,
     user_id: Uuid,
     /// `None` only inside `drop`.
-    receiver: Option<broadcast::Receiver<Arc<Event>>>,
+    receiver: Option<broadcast::Receiver<Arc<Signal>>>,
 }
 
 impl Subscription {
@@ -112,7 +107,7 @@ impl Subscription {
     ///
     /// # Panics
     /// Never: the receiver is there until the subscription is dropped.
-    pub fn receiver(&mut self) -> &mut broadcast::Receiver<Arc<Event>> {
+    pub fn receiver(&mut self) -> &mut broadcast::Receiver<Arc<Signal>> {
         match &mut self.receiver {
             Some(receiver) => receiver,
             None => unreachable!("only drop takes the receiver"),
@@ -134,18 +129,18 @@ mod tests {
     use super::*;
     use tokio::sync::broadcast::error::TryRecvError;
 
-    fn event_for(user_id: Uuid) -> Arc<Event> {
-        Arc::new(Event::parse(&format!(r#"{{"type":"device","user_id":"{user_id}"}}"#)).unwrap())
+    fn signal() -> Arc<Signal> {
+        Arc::new(Signal::Wake)
     }
 
     #[test]
-    fn an_event_reaches_every_connection_of_its_user_and_nobody_else() {
+    fn a_signal_reaches_every_connection_of_its_user_and_no_other() {
         let hub = Hub::new(16);
         let (alice, bob) = (Uuid::new_v4(), Uuid::new_v4());
         let (mut phone, mut laptop) = (hub.subscribe(alice), hub.subscribe(alice));
         let mut other = hub.subscribe(bob);
 
-        assert_eq!(hub.publish(event_for(alice)), 2);
+        assert_eq!(hub.publish(alice, signal), 2);
 
         let on_phone = phone.receiver().try_recv().unwrap();
         let on_laptop = laptop.receiver().try_recv().unwrap();
@@ -160,25 +155,25 @@ mod tests {
     fn a_user_is_there_from_the_first_connection_to_the_last() {
         let hub = Hub::new(16);
         let alice = Uuid::new_v4();
-        assert_eq!(hub.publish(event_for(alice)), 0);
+        assert_eq!(hub.publish(alice, signal), 0);
 
         let first = hub.subscribe(alice);
         let second = hub.subscribe(alice);
         assert_eq!(hub.users_connected(), 1);
         drop(first);
-        assert_eq!(hub.publish(event_for(alice)), 1);
+        assert_eq!(hub.publish(alice, signal), 1);
         drop(second);
         assert_eq!(hub.users_connected(), 0);
-        assert_eq!(hub.publish(event_for(alice)), 0);
+        assert_eq!(hub.publish(alice, signal), 0);
     }
 
     #[test]
-    fn who_falls_behind_is_told_how_far() {
+    fn a_connection_that_falls_behind_learns_by_how_much() {
         let hub = Hub::new(4);
         let alice = Uuid::new_v4();
         let mut slow = hub.subscribe(alice);
         for _ in 0..10 {
-            hub.publish(event_for(alice));
+            hub.publish(alice, signal);
         }
         assert_eq!(
             slow.receiver().try_recv().unwrap_err(),

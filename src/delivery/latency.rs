@@ -75,14 +75,14 @@ impl LatencySampler {
 
     /// The event has just been written to a socket.
     pub fn delivered(&self, event: &Event) {
-        let (Some(id), Some(passed)) = (event.id, &event.passed) else {
+        let (Some(id), Some(cursor)) = (event.id, &event.cursor) else {
             return;
         };
         // No clock is read for a delivery that does not fit into the sample.
         if let Ok(place) = self.samples.try_reserve() {
             place.send(Delivery {
                 id,
-                xmin: passed.snapshot.xmin(),
+                xmin: cursor.snapshot.xmin(),
                 at: SystemTime::now(),
             });
         }

@@ -1,6 +1,5 @@
 //! From the router to the connections: the order of events, who is connected, and the newest events.
 
-mod block;
 mod feed;
 mod hub;
 mod id_set;
@@ -11,5 +10,5 @@ mod router;
 pub use self::feed::{CommitHealth, Feed};
 pub use self::hub::{Hub, Subscription};
 pub use self::latency::LatencySampler;
-pub use self::replay_buffer::{Bounds, Found, Recent};
+pub use self::replay_buffer::{Bounds, Found, ReplayBuffer};
 pub use self::router::Router;

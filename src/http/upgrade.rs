@@ -17,11 +17,11 @@ use super::error::ApiError;
 use super::handshake::Handshake;
 use super::reply::reply;
 use super::request::{RequestHead, head, user_id, with};
-use crate::connection::{Connection, Seat, Shared};
+use crate::connection::{Connection, PendingConnection, Shared};
 use crate::edge::ConnectionPermit;
 use crate::identity::Identity;
 use crate::limits::Permit;
-use crate::protocol::{AuthError, Closed, Encoding};
+use crate::protocol::{AuthError, Closed, Cursor, Encoding, NotACursor};
 use crate::socket::Socket;
 
 /// The query of `/ws`.
@@ -61,7 +61,7 @@ struct Upgradable {
 struct Opening {
     shared: Arc<Shared>,
     handshake: Handshake,
-    pending: Seat,
+    pending: PendingConnection,
     permits: (SocketPermits, Permit<Uuid>),
 }
 
@@ -149,8 +149,9 @@ impl Upgrades {
         } else {
             encoding
         };
+        let since = query.since.map(|text| text.parse());
         let pending = match admission.identify(&offer.credentials, named, None).await {
-            Ok(identity) => self.subscribe(named, identity, encoding, query.since).await,
+            Ok(identity) => self.subscribe(named, identity, encoding, since).await,
             Err(error) => Err(error),
         };
         match pending {
@@ -169,12 +170,13 @@ impl Upgrades {
         named: Option<Uuid>,
         identity: Option<Identity>,
         encoding: Encoding,
-        since: Option<String>,
-    ) -> Result<(Seat, Permit<Uuid>), ApiError> {
+        since: Option<Result<Cursor, NotACursor>>,
+    ) -> Result<(PendingConnection, Permit<Uuid>), ApiError> {
         let proven = identity.map(|identity| identity.user_id);
         let user_id = proven.or(named).ok_or(ApiError::UserIdMissing)?;
         let permit = self.admission.admit_user(user_id)?;
-        let pending = Seat::take(&self.shared, user_id, encoding, since, identity);
+        let pending =
+            PendingConnection::subscribe(&self.shared, user_id, encoding, since, identity);
         if let Some(identity) = &identity {
             self.admission.confirm(identity).await?;
         }
@@ -182,7 +184,12 @@ impl Upgrades {
     }
 
     /// Starts the connection. Returns the handshake's response.
-    fn start(&self, upgradable: Upgradable, pending: Seat, user: Permit<Uuid>) -> Response {
+    fn start(
+        &self,
+        upgradable: Upgradable,
+        pending: PendingConnection,
+        user: Permit<Uuid>,
+    ) -> Response {
         let Upgradable { handshake, permits } = upgradable;
         let response = handshake.response();
         self.tasks.spawn(serve(Box::new(Opening {
@@ -219,7 +226,11 @@ impl Opening {
     fn complete(
         self: Box<Self>,
         socket: Socket,
-    ) -> (Connection, Option<String>, (SocketPermits, Permit<Uuid>)) {
+    ) -> (
+        Connection,
+        Option<Result<Cursor, NotACursor>>,
+        (SocketPermits, Permit<Uuid>),
+    ) {
         self.shared.metrics.connection_opened();
         let (connection, since) = Connection::new(self.shared, socket, self.pending);
         (connection, since, self.permits)

@@ -3,7 +3,7 @@
 //! It proves that with a JSON Web Token (`token`) or with a device's signature of the time
 //! (`signature`); the settings say which are taken. Knows neither HTTP nor WebSocket. What a proof
 //! says is true when it is checked: a device that is deleted later is told by an event of its own
-//! ([`crate::protocol::EventKind::Revocation`]), and a connection checks the device once more after it has
+//! ([`crate::protocol::Revocation`]), and a connection checks the device once more after it has
 //! subscribed, so that none falls in between. Fails closed: whoever cannot be checked is nobody.
 
 use std::time::SystemTime;

@@ -201,7 +201,7 @@ impl Barriers {
             cursor: Cursor {
                 epoch: epoch.parse().ok()?,
                 snapshot: words.next()?.parse().ok()?,
-                heard: false,
+                from_stream: false,
             },
             ingest: words.next()?.parse().ok()?,
             silent: words.next()? == "t",

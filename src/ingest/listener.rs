@@ -215,7 +215,8 @@ impl Listener {
         let Some(state) = state else {
             self.barriers.begin_anew(true);
             if self.heard_before {
-                self.router.begin_anew(ResetReason::NoLog, None);
+                self.router
+                    .restart(ResetReason::NoLog, None, Instant::now());
             }
             self.router.live_without_log();
             return Ok(());
@@ -236,7 +237,7 @@ impl Listener {
         match self.router.durable_position() {
             Some(position) if position.epoch != state.cursor.epoch => {
                 self.router
-                    .begin_anew(ResetReason::History, Some(state.cursor));
+                    .restart(ResetReason::History, Some(state.cursor), Instant::now());
             }
             Some(position) => {
                 let from = position.snapshot.clone();
@@ -244,9 +245,9 @@ impl Listener {
             }
             None if self.heard_before => {
                 self.router
-                    .begin_anew(ResetReason::NoLog, Some(state.cursor));
+                    .restart(ResetReason::NoLog, Some(state.cursor), Instant::now());
             }
-            None => self.router.advance(state.cursor),
+            None => self.router.advance(state.cursor, Instant::now()),
         }
         Ok(())
     }
@@ -264,9 +265,9 @@ impl Listener {
             let reached = self.read_log(connection, &from, &mut held).await?;
             let overflown = held.len() > HELD_MAX;
             from = reached.snapshot.clone();
-            self.router.advance(reached);
+            self.router.advance(reached, Instant::now());
             if let Some(barrier) = to_pass {
-                self.router.pass(barrier);
+                self.router.complete_barrier(barrier, Instant::now());
             }
             self.keep_pace(|pace, routed, now| {
                 pace.read(&from, routed, now);
@@ -318,7 +319,7 @@ impl Listener {
                     ResetReason::History
                 };
                 self.router
-                    .begin_anew(reason, Some(chunk.reading.cursor.clone()));
+                    .restart(reason, Some(chunk.reading.cursor.clone()), Instant::now());
                 return Ok(chunk.reading.cursor);
             }
             self.metrics.events_caught_up(chunk.rows.len());
@@ -413,7 +414,7 @@ impl Listener {
             moves = pace.barrier(ingest, silent, now);
         });
         if moves {
-            self.router.pass(cursor);
+            self.router.complete_barrier(cursor, Instant::now());
             return Taken::Done;
         }
         self.to_pass = Some(cursor);

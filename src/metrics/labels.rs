@@ -3,7 +3,7 @@
 use enum_map::Enum;
 use strum::IntoStaticStr;
 
-use crate::protocol::{EventKind, Label, Limit};
+use crate::protocol::{Label, Limit};
 
 /// The type of a series' labels: an enum for one label, a struct of enums for several.
 pub trait Labels: Enum + Copy {
@@ -79,27 +79,4 @@ pub enum ReplaySource {
     Memory,
     /// The log, `realtime.events`.
     Log,
-}
-
-/// TODO: `EventKind` itself.
-#[derive(Debug, Clone, Copy, Enum, IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
-pub enum Kind {
-    /// x
-    Message,
-    /// x
-    Session,
-    /// x
-    Device,
-}
-
-impl Kind {
-    pub(super) fn of(kind: EventKind) -> Option<Self> {
-        match kind {
-            EventKind::Message => Some(Self::Message),
-            EventKind::Session => Some(Self::Session),
-            EventKind::Device => Some(Self::Device),
-            _ => None,
-        }
-    }
 }

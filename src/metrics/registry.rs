@@ -6,12 +6,11 @@ use std::time::Duration;
 use metrics::{Gauge, Histogram};
 
 use super::declare::declare_metrics;
-use super::labels::Kind;
 use super::recorder::Recorder;
 use super::series::{Declaration, Series};
 use super::{BuildInfo, Counter, CounterBy, Flag, Level, WindowMaximum};
 use super::{Panicked, Rejected, Replay, ReplayCause, ReplaySource};
-use crate::protocol::{AuthError, Channel, Closed, Event, EventKind, ResetReason};
+use crate::protocol::{AuthError, Channel, Closed, EventKind, ResetReason, Signal};
 
 declare_metrics! {
     /// Always 1; the label tells the version.
@@ -43,11 +42,11 @@ declare_metrics! {
     // Events, from PostgreSQL to the sockets.
 
     /// Events that came from PostgreSQL, by kind.
-    events_received: CounterBy<Kind> = "hushnet_events_received_total" by "kind";
+    events_received: CounterBy<EventKind> = "hushnet_events_received_total" by "kind";
     /// Events written to a socket, once for each connection, by kind.
-    events_delivered: CounterBy<Kind> = "hushnet_events_delivered_total" by "kind";
+    events_delivered: CounterBy<EventKind> = "hushnet_events_delivered_total" by "kind";
     /// Events whose user had no connection here, by kind.
-    events_absent: CounterBy<Kind> = "hushnet_events_absent_total" by "kind";
+    events_absent: CounterBy<EventKind> = "hushnet_events_absent_total" by "kind";
     /// Notifications that were no event and were dropped, by channel.
     notifications_malformed: CounterBy<Channel> = "hushnet_notifications_malformed_total" by "channel";
     /// From the creation of the event's row to the write to a socket, in seconds; a sample of at most 256
@@ -100,7 +99,6 @@ impl Metrics {
 
     /// An event came from PostgreSQL, for a user with this many connections.
     pub fn event_routed(&self, kind: EventKind, connections: usize) {
-        let Some(kind) = Kind::of(kind) else { return };
         self.events_received.increment(kind);
         if connections == 0 {
             self.events_absent.increment(kind);
@@ -108,11 +106,11 @@ impl Metrics {
     }
 
     /// An event, or a reset, was written to a socket.
-    pub fn event_sent(&self, event: &Event) {
-        match (event.kind, Kind::of(event.kind)) {
-            (EventKind::Reset(reason), _) => self.reset(reason),
-            (_, Some(kind)) => self.events_delivered.increment(kind),
-            (_, None) => {}
+    pub fn signal_sent(&self, signal: &Signal) {
+        match signal {
+            Signal::Event(event) => self.events_delivered.increment(event.kind),
+            Signal::Reset(reset) => self.reset(reset.reason),
+            Signal::Revocation(_) | Signal::Wake => {}
         }
     }
 

@@ -44,24 +44,24 @@ pub struct Cursor {
     /// Whether it was given out over a WebSocket: its holder has had the events before it, and one
     /// that comes again is dropped by its id. One that was read together with state is not; whoever
     /// comes with it must get nothing that the state already shows.
-    pub heard: bool,
+    pub from_stream: bool,
 }
 
 impl Cursor {
     /// The same place, as it is given out over a WebSocket: where its text would be too long, in the
     /// conservative form, which repeats more and loses nothing.
     #[must_use]
-    pub fn heard(&self) -> Self {
+    pub fn for_clients(&self) -> Self {
         Self {
             epoch: self.epoch,
             snapshot: self.snapshot.shortened(),
-            heard: true,
+            from_stream: true,
         }
     }
 }
 
 /// Ends the text of a cursor that was given out over a WebSocket.
-const HEARD_MARK: char = '~';
+const STREAM_MARK: char = '~';
 
 /// A text that is no cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -124,8 +124,8 @@ impl fmt::Display for Cursor {
             "{}-{}.{}",
             self.epoch.system, self.epoch.timeline, self.snapshot
         )?;
-        if self.heard {
-            write!(f, "{HEARD_MARK}")
+        if self.from_stream {
+            write!(f, "{STREAM_MARK}")
         } else {
             Ok(())
         }
@@ -139,7 +139,7 @@ impl FromStr for Cursor {
         if text.len() > TEXT_BYTES_MAX {
             return Err(NotACursor);
         }
-        let (text, heard) = match text.strip_suffix(HEARD_MARK) {
+        let (text, from_stream) = match text.strip_suffix(STREAM_MARK) {
             Some(text) => (text, true),
             None => (text, false),
         };
@@ -147,7 +147,7 @@ impl FromStr for Cursor {
         Ok(Self {
             epoch: epoch.parse()?,
             snapshot: snapshot.parse()?,
-            heard,
+            from_stream,
         })
     }
 }

@@ -18,6 +18,7 @@ mod notification;
 mod refusal;
 mod reset_reason;
 mod secret;
+mod signal;
 #[cfg(test)]
 mod tests;
 
@@ -29,7 +30,8 @@ pub use self::event::{EVENT_BYTES_MAX, Encoding, Event};
 pub use self::kind::{Channel, EventKind};
 pub use self::label::Label;
 pub use self::notice::{Answer, Notice};
-pub use self::notification::{MalformedEvent, Notification};
+pub use self::notification::{MalformedEvent, Notification, Subject};
 pub use self::refusal::{AuthError, Limit, Refusal};
 pub use self::reset_reason::ResetReason;
 pub use self::secret::Secret;
+pub use self::signal::{Reset, Revocation, Sequence, Signal};

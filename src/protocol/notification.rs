@@ -15,24 +15,86 @@ const LOGGED_PAYLOAD_CHARS: usize = 200;
 /// A UUID as PostgreSQL writes it.
 const UUID_CHARS: usize = 36;
 
-/// What a trigger tells of one event: the members that routing needs, and the text, whose other members
-/// are skipped unread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// What a notification is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// A change that clients are sent.
+    Event(EventKind),
+    /// A device was deleted, or the user if it names no device that can be read: closing a connection too
+    /// many is better than one too few.
+    Revocation {
+        /// The device.
+        device_id: Option<Uuid>,
+    },
+}
+
+/// The members of a notification that routing needs, and its text, whose other members are skipped unread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Notification<'a> {
     /// What it is about.
-    #[serde(rename = "type")]
-    pub kind: EventKind,
-    /// Whose event it is: the routing key.
+    pub subject: Subject,
+    /// The user whose event it is: the routing key.
     pub user_id: Uuid,
     /// Its row in `realtime.events`; `None` from a database that has only HushNet's own triggers.
     pub id: Option<i64>,
-    /// Whether this is only the news that the event is in the log, because it is too long to be
+    /// Whether the notification only says that the event is in the log, because the event is too long to be
     /// notified.
-    #[serde(default)]
     pub by_reference: bool,
     /// The JSON as the trigger wrote it.
-    #[serde(skip)]
     pub text: &'a str,
+}
+
+/// The values of `type` that routing knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Type {
+    Message,
+    Session,
+    Device,
+    Revocation,
+}
+
+impl Type {
+    fn from_name(name: &[u8]) -> Option<Self> {
+        match name {
+            b"message" => Some(Self::Message),
+            b"session" => Some(Self::Session),
+            b"device" => Some(Self::Device),
+            b"revocation" => Some(Self::Revocation),
+            _ => None,
+        }
+    }
+
+    /// The subject of a notification of this type with this text.
+    fn subject(self, text: &str) -> Subject {
+        match self {
+            Self::Message => Subject::Event(EventKind::Message),
+            Self::Session => Subject::Event(EventKind::Session),
+            Self::Device => Subject::Event(EventKind::Device),
+            Self::Revocation => Subject::Revocation {
+                device_id: serde_json::from_str::<Revoked>(text)
+                    .ok()
+                    .and_then(|revoked| revoked.device_id),
+            },
+        }
+    }
+}
+
+/// The device that a revocation names.
+#[derive(Deserialize)]
+struct Revoked {
+    device_id: Option<Uuid>,
+}
+
+/// A notification as serde reads it.
+#[derive(Deserialize)]
+struct Members {
+    #[serde(rename = "type")]
+    kind: Type,
+    user_id: Uuid,
+    id: Option<i64>,
+    #[serde(default)]
+    by_reference: bool,
 }
 
 /// A notification that is no event: not JSON, of an unknown type, or without a `user_id`.
@@ -49,18 +111,22 @@ impl<'a> Notification<'a> {
     /// # Errors
     /// [`MalformedEvent`] when it is not a JSON object with a known `type` and a UUID `user_id`.
     pub fn parse(payload: &'a str) -> Result<Self, MalformedEvent> {
-        let told = Self::of_flat(payload).map_or_else(|| Self::of_any(payload), Ok);
-        told.map_err(|cause| MalformedEvent {
+        let read = Self::of_flat(payload).map_or_else(|| Self::of_any(payload), Ok);
+        read.map_err(|cause| MalformedEvent {
             cause,
             payload: payload.chars().take(LOGGED_PAYLOAD_CHARS).collect(),
         })
     }
 
     fn of_any(payload: &'a str) -> Result<Self, serde_json::Error> {
-        let told = object(payload)?;
+        let members: Members = object(payload)?;
+        let text = payload.trim_end();
         Ok(Self {
-            text: payload.trim_end(),
-            ..told
+            subject: members.kind.subject(text),
+            user_id: members.user_id,
+            id: members.id,
+            by_reference: members.by_reference,
+            text,
         })
     }
 
@@ -74,7 +140,7 @@ impl<'a> Notification<'a> {
             rest.expect(b':')?;
             let value = rest.value()?;
             match (name, value) {
-                (b"type", Value::String(text)) => set(&mut kind, EventKind::from_name(text)?)?,
+                (b"type", Value::String(text)) => set(&mut kind, Type::from_name(text)?)?,
                 (b"user_id", Value::String(text)) => {
                     set(&mut user_id, Uuid::try_parse_ascii(text).ok()?)?;
                 }
@@ -89,12 +155,16 @@ impl<'a> Notification<'a> {
                 _ => return None,
             }
         }
-        rest.is_blank().then_some(Self {
-            kind: kind?,
+        if !rest.is_blank() {
+            return None;
+        }
+        let text = payload.trim_end();
+        Some(Self {
+            subject: kind?.subject(text),
             user_id: user_id?,
             id,
             by_reference: by_reference.unwrap_or_default(),
-            text: payload.trim_end(),
+            text,
         })
     }
 }
@@ -258,14 +328,14 @@ mod tests {
                     let mut changed = text.clone().into_bytes();
                     changed[at] = *byte;
                     let changed = String::from_utf8(changed).unwrap();
-                    if let Some(told) = Notification::of_flat(&changed) {
-                        assert_eq!(Some(told), by_serde(&changed), "{changed}");
+                    if let Some(read) = Notification::of_flat(&changed) {
+                        assert_eq!(Some(read), by_serde(&changed), "{changed}");
                         flat += 1;
                     }
                 }
                 let cut = &text[..at];
-                if let Some(told) = Notification::of_flat(cut) {
-                    assert_eq!(Some(told), by_serde(cut), "{cut}");
+                if let Some(read) = Notification::of_flat(cut) {
+                    assert_eq!(Some(read), by_serde(cut), "{cut}");
                 }
             }
         }
@@ -294,10 +364,10 @@ mod tests {
                 text[place] = byte;
                 let text = str::from_utf8(&text).unwrap();
                 let payload = format!(r#"{{"x":"{text}","type":"device","user_id":"{USER}"}}"#);
-                let told = Notification::of_flat(&payload);
+                let read = Notification::of_flat(&payload);
                 let special = matches!(byte, b'"' | b'\\' | 0..=0x1f);
-                assert_eq!(told.is_none(), special, "{byte} at {place}");
-                assert!(special || told == by_serde(&payload));
+                assert_eq!(read.is_none(), special, "{byte} at {place}");
+                assert!(special || read == by_serde(&payload));
             }
         }
     }

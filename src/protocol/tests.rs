@@ -1,27 +1,48 @@
+use std::sync::Arc;
+
+use uuid::Uuid;
+
 use super::*;
 
 const USER: &str = "a1b2c3d4-e5f6-7890-abcd-ef1234567890";
+
+fn event(text: &str) -> Event {
+    match Signal::new(Notification::parse(text).unwrap(), None, None) {
+        Signal::Event(event) => event,
+        other => panic!("{other:?} is no event"),
+    }
+}
+
+fn revocation(text: &str) -> Revocation {
+    match Signal::new(Notification::parse(text).unwrap(), None, None) {
+        Signal::Revocation(revocation) => revocation,
+        other => panic!("{other:?} is no revocation"),
+    }
+}
 
 #[test]
 fn an_event_keeps_the_text_that_the_trigger_wrote() {
     let text =
         format!(r#"{{"type" : "message", "chat_id" : null, "user_id" : "{USER}", "id" : 7}}"#);
-    let event = Event::parse(&text).unwrap();
-    assert_eq!(event.user_id.to_string(), USER);
+    let event = event(&text);
+    assert_eq!(
+        Notification::parse(&text).unwrap().user_id.to_string(),
+        USER
+    );
     assert_eq!((event.kind, event.id), (EventKind::Message, Some(7)));
     assert_eq!(event.frame(Encoding::Plain).as_text(), text);
 }
 
 #[test]
 fn the_specification_s_event_has_no_id() {
-    let event = Event::parse(&format!(r#"{{"type":"device","user_id":"{USER}"}}"#)).unwrap();
+    let event = event(&format!(r#"{{"type":"device","user_id":"{USER}"}}"#));
     assert_eq!((event.kind, event.id), (EventKind::Device, None));
 }
 
 #[test]
 fn the_envelope_wraps_the_same_text_and_is_made_once() {
     let text = format!(r#"{{"type":"session","user_id":"{USER}"}}"#);
-    let event = Event::parse(&text).unwrap();
+    let event = event(&text);
     let first = event.frame(Encoding::Envelope);
     assert_eq!(
         first.as_text(),
@@ -43,7 +64,7 @@ fn what_is_no_event_is_refused_with_its_beginning() {
         format!(r#"["message","{USER}",7,false]"#),
         format!("[{}", "é".repeat(500)),
     ] {
-        let error = Event::parse(&payload).unwrap_err();
+        let error = Notification::parse(&payload).unwrap_err();
         let logged: String = payload.chars().take(200).collect();
         assert!(
             error.to_string().ends_with(&format!("; payload: {logged}")),
@@ -77,4 +98,54 @@ fn channels_are_found_by_the_name_that_triggers_use() {
         assert_eq!(Channel::from_name(channel.as_str()), Some(channel));
     }
     assert_eq!(Channel::from_name("pending_sessions_channel"), None);
+}
+
+#[test]
+fn a_revocation_names_its_device_or_the_whole_user() {
+    let (device, other) = (Uuid::new_v4(), Uuid::new_v4());
+    let of = |device: &str| {
+        let text = format!(r#"{{"type":"revocation","user_id":"{USER}","device_id":{device}}}"#);
+        revocation(&text)
+    };
+    let one = of(&format!(r#""{device}""#));
+    assert_eq!(one.device_id, Some(device));
+    assert!(one.concerns(Some(device)) && !one.concerns(Some(other)) && !one.concerns(None));
+    // A device that cannot be read closes every connection: one too many is better than one too few.
+    for user in [of("null"), of("7"), of(r#""no uuid""#)] {
+        assert_eq!(user.device_id, None);
+        assert!(user.concerns(Some(device)) && user.concerns(None));
+    }
+    assert!(Signal::Revocation(one).frame(Encoding::V1).is_none());
+}
+
+#[test]
+fn a_reset_is_a_frame_of_v1_clients_only() {
+    let cursor: Cursor = "1-1.10:20:12~".parse().unwrap();
+    let sequence = Sequence::after(None);
+    let reset = Reset::new(ResetReason::Retention, sequence, Some(Arc::new(cursor)));
+    let reset = Signal::Reset(reset);
+    assert_eq!(reset.sequence().map(Sequence::get), Some(1));
+    assert_eq!(
+        reset.frame(Encoding::V1).unwrap().as_text(),
+        r#"{"type":"reset","reason":"retention","cursor":"1-1.10:20:12~"}"#
+    );
+    assert!(reset.frame(Encoding::Plain).is_none() && reset.frame(Encoding::Envelope).is_none());
+    assert!(Signal::Wake.frame(Encoding::V1).is_none() && Signal::Wake.sequence().is_none());
+}
+
+#[test]
+fn a_v1_client_gets_an_event_with_the_cursor_that_it_may_keep() {
+    let text = format!(r#"{{"type":"session","user_id":"{USER}","id":7}}"#);
+    let cursor: Cursor = "1-1.10:20:12~".parse().unwrap();
+    let notification = Notification::parse(&text).unwrap();
+    let signal = Signal::new(notification, None, Some(Arc::new(cursor)));
+    assert_eq!(
+        signal.frame(Encoding::V1).unwrap().as_text(),
+        format!(
+            r#"{}, "cursor" : "1-1.10:20:12~"}}"#,
+            text.strip_suffix('}').unwrap()
+        )
+    );
+    let without_log = Signal::new(notification, None, None);
+    assert_eq!(without_log.frame(Encoding::V1).unwrap().as_text(), text);
 }

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::pools::{ACQUIRE_TIMEOUT, Pools};
 use crate::config::{Ingest, UnknownIngest};
-use crate::protocol::{Cursor, Event, NotACursor, Notification, Snapshot};
+use crate::protocol::{Cursor, NotACursor, Notification, Signal, Snapshot};
 
 /// Events in one page or chunk.
 pub const PAGE_EVENTS: usize = 1_000;
@@ -57,7 +57,7 @@ impl Reading {
             cursor: Cursor {
                 epoch: parse(epoch)?,
                 snapshot: parse(snapshot)?,
-                heard: false,
+                from_stream: false,
             },
             retained,
             known,
@@ -96,7 +96,7 @@ pub struct Page {
     /// Of a first page, how many events there were to read: its own and those after it.
     pub total: u64,
     /// In the order of their ids; at most [`PAGE_EVENTS`] and [`PAGE_BYTES_MAX`].
-    pub events: Vec<Event>,
+    pub signals: Vec<Signal>,
     /// Whether there are others after them.
     pub more: bool,
     /// The last event's id, where the next page begins; `None` for a page without events.
@@ -288,14 +288,14 @@ impl Log {
         let total = total.map_or(0, i64::unsigned_abs);
         let last_id = rows.last().and_then(|row| row.4);
         let more = total > rows.len() as u64;
-        let events = rows
+        let signals = rows
             .into_iter()
-            .filter_map(|row| Some(Event::new(told(row.4?, row.5.as_deref()?)?, 0, None)))
+            .filter_map(|row| Some(Signal::new(told(row.4?, row.5.as_deref()?)?, None, None)))
             .collect();
         Ok(Page {
             reading,
             total,
-            events,
+            signals,
             more,
             last_id,
         })

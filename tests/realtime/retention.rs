@@ -102,13 +102,13 @@ async fn old_events_go_with_their_partition_and_their_cursors_are_reset() {
         .read_user(bob.id, &after.snapshot, 0, None, false)
         .await
         .unwrap();
-    assert!(young.reading.retained && young.events.is_empty());
+    assert!(young.reading.retained && young.signals.is_empty());
     insert_message(&db, None, &alice, &bob).await;
     assert_eq!(
         log.read_user(bob.id, &after.snapshot, 0, None, false)
             .await
             .unwrap()
-            .events
+            .signals
             .len(),
         1
     );
@@ -138,7 +138,7 @@ async fn a_missing_partition_fails_no_insert_and_is_made_good() {
         log.read_user(bob.id, &cursor.snapshot, 0, None, false)
             .await
             .unwrap()
-            .events
+            .signals
             .len(),
         1
     );
@@ -150,7 +150,7 @@ async fn a_missing_partition_fails_no_insert_and_is_made_good() {
         log.read_user(bob.id, &cursor.snapshot, 0, None, false)
             .await
             .unwrap()
-            .events
+            .signals
             .len(),
         2
     );
@@ -251,7 +251,7 @@ async fn a_log_from_another_system_is_emptied_once() {
         log.read_user(bob.id, &state.cursor.snapshot, 0, None, false)
             .await
             .unwrap()
-            .events
+            .signals
             .len(),
         1
     );
@@ -325,7 +325,7 @@ async fn a_snapshot_with_many_open_transactions_is_given_out_in_its_short_form()
             snapshot: snapshot.parse().unwrap(),
             ..cursor.parse().unwrap()
         };
-        assert_eq!(format!("{cursor}~"), full.heard().to_string());
+        assert_eq!(format!("{cursor}~"), full.for_clients().to_string());
         snapshot.len() > 256 && cursor.split(',').count() == 10
     })
     .await;
@@ -336,7 +336,7 @@ async fn a_snapshot_with_many_open_transactions_is_given_out_in_its_short_form()
         log.read_user(bob.id, &cursor.snapshot, 0, None, false)
             .await
             .unwrap()
-            .events
+            .signals
             .len(),
         1
     );

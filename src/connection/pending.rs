@@ -1,0 +1,48 @@
+//! A connection that has subscribed and is not answered yet.
+
+use uuid::Uuid;
+
+use super::shared::Shared;
+use crate::delivery::Subscription;
+use crate::identity::Identity;
+use crate::protocol::{Cursor, Encoding, NotACursor, Sequence};
+
+/// A connection that has subscribed before its client is answered: what is committed after the client sees the
+/// connection open reaches it.
+#[derive(Debug)]
+pub struct PendingConnection {
+    pub(super) subscription: Subscription,
+    /// The last signal that was routed before.
+    pub(super) subscribed_after: Option<Sequence>,
+    pub(super) encoding: Encoding,
+    /// The cursor that the client came with, or that it is none.
+    pub(super) since: Option<Result<Cursor, NotACursor>>,
+    /// Who the client has proven to be; `None` where no proof is asked for.
+    pub(super) identity: Option<Identity>,
+    /// Whether the feed was live at the subscription.
+    pub(super) feed_was_live: bool,
+}
+
+impl PendingConnection {
+    /// Subscribes a connection of this user.
+    #[must_use]
+    pub fn subscribe(
+        shared: &Shared,
+        user_id: Uuid,
+        encoding: Encoding,
+        since: Option<Result<Cursor, NotACursor>>,
+        identity: Option<Identity>,
+    ) -> Self {
+        // Read before the subscription begins: nothing that the subscription does not bring is skipped.
+        let subscribed_after = shared.replay_buffer.last_sequence();
+        let feed_was_live = shared.feed.borrow().is_live();
+        Self {
+            subscription: shared.hub.subscribe(user_id),
+            subscribed_after,
+            encoding,
+            since,
+            identity,
+            feed_was_live,
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The replay buffer: blocks of signals, cut into segments by barriers.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::block::Block;
+use super::found::{Found, View};
+use super::segment::Segment;
+use crate::protocol::{Cursor, Notification, Sequence, Snapshot};
+
+/// Memory is freed one block at a time.
+const BLOCK_BYTES_MAX: usize = 256 << 10;
+/// The memory is divided into at least this many blocks.
+const BLOCKS_MIN: usize = 16;
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Memory for signals, in bytes.
+    pub bytes_max: usize,
+    /// Age of the oldest signal.
+    pub age_max: Duration,
+}
+
+impl Bounds {
+    fn block_bytes(&self) -> usize {
+        (self.bytes_max / BLOCKS_MIN).min(BLOCK_BYTES_MAX)
+    }
+}
+
+/// The signals of the last minutes. Cheap to clone: every clone is the same buffer.
+#[derive(Debug, Clone)]
+pub struct ReplayBuffer {
+    bounds: Bounds,
+    contents: Arc<RwLock<Contents>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Contents {
+    /// Oldest first; the last one is open. Of the first one, only the end may be left.
+    segments: VecDeque<Segment>,
+    /// Blocks that are full, oldest first.
+    full: VecDeque<Arc<Block>>,
+    /// The block that signals are written to.
+    pub(super) open: Block,
+    /// The memory of the full blocks.
+    pub(super) full_bytes: usize,
+    /// The sequence number of the last signal pushed; 0 before the first one.
+    last_sequence: u64,
+    /// Signals up to this sequence number have been forgotten.
+    pub(super) forgotten_through: u64,
+}
+
+impl Contents {
+    fn new(bounds: Bounds, after: u64, now: Instant) -> Self {
+        Self {
+            segments: VecDeque::from([Segment::new(None, after, now)]),
+            full: VecDeque::new(),
+            open: Block::of_bytes(bounds.block_bytes()),
+            full_bytes: 0,
+            last_sequence: after,
+            forgotten_through: after,
+        }
+    }
+
+    /// Begins a new block, in the memory of the oldest block where the bound leaves no other.
+    #[cold]
+    fn begin_block(&mut self, bounds: Bounds) {
+        let full = mem::take(&mut self.open);
+        self.full_bytes += full.bytes();
+        self.full.push_back(Arc::new(full));
+        let block_bytes = bounds.block_bytes();
+        let mut spare = None;
+        while self.full_bytes + block_bytes > bounds.bytes_max
+            && let Some(block) = self.forget_block()
+        {
+            // A block that is being read is freed by its last reader.
+            spare = Arc::into_inner(block).filter(|block| block.bytes() <= block_bytes);
+        }
+        self.open = match spare {
+            Some(block) => block.emptied(),
+            None => Block::of_bytes(block_bytes),
+        };
+        self.forget_segments();
+    }
+
+    fn forget_block(&mut self) -> Option<Arc<Block>> {
+        let block = self.full.pop_front()?;
+        self.full_bytes -= block.bytes();
+        let last = block.last_sequence().unwrap_or_default();
+        self.forgotten_through = self.forgotten_through.max(last);
+        Some(block)
+    }
+
+    /// Forgets the segments of which no signal is left.
+    fn forget_segments(&mut self) {
+        let through = self.forgotten_through;
+        while let (Some(first), Some(next)) = (self.segments.front(), self.segments.get(1))
+            && first.after < through
+            && next.after <= through
+        {
+            self.segments.pop_front();
+        }
+    }
+
+    /// Forgets everything before the oldest segment that is young enough, or open.
+    fn forget_old(&mut self, age_max: Duration, now: Instant) {
+        let is_old = |segment: &Segment| now.saturating_duration_since(segment.began) > age_max;
+        while self.segments.len() > 1 && is_old(&self.segments[0]) {
+            self.segments.pop_front();
+        }
+        let before = self.segments[0].after;
+        self.forgotten_through = self.forgotten_through.max(before);
+        while self
+            .full
+            .front()
+            .is_some_and(|block| block.last_sequence() <= Some(before))
+        {
+            self.forget_block();
+        }
+    }
+
+    /// The user's signals after this sequence number.
+    fn view(&self, user_id: Uuid, after: u64) -> View {
+        let full = self
+            .full
+            .partition_point(|block| block.last_sequence() <= Some(after));
+        let segment = self
+            .segments
+            .partition_point(|segment| segment.after <= after)
+            .saturating_sub(1);
+        let segments = self.segments.range(segment..);
+        View {
+            user_id,
+            after,
+            full: self.full.range(full..).cloned().collect(),
+            open: self.open.only_of(user_id),
+            cursors: segments
+                .map(|segment| (segment.after, segment.cursor.clone()))
+                .collect(),
+        }
+    }
+}
+
+impl ReplayBuffer {
+    /// An empty buffer.
+    #[must_use]
+    pub fn new(bounds: Bounds, now: Instant) -> Self {
+        Self {
+            bounds,
+            contents: Arc::new(RwLock::new(Contents::new(bounds, 0, now))),
+        }
+    }
+
+    /// Keeps the signal of a notification, which is about to be routed, and returns its sequence number.
+    #[must_use]
+    pub fn push(&self, notification: &Notification<'_>) -> Option<Sequence> {
+        let mut contents = self.write();
+        if !contents.open.has_room(notification.text) {
+            contents.begin_block(self.bounds);
+        }
+        contents.last_sequence += 1;
+        let sequence = contents.last_sequence;
+        contents.open.push(notification, sequence);
+        Sequence::new(sequence)
+    }
+
+    /// Begins a segment at a completed barrier: everything visible to it has been pushed. Returns the cursor
+    /// that clients are given with what is pushed from now on.
+    #[must_use]
+    pub fn begin_segment(&self, barrier: &Cursor, now: Instant) -> Option<Arc<Cursor>> {
+        let mut contents = self.write();
+        let segment = Segment::new(Some(barrier), contents.last_sequence, now);
+        let cursor = segment.cursor.clone();
+        contents.segments.push_back(segment);
+        contents.forget_old(self.bounds.age_max, now);
+        cursor
+    }
+
+    /// Forgets everything, since it belongs to another history, and returns the sequence number of the reset
+    /// that says so.
+    #[must_use]
+    pub fn restart(&self, now: Instant) -> Sequence {
+        let mut contents = self.write();
+        let sequence = Sequence::after(Sequence::new(contents.last_sequence));
+        *contents = Contents::new(self.bounds, sequence.get(), now);
+        sequence
+    }
+
+    /// The user's signals from the first one that a client with this cursor does not have; `None` when only
+    /// the log can tell.
+    ///
+    /// For a cursor that was given out over the stream, the answer may begin with signals that the client had
+    /// under the cursor before. For any other cursor (read together with state) it is exact.
+    #[must_use]
+    pub fn since(&self, user_id: Uuid, cursor: &Cursor) -> Option<Found> {
+        let (cursor, from_stream) = (&cursor.snapshot, cursor.from_stream);
+        let contents = self.read();
+        let segments = &contents.segments;
+        // Of barriers that were given out in the same words, the client may have the oldest.
+        let given = segments
+            .iter()
+            .position(|segment| from_stream && segment.was_given_as(cursor));
+        // The newest barrier that the cursor covers: what it has not seen came after the barrier before.
+        let newest = || {
+            let covers = |barrier: &Snapshot| cursor.covers(barrier);
+            let mut barriers = segments.iter().map(|segment| &segment.barrier);
+            barriers.rposition(|barrier| barrier.as_ref().is_some_and(covers))
+        };
+        let covered = given.or_else(newest)?;
+        let from = segments[covered.checked_sub(1)?].after;
+        if from < contents.forgotten_through {
+            return None;
+        }
+        // The oldest barrier that covers the cursor: what came after it, the cursor has not seen.
+        let unseen = || {
+            let barriers = segments.range(covered..);
+            let mut covering = barriers.filter(|segment| {
+                let barrier = segment.barrier.as_ref();
+                barrier.is_some_and(|barrier| barrier.covers(cursor))
+            });
+            covering.next().map(|segment| segment.after)
+        };
+        let unseen = if given.is_some() { from } else { unseen()? };
+        let view = contents.view(user_id, from);
+        drop(contents);
+        // Only the log knows whether the cursor has seen what came in between.
+        if view.first_sequence().is_some_and(|first| first <= unseen) {
+            return None;
+        }
+        Some(view.found())
+    }
+
+    /// The user's signals after the one with this sequence number; `None` when the buffer does not reach back
+    /// that far.
+    #[must_use]
+    pub fn after(&self, user_id: Uuid, sequence: Option<Sequence>) -> Option<Found> {
+        let sequence = sequence.map_or(0, Sequence::get);
+        let contents = self.read();
+        if sequence < contents.forgotten_through {
+            return None;
+        }
+        let view = contents.view(user_id, sequence);
+        drop(contents);
+        Some(view.found())
+    }
+
+    /// The sequence number of the last signal pushed.
+    #[must_use]
+    pub fn last_sequence(&self) -> Option<Sequence> {
+        Sequence::new(self.read().last_sequence)
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Contents> {
+        self.contents.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Contents> {
+        self.contents
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,36 @@
+//! What was routed between one barrier and the next.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::protocol::{Cursor, Snapshot};
+
+/// The beginning of a segment. The segment ends where the next one begins.
+#[derive(Debug)]
+pub(super) struct Segment {
+    /// The snapshot of the barrier at its beginning. The first segment has none, and serves no cursor.
+    pub(super) barrier: Option<Snapshot>,
+    /// The barrier in the form that clients are given.
+    pub(super) cursor: Option<Arc<Cursor>>,
+    pub(super) began: Instant,
+    /// The sequence number of the last signal before the segment.
+    pub(super) after: u64,
+}
+
+impl Segment {
+    pub(super) fn new(barrier: Option<&Cursor>, after: u64, now: Instant) -> Self {
+        Self {
+            barrier: barrier.map(|cursor| cursor.snapshot.clone()),
+            cursor: barrier.map(|cursor| Arc::new(cursor.for_clients())),
+            began: now,
+            after,
+        }
+    }
+
+    /// Whether clients were given exactly this snapshot with the segment's events.
+    pub(super) fn was_given_as(&self, snapshot: &Snapshot) -> bool {
+        self.cursor
+            .as_ref()
+            .is_some_and(|cursor| cursor.snapshot == *snapshot)
+    }
+}
