@@ -23,6 +23,7 @@ test: ## Run every test against a real PostgreSQL, on free ports
 check: ## Check the format, clippy's lints, and the dependencies if cargo-deny is installed
 	cargo fmt --all --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
+	cargo fmt --check --manifest-path crates/websocket/fuzz/Cargo.toml
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	@if command -v cargo-deny >/dev/null; then set -x; cargo deny check; \
 	else echo 'cargo-deny is not installed: the dependencies are not checked'; fi
@@ -80,7 +81,7 @@ mutations: ## Break the service on purpose, and require that the checker reports
 
 conformance: ## Hold the WebSocket's handshake and frames against the Autobahn test suite's cases
 	@sh scripts/setup.sh conformance
-	cargo build --release --locked --example echo
+	cargo build --release --locked --package hushnet-websocket --example echo
 	.hushnet/conformance/bin/python scripts/conformance.py $(ARGS) $(TARGET)/release/examples/echo
 
 bench-smoke: ## Run each benchmark once, to see that it runs

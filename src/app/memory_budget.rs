@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use hushnet_websocket::SocketLimits;
 use uuid::Uuid;
 
 use crate::config::{AuthMode, Config};
@@ -14,7 +15,6 @@ use crate::edge::{REQUEST_CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX};
 use crate::http::RESPONSE_PERMITS_MAX;
 use crate::limits::{RATES_PER_CONNECTION, SPARE_RATES};
 use crate::protocol::{EVENT_BYTES_MAX, Event};
-use crate::socket::SocketLimits;
 use crate::store::state::PENDING_BYTES_MAX;
 use crate::store::{CHUNKS_AHEAD, PAGE_BYTES_MAX, PAGE_EVENTS};
 

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hushnet_websocket::{CloseQueue, SocketLimits};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -27,7 +28,6 @@ use crate::ingest::{Barriers, Listener, wake_lock};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::protocol::Signal;
-use crate::socket::{Goodbyes, SocketLimits};
 use crate::store::Log;
 
 const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(15);
@@ -206,7 +206,7 @@ fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, RunErr
             frame_bytes_max: config.limits.frame_bytes_max as usize,
             write_buffer_bytes_max: config.limits.write_buffer_bytes_max as usize,
         },
-        goodbyes: Goodbyes::new(Handle::current().metrics().num_workers()),
+        close_queue: CloseQueue::new(Handle::current().metrics().num_workers()),
         clock,
         hub,
         replay_buffer,

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hushnet_websocket::Stream;
 use uuid::Uuid;
 
 use super::position::{Replayed, Source};
@@ -23,12 +24,12 @@ const FEED_TIMEOUT: Duration = Duration::from_secs(10);
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection while it is sent what it has missed.
-pub(super) struct Replay<'a> {
-    connection: &'a mut Connection,
+pub(super) struct Replay<'a, S> {
+    connection: &'a mut Connection<S>,
 }
 
-impl<'a> Replay<'a> {
-    pub(super) fn of(connection: &'a mut Connection) -> Self {
+impl<'a, S: Stream> Replay<'a, S> {
+    pub(super) fn of(connection: &'a mut Connection<S>) -> Self {
         Self { connection }
     }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
+use hushnet_websocket::{Frame, Socket, SocketEvent, Stream};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::sleep_until;
 
@@ -26,20 +27,18 @@ use super::position::{Position, Source, Verdict};
 use super::replay::Replay;
 use super::shared::Shared;
 use crate::delivery::Subscription;
-use crate::frame::Frame;
 use crate::identity::Identity;
 use crate::limits::Allowance;
 use crate::metrics::Metrics;
 use crate::protocol::{
     Answer, AuthError, ClientFrame, CloseCode, Closed, Cursor, Encoding, NotACursor, Notice, Signal,
 };
-use crate::socket::{Socket, Step};
 
 /// A client that is connected.
 #[derive(Debug)]
-pub struct Connection {
+pub struct Connection<S> {
     pub(super) shared: Arc<Shared>,
-    pub(super) socket: Socket,
+    pub(super) socket: Socket<S>,
     pub(super) subscription: Subscription,
     pub(super) encoding: Encoding,
     pub(super) position: Position,
@@ -55,8 +54,8 @@ pub struct Connection {
 enum Wakeup {
     /// The subscription brought something.
     Signal(Result<Arc<Signal>, RecvError>),
-    /// The socket has something to say.
-    Socket(Step),
+    /// Something has happened on the socket.
+    Socket(SocketEvent),
     /// The kernel does not take everything that is to be written.
     Blocked,
     /// It has been dealt with.
@@ -72,12 +71,12 @@ enum Taken {
     Lagged,
 }
 
-impl Connection {
+impl<S: Stream> Connection<S> {
     /// A client that has been answered with 101, and the cursor that it came with.
     #[must_use]
     pub fn new(
         shared: Arc<Shared>,
-        socket: Socket,
+        socket: Socket<S>,
         pending: PendingConnection,
     ) -> (Self, Option<Result<Cursor, NotACursor>>) {
         let now = shared.clock.now();
@@ -113,7 +112,8 @@ impl Connection {
     pub async fn close(self, ending: Closed) {
         // Nothing more is delivered: leave the hub before the close frame.
         drop(self.subscription);
-        self.shared.goodbyes.say(self.socket, ending).await;
+        let closing = self.shared.close_queue.close(self.socket, ending.into());
+        closing.await;
     }
 
     async fn serve(
@@ -155,7 +155,7 @@ impl Connection {
                         self.position.end_replay();
                     }
                 }
-                Wakeup::Socket(step) => self.take_step(step)?,
+                Wakeup::Socket(event) => self.take_socket_event(event)?,
                 Wakeup::Blocked => self.deadlines.writing(|| shared.clock.exactly_now()),
                 Wakeup::Done => {}
             }
@@ -170,16 +170,16 @@ impl Connection {
             if self.socket.is_writing() {
                 match self.socket.poll_flush(context) {
                     Poll::Pending => return Poll::Ready(Wakeup::Blocked),
-                    Poll::Ready(Err(closed)) => {
-                        return Poll::Ready(Wakeup::Socket(Step::Ended(closed)));
+                    Poll::Ready(Err(ended)) => {
+                        return Poll::Ready(Wakeup::Socket(SocketEvent::Ended(ended)));
                     }
                     Poll::Ready(Ok(())) if answer_waits || !has_room => {
-                        return Poll::Ready(Wakeup::Socket(Step::Flushed));
+                        return Poll::Ready(Wakeup::Socket(SocketEvent::Flushed));
                     }
                     Poll::Ready(Ok(())) => count_delivered(&mut self.outbox, &self.shared),
                 }
             }
-            self.socket.poll_incoming(context).map(Wakeup::Socket)
+            self.socket.poll_receive(context).map(Wakeup::Socket)
         });
         tokio::select! {
             biased;
@@ -205,7 +205,7 @@ impl Connection {
         };
         tokio::select! {
             biased;
-            step = self.socket.step(may_read) => return Ok(Wakeup::Socket(step)),
+            event = self.socket.next_event(may_read) => return Ok(Wakeup::Socket(event)),
             signal = self.subscription.receiver().recv(), if !writing => return Ok(Wakeup::Signal(signal)),
             // A connection that takes its signals is woken by one when the drain begins.
             () = shared.drain.begun(), if writing && !leaving => {}
@@ -251,7 +251,7 @@ impl Connection {
                 self.prepare_to_leave();
                 Ok(())
             }
-            step = self.socket.step(may_read) => self.take_step(step),
+            event = self.socket.next_event(may_read) => self.take_socket_event(event),
             () = sleep_until(deadline) => self.take_due(shared.clock.exactly_now()),
         }
     }
@@ -265,19 +265,19 @@ impl Connection {
         is_writing
     }
 
-    fn take_step(&mut self, step: Step) -> Result<(), Closed> {
-        match step {
-            Step::Ended(closed) => return Err(closed),
-            Step::Flushed => {
+    fn take_socket_event(&mut self, event: SocketEvent) -> Result<(), Closed> {
+        match event {
+            SocketEvent::Ended(ended) => return Err(ended.into()),
+            SocketEvent::Flushed => {
                 self.deadlines.flushed();
                 count_delivered(&mut self.outbox, &self.shared);
                 if let Some(answer) = self.outbox.take_answer() {
                     self.socket.queue(answer.frame());
                 }
             }
-            Step::Heard => self.see_client()?,
-            Step::Binary(_) => return Err(Closed::ByServer(CloseCode::Unsupported)),
-            Step::Text(text) => {
+            SocketEvent::Alive => self.see_client()?,
+            SocketEvent::Binary(_) => return Err(Closed::ByServer(CloseCode::Unsupported)),
+            SocketEvent::Text(text) => {
                 self.see_client()?;
                 let frame = ClientFrame::parse(&text);
                 self.take_client_frame(frame.map_err(|_| Closed::ByServer(CloseCode::Malformed))?);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hushnet_websocket::{CloseQueue, SocketLimits};
 use tokio::sync::watch;
 
 use super::clock::Clock;
@@ -11,7 +12,6 @@ use crate::delivery::{Feed, Hub, LatencySampler, ReplayBuffer};
 use crate::identity::Authenticator;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
-use crate::socket::{Goodbyes, SocketLimits};
 use crate::store::Log;
 
 /// What every connection of a server has in common.
@@ -24,7 +24,7 @@ pub struct Shared {
     /// How many bytes a socket may hold.
     pub socket_limits: SocketLimits,
     /// The order in which sockets are closed.
-    pub goodbyes: Goodbyes,
+    pub close_queue: CloseQueue,
     /// The time.
     pub clock: Arc<Clock>,
     /// The connected users.

@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use hushnet_websocket::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -73,5 +74,11 @@ impl AsyncWrite for Transport {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         delegate!(self, stream => stream.poll_shutdown(context))
+    }
+}
+
+impl Stream for Transport {
+    fn needs_shutdown(&self) -> bool {
+        matches!(self, Self::Tls(_))
     }
 }

@@ -1,114 +1,54 @@
-//! From a request for a WebSocket to its socket: the handshake of RFC 6455 and nothing else.
+//! From a request for a WebSocket to its socket.
 
+use hushnet_websocket::{HandshakeError, Socket, SocketLimits};
 use hyper::upgrade::OnUpgrade;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_util::task::TaskTracker;
-use warp::Filter;
-use warp::filters::BoxedFilter;
-use warp::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use warp::http::HeaderMap;
 use warp::reply::Response;
 
 use super::error::ApiError;
-use super::reply::reply;
-use crate::edge::Headers;
-use crate::socket::{Socket, SocketLimits};
+use crate::edge::Transport;
 
-/// What a client offers that wants frames with cursors, `hello` and `reset`.
+/// The subprotocol of clients that want frames with cursors, `hello` and `reset`.
 const SUBPROTOCOL_V1: &str = "hushnet.v1";
 
-/// A request that is one for a WebSocket.
+/// A valid request for a WebSocket, and the stream that it will be.
 pub(super) struct Handshake {
-    accept_key: HeaderValue,
+    handshake: hushnet_websocket::Handshake,
     stream: OnUpgrade,
     pub(super) offers_v1: bool,
 }
 
 impl Handshake {
     pub(super) fn of(headers: &HeaderMap, stream: Option<OnUpgrade>) -> Result<Self, ApiError> {
-        let (Some(stream), true, true) = (
-            stream,
-            names(headers, &header::CONNECTION, "upgrade"),
-            names(headers, &header::UPGRADE, "websocket"),
-        ) else {
-            return Err(ApiError::NotAWebSocket);
-        };
-        if !names(headers, &header::SEC_WEBSOCKET_VERSION, "13") {
-            return Err(ApiError::WebSocketVersion);
-        }
-        // 16 bytes in base64 are 22 characters and two of padding.
-        let key = headers
-            .get(header::SEC_WEBSOCKET_KEY)
-            .filter(|key| key.len() == 24 && key.as_bytes().ends_with(b"=="))
-            .ok_or(ApiError::WebSocketKey)?;
-        let accept_key = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
-            .map_err(|_| ApiError::WebSocketKey)?;
+        let stream = stream.ok_or(ApiError::NotAWebSocket)?;
         Ok(Self {
-            accept_key,
+            handshake: hushnet_websocket::Handshake::parse(headers)?,
             stream,
-            offers_v1: names(headers, &header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL_V1),
+            offers_v1: hushnet_websocket::Handshake::offers(headers, SUBPROTOCOL_V1),
         })
     }
 
-    /// The answer that lets the stream come.
+    /// The response after which the stream is a WebSocket.
     pub(super) fn response(&self) -> Response {
-        let mut response = Response::default();
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        let headers = response.headers_mut();
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, self.accept_key.clone());
-        if self.offers_v1 {
-            headers.insert(
-                header::SEC_WEBSOCKET_PROTOCOL,
-                HeaderValue::from_static(SUBPROTOCOL_V1),
-            );
-        }
-        response
+        self.handshake
+            .response(self.offers_v1.then_some(SUBPROTOCOL_V1))
     }
 
-    /// The socket, once the answer has been sent; `None` for a client that has left.
-    pub(super) async fn socket(&mut self, limits: SocketLimits) -> Option<Socket> {
+    /// The socket, once the response has been sent; `None` if the client has left before.
+    pub(super) async fn socket(&mut self, limits: SocketLimits) -> Option<Socket<Transport>> {
         let upgraded = (&mut self.stream).await.ok()?;
-        Socket::from_upgraded(upgraded, limits).ok()
+        let parts = upgraded.downcast::<TokioIo<Transport>>().ok()?;
+        Some(Socket::new(parts.io.into_inner(), &parts.read_buf, limits))
     }
 }
 
-/// A route that serves every WebSocket, whoever asks for it at whatever path, with `serve`: this service's
-/// handshake and socket for a test of these alone.
-pub fn websockets<S>(
-    limits: SocketLimits,
-    tasks: TaskTracker,
-    serve: impl Fn(Socket) -> S + Clone + Send + Sync + 'static,
-) -> BoxedFilter<(Response,)>
-where
-    S: Future<Output = ()> + Send + 'static,
-{
-    warp::ext::get::<Headers>()
-        .and(warp::ext::optional::<OnUpgrade>())
-        .map(move |headers: Headers, stream| {
-            reply(Handshake::of(&headers, stream).map(|mut handshake| {
-                let response = handshake.response();
-                let serve = serve.clone();
-                tasks.spawn(async move {
-                    if let Some(socket) = handshake.socket(limits).await {
-                        serve(socket).await;
-                    }
-                });
-                response
-            }))
-        })
-        .boxed()
-}
-
-/// Whether a header that lists tokens names this one.
-fn names(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| {
-            value
-                .split(',')
-                .any(|listed| listed.trim().eq_ignore_ascii_case(token))
-        })
+impl From<HandshakeError> for ApiError {
+    fn from(error: HandshakeError) -> Self {
+        match error {
+            HandshakeError::NotAWebSocket => Self::NotAWebSocket,
+            HandshakeError::Version => Self::WebSocketVersion,
+            HandshakeError::Key => Self::WebSocketKey,
+        }
+    }
 }

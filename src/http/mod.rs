@@ -21,5 +21,4 @@ mod upgrade;
 
 pub use self::admission::RESPONSE_PERMITS_MAX;
 pub use self::api::{Api, Console};
-pub use self::handshake::websockets;
 pub use self::routes::{operator_routes, routes};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hushnet_websocket::Socket;
 use hyper::upgrade::OnUpgrade;
 use serde::Deserialize;
 use tokio_util::task::TaskTracker;
@@ -18,11 +19,10 @@ use super::handshake::Handshake;
 use super::reply::reply;
 use super::request::{RequestHead, head, user_id, with};
 use crate::connection::{Connection, PendingConnection, Shared};
-use crate::edge::ConnectionPermit;
+use crate::edge::{ConnectionPermit, Transport};
 use crate::identity::Identity;
 use crate::limits::Permit;
 use crate::protocol::{AuthError, Closed, Cursor, Encoding, NotACursor};
-use crate::socket::Socket;
 
 /// The query of `/ws`.
 #[derive(Debug, Default, Deserialize)]
@@ -214,7 +214,7 @@ impl Upgrades {
             let _permits = permits;
             if let Some(socket) = handshake.socket(shared.socket_limits).await {
                 let ending = Closed::ByServer(error.close_code());
-                shared.goodbyes.say(socket, ending).await;
+                shared.close_queue.close(socket, ending.into()).await;
             }
         });
         response
@@ -225,9 +225,9 @@ impl Opening {
     /// A function of its own: the box is freed only at the end of the function that takes it apart.
     fn complete(
         self: Box<Self>,
-        socket: Socket,
+        socket: Socket<Transport>,
     ) -> (
-        Connection,
+        Connection<Transport>,
         Option<Result<Cursor, NotACursor>>,
         (SocketPermits, Permit<Uuid>),
     ) {

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, OnceLock};
 
+use hushnet_websocket::Frame;
+
 use super::{Cursor, EventKind, Label, Sequence};
-use crate::frame::Frame;
 
 /// An event's JSON as the triggers of `migrate up` write it, at most: a session's, of four ids.
 pub const EVENT_BYTES_MAX: usize = 512;

@@ -1,10 +1,10 @@
 //! The frames that the server sends besides events.
 
+use hushnet_websocket::Frame;
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::ResetReason;
-use crate::frame::Frame;
 
 /// What the server tells a client besides events: a v1 client, or one that has asked.
 #[derive(Debug, Serialize)]

@@ -3,10 +3,10 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use hushnet_websocket::Frame;
 use uuid::Uuid;
 
 use super::{Cursor, Encoding, Event, Notice, Notification, ResetReason, Subject};
-use crate::frame::Frame;
 
 /// The position of a signal in the order in which this process routed them, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

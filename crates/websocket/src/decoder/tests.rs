@@ -1,17 +1,5 @@
 use super::*;
-
-/// A client's frame.
-fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let server_frame = Frame::new(Opcode::Text, payload);
-    let header_bytes = server_frame.as_bytes().len() - payload.len();
-    let mut bytes = server_frame.as_bytes()[..header_bytes].to_vec();
-    let mask = [0x12, 0x34, 0x56, 0x78];
-    bytes[0] = first;
-    bytes[1] |= MASKED;
-    bytes.extend(mask);
-    bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(b, m)| b ^ m));
-    bytes
-}
+use crate::testing::client_frame;
 
 /// What comes of these bytes, in pieces of this length.
 fn decoded(bytes: &[u8], piece_bytes: usize) -> (Vec<Incoming>, Option<Violation>) {
@@ -32,26 +20,6 @@ fn decoded(bytes: &[u8], piece_bytes: usize) -> (Vec<Incoming>, Option<Violation
         assert!(held <= Decoder::held_bytes_max(1_000, piece_bytes));
     }
     (incoming, None)
-}
-
-#[test]
-fn a_frame_has_the_shortest_header_and_its_payload() {
-    for (length, header) in [
-        (0, &[0x81, 0][..]),
-        (125, &[0x81, 125]),
-        (126, &[0x81, 126, 0, 126]),
-        (65_535, &[0x81, 126, 0xff, 0xff]),
-        (65_536, &[0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
-    ] {
-        let text = "x".repeat(length);
-        let frame = Frame::text(&text);
-        assert_eq!(frame.as_bytes(), [header, text.as_bytes()].concat());
-        assert_eq!(frame.as_text(), text);
-    }
-    assert_eq!(Frame::ping().as_bytes(), [0x89, 0]);
-    assert_eq!(Frame::binary(&[7]).as_bytes(), [0x82, 1, 7]);
-    assert_eq!(Frame::close(1012, "restart").payload(), b"\x03\xf4restart");
-    assert_eq!(Frame::close(1000, &"x".repeat(124)).payload(), b"\x03\xe8");
 }
 
 #[test]
@@ -150,7 +118,7 @@ fn what_breaks_a_rule_is_refused_and_what_came_before_is_not() {
 }
 
 #[test]
-fn nothing_is_held_for_who_says_nothing() {
+fn nothing_is_held_while_no_message_is_under_way() {
     let mut decoder = Decoder::new(1_000);
     decoder.feed(&client_frame(0x81, b"{}"));
     assert!(decoder.decode().unwrap().is_some());

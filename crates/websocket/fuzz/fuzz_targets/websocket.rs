@@ -1,8 +1,8 @@
-//! A client's bytes: the same frames come of them whatever pieces they come in.
+//! A client's bytes decode to the same frames whatever pieces they come in.
 
 #![no_main]
 
-use hushnet_realtime::frame::{Decoder, Incoming, Violation};
+use hushnet_websocket::{Decoder, Incoming, Violation};
 use libfuzzer_sys::fuzz_target;
 
 const MESSAGE_BYTES_MAX: usize = 1_000;
