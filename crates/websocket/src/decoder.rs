@@ -79,7 +79,8 @@ struct Header {
     is_final: bool,
     opcode: Opcode,
     mask: [u8; 4],
-    header_bytes: usize,
+    /// Of the header itself, in bytes.
+    length: usize,
     payload_bytes: usize,
 }
 
@@ -142,8 +143,8 @@ impl Decoder {
             return Err(Violation::TooBig);
         }
         header.check_order(held.message.is_some())?;
-        let frame_bytes = header.header_bytes + header.payload_bytes;
-        let Some(payload) = input.get_mut(header.header_bytes..frame_bytes) else {
+        let frame_bytes = header.length + header.payload_bytes;
+        let Some(payload) = input.get_mut(header.length..frame_bytes) else {
             return Ok(None);
         };
         for (byte, mask) in payload.iter_mut().zip(header.mask.iter().cycle()) {
@@ -201,7 +202,7 @@ impl Header {
             is_final: first & FINAL != 0,
             opcode,
             mask: *mask,
-            header_bytes: input.len() - rest.len(),
+            length: input.len() - rest.len(),
             payload_bytes: usize::try_from(length).map_err(|_| Violation::TooBig)?,
         }))
     }
