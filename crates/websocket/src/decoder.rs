@@ -123,6 +123,15 @@ impl Decoder {
         self.decode_held()
     }
 
+    /// The memory that is held now, in bytes.
+    #[cfg(test)]
+    pub(crate) fn held_bytes(&self) -> usize {
+        let Some(held) = &self.held else { return 0 };
+        let message = held.message.as_ref();
+        let message_bytes = message.map_or(0, |message| message.bytes.capacity());
+        size_of::<Held>() + held.input.capacity() + message_bytes
+    }
+
     fn decode_held(&mut self) -> Result<Option<Incoming>, Violation> {
         let Some(held) = &mut self.held else {
             return Ok(None);

@@ -142,7 +142,7 @@ impl<S: Stream> Socket<S> {
         }
     }
 
-    /// Whether something queued is not yet with the kernel.
+    /// Whether something queued has not been flushed.
     #[must_use]
     pub fn is_writing(&self) -> bool {
         !self.write_buffer.is_empty() || self.pong.is_some()
@@ -239,14 +239,14 @@ impl<S: Stream> Socket<S> {
                     Ok(written) => self.write_buffer.advance(written),
                 }
             }
-            match ready!(Pin::new(&mut self.stream).poll_flush(context)) {
-                Ok(()) => {}
-                Err(_) => return Poll::Ready(Err(Ended::ByNetwork)),
+            if ready!(Pin::new(&mut self.stream).poll_flush(context)).is_err() {
+                return Poll::Ready(Err(Ended::ByNetwork));
             }
-            match self.pong.take() {
-                Some(pong) => self.write_buffer.queue(pong),
-                None => return Poll::Ready(Ok(())),
-            }
+            let Some(pong) = self.pong.take() else {
+                self.write_buffer.flushed();
+                return Poll::Ready(Ok(()));
+            };
+            self.write_buffer.queue(pong);
         }
     }
 
@@ -303,3 +303,6 @@ impl<S: Stream> Socket<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! The frames of one socket that the kernel has not taken.
+//! The frames of one socket that its stream has not written and flushed.
 
 use crate::frame::Frame;
 use crate::growth::append;
@@ -19,6 +19,8 @@ pub(crate) struct WriteBuffer {
 #[derive(Debug)]
 enum Content {
     Empty,
+    /// Everything is written, but the stream may still hold some of it.
+    Unflushed,
     Single(Frame),
     Merged(Vec<u8>),
 }
@@ -33,6 +35,7 @@ impl WriteBuffer {
         }
     }
 
+    /// Whether everything is written and flushed.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self.content, Content::Empty)
@@ -43,11 +46,11 @@ impl WriteBuffer {
         self.unwritten().map_or(0, <[u8]>::len) < self.bytes_max
     }
 
-    /// The bytes to write next; `None` if the buffer is empty.
+    /// The bytes to write next; `None` if everything is written.
     #[inline]
     pub(crate) fn unwritten(&self) -> Option<&[u8]> {
         let bytes = match &self.content {
-            Content::Empty => return None,
+            Content::Empty | Content::Unflushed => return None,
             Content::Single(frame) => frame.as_bytes(),
             Content::Merged(bytes) => bytes,
         };
@@ -58,7 +61,7 @@ impl WriteBuffer {
     pub(crate) fn queue(&mut self, frame: Frame) {
         let bytes_max = self.bytes_max + frame.as_bytes().len();
         match &mut self.content {
-            Content::Empty => self.content = Content::Single(frame),
+            Content::Empty | Content::Unflushed => self.content = Content::Single(frame),
             Content::Single(first) => {
                 let mut bytes = Vec::with_capacity(MERGED_BYTES_MIN.min(bytes_max));
                 let first = first.as_bytes().get(self.written..).unwrap_or_default();
@@ -79,8 +82,26 @@ impl WriteBuffer {
     pub(crate) fn advance(&mut self, written: usize) {
         self.written += written;
         if self.unwritten().is_some_and(<[u8]>::is_empty) {
-            self.content = Content::Empty;
+            self.content = Content::Unflushed;
             self.written = 0;
+        }
+    }
+
+    /// The stream holds nothing any more of what it has taken.
+    #[inline]
+    pub(crate) fn flushed(&mut self) {
+        if matches!(self.content, Content::Unflushed) {
+            self.content = Content::Empty;
+        }
+    }
+
+    /// The memory that is held now, in bytes.
+    #[cfg(test)]
+    pub(crate) fn held_bytes(&self) -> usize {
+        match &self.content {
+            Content::Empty | Content::Unflushed => 0,
+            Content::Single(frame) => frame.as_bytes().len(),
+            Content::Merged(bytes) => bytes.capacity(),
         }
     }
 }
@@ -112,6 +133,8 @@ mod tests {
                 write(&mut buffer, step_bytes, &mut written);
             }
             while write(&mut buffer, step_bytes, &mut written) {}
+            assert!(!buffer.is_empty(), "the stream has not been flushed");
+            buffer.flushed();
             assert!(buffer.is_empty());
             assert_eq!(written, expected);
         }
@@ -140,8 +163,19 @@ mod tests {
         buffer.advance(1);
         assert!(buffer.has_room());
         buffer.advance(999);
-        assert!(buffer.is_empty() && buffer.has_room());
+        assert!(buffer.has_room());
         assert_eq!(buffer.unwritten(), None);
+    }
+
+    #[test]
+    fn a_flush_drops_no_frame_that_is_unwritten() {
+        let mut buffer = WriteBuffer::new(1_000);
+        for frames in 1..3 {
+            buffer.queue(Frame::text("1"));
+            buffer.flushed();
+            assert!(!buffer.is_empty(), "{frames}");
+        }
+        assert_eq!(buffer.unwritten().unwrap(), b"\x81\x011\x81\x011");
     }
 
     #[test]
