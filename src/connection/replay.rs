@@ -270,7 +270,7 @@ impl<'a, S: Stream> Replay<'a, S> {
         connection.position.begin_at(present);
         connection.holder.doubt();
         if connection.encoding == Encoding::V1 {
-            connection.shared.metrics.reset(reason);
+            connection.shared.metrics.resets.increment(reason);
             connection.notify(&Notice::Reset {
                 reason,
                 cursor: cursor.as_deref(),

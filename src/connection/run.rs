@@ -488,7 +488,7 @@ impl<S: Stream> Connection<S> {
             }
             // The proof of before stands for as long as it is good.
             Err(error) => {
-                self.shared.metrics.identity_refused(error);
+                self.shared.metrics.identities_refused.increment(error);
                 self.notify(&Notice::Error {
                     code: error.code(),
                     message: error.message(),
@@ -504,7 +504,10 @@ fn count_delivered(outbox: &mut Outbox, shared: &Shared) {
         if let Signal::Event(first) = &*delivered.first {
             shared.latency.delivered(first);
         }
-        shared.metrics.backlog_drained(delivered.count);
+        shared
+            .metrics
+            .channel_backlog
+            .observe(delivered.count.into());
     }
 }
 

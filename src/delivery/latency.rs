@@ -116,7 +116,7 @@ pub async fn record(samples: Samples, log: Log, metrics: Arc<Metrics>) {
                     let at = delivery.at.duration_since(UNIX_EPOCH).unwrap_or_default();
                     if let Some(created) = created.get(&delivery.id) {
                         let latency = (at.as_secs_f64() - created).max(0.0);
-                        metrics.delivery_latency(latency);
+                        metrics.delivery_latency.record(latency);
                         latencies.push(latency);
                     }
                 }

@@ -17,7 +17,7 @@ use super::hub::Hub;
 use super::id_set::IdSet;
 use super::replay_buffer::ReplayBuffer;
 use crate::metrics::Metrics;
-use crate::protocol::{Cursor, Notification, Reset, ResetReason, Signal, Snapshot, Subject};
+use crate::protocol::{Cursor, Label, Notification, Reset, ResetReason, Signal, Snapshot, Subject};
 
 /// Ids that are remembered in each of two generations. Beyond it the older generation is forgotten, and an
 /// event may be sent twice.
@@ -90,7 +90,7 @@ impl Router {
     pub fn route(&mut self, notification: Notification<'_>) {
         if let Some(id) = notification.id {
             if self.seen_before.contains(id) || !self.seen.insert(id) {
-                self.metrics.event_repeated();
+                self.metrics.events_repeated.increment();
                 return;
             }
             if self.seen.len() > SEEN_MAX {
@@ -184,7 +184,7 @@ impl Router {
             feed.cursor.clone_from(&self.given);
             changed
         });
-        self.metrics.feed_live(true);
+        self.metrics.feed_live.set(true);
     }
 
     /// Events come, from a database that has no log and so no position.
@@ -198,7 +198,7 @@ impl Router {
             feed.live = false;
             feed.cursor.clone_from(&self.given);
         });
-        self.metrics.feed_live(false);
+        self.metrics.feed_live.set(false);
     }
 
     /// Where the next read of the log begins; `None` before anything has been routed.

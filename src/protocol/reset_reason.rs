@@ -20,11 +20,3 @@ pub enum ResetReason {
     /// Events may have been missed, and this database has no log to read them from.
     NoLog,
 }
-
-impl ResetReason {
-    /// The value of `reason`, and of the label in the metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
