@@ -16,7 +16,7 @@ use crate::http::RESPONSE_PERMITS_MAX;
 use crate::limits::{RATES_PER_CONNECTION, SPARE_RATES};
 use crate::protocol::{EVENT_BYTES_MAX, Event};
 use crate::store::state::PENDING_BYTES_MAX;
-use crate::store::{CHUNKS_AHEAD, PAGE_BYTES_MAX, PAGE_EVENTS};
+use crate::store::{PAGE_BYTES_MAX, PAGE_EVENTS};
 
 /// The program with nobody connected: what is built in, its threads, its connections to the database.
 const PROGRAM_BYTES: usize = 48 << 20;
@@ -62,7 +62,7 @@ impl MemoryBudget {
             recent: config.recent_bytes_max as usize,
             tables: rates + signatures,
             database: config.database_pool_size as usize * (page + 2 * PENDING_BYTES_MAX as usize)
-                + (CHUNKS_AHEAD + 2) * page,
+                + 2 * page,
             connections: connections_max * connection_bytes(config)
                 + REQUEST_CONNECTIONS_MAX * request_bytes(config),
             answers: RESPONSE_PERMITS_MAX * PENDING_BYTES_MAX as usize,

@@ -182,10 +182,10 @@ fn assemble(config: &Config, background: &mut JoinSet<()>) -> Result<Api, RunErr
         }
         None => listener,
     };
-    let auth = Authenticator::new(&config.identity, signatures_max(config), log.clone())?;
+    let auth = Authenticator::new(&config.identity, signatures_max(config), log.devices())?;
     let auth = Arc::new(auth);
 
-    background.spawn(wake_lock::attend(options, listener.doorbell()));
+    background.spawn(wake_lock::hold_while_wanted(options, listener.wake_lock()));
     background.spawn(listener.run());
     background.spawn(async move { barriers.run().await });
     background.spawn(latency::record(samples, log.clone(), Arc::clone(&metrics)));

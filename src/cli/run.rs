@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use hushnet_devdb::Cluster;
 use hushnet_realtime::config::{AuthMode, Config, DatabaseUrl};
-use hushnet_realtime::store::{demo, migrate};
+use hushnet_realtime::store::{demo, hushnet, migrate};
 use hushnet_realtime::{app, edge};
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
@@ -61,19 +61,7 @@ pub(super) async fn run(
 /// Puts the schemas in place, and the demo users where no real ones can be; says whether they are there.
 async fn prepare(url: &DatabaseUrl, private: bool) -> anyhow::Result<bool> {
     let mut connection = connect(url).await?;
-    let present: bool = sqlx::query_scalar(include_str!("../../sql/hushnet/present.sql"))
-        .fetch_one(&mut connection)
-        .await?;
-    if !present {
-        let mut transaction = connection.begin().await?;
-        sqlx::raw_sql(include_str!("../../sql/hushnet/schema.sql"))
-            .execute(&mut *transaction)
-            .await?;
-        sqlx::raw_sql(include_str!("../../sql/hushnet/triggers.sql"))
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
-    }
+    let present = hushnet::ensure_schema(&mut connection).await?;
     migrate::up(url).await?;
     let demo = private || !present;
     if demo {

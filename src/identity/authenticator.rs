@@ -8,7 +8,6 @@
 
 use std::time::SystemTime;
 
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::proof::{Credentials, Identity};
@@ -16,7 +15,7 @@ use super::signature::{LOOKUP_TIMEOUT, SignatureBook, SignedTime};
 use super::token::Tokens;
 use crate::config::{AuthMode, ConfigError, IdentitySettings};
 use crate::protocol::{AuthError, Secret};
-use crate::store::{Log, devices};
+use crate::store::Devices;
 
 /// Checks what clients offer.
 #[derive(Debug)]
@@ -24,7 +23,7 @@ pub struct Authenticator {
     mode: AuthMode,
     tokens: Option<Tokens>,
     signatures: SignatureBook,
-    log: Log,
+    devices: Devices,
 }
 
 impl Authenticator {
@@ -36,14 +35,14 @@ impl Authenticator {
     pub fn new(
         settings: &IdentitySettings,
         signatures_max: usize,
-        log: Log,
+        devices: Devices,
     ) -> Result<Self, ConfigError> {
         let takes_tokens = settings.auth.takes_tokens();
         Ok(Self {
             mode: settings.auth,
             tokens: takes_tokens.then(|| Tokens::new(settings)).transpose()?,
             signatures: SignatureBook::new(settings.device_signature_window(), signatures_max),
-            log,
+            devices,
         })
     }
 
@@ -93,8 +92,8 @@ impl Authenticator {
         device_id: Option<Uuid>,
     ) -> Result<Identity, AuthError> {
         let proven = self.signatures.verify(signed, SystemTime::now())?;
-        let (pool, keys) = (self.pool(), &proven.key_texts);
-        let found = lookup(devices::with_key(&pool, keys, user_id, device_id)).await?;
+        let keys = &proven.key_texts;
+        let found = lookup(self.devices.with_key(keys, user_id, device_id)).await?;
         let (device_id, user_id) = match *found {
             [] => return Err(AuthError::DeviceUnknown),
             [_, _, ..] if user_id.is_none() && device_id.is_none() => {
@@ -132,7 +131,7 @@ impl Authenticator {
     pub async fn confirm(&self, identity: &Identity) -> Result<(), AuthError> {
         match identity.device_id {
             Some(device_id) => self.find_device(device_id, identity.user_id).await,
-            None if lookup(devices::user_exists(&self.pool(), identity.user_id)).await? => Ok(()),
+            None if lookup(self.devices.user_exists(identity.user_id)).await? => Ok(()),
             None => Err(AuthError::UserUnknown),
         }
     }
@@ -154,15 +153,11 @@ impl Authenticator {
     }
 
     async fn find_device(&self, device_id: Uuid, user_id: Uuid) -> Result<(), AuthError> {
-        if lookup(devices::exists(&self.pool(), device_id, user_id)).await? {
+        if lookup(self.devices.exists(device_id, user_id)).await? {
             Ok(())
         } else {
             Err(AuthError::DeviceUnknown)
         }
-    }
-
-    fn pool(&self) -> PgPool {
-        self.log.requests()
     }
 }
 

@@ -1,10 +1,18 @@
 //! What turns commits into events: the listener, and what it knows of the database's state.
 
-mod barrier;
+mod barriers;
+mod catch_up;
+mod control_message;
+mod held;
 pub mod injector;
+mod intake;
+mod joining;
 mod listener;
+mod lost;
+mod outstanding;
 mod schedule;
 pub mod wake_lock;
 
-pub use self::barrier::{Barriers, CONTROL_CHANNEL, Heard};
+pub use self::barriers::Barriers;
+pub use self::control_message::{BarrierState, ControlMessage};
 pub use self::listener::Listener;

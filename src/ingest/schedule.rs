@@ -1,25 +1,31 @@
-//! When to read the log: how often, whether triggers notify, and what moves the position.
+//! The schedule: when to read the log, whether the wake lock is wanted, and what moves the position.
 //!
 //! With `notify` every event notifies and a barrier moves the position. With `tail` triggers are
-//! silent: the log is read in a loop, and only what was read moves the position. `adaptive` is the
-//! first while it is quiet and the second while any server is awake; since some events may be silent even
-//! then, a notification is a ring at the door: the log is read, and only that moves the position. When a
-//! barrier has found that events notify again, the log is read on until every transaction that may have
-//! stayed silent has ended. Pure but for the clock.
+//! silent: the log is read in a loop, and only a read moves the position. `adaptive` is the first while
+//! it is quiet and the second while any server is awake. Some events may be silent even while it is
+//! quiet, so a notification only says that the log has something, and only a read moves the position.
+//! When a barrier has found that events notify again, the log is read on until every transaction that
+//! may have stayed silent has ended. Pure: the caller says what time it is.
 
 use std::time::{Duration, Instant};
 
 use crate::config::Ingest;
-use crate::ingest::wake_lock::{SLEEP_AFTER, SLEEP_EVENTS_PER_SECOND, WAKE_EVENTS_PER_SECOND};
 use crate::protocol::Snapshot;
 
 /// Between two reads that both found something.
 const READ_PAUSE_MIN: Duration = Duration::from_millis(1);
 /// Between two reads when nothing has come for a while.
 const READ_PAUSE_MAX: Duration = Duration::from_millis(50);
-/// In between, the pause is this part of the time that nothing has come for.
+/// In between, the pause is this part of the time for which nothing has come.
 const READ_PAUSE_SHARE: u32 = 8;
+/// The rate of events is measured over this time.
 const RATE_WINDOW: Duration = Duration::from_millis(500);
+/// Events in a second from which on the server reads the log instead of being notified.
+const WAKE_EVENTS_PER_SECOND: u64 = 200;
+/// Events in a second below which it may sleep again.
+const SLEEP_EVENTS_PER_SECOND: u64 = 100;
+/// Time for which the rate must have been below that.
+const SLEEP_AFTER: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -27,20 +33,20 @@ enum Phase {
     Notified,
     /// Events may be silent.
     Tailing,
-    /// Events notify again, but transactions may still be running that found no need to. `None` until
-    /// a read has shown which those can be: all before this number.
+    /// Events notify again, but transactions that stayed silent may still be running: those with a
+    /// number below this one. `None` until a read has shown it.
     Settling(Option<u64>),
 }
 
 /// Decides when the log is read next.
 #[derive(Debug)]
-pub struct Pace {
+pub(super) struct Schedule {
     ingest: Ingest,
     phase: Phase,
-    /// Whether events have been silent since this began. A transaction that reads with an old snapshot
-    /// may still find that they are to be, however long ago that was changed.
+    /// Whether events have ever been silent. A transaction with an old snapshot may still read the old
+    /// way of ingest, however long ago it was changed.
     has_tailed: bool,
-    /// Whether the doorbell's lock is wanted; only with `adaptive`.
+    /// Whether the wake lock is wanted; only with `adaptive`.
     awake: bool,
     next_read: Instant,
     /// When a read last found something.
@@ -50,11 +56,10 @@ pub struct Pace {
     quiet_since: Option<Instant>,
 }
 
-impl Pace {
-    /// The pace of the first connection.
-    #[must_use]
-    pub fn new(ingest: Ingest, now: Instant) -> Self {
-        let mut pace = Self {
+impl Schedule {
+    /// The schedule of the first connection.
+    pub(super) fn new(ingest: Ingest, now: Instant) -> Self {
+        let mut schedule = Self {
             ingest,
             phase: Phase::Notified,
             has_tailed: false,
@@ -65,13 +70,13 @@ impl Pace {
             window_events: 0,
             quiet_since: None,
         };
-        pace.rejoin(ingest, now);
-        pace
+        schedule.reconnected(ingest, now);
+        schedule
     }
 
     /// There is a new connection. Unless every event notifies, the log is read until a barrier says that
     /// events are not silent.
-    pub fn rejoin(&mut self, ingest: Ingest, now: Instant) {
+    pub(super) fn reconnected(&mut self, ingest: Ingest, now: Instant) {
         self.ingest = ingest;
         self.awake &= ingest == Ingest::Adaptive;
         if self.has_tailed || ingest != Ingest::Notify {
@@ -80,34 +85,30 @@ impl Pace {
     }
 
     /// When to read the log next; `None` while events notify.
-    #[must_use]
-    pub fn next_read(&self) -> Option<Instant> {
+    pub(super) fn next_read(&self) -> Option<Instant> {
         (self.phase != Phase::Notified).then_some(self.next_read)
     }
 
     /// Whether every event notifies, so that notifications alone are all events in their order.
-    #[must_use]
-    pub fn trusts_notifications(&self) -> bool {
+    pub(super) fn trusts_notifications(&self) -> bool {
         self.ingest == Ingest::Notify && self.phase == Phase::Notified && !self.has_tailed
     }
 
-    /// Something is there to be read. Returns whether it will be soon, because the log is being read
-    /// anyway.
-    pub fn hasten(&mut self, now: Instant) -> bool {
+    /// The log has something new. Returns whether it is read soon anyway.
+    pub(super) fn hasten(&mut self, now: Instant) -> bool {
         self.found = now;
         self.next_read = self.next_read.min(now + READ_PAUSE_MIN);
         self.phase != Phase::Notified
     }
 
-    /// Whether the doorbell's lock is wanted.
-    #[must_use]
-    pub fn is_awake(&self) -> bool {
+    /// Whether the wake lock is wanted.
+    pub(super) fn wants_wake_lock(&self) -> bool {
         self.awake
     }
 
-    /// A barrier came back: its transaction saw this way of ingest, and whether events may be silent.
-    /// Returns whether the barrier moves the position; if not, the log is to be read.
-    pub fn barrier(&mut self, ingest: Ingest, silent: bool, now: Instant) -> bool {
+    /// A barrier has returned: its transaction saw this way of ingest, and whether events may be silent.
+    /// Returns whether the barrier is completed; if not, the next read of the log completes it.
+    pub(super) fn barrier(&mut self, ingest: Ingest, silent: bool, now: Instant) -> bool {
         self.ingest = ingest;
         self.awake &= ingest == Ingest::Adaptive;
         if silent || self.awake {
@@ -118,19 +119,19 @@ impl Pace {
         self.trusts_notifications()
     }
 
-    /// A server says that it is about to read the log: events will be silent.
-    pub fn other_awake(&mut self, now: Instant) {
+    /// A server announces that it is about to read the log: events will be silent.
+    pub(super) fn other_server_awake(&mut self, now: Instant) {
         if self.ingest == Ingest::Adaptive {
             self.begin_tailing(now);
         }
     }
 
-    /// Events were routed; measures how many in a second. `filling` says that PostgreSQL's queue of
-    /// notifications is filling up.
-    pub fn routed(&mut self, events: u64, filling: bool, now: Instant) {
+    /// Events were routed; measures how many in a second. `filling`: PostgreSQL's notification queue is
+    /// filling up.
+    pub(super) fn routed(&mut self, events: u64, filling: bool, now: Instant) {
         self.window_events += events;
         let elapsed = now.duration_since(self.window_begun);
-        // A rush need not be measured to its end.
+        // A burst is recognised before its window has ended.
         let rate = self.window_events as f64 / elapsed.max(RATE_WINDOW).as_secs_f64();
         if elapsed < RATE_WINDOW && (self.awake || rate < WAKE_EVENTS_PER_SECOND as f64) {
             return;
@@ -163,7 +164,7 @@ impl Pace {
     }
 
     /// The log was read in this snapshot, and brought so many new events.
-    pub fn read(&mut self, snapshot: &Snapshot, events: u64, now: Instant) {
+    pub(super) fn read(&mut self, snapshot: &Snapshot, events: u64, now: Instant) {
         if events > 0 {
             self.found = now;
         }
@@ -187,15 +188,15 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// Adaptive, asleep, and nobody silent is left.
-    fn settled(now: Instant) -> Pace {
-        let mut pace = Pace::new(Ingest::Adaptive, now);
-        assert!(pace.next_read().is_some(), "a server may be awake");
-        pace.barrier(Ingest::Adaptive, false, now);
+    /// Adaptive, asleep, and no transaction that stayed silent is left.
+    fn settled(now: Instant) -> Schedule {
+        let mut schedule = Schedule::new(Ingest::Adaptive, now);
+        assert!(schedule.next_read().is_some(), "a server may be awake");
+        schedule.barrier(Ingest::Adaptive, false, now);
         for _ in 0..2 {
-            pace.read(&snapshot("9:9:"), 0, now);
+            schedule.read(&snapshot("9:9:"), 0, now);
         }
-        pace
+        schedule
     }
 
     /// Steps of the rate's window.
@@ -208,25 +209,32 @@ mod tests {
     }
 
     #[test]
-    fn notified_a_barrier_moves_the_position_and_the_log_is_not_read() {
+    fn with_notify_a_barrier_is_completed_and_the_log_is_not_read() {
         let now = Instant::now();
-        let mut pace = Pace::new(Ingest::Notify, now);
-        assert!(pace.barrier(Ingest::Notify, false, now));
-        pace.routed(1_000_000, true, now + RATE_WINDOW);
-        assert_eq!((pace.next_read(), pace.is_awake()), (None, false));
+        let mut schedule = Schedule::new(Ingest::Notify, now);
+        assert!(schedule.barrier(Ingest::Notify, false, now));
+        schedule.routed(1_000_000, true, now + RATE_WINDOW);
+        assert_eq!(
+            (schedule.next_read(), schedule.wants_wake_lock()),
+            (None, false)
+        );
     }
 
     #[test]
-    fn tailing_reads_fast_while_busy_and_slower_while_idle() {
+    fn with_tail_the_log_is_read_fast_while_busy_and_slower_while_idle() {
         let now = Instant::now();
-        let mut pace = Pace::new(Ingest::Tail, now);
-        assert!(!pace.barrier(Ingest::Tail, true, now));
-        pace.read(&snapshot("9:9:"), 1, now);
+        let mut schedule = Schedule::new(Ingest::Tail, now);
+        assert!(!schedule.barrier(Ingest::Tail, true, now));
+        schedule.read(&snapshot("9:9:"), 1, now);
         for (idle_ms, pause_ms) in [(1, 1), (24, 3), (80, 10), (400, 50), (10_000, 50)] {
             let idle = now + Duration::from_millis(idle_ms);
-            pace.read(&snapshot("9:9:"), 0, idle);
+            schedule.read(&snapshot("9:9:"), 0, idle);
             let pause = Duration::from_millis(pause_ms);
-            assert_eq!(pace.next_read(), Some(idle + pause), "after {idle_ms} ms");
+            assert_eq!(
+                schedule.next_read(),
+                Some(idle + pause),
+                "after {idle_ms} ms"
+            );
         }
     }
 
@@ -234,79 +242,79 @@ mod tests {
     fn adaptive_wakes_when_busy_and_sleeps_when_it_has_long_been_quiet() {
         let start = Instant::now();
         let mut window = windows(start);
-        let mut pace = settled(start);
+        let mut schedule = settled(start);
         // Even asleep, only reading moves the position: a server elsewhere may be awake.
-        assert!(!pace.barrier(Ingest::Adaptive, false, start));
-        pace.routed(WAKE_EVENTS_PER_SECOND / 4, false, window());
-        assert!(!pace.is_awake() && pace.next_read().is_none());
-        pace.routed(WAKE_EVENTS_PER_SECOND, false, window());
-        assert!(pace.is_awake() && pace.next_read().is_some());
+        assert!(!schedule.barrier(Ingest::Adaptive, false, start));
+        schedule.routed(WAKE_EVENTS_PER_SECOND / 4, false, window());
+        assert!(!schedule.wants_wake_lock() && schedule.next_read().is_none());
+        schedule.routed(WAKE_EVENTS_PER_SECOND, false, window());
+        assert!(schedule.wants_wake_lock() && schedule.next_read().is_some());
         // Between the thresholds it stays as it is.
         for _ in 0..20 {
-            pace.routed(SLEEP_EVENTS_PER_SECOND / 2 + 10, false, window());
+            schedule.routed(SLEEP_EVENTS_PER_SECOND / 2 + 10, false, window());
         }
-        assert!(pace.is_awake());
+        assert!(schedule.wants_wake_lock());
         for _ in 0..=10 {
-            assert!(pace.is_awake());
-            pace.routed(1, false, window());
+            assert!(schedule.wants_wake_lock());
+            schedule.routed(1, false, window());
         }
-        assert!(!pace.is_awake() && pace.next_read().is_some());
+        assert!(!schedule.wants_wake_lock() && schedule.next_read().is_some());
     }
 
     #[test]
-    fn adaptive_wakes_in_a_rush_at_once() {
+    fn adaptive_wakes_in_a_burst_at_once() {
         let start = Instant::now();
-        let mut pace = settled(start);
+        let mut schedule = settled(start);
         let soon = start + Duration::from_millis(20);
-        pace.routed(WAKE_EVENTS_PER_SECOND / 2 - 1, false, soon);
-        assert!(!pace.is_awake());
-        pace.routed(1, false, soon);
-        assert!(pace.is_awake());
-        // Asleep or tailing, one that is not asked to decide does not.
-        let mut pace = Pace::new(Ingest::Notify, start);
-        pace.routed(1_000_000, false, soon);
-        assert!(!pace.is_awake());
+        schedule.routed(WAKE_EVENTS_PER_SECOND / 2 - 1, false, soon);
+        assert!(!schedule.wants_wake_lock());
+        schedule.routed(1, false, soon);
+        assert!(schedule.wants_wake_lock());
+        // With another way of ingest it never wakes.
+        let mut schedule = Schedule::new(Ingest::Notify, start);
+        schedule.routed(1_000_000, false, soon);
+        assert!(!schedule.wants_wake_lock());
     }
 
     #[test]
     fn while_another_server_is_awake_the_log_is_read() {
         let now = Instant::now();
-        let mut pace = settled(now);
-        assert!(pace.next_read().is_none());
-        pace.other_awake(now);
-        assert!(pace.next_read().is_some());
-        let mut pace = settled(now);
-        pace.barrier(Ingest::Adaptive, true, now);
-        pace.read(&snapshot("20:20:"), 0, now);
-        assert!(pace.next_read().is_some() && !pace.is_awake());
+        let mut schedule = settled(now);
+        assert!(schedule.next_read().is_none());
+        schedule.other_server_awake(now);
+        assert!(schedule.next_read().is_some());
+        let mut schedule = settled(now);
+        schedule.barrier(Ingest::Adaptive, true, now);
+        schedule.read(&snapshot("20:20:"), 0, now);
+        assert!(schedule.next_read().is_some() && !schedule.wants_wake_lock());
     }
 
     #[test]
-    fn a_filling_queue_wakes_it_at_any_rate() {
+    fn a_filling_notification_queue_wakes_it_at_any_rate() {
         let start = Instant::now();
-        let mut pace = settled(start);
-        pace.routed(0, true, start + RATE_WINDOW);
-        assert!(pace.is_awake());
+        let mut schedule = settled(start);
+        schedule.routed(0, true, start + RATE_WINDOW);
+        assert!(schedule.wants_wake_lock());
     }
 
     #[test]
-    fn falling_asleep_it_reads_until_nobody_silent_is_left() {
+    fn falling_asleep_it_reads_until_all_silent_transactions_have_ended() {
         let now = Instant::now();
-        let mut pace = Pace::new(Ingest::Tail, now);
+        let mut schedule = Schedule::new(Ingest::Tail, now);
         assert!(
-            !pace.barrier(Ingest::Notify, false, now),
+            !schedule.barrier(Ingest::Notify, false, now),
             "silent events may be visible to this barrier"
         );
-        pace.read(&snapshot("10:20:10,15"), 0, now);
+        schedule.read(&snapshot("10:20:10,15"), 0, now);
         for running in ["10:25:10", "19:30:19"] {
-            pace.read(&snapshot(running), 0, now);
-            assert!(pace.next_read().is_some());
+            schedule.read(&snapshot(running), 0, now);
+            assert!(schedule.next_read().is_some());
         }
-        pace.read(&snapshot("20:30:20,21"), 0, now);
-        assert!(pace.next_read().is_none());
+        schedule.read(&snapshot("20:30:20,21"), 0, now);
+        assert!(schedule.next_read().is_none());
         assert!(
-            !pace.barrier(Ingest::Notify, false, now),
-            "one with an old snapshot may yet be silent"
+            !schedule.barrier(Ingest::Notify, false, now),
+            "a transaction with an old snapshot may yet be silent"
         );
     }
 }

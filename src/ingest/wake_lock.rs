@@ -1,49 +1,42 @@
-//! The doorbell: who holds its lock reads the log, and the triggers need not notify.
+//! The wake lock: while a server holds it, that server reads the log and the triggers need not notify.
 //!
-//! With `ingest = adaptive` each event tries the lock for a share. While a server holds it
-//! exclusively, or waits for it, that fails and the event stays silent; otherwise it notifies. This
-//! task asks for the lock on a connection of its own when the server is to be awake and closes that
+//! With `ingest = adaptive` each event tries to share the lock. While a server holds it exclusively, or
+//! waits for it, that fails and the event stays silent; otherwise the event notifies. This task asks
+//! for the lock, on a connection of its own, when the schedule wants to be awake, and closes that
 //! connection when it may sleep. If the connection is lost, so is the lock, and events notify again:
-//! nothing depends on it but the writers' speed.
+//! only the speed of writers depends on it.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection};
 use tokio::sync::watch;
 
-use crate::store::lock_doorbell;
+use crate::store::HeldWakeLock;
 
-/// Events in a second from which on the server reads the log instead of being notified.
-pub const WAKE_EVENTS_PER_SECOND: u64 = 200;
-/// Events in a second below which it may sleep again.
-pub const SLEEP_EVENTS_PER_SECOND: u64 = 100;
-/// How long it must have been that quiet.
-pub const SLEEP_AFTER: Duration = Duration::from_secs(5);
+/// Between two attempts, and between two checks of the connection.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Holds the lock while `awake` is true, for ever.
-pub async fn attend(options: PgConnectOptions, mut awake: watch::Receiver<bool>) {
+/// Holds the lock while `wanted` is true. Ends when the listener has.
+pub async fn hold_while_wanted(options: PgConnectOptions, mut wanted: watch::Receiver<bool>) {
     loop {
-        if awake.wait_for(|awake| *awake).await.is_err() {
+        if wanted.wait_for(|wanted| *wanted).await.is_err() {
             return;
         }
         let held = async {
-            let mut connection = options.connect().await?;
-            lock_doorbell(&mut connection).await?;
-            // A lost connection is noticed by asking: the lock goes with it.
+            let mut lock = HeldWakeLock::take(&options).await?;
             loop {
                 tokio::time::sleep(RETRY).await;
-                connection.ping().await?;
+                lock.check().await?;
             }
         };
-        let mut wanted = awake.clone();
-        let asleep = async { drop(wanted.wait_for(|awake| !*awake).await) };
+        let mut until = wanted.clone();
+        let unwanted = async { drop(until.wait_for(|wanted| !*wanted).await) };
         tokio::select! {
-            // Dropping the connection ends the session, and so the lock or the wait for it.
-            () = asleep => {}
+            // Dropping the connection ends the session, and with it the lock or the wait for it.
+            () = unwanted => {}
             lost = held => {
-                let Err::<std::convert::Infallible, sqlx::Error>(error) = lost;
+                let Err::<Infallible, sqlx::Error>(error) = lost;
                 tracing::debug!(event = "doorbell_lost", %error);
                 tokio::time::sleep(RETRY).await;
             }

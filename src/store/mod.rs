@@ -1,13 +1,28 @@
 //! Everything that is asked of PostgreSQL: every SQL statement of the service stands here or in `sql/`.
 
+mod chunks;
+mod control;
+mod creation_times;
+mod database;
 pub mod demo;
-pub(crate) mod devices;
+mod devices;
+mod error;
+pub mod hushnet;
 mod log;
+mod log_state;
+mod maintenance;
 pub mod migrate;
-mod pools;
+mod notifications;
+mod reading;
 pub mod state;
+mod user_page;
 
-pub use self::log::{
-    CHUNKS_AHEAD, Chunk, Log, PAGE_BYTES_MAX, PAGE_EVENTS, Page, Reading, State,
-    is_undefined_table, lock_doorbell, told,
-};
+pub use self::chunks::{Chunk, Chunks};
+pub use self::control::{CONTROL_CHANNEL, HeldWakeLock};
+pub use self::devices::Devices;
+pub use self::error::is_undefined_table;
+pub use self::log::Log;
+pub use self::log_state::LogState;
+pub use self::notifications::Notifications;
+pub use self::reading::{Reading, parse_row};
+pub use self::user_page::{PAGE_BYTES_MAX, PAGE_EVENTS, Page};

@@ -18,6 +18,8 @@ use std::time::Duration;
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use super::error::is_undefined;
+
 /// Rows in one answer: the oldest. Beyond it [`State::more`] is set.
 pub const PENDING_ROWS_MAX: u32 = 2_000;
 /// The rows of one answer, in bytes of JSON: the oldest that fit, and one in any case, or a row that
@@ -138,12 +140,4 @@ async fn query(pool: &PgPool, statement: &'static str, owner: Uuid) -> Result<St
         .fetch_one(pool)
         .await?;
     Ok(State { cursor, body, more })
-}
-
-/// SQLSTATE 3F000, 42P01 or 42883: no such schema, table or function.
-fn is_undefined(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .and_then(sqlx::error::DatabaseError::code)
-        .is_some_and(|code| matches!(&*code, "3F000" | "42P01" | "42883"))
 }

@@ -1,0 +1,225 @@
+//! Barriers: notifications to ourselves that show how far the feed is, how long it takes, and whether
+//! it lives at all.
+//!
+//! Every interval one transaction notifies the control channel with a nonce and its own snapshot.
+//! NOTIFY is delivered in the order of commits, so when the barrier's notification comes back,
+//! everything visible in that snapshot has been routed. Three committed barriers that do not come back
+//! prove the listener dead, whatever TCP says. A barrier that cannot commit says nothing about the
+//! listener: it has a metric and a reason on `/readyz` of its own.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use super::control_message::{ControlMessage, ControlPayload, Nonce};
+use super::outstanding::OutstandingBarriers;
+use crate::delivery::CommitHealth;
+use crate::metrics::Metrics;
+use crate::store::Log;
+
+/// A commit that takes longer makes the task ask whether the database is reachable.
+const COMMIT_PATIENCE: Duration = Duration::from_millis(1_500);
+/// A commit that takes longer is logged. With `notify` it most likely waits for the lock that all
+/// notifying commits share.
+const COMMIT_SLOW: Duration = Duration::from_millis(250);
+
+/// What became of a barrier that was sent.
+enum Commit {
+    /// It has committed.
+    Done,
+    /// It has committed, quickly, on a new connection after the old one was silent: the listener's
+    /// connection may be silent too.
+    DoneElsewhere,
+    /// The database refused it, or the connection broke.
+    Failed(sqlx::Error),
+    /// The database takes no new connection.
+    Unreachable,
+}
+
+/// The barriers of one process: sent by a task, completed by the listener.
+#[derive(Debug)]
+pub struct Barriers {
+    log: Log,
+    metrics: Arc<Metrics>,
+    interval: Duration,
+    /// Tells this process's barriers from another's.
+    node: Uuid,
+    outstanding: Mutex<OutstandingBarriers>,
+    /// Whether the database has no log, so that a barrier carries no snapshot.
+    bare: AtomicBool,
+    health: CommitHealth,
+    wanted: Notify,
+    dead: Notify,
+    answering: Notify,
+}
+
+impl Barriers {
+    /// No barrier yet.
+    #[must_use]
+    pub fn new(log: Log, interval: Duration, health: CommitHealth, metrics: Arc<Metrics>) -> Self {
+        Self {
+            log,
+            metrics,
+            interval,
+            node: Uuid::new_v4(),
+            outstanding: Mutex::new(OutstandingBarriers::new(interval)),
+            bare: AtomicBool::new(false),
+            health,
+            wanted: Notify::new(),
+            dead: Notify::new(),
+            answering: Notify::new(),
+        }
+    }
+
+    /// Sends barriers for ever, one after another.
+    pub async fn run(&self) {
+        loop {
+            tokio::select! {
+                () = sleep(self.interval) => {}
+                () = self.wanted.notified() => {}
+            }
+            let sent = Instant::now();
+            let number = self.outstanding().send(sent);
+            match self.commit(number).await {
+                Commit::Done => self.committed(number, sent.elapsed()),
+                Commit::DoneElsewhere => {
+                    self.committed(number, sent.elapsed());
+                    tracing::warn!(event = "connections_silent");
+                    self.dead.notify_one();
+                }
+                Commit::Failed(error) => {
+                    self.outstanding().withdraw(number);
+                    tracing::debug!(event = "barrier_failed", %error);
+                }
+                Commit::Unreachable => {
+                    self.outstanding().withdraw(number);
+                    tracing::warn!(event = "database_silent");
+                    self.log.renew();
+                }
+            }
+            self.set_uncommitted(false);
+            self.check_missed();
+        }
+    }
+
+    /// Waits until the barrier has committed, for as long as the database takes new connections. After
+    /// [`COMMIT_PATIENCE`] it is sent once more, on a new connection: a network that has swallowed
+    /// packets leaves old connections open and silent.
+    async fn commit(&self, number: u64) -> Commit {
+        let node = self.node;
+        let nonce = Nonce { node, number }.to_string();
+        for elsewhere in [false, true] {
+            let begun = Instant::now();
+            let mut sending = std::pin::pin!(self.send(&nonce));
+            loop {
+                let patience = async {
+                    sleep(COMMIT_PATIENCE).await;
+                    self.log.is_reachable().await
+                };
+                let reachable = tokio::select! {
+                    sent = &mut sending => return match sent {
+                        Err(error) => Commit::Failed(error),
+                        Ok(()) if elsewhere && begun.elapsed() < COMMIT_SLOW => {
+                            Commit::DoneElsewhere
+                        }
+                        Ok(()) => Commit::Done,
+                    },
+                    reachable = patience => reachable,
+                };
+                if !reachable {
+                    return Commit::Unreachable;
+                }
+                if !elsewhere {
+                    self.log.renew();
+                    break;
+                }
+                // It waits for a lock or a synchronous standby, and another would wait behind it.
+                self.set_uncommitted(true);
+                self.check_missed();
+            }
+        }
+        Commit::Unreachable
+    }
+
+    async fn send(&self, nonce: &str) -> Result<(), sqlx::Error> {
+        if self.bare.load(Relaxed) {
+            self.log.send_bare_barrier(nonce).await
+        } else {
+            self.log.send_barrier(nonce).await
+        }
+    }
+
+    /// Completes the barrier in this notification of the control channel. `None` when the notification
+    /// is neither a server's announcement nor an outstanding barrier of this process.
+    pub fn receive(&self, payload: &str) -> Option<ControlMessage> {
+        let (nonce, state) = match ControlPayload::parse(payload)? {
+            ControlPayload::Awake => return Some(ControlMessage::Awake),
+            ControlPayload::Barrier(nonce, state) => (nonce, state),
+        };
+        if nonce.node != self.node {
+            return None;
+        }
+        let took = self.outstanding().complete(nonce.number, Instant::now())?;
+        self.metrics.barrier_returned(took);
+        ControlMessage::of_barrier(state)
+    }
+
+    /// Forgets the outstanding barriers: the connection that they would have returned on is gone. The
+    /// next one is sent at once.
+    pub fn restart(&self, bare: bool) {
+        self.outstanding().clear();
+        // The proof concerned the connection before this one.
+        let _ = self.dead.notified().now_or_never();
+        self.bare.store(bare, Relaxed);
+        self.wanted.notify_one();
+    }
+
+    /// Ready when the listener has been proven dead.
+    pub async fn dead(&self) {
+        self.dead.notified().await;
+    }
+
+    /// Ready when a barrier commits: the database answers.
+    pub async fn answering(&self) {
+        self.answering.notified().await;
+    }
+
+    fn set_uncommitted(&self, uncommitted: bool) {
+        self.health.set_uncommitted(uncommitted);
+        self.metrics.barrier_uncommitted(uncommitted);
+    }
+
+    fn committed(&self, number: u64, after: Duration) {
+        self.metrics.barrier_committed(after);
+        if after > COMMIT_SLOW {
+            tracing::warn!(
+                event = "barrier_commit_slow",
+                commit_ms = after.as_millis(),
+                advice = "commits that notify wait for one another; ingest = adaptive spares the \
+                          application that wait"
+            );
+        }
+        self.answering.notify_waiters();
+        self.outstanding().commit(number, Instant::now());
+    }
+
+    /// Declares the listener dead when it has missed too many barriers.
+    fn check_missed(&self) {
+        let missed = self.outstanding().take_missed(Instant::now());
+        if let Some(missed) = missed {
+            tracing::warn!(event = "listener_dead", missed_barriers = missed);
+            self.dead.notify_one();
+        }
+    }
+
+    fn outstanding(&self) -> MutexGuard<'_, OutstandingBarriers> {
+        self.outstanding
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}

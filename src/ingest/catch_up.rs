@@ -1,0 +1,117 @@
+//! Reading the log while notifications go on coming.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::PgNotification;
+use tokio::time::sleep_until;
+
+use super::barriers::Barriers;
+use super::control_message::ControlMessage;
+use super::held::Held;
+use super::intake::{Intake, Next};
+use super::lost::Lost;
+use crate::protocol::{Channel, Cursor, Snapshot};
+use crate::store::{Log, Notifications};
+
+/// Between two chunks of the log.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Notifications that are held while the log is read.
+const HELD_MAX: usize = 100_000;
+
+/// What came over the connection.
+#[derive(Debug)]
+pub(super) enum Received {
+    Event(Channel, PgNotification),
+    Control(ControlMessage),
+}
+
+impl Received {
+    /// `None` for what concerns others. A barrier counts as returned from here on, also while it is
+    /// held.
+    pub(super) fn new(notification: PgNotification, barriers: &Barriers) -> Option<Self> {
+        match Channel::from_name(notification.channel()) {
+            Some(channel) => Some(Self::Event(channel, notification)),
+            None => barriers.receive(notification.payload()).map(Self::Control),
+        }
+    }
+
+    pub(super) fn pass_to(self, intake: &mut Intake) -> Next {
+        match self {
+            Self::Event(channel, notification) => {
+                intake.notified(channel, notification.payload(), Instant::now)
+            }
+            Self::Control(message) => intake.controlled(message, Instant::now()),
+        }
+    }
+}
+
+/// The log and the connection that goes on notifying.
+pub(super) struct CatchUp<'a> {
+    pub(super) log: &'a Log,
+    pub(super) barriers: &'a Arc<Barriers>,
+    pub(super) notifications: &'a mut Notifications,
+    pub(super) intake: &'a mut Intake,
+}
+
+impl CatchUp<'_> {
+    /// Routes everything that is visible now and was not in `from`, then what was notified meanwhile.
+    pub(super) async fn run(&mut self, mut from: Snapshot) -> Result<(), Lost> {
+        let mut held = Held::new(HELD_MAX);
+        loop {
+            let completed = self.intake.take_returned();
+            let reached = self.read_log(&from, &mut held).await?;
+            from = self.intake.read_to(reached, completed, Instant::now());
+            // All notifications that were dropped are in the log.
+            let mut must_read = held.take_overflowed();
+            while let Some(received) = held.pop() {
+                if received.pass_to(self.intake) == Next::ReadLog {
+                    // What was committed after it must not overtake it, and stays held.
+                    must_read = true;
+                    break;
+                }
+            }
+            if !must_read {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Routes from the log and returns how far that reaches.
+    async fn read_log(
+        &mut self,
+        from: &Snapshot,
+        held: &mut Held<Received>,
+    ) -> Result<Cursor, Lost> {
+        let mut chunks = self.log.read_all(from);
+        let mut reached = None;
+        let mut deadline = Instant::now() + READ_TIMEOUT;
+        loop {
+            let chunk = tokio::select! {
+                () = self.barriers.dead() => return Err(Lost::Dead),
+                chunk = chunks.next() => chunk?,
+                notification = self.notifications.next() => {
+                    let notification = notification?.ok_or(Lost::Closed)?;
+                    if let Some(received) = Received::new(notification, self.barriers) {
+                        held.push(received);
+                    }
+                    continue;
+                }
+                () = sleep_until(deadline.into()) => return Err(Lost::ReadTimeout(READ_TIMEOUT)),
+            };
+            let Some(chunk) = chunk else {
+                return reached.ok_or(Lost::Closed);
+            };
+            if reached.is_none()
+                && let Some(reason) = chunk.reading.reset_reason()
+            {
+                let cursor = chunk.reading.cursor;
+                self.intake.restart(reason, Some(cursor.clone()), Instant::now());
+                return Ok(cursor);
+            }
+            self.intake.read(&chunk);
+            reached = Some(chunk.reading.cursor);
+            deadline = Instant::now() + READ_TIMEOUT;
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What servers tell themselves and one another on the control channel. Pure.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+use crate::config::Ingest;
+use crate::protocol::Cursor;
+
+/// A message on the control channel.
+#[derive(Debug, PartialEq)]
+pub enum ControlMessage {
+    /// A server is about to read the log continuously: events need not notify.
+    Awake,
+    /// A barrier of this process, from a database without a log.
+    BareBarrier,
+    /// A barrier of this process, with what its transaction saw.
+    Barrier(BarrierState),
+}
+
+/// What the transaction of a barrier saw.
+#[derive(Debug, PartialEq)]
+pub struct BarrierState {
+    /// Its snapshot.
+    pub cursor: Cursor,
+    /// How events reach the server.
+    pub ingest: Ingest,
+    /// Whether there may be events that have not notified.
+    pub silent: bool,
+    /// Share of PostgreSQL's notification queue in use, 0 to 1.
+    pub queue_usage: f64,
+}
+
+/// Tells a barrier from all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Nonce {
+    /// The process that has sent it.
+    pub(super) node: Uuid,
+    pub(super) number: u64,
+}
+
+impl Nonce {
+    fn parse(text: &str) -> Option<Self> {
+        let (node, number) = text.split_once('/')?;
+        Some(Self {
+            node: node.parse().ok()?,
+            number: number.parse().ok()?,
+        })
+    }
+}
+
+impl fmt::Display for Nonce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.node, self.number)
+    }
+}
+
+/// The text of a notification on the control channel, parsed as far as it says whose it is.
+#[derive(Debug, PartialEq)]
+pub(super) enum ControlPayload<'a> {
+    Awake,
+    /// Any process's barrier, and the text of its state.
+    Barrier(Nonce, &'a str),
+}
+
+impl<'a> ControlPayload<'a> {
+    /// `None` for a text that this version does not know.
+    pub(super) fn parse(text: &'a str) -> Option<Self> {
+        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+        match word {
+            "awake" => Some(Self::Awake),
+            "barrier" => {
+                let (nonce, state) = rest.split_once(' ').unwrap_or((rest, ""));
+                Some(Self::Barrier(Nonce::parse(nonce)?, state))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl ControlMessage {
+    /// The message of a barrier with this state: epoch, snapshot, way of ingest, `t` where events may be
+    /// silent, and the queue's usage; empty in a database without a log. `None` for a state that this
+    /// version cannot read.
+    pub(super) fn of_barrier(state: &str) -> Option<Self> {
+        if state.is_empty() {
+            return Some(Self::BareBarrier);
+        }
+        let mut words = state.split(' ');
+        Some(Self::Barrier(BarrierState {
+            cursor: Cursor {
+                epoch: words.next()?.parse().ok()?,
+                snapshot: words.next()?.parse().ok()?,
+                from_stream: false,
+            },
+            ingest: words.next()?.parse().ok()?,
+            silent: words.next()? == "t",
+            queue_usage: words.next()?.parse().ok()?,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONCE: &str = "00000000-0000-0000-0000-000000000007/12";
+
+    #[test]
+    fn a_barrier_is_parsed_with_its_state() {
+        let text = format!("barrier {NONCE} 1-1 5:9:7 adaptive t 0.25");
+        let nonce = Nonce::parse(NONCE).unwrap();
+        let state = "1-1 5:9:7 adaptive t 0.25";
+        assert_eq!(
+            ControlPayload::parse(&text),
+            Some(ControlPayload::Barrier(nonce, state))
+        );
+        assert_eq!(
+            ControlMessage::of_barrier(state),
+            Some(ControlMessage::Barrier(BarrierState {
+                cursor: "1-1.5:9:7".parse().unwrap(),
+                ingest: Ingest::Adaptive,
+                silent: true,
+                queue_usage: 0.25,
+            }))
+        );
+    }
+
+    #[test]
+    fn a_barrier_without_a_log_has_no_state() {
+        let text = format!("barrier {NONCE}");
+        let Some(ControlPayload::Barrier(nonce, state)) = ControlPayload::parse(&text) else {
+            panic!("{text}");
+        };
+        assert_eq!(nonce.to_string(), NONCE);
+        assert_eq!(
+            ControlMessage::of_barrier(state),
+            Some(ControlMessage::BareBarrier)
+        );
+    }
+
+    #[test]
+    fn unknown_texts_are_ignored() {
+        assert_eq!(ControlPayload::parse("awake"), Some(ControlPayload::Awake));
+        for text in ["", "asleep", "barrier", "barrier 7/12", "barrier x"] {
+            assert_eq!(ControlPayload::parse(text), None, "{text:?}");
+        }
+        for state in ["1-1", "1-1 5:9:7 telepathy t 0", "1-1 9:5: notify t 0"] {
+            assert_eq!(ControlMessage::of_barrier(state), None, "{state:?}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What notifications, barriers and reads of the log do to the router and to the schedule, and whether
+//! they ask for a read of the log.
+//!
+//! Without I/O and without a clock: the listener's loop brings what it has received and is told whether
+//! to read the log.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use super::control_message::{BarrierState, ControlMessage};
+use super::schedule::Schedule;
+use crate::config::Ingest;
+use crate::delivery::Router;
+use crate::metrics::Metrics;
+use crate::protocol::{Channel, Cursor, Notification, ResetReason, Snapshot};
+use crate::store::{self, Chunk};
+
+/// Share of PostgreSQL's notification queue from which on events had better be silent.
+const QUEUE_USAGE_HIGH: f64 = 0.5;
+
+/// What is left to do after a notification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nothing, or the log is read soon anyway.
+    Wait,
+    /// The log has something that was not notified.
+    ReadLog,
+}
+
+/// The router and the schedule of one process, and what connects them.
+#[derive(Debug)]
+pub(super) struct Intake {
+    router: Router,
+    schedule: Schedule,
+    metrics: Arc<Metrics>,
+    /// Whether the wake lock is wanted.
+    wake_lock: watch::Sender<bool>,
+    /// A barrier that has returned and is completed by the next read of the log.
+    returned: Option<Cursor>,
+}
+
+impl Intake {
+    pub(super) fn new(router: Router, metrics: Arc<Metrics>, now: Instant) -> Self {
+        Self {
+            router,
+            schedule: Schedule::new(Ingest::Notify, now),
+            metrics,
+            wake_lock: watch::Sender::new(false),
+            returned: None,
+        }
+    }
+
+    /// Whether the wake lock is wanted.
+    pub(super) fn wake_lock(&self) -> watch::Receiver<bool> {
+        self.wake_lock.subscribe()
+    }
+
+    /// When to read the log next; `None` while events notify.
+    pub(super) fn next_read(&self) -> Option<Instant> {
+        self.schedule.next_read()
+    }
+
+    /// Where a read of the log begins; `None` in a database without a log.
+    pub(super) fn position(&self) -> Option<&Cursor> {
+        self.router.position()
+    }
+
+    /// Where it begins after a loss.
+    pub(super) fn durable_position(&self) -> Option<&Cursor> {
+        self.router.durable_position()
+    }
+
+    /// There is a new connection, to a database with this way of ingest.
+    pub(super) fn reconnected(&mut self, ingest: Ingest, now: Instant) {
+        self.schedule.reconnected(ingest, now);
+        self.returned = None;
+    }
+
+    /// Events no longer come.
+    pub(super) fn away(&mut self) {
+        self.router.away();
+    }
+
+    /// Events come, from a database without a log.
+    pub(super) fn live_without_log(&mut self) {
+        self.router.live_without_log();
+    }
+
+    /// The stream begins here.
+    pub(super) fn begin(&mut self, cursor: Cursor, now: Instant) {
+        self.router.advance(cursor, now);
+    }
+
+    /// Events were missed that cannot be read: the stream restarts here.
+    pub(super) fn restart(&mut self, reason: ResetReason, cursor: Option<Cursor>, now: Instant) {
+        self.router.restart(reason, cursor, now);
+    }
+
+    /// An event was notified. The clock is asked only where it matters.
+    pub(super) fn notified(
+        &mut self,
+        channel: Channel,
+        payload: &str,
+        now: impl FnOnce() -> Instant,
+    ) -> Next {
+        let notification = match Notification::parse(payload) {
+            Ok(notification) => notification,
+            Err(error) => {
+                self.metrics.notification_malformed(channel);
+                tracing::warn!(
+                    event = "notification_malformed",
+                    channel = channel.as_str(),
+                    %error
+                );
+                return Next::Wait;
+            }
+        };
+        let is_new = |id| !self.router.has_seen(id);
+        if notification.by_reference {
+            return if notification.id.is_some_and(is_new) {
+                Next::ReadLog
+            } else {
+                Next::Wait
+            };
+        }
+        if self.schedule.trusts_notifications() {
+            self.router.route(notification);
+            return Next::Wait;
+        }
+        // Some events are silent: this one only says that there is something to read. Routed by itself
+        // it could overtake a silent event that was committed before it was written.
+        if notification.id.is_none_or(is_new) && !self.schedule.hasten(now()) {
+            return Next::ReadLog;
+        }
+        Next::Wait
+    }
+
+    /// A message came over the control channel.
+    pub(super) fn controlled(&mut self, message: ControlMessage, now: Instant) -> Next {
+        match message {
+            ControlMessage::BareBarrier => Next::Wait,
+            ControlMessage::Awake => {
+                self.schedule.other_server_awake(now);
+                Next::Wait
+            }
+            ControlMessage::Barrier(state) => self.barrier(state, now),
+        }
+    }
+
+    fn barrier(&mut self, barrier: BarrierState, now: Instant) -> Next {
+        let filling = barrier.queue_usage >= QUEUE_USAGE_HIGH;
+        self.schedule
+            .routed(self.router.take_routed(), filling, now);
+        let completed = self.schedule.barrier(barrier.ingest, barrier.silent, now);
+        self.announce_wake_lock();
+        if completed {
+            self.router.complete_barrier(barrier.cursor, now);
+            return Next::Wait;
+        }
+        self.returned = Some(barrier.cursor);
+        // Where the log is being read anyway, the barrier needs no read of its own.
+        if self.schedule.next_read().is_some() {
+            Next::Wait
+        } else {
+            Next::ReadLog
+        }
+    }
+
+    /// The barrier that a read that begins now completes: it has returned, so the read sees everything
+    /// that it saw.
+    pub(super) fn take_returned(&mut self) -> Option<Cursor> {
+        self.returned.take()
+    }
+
+    /// Routes some events of the log.
+    pub(super) fn read(&mut self, chunk: &Chunk) {
+        self.metrics.events_caught_up(chunk.rows.len());
+        for (id, payload) in &chunk.rows {
+            if let Some(notification) = store::parse_row(*id, payload) {
+                self.router.route(notification);
+            }
+        }
+    }
+
+    /// Everything visible in this snapshot has been read and routed; `completed` is the barrier that had
+    /// returned before the read. Returns the snapshot, where the next read begins.
+    pub(super) fn read_to(
+        &mut self,
+        reached: Cursor,
+        completed: Option<Cursor>,
+        now: Instant,
+    ) -> Snapshot {
+        let snapshot = reached.snapshot.clone();
+        self.router.advance(reached, now);
+        if let Some(barrier) = completed {
+            self.router.complete_barrier(barrier, now);
+        }
+        let routed = self.router.take_routed();
+        self.schedule.read(&snapshot, routed, now);
+        self.schedule.routed(routed, false, now);
+        self.announce_wake_lock();
+        snapshot
+    }
+
+    fn announce_wake_lock(&self) {
+        let wants = self.schedule.wants_wake_lock();
+        self.wake_lock
+            .send_if_modified(|wanted| mem::replace(wanted, wants) != wants);
+    }
+}

@@ -1,0 +1,106 @@
+//! How a new connection joins what was routed before it. Pure.
+
+use crate::config::Ingest;
+use crate::protocol::{Cursor, ResetReason, Snapshot};
+
+/// What the listener does once LISTEN has been answered, from where on no commit is missed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Joining {
+    /// The database has no log: live events only. What was committed while nobody listened is lost,
+    /// which `reset` says to the clients.
+    WithoutLog { reset: bool },
+    /// The first connection: the stream begins with the present.
+    Begin(Cursor),
+    /// Read what was committed since this position, then go on.
+    CatchUp(Snapshot),
+    /// What was missed cannot be known: every client fetches its state anew and goes on from here.
+    Restart(ResetReason, Cursor),
+}
+
+impl Joining {
+    /// `present` is the log's cursor, `None` in a database that has no log; `position` the last committed
+    /// barrier; `has_listened` whether a connection came before this one.
+    pub(super) fn decide(
+        present: Option<Cursor>,
+        position: Option<&Cursor>,
+        has_listened: bool,
+    ) -> Self {
+        let Some(present) = present else {
+            return Self::WithoutLog {
+                reset: has_listened,
+            };
+        };
+        match position {
+            Some(position) if position.epoch != present.epoch => {
+                Self::Restart(ResetReason::History, present)
+            }
+            Some(position) => Self::CatchUp(position.snapshot.clone()),
+            None if has_listened => Self::Restart(ResetReason::NoLog, present),
+            None => Self::Begin(present),
+        }
+    }
+}
+
+/// The way of ingest to begin with, where the settings want another than the database has had. When
+/// they want `notify`, events may still be silent: a barrier will say when none is.
+pub(super) fn ingest_after_change(stored: Ingest, wanted: Ingest) -> Ingest {
+    if stored == Ingest::Notify {
+        wanted
+    } else {
+        stored
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cursor(text: &str) -> Cursor {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_first_connection_begins_with_the_present() {
+        let joining = Joining::decide(Some(cursor("1-1.9:9:")), None, false);
+        assert_eq!(joining, Joining::Begin(cursor("1-1.9:9:")));
+    }
+
+    #[test]
+    fn a_later_one_reads_what_came_since_the_last_barrier() {
+        let position = cursor("1-1.5:7:6");
+        let joining = Joining::decide(Some(cursor("1-1.9:9:")), Some(&position), true);
+        assert_eq!(joining, Joining::CatchUp("5:7:6".parse().unwrap()));
+    }
+
+    #[test]
+    fn another_history_resets_the_clients() {
+        let position = cursor("1-1.5:5:");
+        for present in ["1-2.9:9:", "2-1.9:9:"] {
+            let joining = Joining::decide(Some(cursor(present)), Some(&position), true);
+            let expected = Joining::Restart(ResetReason::History, cursor(present));
+            assert_eq!(joining, expected);
+        }
+    }
+
+    #[test]
+    fn without_a_log_only_a_gap_resets_the_clients() {
+        for has_listened in [false, true] {
+            let reset = has_listened;
+            let joining = Joining::decide(None, None, has_listened);
+            assert_eq!(joining, Joining::WithoutLog { reset });
+        }
+        // The log has come since: what was live before it has no position.
+        let joining = Joining::decide(Some(cursor("1-1.9:9:")), None, true);
+        let expected = Joining::Restart(ResetReason::NoLog, cursor("1-1.9:9:"));
+        assert_eq!(joining, expected);
+    }
+
+    #[test]
+    fn a_change_to_notify_waits_until_no_event_is_silent() {
+        use Ingest::{Adaptive, Notify, Tail};
+        assert_eq!(ingest_after_change(Notify, Tail), Tail);
+        assert_eq!(ingest_after_change(Notify, Adaptive), Adaptive);
+        assert_eq!(ingest_after_change(Tail, Notify), Tail);
+        assert_eq!(ingest_after_change(Adaptive, Notify), Adaptive);
+    }
+}

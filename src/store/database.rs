@@ -1,0 +1,114 @@
+//! Connections to the database, in two pools: requests of clients never keep the service from its own
+//! work.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, PgPool};
+
+/// Time that a query may wait for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Connections for the service's own work.
+const OWN_CONNECTIONS_MAX: u32 = 3;
+/// The database is unreachable when a new connection has not answered by then.
+const REACH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Sent on each new connection.
+///
+/// The planner's estimates are far off for a log that grows faster than it is analysed. JIT would then
+/// compile for hundreds of milliseconds, and a sequential scan would read a day's events, where the
+/// index answers in less than one millisecond.
+///
+/// A barrier's commit must reach the disk, because clients are given its snapshot as their position.
+/// After a crash PostgreSQL hands out again the numbers of transactions that were not flushed.
+const SESSION: &str = "SET jit = off;
+    SET enable_seqscan = off;
+    SELECT set_config('synchronous_commit', 'on', false)
+    WHERE current_setting('synchronous_commit') = 'off'";
+
+#[derive(Debug, Clone)]
+struct Pools {
+    own: PgPool,
+    requests: PgPool,
+}
+
+impl Pools {
+    fn new(options: &PgConnectOptions, requests_max: u32) -> Self {
+        Self {
+            own: pool(options, OWN_CONNECTIONS_MAX),
+            requests: pool(options, requests_max),
+        }
+    }
+}
+
+/// The connections to one database. Cheap to clone; every clone uses the same connections.
+#[derive(Debug, Clone)]
+pub(super) struct Database {
+    options: PgConnectOptions,
+    requests_max: u32,
+    pools: Arc<RwLock<Pools>>,
+}
+
+impl Database {
+    /// Connects when first needed; for requests of clients, up to `requests_max` times.
+    pub(super) fn new(options: PgConnectOptions, requests_max: u32) -> Self {
+        let pools = Pools::new(&options, requests_max);
+        Self {
+            options,
+            requests_max,
+            pools: Arc::new(RwLock::new(pools)),
+        }
+    }
+
+    fn pools(&self) -> Pools {
+        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
+        pools.clone()
+    }
+
+    /// The connections for the service's own work: barriers, the listener's reads, maintenance.
+    pub(super) fn own(&self) -> PgPool {
+        self.pools().own
+    }
+
+    /// The connections for requests of clients.
+    pub(super) fn requests(&self) -> PgPool {
+        self.pools().requests
+    }
+
+    /// Gives up all connections and begins with new ones: in a network that swallows packets, the old
+    /// ones may hang for as long as the kernel retries. Queries that wait for a connection fail. Idle
+    /// connections end at once, the others with their query.
+    pub(super) fn renew(&self) {
+        let fresh = Pools::new(&self.options, self.requests_max);
+        let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *pools, fresh);
+        drop(pools);
+        // `close` closes the pool when it is called; its future would only wait for the last query.
+        drop((old.own.close(), old.requests.close()));
+    }
+
+    /// Closes all connections, and waits for their queries.
+    pub(super) async fn close(&self) {
+        let pools = self.pools();
+        tokio::join!(pools.own.close(), pools.requests.close());
+    }
+
+    /// Whether the database takes a new connection and answers on it.
+    pub(super) async fn is_reachable(&self) -> bool {
+        let ask = async { self.options.connect().await?.ping().await };
+        tokio::time::timeout(REACH_TIMEOUT, ask)
+            .await
+            .is_ok_and(|answer| answer.is_ok())
+    }
+}
+
+fn pool(options: &PgConnectOptions, connections_max: u32) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(connections_max)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .after_connect(|connection, _| {
+            Box::pin(async move { sqlx::raw_sql(SESSION).execute(connection).await.map(drop) })
+        })
+        .connect_lazy_with(options.clone())
+}

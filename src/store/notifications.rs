@@ -1,0 +1,47 @@
+//! The connection that notifications come over. No query runs on it but LISTEN.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions};
+
+/// One attempt to connect; sqlx itself retries a refused connection within this time.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A connection that listens on some channels.
+#[derive(Debug)]
+pub struct Notifications(PgListener);
+
+impl Notifications {
+    /// Connects and listens. Nothing that commits after this returns is missed.
+    ///
+    /// # Errors
+    /// The database's, or `PoolTimedOut` when LISTEN has not been answered in time.
+    pub async fn listen(
+        options: &PgConnectOptions,
+        channels: impl IntoIterator<Item = &str>,
+    ) -> Result<Self, sqlx::Error> {
+        // A pool of its own, so that the listener never waits for a query's connection.
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(CONNECT_TIMEOUT)
+            .connect_lazy_with(options.clone());
+        let listening = async {
+            let mut listener = PgListener::connect_with(&pool).await?;
+            // sqlx would replace a lost connection and hide the gap.
+            listener.eager_reconnect(false);
+            listener.listen_all(channels).await?;
+            Ok(Self(listener))
+        };
+        tokio::time::timeout(CONNECT_TIMEOUT, listening)
+            .await
+            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+
+    /// The next notification; `None` when the connection was closed. Cancel-safe.
+    ///
+    /// # Errors
+    /// The database's. The connection is then of no use.
+    pub async fn next(&mut self) -> Result<Option<PgNotification>, sqlx::Error> {
+        self.0.try_recv().await
+    }
+}

@@ -1,0 +1,110 @@
+//! What every read of the log has in common: the snapshot that it was made in, and whether the reader's
+//! position is still good.
+//!
+//! A read returns the events that are visible now and were not in the reader's snapshot: those of
+//! transactions that began after it or were running in it. The statements ask for these two sets by
+//! their transaction numbers, and not for everything from the oldest running transaction on, so that a
+//! transaction that stays open makes no read longer.
+
+use std::str::FromStr;
+
+use crate::protocol::{Cursor, NotACursor, Notification, ResetReason};
+
+/// Where a read was made, and whether the log could serve the reader's position.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// The snapshot in which the events are read.
+    pub cursor: Cursor,
+    /// Whether the log still reaches back to the reader's snapshot.
+    pub retained: bool,
+    /// Whether the reader's snapshot can have been taken in this history.
+    pub known: bool,
+}
+
+impl Reading {
+    pub(super) fn new(
+        epoch: &str,
+        snapshot: &str,
+        retained: bool,
+        known: bool,
+    ) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            cursor: Cursor {
+                epoch: parse(epoch)?,
+                snapshot: parse(snapshot)?,
+                from_stream: false,
+            },
+            retained,
+            known,
+        })
+    }
+
+    /// Why the reader cannot go on from its position; `None` when the read has returned all events
+    /// after it.
+    #[must_use]
+    pub fn reset_reason(&self) -> Option<ResetReason> {
+        if !self.known {
+            Some(ResetReason::History)
+        } else if !self.retained {
+            Some(ResetReason::Retention)
+        } else {
+            None
+        }
+    }
+}
+
+/// A statement that reads the log for a reader whose snapshot is `$from`; its first columns are those of
+/// a [`Reading`]. The epoch is read once for each connection: a promotion ends all connections to the
+/// standby before.
+macro_rules! read_log {
+    ($from:literal, $events:expr) => {
+        concat!(
+            "WITH reading AS MATERIALIZED (
+                 SELECT coalesce(nullif(current_setting('realtime.epoch', true), ''),
+                                 set_config('realtime.epoch', realtime.epoch(), false)) AS epoch,
+                        pg_current_snapshot()::text AS snapshot,
+                        pg_snapshot_xmin(",
+            $from,
+            "::text::pg_snapshot) >= retained_from AS retained,
+                        pg_snapshot_xmax(",
+            $from,
+            "::text::pg_snapshot) <= pg_snapshot_xmax(pg_current_snapshot()) AS known
+                 FROM realtime.state WHERE singleton)
+             SELECT epoch, snapshot, retained, known, id, payload",
+            $events
+        )
+    };
+}
+pub(super) use read_log;
+
+/// The event in a row of the log. Only our triggers write the log: a row that is no event is logged and
+/// skipped.
+#[must_use]
+pub fn parse_row(id: i64, payload: &str) -> Option<Notification<'_>> {
+    Notification::parse(payload)
+        .inspect_err(|error| tracing::warn!(event = "log_row_malformed", id, %error))
+        .ok()
+}
+
+pub(super) fn parse<T: FromStr<Err = NotACursor>>(text: &str) -> Result<T, sqlx::Error> {
+    text.parse()
+        .map_err(|error: NotACursor| sqlx::Error::Decode(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_is_reset_unless_its_position_is_known_and_retained() {
+        let reason = |retained, known| {
+            let reading = Reading::new("1-1", "9:9:", retained, known).unwrap();
+            reading.reset_reason()
+        };
+        assert_eq!(reason(true, true), None);
+        assert_eq!(reason(false, true), Some(ResetReason::Retention));
+        assert_eq!(reason(true, false), Some(ResetReason::History));
+        // An unknown history says nothing about the retention.
+        assert_eq!(reason(false, false), Some(ResetReason::History));
+    }
+}
