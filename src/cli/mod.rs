@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use hushnet_realtime::app::RunError;
-use hushnet_realtime::config::{Config, ConfigError, LogFormat};
+use hushnet_realtime::config::{self, Config, ConfigError, LogFormat};
 use hushnet_realtime::identity::SigningError;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -86,13 +86,13 @@ fn with_file(arguments: Vec<OsString>) -> Result<Vec<OsString>, ConfigError> {
         return Ok(arguments);
     }
     let names = std::env::vars_os().map(|(name, _)| name);
-    Config::check_variables(names.filter(|name| name != tail::TOKEN_VARIABLE))?;
+    config::check_variables(names.filter(|name| name != tail::TOKEN_VARIABLE))?;
     let Some(path) = configuration_file(&arguments) else {
         return Ok(arguments);
     };
     let mut all = arguments;
     let rest = all.split_off(2);
-    all.extend(Config::flags_of_file(&path)?);
+    all.extend(config::flags_of_file(&path)?);
     all.extend(rest);
     Ok(all)
 }

@@ -1,10 +1,10 @@
-//! Bounds of numbers.
+//! The parser of numbers with bounds.
 
 use std::ops::RangeInclusive;
 
 use clap::builder::RangedI64ValueParser;
 
-/// A number with bounds.
+/// A number within these bounds.
 pub(super) fn within(bounds: RangeInclusive<i64>) -> RangedI64ValueParser<u32> {
     RangedI64ValueParser::new().range(bounds)
 }

@@ -1,4 +1,4 @@
-//! The settings of how the service is reached.
+//! The settings of the edge: how the service is reached.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,33 +7,33 @@ use std::str::FromStr;
 use clap::Args;
 use serde::{Serialize, Serializer};
 
-/// How the service is reached. `http/` acts on it.
+/// How the service is reached; `edge/` and `http/` act on it.
 #[derive(Debug, Clone, Args, Serialize)]
 #[command(next_help_heading = "Edge")]
 pub struct EdgeSettings {
-    /// Whether the trusted proxies begin each connection with the PROXY protocol, version 1 or 2
+    /// The trusted proxies begin each connection with the PROXY protocol, version 1 or 2
     #[arg(long, env = "HUSHNET_PROXY_PROTOCOL", value_name = "true|false", num_args = 0..=1,
           require_equals = true, default_value_t = false, default_missing_value = "true",
           action = clap::ArgAction::Set)]
     pub proxy_protocol: bool,
 
-    /// An address of their own for /metrics, /healthz and /readyz; the first is then not elsewhere
+    /// An address of its own for `/metrics`, `/healthz` and `/readyz`. `/metrics` is then not elsewhere
     #[arg(long, env = "HUSHNET_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics_listen: Option<SocketAddr>,
 
-    /// Serve TLS with this certificate chain in PEM; read again at SIGHUP
+    /// Serve TLS with this certificate chain in PEM. Read again at SIGHUP
     #[arg(long, env = "HUSHNET_TLS_CERTIFICATE_FILE", value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_certificate_file: Option<PathBuf>,
 
-    /// And its private key in PEM
+    /// The private key of that certificate, in PEM
     #[arg(long, env = "HUSHNET_TLS_KEY_FILE", value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_key_file: Option<PathBuf>,
 
-    /// Web pages that may connect beside those of the same host, as scheme and host with commas between;
-    /// * for all
+    /// Origins of web pages that may connect beside those of the same host, with commas between. `*` for
+    /// all
     #[arg(
         long,
         env = "HUSHNET_ALLOWED_ORIGINS",
@@ -42,8 +42,8 @@ pub struct EdgeSettings {
     )]
     pub allowed_origins: Origins,
 
-    /// Serve a page at /console to watch a user's events with; on in `run` and off in `serve` unless
-    /// said otherwise
+    /// Serve the page at `/console`, to watch a user's events with. Without this setting `run` does and
+    /// `serve` does not
     #[arg(long, env = "HUSHNET_CONSOLE", value_name = "true|false", num_args = 0..=1,
           require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,7 +99,9 @@ impl FromStr for Origins {
             Some(("http" | "https", host)) if !host.is_empty() && !host.contains('/') => {
                 Ok(part.to_owned())
             }
-            _ => Err(format!("{part} is no origin as in https://app.example.org")),
+            _ => Err(format!(
+                "{part} is not an origin as in https://app.example.org"
+            )),
         };
         parts.map(origin).collect::<Result<_, _>>().map(Self)
     }

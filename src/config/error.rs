@@ -1,4 +1,4 @@
-//! What can be wrong with the settings.
+//! The errors of the settings, each with what to do about it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,25 +20,25 @@ pub enum ConfigError {
          --insecure-no-auth if something in front of this server checks identities"
     )]
     NotLoopback(SocketAddr),
-    /// Tokens are to be taken, and nothing says how they are signed.
+    /// Tokens are accepted, and no algorithm is set.
     #[error("--auth jwt needs --jwt-algorithm: HS256, RS256, ES256 or EdDSA")]
     NoJwtAlgorithm,
-    /// Tokens are to be taken, and there is no key or more than one.
+    /// Tokens are accepted, and no key is set, or more than one.
     #[error("--auth jwt needs one of --jwt-key, --jwt-key-file and --jwt-jwks-url")]
     OneJwtKey,
-    /// A token is to be made, and there is only the key to check it with.
+    /// A token cannot be made: only the key to check it with is set.
     #[error("--signing-key-file must name the private key, in PEM")]
     NoSigningKey,
     /// A secret that could be guessed.
     #[error("the secret for HS256 must have {bytes_min} bytes or more")]
     ShortSecret {
-        /// What it needs.
+        /// How many bytes it needs.
         bytes_min: usize,
     },
     /// A key that the algorithm cannot use.
     #[error("the key for {algorithm:?} is no public key in PEM: {cause}")]
     BadJwtKey {
-        /// What it is to be used for.
+        /// The algorithm.
         algorithm: JwtAlgorithm,
         /// What is wrong.
         cause: String,
@@ -54,7 +54,7 @@ pub enum ConfigError {
     /// A certificate without a key, or a key without a certificate.
     #[error("TLS needs both --tls-certificate-file and --tls-key-file")]
     HalfTls,
-    /// A file that is no certificate or no key.
+    /// A file that holds no certificate or no key.
     #[error("cannot serve TLS with {}: {cause}", path.display())]
     BadPem {
         /// The file.
@@ -78,7 +78,7 @@ pub enum ConfigError {
         /// Where and why.
         cause: toml::de::Error,
     },
-    /// A key that is no setting.
+    /// An unknown key.
     #[error("{}: unknown key {key}; known: {known}", path.display())]
     UnknownKey {
         /// The file.
@@ -104,7 +104,7 @@ pub enum ConfigError {
         /// What is wrong and what is allowed.
         cause: String,
     },
-    /// A variable that looks like a setting and is none.
+    /// A variable with the prefix of settings that is no setting.
     #[error("unknown environment variable {name}; known: {known}")]
     UnknownVariable {
         /// The variable.

@@ -1,7 +1,6 @@
-//! The settings of who a client is, and how that is proven.
+//! The settings of identity: how clients prove which user they are.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -9,15 +8,16 @@ use serde::Serialize;
 use super::bounds::within;
 use crate::protocol::Secret;
 
-/// How clients prove who they are. `auth.rs` acts on it.
+/// How clients prove which user they are; `identity/` acts on it.
 #[derive(Debug, Clone, Args, Serialize)]
 #[command(next_help_heading = "Identity")]
 pub struct IdentitySettings {
-    /// How clients prove who they are; with jwt+device either will do
+    /// How clients prove who they are. With `jwt+device` either proof will do
     #[arg(long, env = "HUSHNET_AUTH", value_name = "WAY", default_value = "none")]
     pub auth: AuthMode,
 
-    /// Serve on an address that others can reach although anyone who knows a user's id may listen
+    /// Serve on an address that others can reach although `auth` is `none`: anyone who knows a user's id
+    /// may listen
     #[arg(long, env = "HUSHNET_INSECURE_NO_AUTH", value_name = "true|false", num_args = 0..=1,
           require_equals = true, default_value_t = false, default_missing_value = "true",
           action = clap::ArgAction::Set)]
@@ -28,8 +28,8 @@ pub struct IdentitySettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwt_algorithm: Option<JwtAlgorithm>,
 
-    /// The key that tokens are checked with: for HS256 a secret of 32 bytes or more, else a public key
-    /// in PEM
+    /// The key that tokens are checked with: for HS256 a secret of 32 bytes or more, else a public key in
+    /// PEM
     #[arg(
         long,
         env = "HUSHNET_JWT_KEY",
@@ -44,12 +44,12 @@ pub struct IdentitySettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwt_key_file: Option<PathBuf>,
 
-    /// Where the keys are published as a JSON Web Key Set; each token names its own by `kid`
+    /// Where the keys are published as a JSON Web Key Set. Each token names its key by `kid`
     #[arg(long, env = "HUSHNET_JWT_JWKS_URL", value_name = "URL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwt_jwks_url: Option<String>,
 
-    /// What a token's `aud` must name; without it, a token that has an `aud` is refused
+    /// What a token's `aud` must name. Without this setting a token that has an `aud` is refused
     #[arg(long, env = "HUSHNET_JWT_AUDIENCE", value_name = "AUDIENCE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwt_audience: Option<String>,
@@ -59,18 +59,18 @@ pub struct IdentitySettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwt_issuer: Option<String>,
 
-    /// By how much the clocks of who signs a token and of this server may differ
+    /// By how many seconds the token issuer's clock and this server's may differ
     #[arg(long, env = "HUSHNET_JWT_LEEWAY_S", value_name = "SECONDS",
           default_value_t = 30, value_parser = within(0..=600))]
     pub jwt_leeway_s: u32,
 
-    /// Take a token also as ?token=, where proxies may log it
+    /// Accept a token also as `?token=`, where proxies may log it
     #[arg(long, env = "HUSHNET_JWT_IN_QUERY", value_name = "true|false", num_args = 0..=1,
           require_equals = true, default_value_t = false, default_missing_value = "true",
           action = clap::ArgAction::Set)]
     pub jwt_in_query: bool,
 
-    /// Age, either way, at which a device's signed time is refused
+    /// How many seconds a device's signed time may be off, either way
     #[arg(long, env = "HUSHNET_DEVICE_SIGNATURE_WINDOW_S", value_name = "SECONDS",
           default_value_t = 30, value_parser = within(1..=600))]
     pub device_signature_window_s: u32,
@@ -79,7 +79,7 @@ pub struct IdentitySettings {
 /// How clients prove who they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 pub enum AuthMode {
-    /// Not at all: whoever knows a user's id is that user.
+    /// Not at all: a client that knows a user's id is that user.
     #[serde(rename = "none")]
     None,
     /// By a JSON Web Token.
@@ -108,10 +108,10 @@ impl AuthMode {
     }
 }
 
-/// What signs a token.
+/// The algorithm that signs a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 pub enum JwtAlgorithm {
-    /// HMAC with SHA-256: who checks tokens can also make them.
+    /// HMAC with SHA-256: the key that checks tokens can also make them.
     #[value(name = "HS256")]
     #[serde(rename = "HS256")]
     Hs256,
@@ -127,12 +127,4 @@ pub enum JwtAlgorithm {
     #[value(name = "EdDSA")]
     #[serde(rename = "EdDSA")]
     EdDsa,
-}
-
-impl IdentitySettings {
-    /// `device_signature_window_s` as a duration.
-    #[must_use]
-    pub fn device_signature_window(&self) -> Duration {
-        Duration::from_secs(self.device_signature_window_s.into())
-    }
 }

@@ -1,8 +1,8 @@
-//! The way in which events reach the server.
+//! The ways of ingest: how events reach the server.
 
 use std::str::FromStr;
 
-/// How events reach the server; written in the database, so that triggers and servers agree.
+/// How events reach the server. The database stores it, so that triggers and servers agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ingest {

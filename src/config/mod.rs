@@ -1,9 +1,12 @@
-//! Every setting: its name, its default, its bounds and its description, declared once.
+//! The settings: declared once, read from flags, variables and a TOML file.
 
 mod bounds;
 mod database_url;
+#[cfg(test)]
+mod documented;
 mod edge;
 mod error;
+mod file;
 mod identity;
 mod ingest;
 mod limits;
@@ -12,6 +15,7 @@ mod settings;
 pub use self::database_url::DatabaseUrl;
 pub use self::edge::{EdgeSettings, Origins};
 pub use self::error::ConfigError;
+pub use self::file::{check_variables, flags_of_file};
 pub use self::identity::{AuthMode, IdentitySettings, JwtAlgorithm};
 pub use self::ingest::{Ingest, UnknownIngest};
 pub use self::limits::{LimitSettings, Networks};

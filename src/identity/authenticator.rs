@@ -1,18 +1,23 @@
-//! Who a client is.
+//! Checks which user, and which device, a client is.
 //!
-//! It proves that with a JSON Web Token (`token`) or with a device's signature of the time
-//! (`signature`); the settings say which are taken. Knows neither HTTP nor WebSocket. What a proof
-//! says is true when it is checked: a device that is deleted later is told by an event of its own
-//! ([`crate::protocol::Revocation`]), and a connection checks the device once more after it has
-//! subscribed, so that none falls in between. Fails closed: whoever cannot be checked is nobody.
+//! A client proves it with a JSON Web Token (`token`) or with a device's signature of the time
+//! (`signed_time`); the settings say which proofs are accepted. Knows neither HTTP nor WebSocket.
+//!
+//! A proof is true when it is checked. A device that is deleted later is revoked by an event
+//! ([`crate::protocol::Revocation`]). A connection checks its device once more after it has
+//! subscribed, so that no deletion falls between the two. Fails closed: a client that cannot be checked
+//! is refused.
 
-use std::time::SystemTime;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use uuid::Uuid;
 
+use super::lookup::lookup;
 use super::proof::{Credentials, Identity};
-use super::signature::{LOOKUP_TIMEOUT, SignatureBook, SignedTime};
+use super::signed_time::SignedTime;
 use super::token::Tokens;
+use super::used_signatures::UsedSignatures;
 use crate::config::{AuthMode, ConfigError, IdentitySettings};
 use crate::protocol::{AuthError, Secret};
 use crate::store::Devices;
@@ -22,13 +27,14 @@ use crate::store::Devices;
 pub struct Authenticator {
     mode: AuthMode,
     tokens: Option<Tokens>,
-    signatures: SignatureBook,
+    signature_window: Duration,
+    used_signatures: Mutex<UsedSignatures>,
     devices: Devices,
 }
 
 impl Authenticator {
-    /// One that acts on these settings. It remembers the signatures of up to `signatures_max` clients
-    /// that came within the last moments.
+    /// An authenticator with these settings. It remembers up to `signatures_max` signatures that were
+    /// used lately.
     ///
     /// # Errors
     /// [`ConfigError`] when tokens are to be taken and there is no key, or none that fits the algorithm.
@@ -38,21 +44,24 @@ impl Authenticator {
         devices: Devices,
     ) -> Result<Self, ConfigError> {
         let takes_tokens = settings.auth.takes_tokens();
+        let window = Duration::from_secs(settings.device_signature_window_s.into());
+        let used = UsedSignatures::new(window, signatures_max, Instant::now());
         Ok(Self {
             mode: settings.auth,
             tokens: takes_tokens.then(|| Tokens::new(settings)).transpose()?,
-            signatures: SignatureBook::new(settings.device_signature_window(), signatures_max),
+            signature_window: window,
+            used_signatures: Mutex::new(used),
             devices,
         })
     }
 
-    /// Whether clients have to prove who they are.
+    /// Whether clients have to prove their identity.
     #[must_use]
     pub fn is_required(&self) -> bool {
         self.mode != AuthMode::None
     }
 
-    /// Keeps the keys that are published somewhere fresh, for ever.
+    /// Fetches the published keys again and again, for ever.
     pub async fn run(&self) {
         match &self.tokens {
             Some(tokens) => tokens.keep_fresh().await,
@@ -60,11 +69,11 @@ impl Authenticator {
         }
     }
 
-    /// Who the client is; `None` where nobody has to prove it. `user_id` is whom it says it is, if it
-    /// does; `device_id` tells devices apart that have the same key.
+    /// The client's identity; `None` where clients need not prove it. `user_id` is the user that the
+    /// client claims to be, if it does; `device_id` tells apart devices that have the same key.
     ///
     /// # Errors
-    /// [`AuthError`], also when the proof is somebody else's.
+    /// [`AuthError`], also when the proof is for another user.
     pub async fn identify(
         &self,
         credentials: &Credentials,
@@ -91,8 +100,8 @@ impl Authenticator {
         user_id: Option<Uuid>,
         device_id: Option<Uuid>,
     ) -> Result<Identity, AuthError> {
-        let proven = self.signatures.verify(signed, SystemTime::now())?;
-        let keys = &proven.key_texts;
+        let signer = signed.verify(self.signature_window, SystemTime::now())?;
+        let keys = &signer.key_texts;
         let found = lookup(self.devices.with_key(keys, user_id, device_id)).await?;
         let (device_id, user_id) = match *found {
             [] => return Err(AuthError::DeviceUnknown),
@@ -101,8 +110,11 @@ impl Authenticator {
             }
             [found, ..] => found,
         };
-        // Last, so that only a device that exists takes up memory.
-        self.signatures.accept(&proven)?;
+        // Last, so that only signatures of devices that exist take memory.
+        self.used_signatures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .accept(signer.second, Instant::now())?;
         Ok(Identity {
             user_id,
             device_id: Some(device_id),
@@ -110,10 +122,10 @@ impl Authenticator {
         })
     }
 
-    /// A newer proof for who this is already.
+    /// Checks a newer proof of the same identity.
     ///
     /// # Errors
-    /// [`AuthError`], also when it is for someone else.
+    /// [`AuthError`], also when the proof is for another user or device.
     pub async fn renew(&self, identity: &Identity, token: Secret) -> Result<Identity, AuthError> {
         let token = Credentials::Token(token);
         let renewed = self.identify(&token, Some(identity.user_id), None).await?;
@@ -124,7 +136,7 @@ impl Authenticator {
         }
     }
 
-    /// Whether the device that the proof names is still there, or the user if it names none.
+    /// Checks that the device of the proof still exists, or the user if the proof names no device.
     ///
     /// # Errors
     /// [`AuthError::DeviceUnknown`] or [`AuthError::UserUnknown`] if it is not.
@@ -136,8 +148,8 @@ impl Authenticator {
         }
     }
 
-    /// Whether this is the client's own device: the one of its proof, or one of the user's if the proof
-    /// names none.
+    /// Checks that this is the client's own device: the device of its proof, or any device of its user if
+    /// the proof names none.
     ///
     /// # Errors
     /// [`AuthError::OtherDevice`] if it is not.
@@ -158,16 +170,5 @@ impl Authenticator {
         } else {
             Err(AuthError::DeviceUnknown)
         }
-    }
-}
-
-async fn lookup<T>(read: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, AuthError> {
-    match tokio::time::timeout(LOOKUP_TIMEOUT, read).await {
-        Ok(Ok(found)) => Ok(found),
-        Ok(Err(error)) => {
-            tracing::warn!(event = "identity_lookup_failed", %error);
-            Err(AuthError::Unavailable)
-        }
-        Err(_) => Err(AuthError::Unavailable),
     }
 }

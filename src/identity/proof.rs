@@ -1,24 +1,24 @@
-//! What a client offers as a proof, and who it has proven to be.
+//! The proof that a client offers, and the identity that it proves.
 
 use std::time::SystemTime;
 
 use uuid::Uuid;
 
-use super::signature::SignedTime;
+use super::signed_time::SignedTime;
 use crate::protocol::Secret;
 
-/// Who a client has proven to be.
+/// The identity that a client has proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// The user.
     pub user_id: Uuid,
     /// The device, if the proof names one.
     pub device_id: Option<Uuid>,
-    /// Until when the proof is good; `None` for one that is good as long as the device exists.
+    /// When the proof expires; `None` for a proof that is good as long as the device exists.
     pub expires: Option<SystemTime>,
 }
 
-/// What a client offers as a proof.
+/// The proof that a client offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credentials {
     /// Nothing.

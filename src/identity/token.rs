@@ -1,26 +1,25 @@
-//! JSON Web Tokens: `sub` is the user, `device_id` may name the device.
+//! JSON Web Tokens, checked: `sub` is the user, `device_id` may name the device.
 //!
-//! The algorithm is the configured one, whatever a token says of itself.
+//! The algorithm is the configured one, whatever a token's header says.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{
-    Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode,
-};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::jwks::PublishedKeys;
+use super::algorithm::algorithm_of;
+use super::key_file;
 use super::proof::Identity;
+use super::published_keys::PublishedKeys;
 use crate::config::{ConfigError, IdentitySettings, JwtAlgorithm};
 use crate::protocol::AuthError;
 
-/// Of a token, in bytes; the request's head is not much longer.
+/// Bytes of a token; the request's head may not be much longer.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
-/// Of a secret for HS256, in bytes: as long as what it makes.
+/// Bytes of a secret for HS256: as many as an HMAC with SHA-256 has.
 const SECRET_BYTES_MIN: usize = 32;
 
 /// What tokens are checked with.
@@ -44,7 +43,7 @@ impl std::fmt::Debug for Keys {
     }
 }
 
-/// The claims that are acted on; the library checks the others.
+/// The claims that the service acts on; the library checks the others.
 #[derive(Debug, Deserialize)]
 struct Claims {
     sub: Uuid,
@@ -53,7 +52,7 @@ struct Claims {
 }
 
 impl Tokens {
-    /// By these settings.
+    /// Reads the keys of these settings.
     ///
     /// # Errors
     /// [`ConfigError`] when there is no key, or none that fits the algorithm.
@@ -65,7 +64,7 @@ impl Tokens {
             &settings.jwt_jwks_url,
         ) {
             (Some(key), None, None) => fixed(algorithm, key.expose().as_bytes())?,
-            (None, Some(path), None) => fixed(algorithm, &read(path)?)?,
+            (None, Some(path), None) => fixed(algorithm, &key_file::read(path)?)?,
             (None, None, Some(url)) => {
                 Keys::Published(Box::new(PublishedKeys::new(url, algorithm)?))
             }
@@ -73,7 +72,7 @@ impl Tokens {
         };
         Ok(Self {
             keys,
-            validation: validation(settings, algorithm.into()),
+            validation: validation(settings, algorithm_of(algorithm)),
         })
     }
 
@@ -84,10 +83,10 @@ impl Tokens {
         }
     }
 
-    /// Who the token is for.
+    /// The identity that the token proves.
     ///
     /// # Errors
-    /// [`AuthError`] when it is not good.
+    /// [`AuthError`] that says why the token is refused.
     pub async fn check(&self, token: &str) -> Result<Identity, AuthError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(AuthError::TokenMalformed);
@@ -115,83 +114,6 @@ impl Tokens {
     }
 }
 
-/// How tokens are made, for development: whoever signs in earnest has a service of its own for that.
-pub struct Signing {
-    header: Header,
-    key: EncodingKey,
-    audience: Option<String>,
-    issuer: Option<String>,
-}
-
-/// Why a token cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub enum SigningError {
-    /// The settings do not say how.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The key does not sign.
-    #[error("the signing key is no private key in PEM for the algorithm: {0}")]
-    Key(#[from] jsonwebtoken::errors::Error),
-}
-
-impl Signing {
-    /// By these settings. `private_key` is a PEM, and not needed for HS256, whose secret does both.
-    ///
-    /// # Errors
-    /// [`SigningError`] when there is no key for it.
-    pub fn new(
-        settings: &IdentitySettings,
-        private_key: Option<&[u8]>,
-    ) -> Result<Self, SigningError> {
-        let algorithm = settings.jwt_algorithm.ok_or(ConfigError::NoJwtAlgorithm)?;
-        let pem = || private_key.ok_or(ConfigError::NoSigningKey);
-        let key = match algorithm {
-            JwtAlgorithm::Hs256 => {
-                let secret = match (&settings.jwt_key, &settings.jwt_key_file) {
-                    (Some(key), None) => key.expose().as_bytes().to_vec(),
-                    (None, Some(path)) => read(path)?,
-                    _ => return Err(ConfigError::OneJwtKey.into()),
-                };
-                EncodingKey::from_secret(secret.trim_ascii_end())
-            }
-            JwtAlgorithm::Rs256 => EncodingKey::from_rsa_pem(pem()?)?,
-            JwtAlgorithm::Es256 => EncodingKey::from_ec_pem(pem()?)?,
-            JwtAlgorithm::EdDsa => EncodingKey::from_ed_pem(pem()?)?,
-        };
-        Ok(Self {
-            header: Header::new(algorithm.into()),
-            key,
-            audience: settings.jwt_audience.clone(),
-            issuer: settings.jwt_issuer.clone(),
-        })
-    }
-
-    /// A token for this identity, with the audience and the issuer of the settings.
-    ///
-    /// # Errors
-    /// [`SigningError::Key`] when the key does not sign.
-    pub fn sign(&self, identity: &Identity) -> Result<String, SigningError> {
-        let expires = identity
-            .expires
-            .and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
-        let mut claims = serde_json::json!({ "sub": identity.user_id });
-        for (name, value) in [
-            (
-                "device_id",
-                identity.device_id.map(|id| id.to_string().into()),
-            ),
-            ("exp", expires.map(|at| at.as_secs().into())),
-            ("aud", self.audience.clone().map(Into::into)),
-            ("iss", self.issuer.clone().map(Into::into)),
-        ] {
-            if let Some(value) = value {
-                claims[name] = value;
-            }
-        }
-        Ok(encode(&self.header, &claims, &self.key)?)
-    }
-}
-
 fn validation(settings: &IdentitySettings, algorithm: Algorithm) -> Validation {
     let mut validation = Validation::new(algorithm);
     validation.leeway = settings.jwt_leeway_s.into();
@@ -209,17 +131,10 @@ fn validation(settings: &IdentitySettings, algorithm: Algorithm) -> Validation {
     validation
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
-    std::fs::read(path).map_err(|cause| ConfigError::Unreadable {
-        path: path.to_owned(),
-        cause,
-    })
-}
-
 fn fixed(algorithm: JwtAlgorithm, key: &[u8]) -> Result<Keys, ConfigError> {
     let key = match algorithm {
         JwtAlgorithm::Hs256 => {
-            // Editors end a file with a line feed that is no part of the secret.
+            // Editors end a file with a line feed, which does not belong to the secret.
             let secret = key.trim_ascii_end();
             if secret.len() < SECRET_BYTES_MIN {
                 return Err(ConfigError::ShortSecret {
@@ -239,17 +154,6 @@ fn fixed(algorithm: JwtAlgorithm, key: &[u8]) -> Result<Keys, ConfigError> {
         })
 }
 
-impl From<JwtAlgorithm> for Algorithm {
-    fn from(algorithm: JwtAlgorithm) -> Self {
-        match algorithm {
-            JwtAlgorithm::Hs256 => Self::HS256,
-            JwtAlgorithm::Rs256 => Self::RS256,
-            JwtAlgorithm::Es256 => Self::ES256,
-            JwtAlgorithm::EdDsa => Self::EdDSA,
-        }
-    }
-}
-
 /// What the library's error means for the client.
 fn reason(error: &jsonwebtoken::errors::Error) -> AuthError {
     match error.kind() {
@@ -261,7 +165,7 @@ fn reason(error: &jsonwebtoken::errors::Error) -> AuthError {
         ErrorKind::InvalidIssuer => AuthError::TokenIssuer,
         ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => AuthError::TokenAudience,
         ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => AuthError::TokenIssuer,
-        // An `alg` that the library does not know, as "none", is no header to it.
+        // The library cannot parse a header whose `alg` it does not know, such as "none".
         ErrorKind::Json(cause) if cause.to_string().starts_with("unknown variant") => {
             AuthError::TokenAlgorithm
         }

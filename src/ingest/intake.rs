@@ -211,3 +211,208 @@ impl Intake {
             .send_if_modified(|wanted| mem::replace(wanted, wants) != wants);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::delivery::{Bounds, Hub, Recent};
+    use crate::store::Reading;
+
+    fn cursor(snapshot: &str) -> Cursor {
+        format!("1-1.{snapshot}").parse().unwrap()
+    }
+
+    fn payload(id: i64) -> String {
+        let user = Uuid::nil();
+        format!(r#"{{"type":"device","user_id":"{user}","id":{id}}}"#)
+    }
+
+    fn by_reference(id: i64) -> String {
+        let whole = payload(id);
+        let open = whole.strip_suffix('}').unwrap();
+        format!(r#"{open},"by_reference":true}}"#)
+    }
+
+    fn barrier(snapshot: &str, ingest: Ingest) -> ControlMessage {
+        ControlMessage::Barrier(BarrierState {
+            cursor: cursor(snapshot),
+            ingest,
+            silent: ingest == Ingest::Tail,
+            queue_usage: 0.0,
+        })
+    }
+
+    /// Connected to a database with this way of ingest, at snapshot 5.
+    fn intake(ingest: Ingest, now: Instant) -> Intake {
+        let bounds = Bounds {
+            bytes_max: 1 << 20,
+            age_max: Duration::from_mins(1),
+        };
+        let metrics = Arc::new(Metrics::new());
+        let (router, _) = Router::new(Hub::new(16), Recent::new(bounds), Arc::clone(&metrics));
+        let mut intake = Intake::new(router, metrics, now);
+        intake.reconnected(ingest, now);
+        intake.begin(cursor("5:5:"));
+        intake
+    }
+
+    /// Adaptive and asleep, so that each event notifies.
+    fn asleep(now: Instant) -> Intake {
+        let mut intake = intake(Ingest::Adaptive, now);
+        intake.controlled(barrier("6:6:", Ingest::Adaptive), now);
+        for _ in 0..2 {
+            let completed = intake.take_returned();
+            intake.read_to(cursor("9:9:"), completed, now);
+        }
+        assert_eq!(intake.next_read(), None);
+        intake
+    }
+
+    /// For notifications that must not depend on the time.
+    fn no_clock() -> Instant {
+        unreachable!("the clock is not asked")
+    }
+
+    fn notified(intake: &mut Intake, payload: &str, now: Instant) -> Next {
+        intake.notified(Channel::Devices, payload, || now)
+    }
+
+    #[test]
+    fn with_notify_an_event_is_routed_as_it_comes() {
+        let mut intake = intake(Ingest::Notify, Instant::now());
+        let next = intake.notified(Channel::Devices, &payload(1), no_clock);
+        assert_eq!(next, Next::Wait);
+        assert!(intake.router.has_seen(1));
+    }
+
+    #[test]
+    fn with_tail_a_notification_waits_for_the_read_that_comes_anyway() {
+        let now = Instant::now();
+        let mut intake = intake(Ingest::Tail, now);
+        assert_eq!(notified(&mut intake, &payload(1), now), Next::Wait);
+        assert!(!intake.router.has_seen(1), "it could overtake a silent one");
+        assert!(intake.next_read().is_some());
+    }
+
+    #[test]
+    fn asleep_a_notification_of_something_new_asks_for_a_read() {
+        let now = Instant::now();
+        let mut intake = asleep(now);
+        assert_eq!(notified(&mut intake, &payload(1), now), Next::ReadLog);
+        assert!(!intake.router.has_seen(1));
+        intake.read(&Chunk {
+            reading: reading(),
+            rows: vec![(1, payload(1))],
+        });
+        assert_eq!(notified(&mut intake, &payload(1), now), Next::Wait);
+    }
+
+    #[test]
+    fn an_event_by_reference_asks_for_a_read_unless_it_was_routed() {
+        let mut intake = intake(Ingest::Notify, Instant::now());
+        let text = by_reference(1);
+        let next = intake.notified(Channel::Devices, &text, no_clock);
+        assert_eq!(next, Next::ReadLog);
+        intake.notified(Channel::Devices, &payload(1), no_clock);
+        let next = intake.notified(Channel::Devices, &text, no_clock);
+        assert_eq!(next, Next::Wait);
+    }
+
+    #[test]
+    fn a_malformed_notification_or_row_is_skipped() {
+        let mut intake = intake(Ingest::Notify, Instant::now());
+        let next = intake.notified(Channel::Devices, "{", no_clock);
+        assert_eq!(next, Next::Wait);
+        intake.read(&Chunk {
+            reading: reading(),
+            rows: vec![(1, "{".to_owned()), (2, payload(2))],
+        });
+        assert!(!intake.router.has_seen(1) && intake.router.has_seen(2));
+    }
+
+    #[test]
+    fn with_notify_a_returned_barrier_is_completed() {
+        let now = Instant::now();
+        let mut intake = intake(Ingest::Notify, now);
+        let next = intake.controlled(barrier("8:8:", Ingest::Notify), now);
+        assert_eq!(next, Next::Wait);
+        assert_eq!(intake.durable_position(), Some(&cursor("8:8:")));
+        assert_eq!(intake.take_returned(), None);
+    }
+
+    #[test]
+    fn a_barrier_that_may_have_seen_silent_events_is_completed_by_the_next_read() {
+        let now = Instant::now();
+        let mut intake = asleep(now);
+        let before = intake.durable_position().cloned();
+        let next = intake.controlled(barrier("12:12:", Ingest::Adaptive), now);
+        assert_eq!(next, Next::ReadLog);
+        assert_eq!(intake.durable_position().cloned(), before);
+        let completed = intake.take_returned();
+        let from = intake.read_to(cursor("20:20:"), completed, now);
+        assert_eq!(from.to_string(), "20:20:");
+        assert_eq!(intake.durable_position(), Some(&cursor("12:12:")));
+        assert_eq!(intake.position(), Some(&cursor("20:20:")));
+    }
+
+    #[test]
+    fn a_barrier_that_returns_during_a_read_waits_for_the_next_read() {
+        let now = Instant::now();
+        let mut intake = asleep(now);
+        let before = intake.durable_position().cloned();
+        let completed = intake.take_returned();
+        intake.controlled(barrier("12:12:", Ingest::Adaptive), now);
+        intake.read_to(cursor("11:11:"), completed, now);
+        assert_eq!(intake.durable_position().cloned(), before);
+        let completed = intake.take_returned();
+        intake.read_to(cursor("13:13:"), completed, now);
+        assert_eq!(intake.durable_position(), Some(&cursor("12:12:")));
+    }
+
+    #[test]
+    fn a_new_connection_forgets_the_barriers_of_the_one_before() {
+        let now = Instant::now();
+        let mut intake = asleep(now);
+        intake.controlled(barrier("12:12:", Ingest::Adaptive), now);
+        intake.reconnected(Ingest::Adaptive, now);
+        assert_eq!(intake.take_returned(), None);
+    }
+
+    #[test]
+    fn a_filling_notification_queue_asks_for_the_wake_lock() {
+        let start = Instant::now();
+        let mut intake = asleep(start);
+        let wanted = intake.wake_lock();
+        for (seconds, queue_usage, expected) in [(1, 0.49, false), (2, 0.5, true)] {
+            let message = ControlMessage::Barrier(BarrierState {
+                cursor: cursor("12:12:"),
+                ingest: Ingest::Adaptive,
+                silent: false,
+                queue_usage,
+            });
+            intake.controlled(message, start + Duration::from_secs(seconds));
+            assert_eq!(*wanted.borrow(), expected, "{queue_usage}");
+        }
+    }
+
+    #[test]
+    fn an_announcement_of_another_server_starts_the_reading() {
+        let now = Instant::now();
+        let mut intake = asleep(now);
+        assert_eq!(intake.controlled(ControlMessage::Awake, now), Next::Wait);
+        assert!(intake.next_read().is_some());
+        assert!(!*intake.wake_lock().borrow());
+    }
+
+    fn reading() -> Reading {
+        Reading {
+            cursor: cursor("9:9:"),
+            retained: true,
+            known: true,
+        }
+    }
+}

@@ -18,6 +18,7 @@ mod events;
 mod hostile;
 mod http;
 mod identity;
+mod ingest;
 mod limits;
 mod listener;
 mod migrations;

@@ -1,13 +1,10 @@
 //! A device's signature of the time: Ed25519 over the digits of the Unix time in seconds, as HushNet's
-//! API has it.
+//! API has it. Ed25519 is checked strictly. Pure.
 //!
-//! By itself such a signature could be used again by whoever sees it, for as long as its time is near.
-//! Each second of a key is accepted once. Ed25519 is checked strictly.
+//! Whoever sees such a signature could use it again for as long as its time is near:
+//! [`super::used_signatures`] accepts each signed second of a key once.
 
-use std::collections::HashSet;
-use std::mem;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::alphabet::{STANDARD, URL_SAFE};
@@ -17,16 +14,14 @@ use ed25519_dalek::{PUBLIC_KEY_LENGTH, SIGNATURE_LENGTH, Signature, VerifyingKey
 
 use crate::protocol::AuthError;
 
-/// How long a look into `devices` may take, with waiting for a connection.
-pub(super) const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 const PADDING: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
 const ANY_STANDARD: GeneralPurpose = GeneralPurpose::new(&STANDARD, PADDING);
 const ANY_URL_SAFE: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, PADDING);
-/// Digits of a timestamp, good for some thousand years.
+/// Digits of a timestamp, enough for some thousand years.
 const TIMESTAMP_DIGITS_MAX: usize = 12;
 
-/// What a device sends: its key, the time, and the signature of the one over the other.
+/// What a device sends: its key, the time, and the key's signature of the time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedTime {
     /// The Ed25519 public key of 32 bytes, in base64.
@@ -37,59 +32,32 @@ pub struct SignedTime {
     pub timestamp: String,
 }
 
-/// Who has signed, not yet known to exist.
+/// A key and the second that it has signed. A second can be signed in many ways, so the signature's
+/// own bytes do not identify its use.
+pub(super) type SignedSecond = ([u8; PUBLIC_KEY_LENGTH], u64);
+
+/// The signer of a verified signature. Whether the device exists is not known yet.
 #[derive(Debug)]
 pub(super) struct Signer {
-    /// What `devices.identity_pubkey` may have for the key: base64 with and without padding, and as
-    /// the client wrote it.
+    /// What `devices.identity_pubkey` may hold for the key: base64 with and without padding, and as the
+    /// client wrote it.
     pub(super) key_texts: [String; 3],
-    used: Use,
+    pub(super) second: SignedSecond,
 }
 
-/// A key, and the second that it has signed: who signs can sign a second in many ways, and still uses it
-/// once.
-type Use = ([u8; PUBLIC_KEY_LENGTH], u64);
-
-/// The seconds that have been used, for as long as their times are near.
-#[derive(Debug)]
-pub(super) struct SignatureBook {
-    window: Duration,
-    signatures_max: usize,
-    used: Mutex<Used>,
-}
-
-/// In two generations: the older is forgotten when none of it can be good any longer.
-#[derive(Debug)]
-struct Used {
-    now: HashSet<Use>,
-    before: HashSet<Use>,
-    turned: Instant,
-}
-
-impl SignatureBook {
-    pub(super) fn new(window: Duration, signatures_max: usize) -> Self {
-        Self {
-            window,
-            signatures_max,
-            used: Mutex::new(Used {
-                now: HashSet::new(),
-                before: HashSet::new(),
-                turned: Instant::now(),
-            }),
-        }
-    }
-
-    /// Checks the signature and its time, but not whether it has been used.
-    pub(super) fn verify(&self, signed: &SignedTime, now: SystemTime) -> Result<Signer, AuthError> {
-        let key: [u8; PUBLIC_KEY_LENGTH] = decode(&signed.identity_key)?;
-        let signature: [u8; SIGNATURE_LENGTH] = decode(&signed.signature)?;
-        let seconds = seconds(&signed.timestamp)?;
-        // A key that is no point on the curve is as malformed as one of 31 bytes.
+impl SignedTime {
+    /// Checks the signature, and that its time is at most `window` from `now`; not whether it has been
+    /// used before.
+    pub(super) fn verify(&self, window: Duration, now: SystemTime) -> Result<Signer, AuthError> {
+        let key: [u8; PUBLIC_KEY_LENGTH] = decode(&self.identity_key)?;
+        let signature: [u8; SIGNATURE_LENGTH] = decode(&self.signature)?;
+        let seconds = seconds(&self.timestamp)?;
+        // 32 bytes that are no point on the curve are as malformed as 31 bytes.
         let verifying =
             VerifyingKey::from_bytes(&key).map_err(|_| AuthError::SignatureMalformed)?;
         verifying
             .verify_strict(
-                signed.timestamp.as_bytes(),
+                self.timestamp.as_bytes(),
                 &Signature::from_bytes(&signature),
             )
             .map_err(|_| AuthError::SignatureInvalid)?;
@@ -97,36 +65,17 @@ impl SignatureBook {
         let apart = now
             .duration_since(signed_at)
             .unwrap_or_else(|ahead| ahead.duration());
-        if apart > self.window {
+        if apart > window {
             return Err(AuthError::SignatureStale);
         }
         Ok(Signer {
             key_texts: [
                 BASE64_STANDARD.encode(key),
                 BASE64_STANDARD_NO_PAD.encode(key),
-                signed.identity_key.clone(),
+                self.identity_key.clone(),
             ],
-            used: (key, seconds),
+            second: (key, seconds),
         })
-    }
-
-    /// Accepts a signature, once. A full book refuses rather than forget one that could be used again.
-    pub(super) fn accept(&self, signer: &Signer) -> Result<(), AuthError> {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        // One from the future is good for twice the window from now, and may wait for its device to be
-        // looked up.
-        if used.turned.elapsed() > 2 * self.window + LOOKUP_TIMEOUT {
-            used.before = mem::take(&mut used.now);
-            used.turned = Instant::now();
-        }
-        if used.before.contains(&signer.used) || used.now.contains(&signer.used) {
-            return Err(AuthError::SignatureReplayed);
-        }
-        if used.now.len() >= self.signatures_max {
-            return Err(AuthError::Unavailable);
-        }
-        used.now.insert(signer.used);
-        Ok(())
     }
 }
 
@@ -136,7 +85,7 @@ fn decode<const BYTES: usize>(text: &str) -> Result<[u8; BYTES], AuthError> {
     } else {
         &ANY_STANDARD
     };
-    // Refused by its length first: nothing long is decoded.
+    // Its length is checked first, so that nothing long is decoded.
     if text.len() > BYTES.div_ceil(3) * 4 {
         return Err(AuthError::SignatureMalformed);
     }
@@ -177,10 +126,9 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_good_within_the_window_and_no_longer() {
-        let book = SignatureBook::new(WINDOW, 10);
+    fn a_time_is_accepted_within_the_window_only() {
         for (signed_at, good) in [(970, true), (1_030, true), (969, false), (1_031, false)] {
-            let verified = book.verify(&signed(signed_at), at(1_000));
+            let verified = signed(signed_at).verify(WINDOW, at(1_000));
             match verified {
                 Ok(_) => assert!(good, "{signed_at}"),
                 Err(error) => assert!(!good && error == AuthError::SignatureStale, "{signed_at}"),
@@ -189,29 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn each_signature_is_accepted_once() {
-        let book = SignatureBook::new(WINDOW, 2);
-        let signer = |time| book.verify(&signed(time), at(1_000)).unwrap();
-        book.accept(&signer(1_000)).unwrap();
-        assert_eq!(
-            book.accept(&signer(1_000)).unwrap_err(),
-            AuthError::SignatureReplayed
-        );
-        book.accept(&signer(1_001)).unwrap();
-        // Full: a new one is refused, and none is forgotten.
-        assert_eq!(
-            book.accept(&signer(1_002)).unwrap_err(),
-            AuthError::Unavailable
-        );
-        assert_eq!(
-            book.accept(&signer(1_001)).unwrap_err(),
-            AuthError::SignatureReplayed
-        );
-    }
-
-    #[test]
     fn both_alphabets_are_read_with_and_without_padding() {
-        let book = SignatureBook::new(WINDOW, 10);
         let standard = signed(1_000);
         let url_safe = SignedTime {
             identity_key: standard.identity_key.replace('+', "-").replace('/', "_"),
@@ -223,18 +149,17 @@ mod tests {
                 .to_owned(),
             ..standard.clone()
         };
-        let read = book.verify(&url_safe, at(1_000)).unwrap();
+        let read = url_safe.verify(WINDOW, at(1_000)).unwrap();
         assert_eq!(read.key_texts[0], standard.identity_key);
     }
 
     #[test]
-    fn what_is_no_signature_is_refused() {
-        let book = SignatureBook::new(WINDOW, 10);
+    fn malformed_and_forged_signatures_are_refused() {
         let whole = signed(1_000);
         let with = |change: fn(&mut SignedTime)| {
             let mut changed = whole.clone();
             change(&mut changed);
-            book.verify(&changed, at(1_000)).unwrap_err()
+            changed.verify(WINDOW, at(1_000)).unwrap_err()
         };
         for change in [
             (|s| s.identity_key.clear()) as fn(&mut SignedTime),

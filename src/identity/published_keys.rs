@@ -1,7 +1,7 @@
 //! Keys that are published as a JSON Web Key Set.
 //!
-//! Fetched at start, every few minutes, and when a token names a key that is not known, but not more
-//! often than [`REFRESH_MIN`]. While nobody answers, the last good copy stands.
+//! They are fetched at start, every few minutes, and when a token names an unknown key, but never more
+//! often than [`REFRESH_MIN`]. When a fetch fails, the last good copy stays.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,14 +16,14 @@ use tokio::time::sleep;
 use crate::config::{ConfigError, JwtAlgorithm};
 use crate::protocol::AuthError;
 
-/// Between two fetches that nothing asks for.
+/// Between two regular fetches.
 const REFRESH_INTERVAL: Duration = Duration::from_mins(5);
-/// Between two fetches in any case.
+/// The least time between two fetches.
 const REFRESH_MIN: Duration = Duration::from_secs(10);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// Of a key set, in bytes.
+/// Bytes of a key set.
 const SET_BYTES_MAX: usize = 256 * 1024;
-/// Keys of a set that are taken: the first ones.
+/// Keys of a set that are used: the first ones.
 const KEYS_MAX: usize = 100;
 
 type KeySet = HashMap<Option<String>, Arc<DecodingKey>>;
@@ -34,7 +34,7 @@ pub(super) struct PublishedKeys {
     algorithm: JwtAlgorithm,
     client: Client,
     keys: RwLock<KeySet>,
-    /// When a fetch last began. Held during a fetch, so that there is one at a time.
+    /// When the last fetch began. Locked during a fetch, so that there is one at a time.
     fetched: Mutex<Option<Instant>>,
 }
 
@@ -86,7 +86,7 @@ impl PublishedKeys {
         }
     }
 
-    /// The key that a token names; a token that names none is for the only key.
+    /// The key that a token names. A token that names none is checked with the only key of the set.
     pub(super) async fn find(&self, kid: Option<&str>) -> Result<Arc<DecodingKey>, AuthError> {
         if let Some(key) = self.known(kid) {
             return Ok(key);
@@ -115,7 +115,7 @@ impl PublishedKeys {
         if fetched.is_some_and(|at| at.elapsed() < REFRESH_MIN) {
             return;
         }
-        // Before: whoever asked may leave while it is fetched.
+        // Noted before the fetch: the request that asked for it may be cancelled meanwhile.
         *fetched = Some(Instant::now());
         match self.fetch().await {
             Ok(keys) => *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys,

@@ -1,0 +1,184 @@
+//! Settings from a TOML file, and the check of the environment's variables.
+//!
+//! An entry of the file is turned into the flag that it stands for, so that all ways of giving a setting
+//! pass the same parser.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use clap::Command;
+
+use super::ConfigError;
+use super::settings::{settings, without_environment};
+
+/// The settings in the file at `path` as flags, for a parser that lets later flags win. A key whose
+/// variable is set is left out, since the variable wins.
+///
+/// # Errors
+/// A [`ConfigError`] that names the file, the key and what is allowed.
+pub fn flags_of_file(path: &Path) -> Result<Vec<OsString>, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Unreadable {
+        path: path.to_owned(),
+        cause,
+    })?;
+    let table: toml::Table = toml::from_str(&text).map_err(|cause| ConfigError::NotToml {
+        path: path.to_owned(),
+        cause,
+    })?;
+    let settings = settings();
+    let mut flags = Vec::with_capacity(table.len());
+    for (key, value) in &table {
+        let flag = flag_of_entry(path, &settings, key, value)?;
+        let variable = settings
+            .get_arguments()
+            .find(|arg| arg.get_id() == key)
+            .and_then(|arg| arg.get_env());
+        if variable.is_none_or(|name| std::env::var_os(name).is_none()) {
+            flags.push(flag);
+        }
+    }
+    Ok(flags)
+}
+
+/// Refuses a `HUSHNET_` variable that is no setting: a misspelt limit would have no effect.
+///
+/// # Errors
+/// [`ConfigError::UnknownVariable`] with the known ones.
+pub fn check_variables(names: impl Iterator<Item = OsString>) -> Result<(), ConfigError> {
+    let settings = settings();
+    let known: Vec<&OsStr> = settings
+        .get_arguments()
+        .filter_map(clap::Arg::get_env)
+        .collect();
+    for name in names.filter(|name| name.to_string_lossy().starts_with("HUSHNET_")) {
+        if !known.contains(&name.as_os_str()) {
+            return Err(ConfigError::UnknownVariable {
+                name: name.to_string_lossy().into_owned(),
+                known: known
+                    .iter()
+                    .map(|k| k.to_string_lossy())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The flag for one entry of the file, checked by itself.
+fn flag_of_entry(
+    path: &Path,
+    settings: &Command,
+    key: &str,
+    value: &toml::Value,
+) -> Result<OsString, ConfigError> {
+    let names = || {
+        settings
+            .get_arguments()
+            .map(|arg| arg.get_id().as_str())
+            .filter(|id| *id != "config")
+    };
+    if !names().any(|name| name == key) {
+        let known = names().collect::<Vec<_>>().join(", ");
+        return Err(ConfigError::UnknownKey {
+            path: path.to_owned(),
+            key: key.to_owned(),
+            known,
+        });
+    }
+    let text = match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Integer(number) => number.to_string(),
+        toml::Value::Boolean(truth) => truth.to_string(),
+        _ => {
+            return Err(ConfigError::NotScalar {
+                path: path.to_owned(),
+                key: key.to_owned(),
+            });
+        }
+    };
+    let flag = OsString::from(format!("--{}={text}", key.replace('_', "-")));
+    without_environment(settings.clone())
+        .try_get_matches_from([OsString::new(), flag.clone()])
+        .map_err(|error| ConfigError::BadValue {
+            path: path.to_owned(),
+            cause: first_paragraph(&error.to_string()),
+        })?;
+    Ok(flag)
+}
+
+/// clap's error without its usage lines.
+fn first_paragraph(error: &str) -> String {
+    error
+        .split("\n\n")
+        .next()
+        .unwrap_or(error)
+        .trim_start_matches("error: ")
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn file(text: &str) -> Result<Vec<OsString>, ConfigError> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hushnet.toml");
+        std::fs::write(&path, text).unwrap();
+        flags_of_file(&path)
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read_back() {
+        let printed = Config::default().to_toml();
+        let flags = file(&printed).unwrap();
+        assert_eq!(flags.len(), printed.lines().count(), "{printed}");
+    }
+
+    #[test]
+    fn mistakes_in_a_file_are_named_with_what_is_allowed() {
+        for (text, said) in [
+            (
+                "user_chanel_capacity = 16",
+                "unknown key user_chanel_capacity; known: database_url, ",
+            ),
+            ("user_channel_capacity = 0", "0 is not in 1..=4096"),
+            (
+                "listen = 'nowhere'",
+                "invalid value 'nowhere' for '--listen <ADDRESS:PORT>'",
+            ),
+            ("log_format = 'xml'", "[possible values: text, json]"),
+            (
+                "listen = ['127.0.0.1:1']",
+                "listen takes a text, a number or true or false",
+            ),
+            ("listen = ", "is not TOML"),
+        ] {
+            let error = file(text).unwrap_err().to_string();
+            assert!(
+                error.contains("hushnet.toml") && error.contains(said),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_refused() {
+        let names = |names: &[&str]| {
+            names
+                .iter()
+                .map(OsString::from)
+                .collect::<Vec<_>>()
+                .into_iter()
+        };
+        check_variables(names(&["PATH", "HUSHNET_LISTEN"])).unwrap();
+        let error = check_variables(names(&["HUSHNET_LISTN"]))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("HUSHNET_LISTN") && error.contains("HUSHNET_LISTEN"),
+            "{error}"
+        );
+    }
+}
