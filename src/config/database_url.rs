@@ -39,7 +39,7 @@ impl DatabaseUrl {
             },
             None => rest.to_owned(),
         };
-        // The password may also stand in the query, as libpq allows.
+        // libpq also accepts the password in the query.
         let masked = match rest.split_once("password=") {
             Some((before, after)) => {
                 let tail = after

@@ -1,8 +1,8 @@
 //! Notifications from a socket, for benchmarks that leave PostgreSQL out.
 //!
-//! Only there with the feature `injector`, which no released program has: whoever reaches the address can
-//! send anything to anybody. A connection sends what would be notifications' payloads, each on a line; they
-//! take the way of those on `messages_channel`, from the parse on. Without the feature nothing ever comes.
+//! Built only with the feature `injector`, which no released program has: any client that reaches the
+//! address can send any event to any user. A connection sends payloads of notifications, one a line. They
+//! are handled like those on `messages_channel`, from the parser on. Without the feature none ever comes.
 
 #[cfg(not(feature = "injector"))]
 pub use self::absent::Injected;
@@ -11,13 +11,13 @@ pub use self::present::{Injected, inject_from};
 
 #[cfg(not(feature = "injector"))]
 mod absent {
-    /// Nothing.
+    /// A source without notifications.
     #[derive(Debug, Default)]
     pub struct Injected {}
 
     impl Injected {
         /// Never ready.
-        #[allow(clippy::unused_self, reason = "the other one has something to take")]
+        #[allow(clippy::unused_self, reason = "the same signature as with the feature")]
         pub async fn next(&mut self) -> String {
             std::future::pending().await
         }
@@ -32,10 +32,10 @@ mod present {
     use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, TcpStream};
 
-    /// What is read at once.
+    /// Bytes that are read at once.
     const PIECE_BYTES: usize = 64 * 1024;
 
-    /// Lines from whoever is connected, one after another: a benchmark has one connection.
+    /// Lines from one connection after another: a benchmark has one.
     #[derive(Debug, Default)]
     pub struct Injected {
         listener: Option<TcpListener>,
@@ -55,7 +55,7 @@ mod present {
                     continue;
                 };
                 self.bytes.reserve(PIECE_BYTES);
-                // The benchmark has ended, or broke off.
+                // The benchmark has ended or was stopped.
                 if stream.read_buf(&mut self.bytes).await.unwrap_or(0) == 0 {
                     (self.stream, self.bytes) = (None, Vec::new());
                     continue;
@@ -70,7 +70,7 @@ mod present {
         }
     }
 
-    /// Listens at the address, and says at which on standard output.
+    /// Listens at the address, and prints it on standard output.
     ///
     /// # Errors
     /// The operating system's, such as an address in use.

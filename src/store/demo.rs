@@ -1,15 +1,15 @@
-//! The demo users of `run`, and what the application would do for them: real rows, by the statements in
+//! The demo users of `run`, and the rows that the application would write for them, by the statements in
 //! `sql/demo`.
 
 use sqlx::PgExecutor;
 use uuid::Uuid;
 
-/// The demo user who writes.
+/// The demo user that sends.
 pub const SENDER: &str = "alice";
-/// The demo user who is written to.
+/// The demo user that receives.
 pub const RECIPIENT: &str = "bob";
 
-/// Adds [`SENDER`] and [`RECIPIENT`] with a device each and a chat, if they are not there.
+/// Adds [`SENDER`] and [`RECIPIENT`] with a device each and a chat, unless they exist.
 ///
 /// # Errors
 /// The database's.
@@ -34,8 +34,8 @@ pub async fn user_id(
         .await
 }
 
-/// Inserts one message row for each device of the user named `to`; returns their ids. None when one of
-/// the users is not there, or the recipient has no device.
+/// Inserts one message row for each device of the user named `to`; returns their ids. Inserts none when
+/// one of the users does not exist or the recipient has no device.
 ///
 /// # Errors
 /// The database's.

@@ -1,9 +1,9 @@
-//! The database's schema, put in place and taken away again.
+//! The schema `realtime`: installed, removed, and its status.
 //!
-//! `sql/realtime/` holds the migrations; sqlx's migrator applies them and keeps its books in
-//! `realtime._sqlx_migrations`, away from the application's own. Each migration is one transaction:
-//! it holds wholly or not at all. Never touches the application's tables but for triggers and an index
-//! on `devices`.
+//! `sql/realtime/` holds the migrations. sqlx's migrator applies them and records them in
+//! `realtime._sqlx_migrations`, apart from the application's own migrations. Each migration is one
+//! transaction. On the application's tables it puts triggers and an index on `devices`, and changes
+//! nothing else.
 
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::{ConnectOptions, Connection, PgConnection};
@@ -11,12 +11,13 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use crate::config::DatabaseUrl;
 use crate::store::is_undefined_table;
 
-const BOOKS: &str = "realtime._sqlx_migrations";
+/// The table of applied migrations.
+const APPLIED_TABLE: &str = "realtime._sqlx_migrations";
 
-/// What went wrong, and in which step.
+/// The step that failed, and its error.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database cannot be reached, or refuses us.
+    /// The database cannot be reached, or refuses the connection.
     #[error("cannot connect to {url}: {cause}")]
     Connect {
         /// The database, its password masked.
@@ -46,7 +47,7 @@ pub struct Status {
 fn migrator() -> Migrator {
     let mut migrator = sqlx::migrate!("sql/realtime");
     migrator.create_schema("realtime");
-    migrator.dangerous_set_table_name(BOOKS);
+    migrator.dangerous_set_table_name(APPLIED_TABLE);
     migrator
 }
 
@@ -60,7 +61,7 @@ async fn connect(url: &DatabaseUrl) -> Result<PgConnection, Error> {
         })
 }
 
-/// Applies what is missing; a second time changes nothing.
+/// Applies the migrations that are missing. A second call changes nothing.
 pub async fn up(url: &DatabaseUrl) -> Result<(), Error> {
     let mut connection = connect(url).await?;
     migrator().run_direct(None, &mut connection, false).await?;
@@ -96,9 +97,9 @@ pub async fn status(url: &DatabaseUrl) -> Result<Vec<Status>, Error> {
         .collect())
 }
 
-/// The versions that the database has; none where our schema is not there.
+/// The versions that the database has; none without the schema.
 async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, Error> {
-    match connection.list_applied_migrations(BOOKS).await {
+    match connection.list_applied_migrations(APPLIED_TABLE).await {
         Ok(applied) => Ok(applied
             .into_iter()
             .map(|migration| migration.version)

@@ -1,14 +1,14 @@
 //! The reads of state that HushNet's client makes: a device's pending messages and sessions, and a
-//! user's devices, each with the cursor from which the events after it follow.
+//! user's devices, each with the cursor after which the later events follow.
 //!
-//! State and cursor come out of one SQL statement. A statement has one snapshot, so it needs no
-//! transaction: the state is as of the cursor, what is not in it comes as an event after the cursor,
-//! and nothing is in both. This holds for messages and devices, whose changes make events; a row of
-//! `pending_sessions` makes none, only the session that it becomes.
+//! State and cursor are read by one SQL statement. A statement has one snapshot, so no transaction is
+//! needed: the state is as of the cursor, each later change comes as an event after the cursor, and no
+//! change is in both. This holds for messages and devices, whose changes make events. A row of
+//! `pending_sessions` makes no event; the session that it becomes does.
 //!
 //! Never changes state: a read that marked messages as delivered, as HushNet's own does, would lose
-//! them whenever the answer does not arrive. Whoever has stored them says so to HushNet's server.
-//! Never gives out a push token, which is between the device and the server.
+//! them when the answer does not arrive. A client that has stored them tells HushNet's server.
+//! Never returns a push token, which concerns only the device and the server.
 //!
 //! Fails with the database's own error, or with `TimedOut` after [`READ_TIMEOUT`]; nothing retries.
 
@@ -22,21 +22,21 @@ use super::error::is_undefined;
 
 /// Rows in one answer: the oldest. Beyond it [`State::more`] is set.
 pub const PENDING_ROWS_MAX: u32 = 2_000;
-/// The rows of one answer, in bytes of JSON: the oldest that fit, and one in any case, or a row that
-/// is longer would hold up all those behind it. Beyond it [`State::more`] is set.
+/// The rows of one answer, in bytes of JSON: the oldest that fit. One row is returned in any case, or a
+/// longer row would block those behind it. Beyond the bound [`State::more`] is set.
 pub const PENDING_BYTES_MAX: u32 = 1 << 20;
-/// How long one read may take, with waiting for a connection: a client has given up by then.
+/// How long one read may take, including the wait for a connection. Clients give up before.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// State, and where in the stream of events it was read.
+/// State, and the position in the stream of events at which it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     /// The text of the snapshot's cursor; `None` in a database that has no log of events.
     pub cursor: Option<String>,
     /// A JSON array of objects, oldest first; `[]` when there is nothing.
     pub body: String,
-    /// Whether there are newer rows than the bounds let through. No event will tell of them. The
-    /// client acknowledges what it has got, so that it is pending no longer, and reads again.
+    /// Whether newer rows were left out. No event comes for them. The client acknowledges the rows that
+    /// it has, so that they are no longer pending, and reads again.
     pub more: bool,
 }
 
@@ -46,8 +46,8 @@ struct Read {
     without_cursor: &'static str,
 }
 
-/// The statement around a query of rows that have `created_at` and `id`. `$1` is whose rows, `$2` and
-/// `$3` the bounds in rows and in bytes.
+/// The statement around a query of rows that have `created_at` and `id`. `$1` is the rows' owner, `$2`
+/// and `$3` are the bounds in rows and in bytes.
 macro_rules! statement {
     ($cursor:literal, $rows:literal) => {
         concat!(
@@ -93,8 +93,8 @@ const SESSIONS: Read = read!(
      FROM public.pending_sessions WHERE recipient_device_id = $1 AND state = 'initiated'"
 );
 
-/// Without `last_seen`: a change of it alone is no event, so a client that goes by the events would
-/// keep a stale one.
+/// Without `last_seen`: a change of it alone makes no event, so a client that follows the events would
+/// keep an old value.
 const DEVICES: Read = read!(
     "SELECT id, user_id, identity_pubkey, prekey_pubkey, signed_prekey_pub, signed_prekey_sig,
             one_time_prekeys, device_label, created_at
@@ -120,8 +120,8 @@ impl Read {
     async fn of(&self, pool: &PgPool, owner: Uuid) -> Result<State, sqlx::Error> {
         let read = async {
             match query(pool, self.with_cursor, owner).await {
-                // Also when it is one of the application's tables that is missing: the second
-                // statement then fails the same way, and says which.
+                // One of the application's tables may be missing instead. The second statement then
+                // fails too, and its error names the table.
                 Err(error) if is_undefined(&error) => query(pool, self.without_cursor, owner).await,
                 read => read,
             }
