@@ -15,7 +15,7 @@ use super::schedule::Schedule;
 use crate::config::Ingest;
 use crate::delivery::Router;
 use crate::metrics::Metrics;
-use crate::protocol::{Channel, Cursor, Notification, ResetReason, Snapshot};
+use crate::protocol::{Channel, Cursor, Label, Notification, ResetReason, Snapshot};
 use crate::store::{self, Chunk};
 
 /// Share of PostgreSQL's notification queue from which on events had better be silent.
