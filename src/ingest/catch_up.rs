@@ -106,7 +106,8 @@ impl CatchUp<'_> {
                 && let Some(reason) = chunk.reading.reset_reason()
             {
                 let cursor = chunk.reading.cursor;
-                self.intake.restart(reason, Some(cursor.clone()), Instant::now());
+                self.intake
+                    .restart(reason, Some(cursor.clone()), Instant::now());
                 return Ok(cursor);
             }
             self.intake.read(&chunk);

@@ -219,7 +219,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::delivery::{Bounds, Hub, Recent};
+    use crate::delivery::{Bounds, Hub, ReplayBuffer};
     use crate::store::Reading;
 
     fn cursor(snapshot: &str) -> Cursor {
@@ -253,10 +253,11 @@ mod tests {
             age_max: Duration::from_mins(1),
         };
         let metrics = Arc::new(Metrics::new());
-        let (router, _) = Router::new(Hub::new(16), Recent::new(bounds), Arc::clone(&metrics));
+        let buffer = ReplayBuffer::new(bounds, now);
+        let (router, _) = Router::new(Hub::new(16), buffer, Arc::clone(&metrics), now);
         let mut intake = Intake::new(router, metrics, now);
         intake.reconnected(ingest, now);
-        intake.begin(cursor("5:5:"));
+        intake.begin(cursor("5:5:"), now);
         intake
     }
 

@@ -166,13 +166,16 @@ impl Listener {
         match Joining::decide(present, self.intake.durable_position(), self.has_listened) {
             Joining::WithoutLog { reset } => {
                 if reset {
-                    self.intake.restart(ResetReason::NoLog, None, Instant::now());
+                    self.intake
+                        .restart(ResetReason::NoLog, None, Instant::now());
                 }
                 self.intake.live_without_log();
             }
             Joining::Begin(cursor) => self.intake.begin(cursor, Instant::now()),
             Joining::CatchUp(from) => self.catch_up(notifications, from).await?,
-            Joining::Restart(reason, cursor) => self.intake.restart(reason, Some(cursor), Instant::now()),
+            Joining::Restart(reason, cursor) => {
+                self.intake.restart(reason, Some(cursor), Instant::now())
+            }
         }
         Ok(())
     }
