@@ -96,11 +96,11 @@ impl Authenticator {
 
     async fn check_signature(
         &self,
-        signed: &SignedTime,
+        offered: &SignedTime,
         user_id: Option<Uuid>,
         device_id: Option<Uuid>,
     ) -> Result<Identity, AuthError> {
-        let signer = signed.verify(self.signature_window, SystemTime::now())?;
+        let signer = offered.verify(self.signature_window, SystemTime::now())?;
         let keys = &signer.key_texts;
         let found = lookup(self.devices.with_key(keys, user_id, device_id)).await?;
         let (device_id, user_id) = match *found {

@@ -174,7 +174,7 @@ impl Listener {
             Joining::Begin(cursor) => self.intake.begin(cursor, Instant::now()),
             Joining::CatchUp(from) => self.catch_up(notifications, from).await?,
             Joining::Restart(reason, cursor) => {
-                self.intake.restart(reason, Some(cursor), Instant::now())
+                self.intake.restart(reason, Some(cursor), Instant::now());
             }
         }
         Ok(())
