@@ -14,7 +14,7 @@ const SUBPROTOCOL_V1: &str = "hushnet.v1";
 
 /// A valid request for a WebSocket, and the stream that it will be.
 pub(super) struct Handshake {
-    handshake: hushnet_websocket::Handshake,
+    request: hushnet_websocket::Handshake,
     stream: OnUpgrade,
     pub(super) offers_v1: bool,
 }
@@ -23,7 +23,7 @@ impl Handshake {
     pub(super) fn of(headers: &HeaderMap, stream: Option<OnUpgrade>) -> Result<Self, ApiError> {
         let stream = stream.ok_or(ApiError::NotAWebSocket)?;
         Ok(Self {
-            handshake: hushnet_websocket::Handshake::parse(headers)?,
+            request: hushnet_websocket::Handshake::parse(headers)?,
             stream,
             offers_v1: hushnet_websocket::Handshake::offers(headers, SUBPROTOCOL_V1),
         })
@@ -31,7 +31,7 @@ impl Handshake {
 
     /// The response after which the stream is a WebSocket.
     pub(super) fn response(&self) -> Response {
-        self.handshake
+        self.request
             .response(self.offers_v1.then_some(SUBPROTOCOL_V1))
     }
 

@@ -56,13 +56,16 @@ struct Upgradable {
     permits: SocketPermits,
 }
 
+/// What an open WebSocket holds.
+type Permits = (SocketPermits, Permit<Uuid>);
+
 /// A WebSocket that opens when the handshake's response has been sent. Boxed, since it is large, and an open
 /// connection does not need it.
 struct Opening {
     shared: Arc<Shared>,
     handshake: Handshake,
     pending: PendingConnection,
-    permits: (SocketPermits, Permit<Uuid>),
+    permits: Permits,
 }
 
 /// `/ws?user_id=…` and `/ws/{user_id}`.
@@ -229,7 +232,7 @@ impl Opening {
     ) -> (
         Connection<Transport>,
         Option<Result<Cursor, NotACursor>>,
-        (SocketPermits, Permit<Uuid>),
+        Permits,
     ) {
         self.shared.metrics.connection_opened();
         let (connection, since) = Connection::new(self.shared, socket, self.pending);
