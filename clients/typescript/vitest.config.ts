@@ -3,8 +3,9 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   test: {
     include: ['test/**/*.test.{ts,tsx}'],
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
+    // Minutes: no test depends on how busy the machine is. `until` of test/support.ts gives up before.
+    testTimeout: 600_000,
+    hookTimeout: 600_000,
     pool: 'forks',
     // Two cores, and the service and its PostgreSQL need one of them.
     poolOptions: { forks: { maxForks: 2 } },

@@ -4,10 +4,8 @@ import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { chromium } from 'playwright-core';
-import { repository } from './service.mjs';
+import { DEADLINE_MS, repository } from './service.mjs';
 
-/** Time for anything that is waited for; the machine may be busy. */
-const WAIT_MS = 15_000;
 const PLACES = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
 
 /** Debian's Chromium, or the one that CHROMIUM names. */
@@ -22,7 +20,7 @@ export function launch() {
 export async function openPage(browser, url, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, ...options });
   const page = await context.newPage();
-  page.setDefaultTimeout(WAIT_MS);
+  page.setDefaultTimeout(DEADLINE_MS);
   page.wrongs = [];
   page.on('console', (message) => {
     // Violations of the page's policy are among these.

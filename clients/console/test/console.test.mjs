@@ -9,7 +9,6 @@ import { ask, repository, startRun, startServe } from './service.mjs';
 
 const KEY = 'a secret of 32 bytes or somewhat more';
 const JWT = ['--auth', 'jwt', '--jwt-algorithm', 'HS256', '--jwt-key', KEY];
-const RECONNECT_MS = 15_000;
 
 let browser;
 let service;
@@ -105,20 +104,34 @@ test('a message written while the link is broken arrives once, after the resume'
   await service.send('alice', 'bob', 'before');
   await rows(page).nth(0).waitFor();
   const [first] = await listedIds(page);
-  await page.getByRole('button', { name: 'Break the link' }).click();
-  await state(page, /reconnecting\s.+close code 1006/);
-  await service.send('alice', 'bob', 'meanwhile');
-  await keepPicture(page, 'broken');
-  await page.getByText('live (resumed)').waitFor({ timeout: RECONNECT_MS });
-  const [, meanwhile] = await idsFrom(page, first, 2);
-  const row = rows(page).filter({ has: page.getByRole('cell', { name: String(meanwhile), exact: true }) });
-  assert.match(await row.textContent(), /replayed/);
-  // What comes after it is behind whatever the resume has brought.
+  // The page shows "reconnecting" for a second only: note every state that it shows.
+  await page.locator('#state').evaluate((status) => {
+    globalThis.shown = [];
+    const note = () => globalThis.shown.push(status.textContent);
+    new MutationObserver(note).observe(status, { childList: true, characterData: true, subtree: true });
+  });
+  // The page reconnects after a second. A slow machine may write the message only then: so try again.
+  let tries = 0;
+  for (let isReplayed = false; !isReplayed; ) {
+    tries++;
+    assert.ok(tries <= 20, 'no message was written while the link was broken');
+    await page.getByRole('button', { name: 'Break the link' }).click();
+    await service.send('alice', 'bob', 'meanwhile');
+    if (tries === 1) await keepPicture(page, 'broken');
+    await page.locator('#count-reconnects').filter({ hasText: new RegExp(`^${tries}$`) }).waitFor();
+    await page.getByText('live (resumed)').waitFor();
+    const meanwhile = (await idsFrom(page, first, tries + 1)).at(-1);
+    const row = rows(page).filter({ has: page.getByRole('cell', { name: String(meanwhile), exact: true }) });
+    isReplayed = /replayed/.test(await row.textContent());
+  }
+  const shown = await page.evaluate(() => globalThis.shown);
+  assert.ok(shown.some((text) => /reconnecting\s.+close code 1006/.test(text)), shown.join('\n'));
+  // The event of this message comes after all events of the resume.
   await service.send('alice', 'bob', 'after');
-  const ids = await idsFrom(page, first, 3);
-  assert.equal(ids.length, 3);
+  const ids = await idsFrom(page, first, tries + 2);
+  assert.equal(ids.length, tries + 2);
   assert.equal(new Set(await listedIds(page)).size, await rows(page).count());
-  assert.equal(await page.locator('#count-reconnects').textContent(), '1');
+  assert.equal(await page.locator('#count-reconnects').textContent(), String(tries));
   assert.equal(await page.locator('#count-resets').textContent(), '0');
   assert.deepEqual(page.wrongs, []);
   await page.context().close();
@@ -140,7 +153,7 @@ test('a reload goes on from where the page was', async () => {
   await page.context().close();
 });
 
-test('a user id that is none is refused in words', async () => {
+test('a malformed user id is refused with a message', async () => {
   const page = await openConsole();
   await page.getByLabel('Or a user id').fill('nobody');
   await page.getByRole('button', { name: 'Connect' }).click();
@@ -150,7 +163,7 @@ test('a user id that is none is refused in words', async () => {
   await page.context().close();
 });
 
-test('a bad token is refused in words, a good one is let in', async () => {
+test('an invalid token is refused with a message, a valid one is accepted', async () => {
   const page = await openPage(browser, `${guarded.url}/console`);
   assert.ok(await page.locator('#demo').isHidden());
   const token = await ask('token', '--user', users.bob, ...JWT);
@@ -173,7 +186,7 @@ test('a bad token is refused in words, a good one is let in', async () => {
   await page.context().close();
 });
 
-test('it fits a phone, and is dark where that is wanted', async () => {
+test('the page fits a phone and follows the colour scheme', async () => {
   const phone = { viewport: { width: 360, height: 740 } };
   const page = await watchBob({ ...phone, colorScheme: 'dark' });
   await send(page, 'a text');
@@ -208,7 +221,7 @@ test('the picture of the README', { skip: !pictureOfReadme }, async () => {
   const page = await watchBob();
   const others = await openConsole();
   await others.evaluate(() => (globalThis.sockets = []));
-  // A line needs some time to be one: others who come and go, messages, and a broken link.
+  // The charts need a minute of other connections, messages, and a broken link.
   for (let second = 0; second < 110; second++) {
     const wanted = Math.round(6 + 5 * Math.sin(second / 15));
     await others.evaluate(
@@ -229,6 +242,7 @@ test('the picture of the README', { skip: !pictureOfReadme }, async () => {
         }),
       );
     }
+    // A second between two points of the lines; this makes a picture and tests nothing.
     await others.waitForTimeout(1_000);
   }
   await send(page, 'hello');

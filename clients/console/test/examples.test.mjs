@@ -8,11 +8,10 @@ import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { keepPicture, launch, openPage } from './browser.mjs';
-import { repository, startRun, startServe } from './service.mjs';
+import { DEADLINE_MS, repository, startRun, startServe } from './service.mjs';
 
 const CHAT = join(repository, 'examples/chat');
 const PLAIN = join(repository, 'examples/browser/index.html');
-const START_MS = 30_000;
 
 let browser;
 let service;
@@ -42,7 +41,7 @@ test('chat: what alice types is in bob’s pane, and what bob answers in hers', 
     await pane('bob').getByText('hello bob').waitFor();
     await says('bob', 'hello alice');
     await pane('alice').getByText('hello alice').waitFor();
-    // Written by somebody else: only the event can have told the page.
+    // This message is not sent by the page: only the event can have brought it.
     await service.send('alice', 'bob', 'by another way');
     await pane('bob').getByText('by another way').waitFor();
     assert.equal(await pane('bob').getByText('hello bob').count(), 1);
@@ -71,7 +70,7 @@ test('browser: the page without a library prints an event', { skip: !existsSync(
   try {
     const server = open.url.replace('http', 'ws');
     const page = await openPage(browser, `${origin}/index.html?server=${server}&user=${id}`);
-    // What is written before the page listens is not its to see, so it is written until it does.
+    // The page does not get the messages from before it was connected: so messages are sent until it prints one.
     const printed = page.locator('#events').filter({ hasText: '"type":"message"' }).waitFor();
     let isPrinted = false;
     void printed.finally(() => (isPrinted = true)).catch(() => {});
@@ -109,7 +108,7 @@ async function startChat() {
   const ended = new Promise((resolve) => child.once('exit', resolve));
   let said = '';
   const url = await new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`the chat does not start\n${said}`)), START_MS);
+    const timer = setTimeout(() => reject(new Error(`the chat does not start\n${said}`)), DEADLINE_MS);
     const listen = (chunk) => {
       said += chunk;
       const found = /Local:\s+(http:\S+)/.exec(said);

@@ -13,8 +13,8 @@ const program = process.env.HUSHNET_REALTIME_BIN ?? join(repository, 'target/deb
 const env = Object.fromEntries(
   Object.entries(process.env).filter(([name]) => !/^(HUSHNET_.*|DATABASE_URL)$/.test(name)),
 );
-const START_MS = 30_000;
-const STOP_MS = 10_000;
+/** How long anything may take before a test fails: minutes, since the machine may be busy. */
+export const DEADLINE_MS = 300_000;
 
 /** Runs the program to its end and returns what it printed. */
 export async function ask(...args) {
@@ -57,7 +57,7 @@ async function start(args) {
   let said = '';
   const url = await new Promise((resolve, reject) => {
     const giveUp = (why) => reject(new Error(`${program} ${args.join(' ')}: ${why}\n${said}`));
-    const timer = setTimeout(() => giveUp('does not say where it serves'), START_MS);
+    const timer = setTimeout(() => giveUp('does not say where it serves'), DEADLINE_MS);
     const listen = (chunk) => {
       said += chunk;
       const found = /serving on (\S+)/.exec(said);
@@ -74,7 +74,7 @@ async function start(args) {
     url,
     async stop() {
       child.kill('SIGTERM');
-      const timer = setTimeout(() => child.kill('SIGKILL'), STOP_MS);
+      const timer = setTimeout(() => child.kill('SIGKILL'), DEADLINE_MS);
       await ended;
       clearTimeout(timer);
     },

@@ -6,11 +6,14 @@ import { MockRealtimeServer } from '../src/testing.js';
 
 export const USER = '6b0f5c52-1111-4000-8000-000000000001';
 
-/** Waits until `condition` holds; never for a time. */
-export async function until(condition: () => boolean, what: string, deadlineMs = 20_000): Promise<void> {
-  const end = performance.now() + deadlineMs;
+/** How long anything may take before a test fails: minutes, since the machine may be busy. */
+export const DEADLINE_MS = 300_000;
+
+/** Waits for a condition, never for a time. */
+export async function until(condition: () => boolean, what: string): Promise<void> {
+  const end = performance.now() + DEADLINE_MS;
   while (!condition()) {
-    if (performance.now() > end) throw new Error(`waited in vain for ${what}`);
+    if (performance.now() > end) throw new Error(`still waiting for ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }

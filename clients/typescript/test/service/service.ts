@@ -10,9 +10,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
+import { DEADLINE_MS } from '../support.js';
 
 const REPOSITORY = fileURLToPath(new URL('../../../../', import.meta.url));
-const START_DEADLINE_MS = 40_000;
 
 /** The service's program: `HUSHNET_REALTIME_BIN`, or what cargo has built. */
 export function binary(): string {
@@ -41,7 +41,7 @@ export class Service {
   static async start(args: string[], log: string[] = []): Promise<Service> {
     const child = spawn(binary(), args, { env: environment, stdio: ['ignore', 'pipe', 'pipe'] });
     const url = await new Promise<string>((resolve, reject) => {
-      const late = setTimeout(() => reject(new Error(`no start: ${log.join('')}`)), START_DEADLINE_MS);
+      const late = setTimeout(() => reject(new Error(`no start: ${log.join('')}`)), DEADLINE_MS);
       const read = (chunk: Buffer): void => {
         log.push(`${chunk}`);
         const address = /serving on (http:\S+)/.exec(log.join(''))?.[1];
@@ -67,7 +67,7 @@ export class Service {
     child.stdout.on('data', (chunk: Buffer) => void log.push(`${chunk}`));
     child.stderr.on('data', (chunk: Buffer) => void log.push(`${chunk}`));
     const url = `http://127.0.0.1:${port}`;
-    const end = performance.now() + START_DEADLINE_MS;
+    const end = performance.now() + DEADLINE_MS;
     for (;;) {
       const answer = await fetch(`${url}/readyz`).catch(() => null);
       if (answer?.ok) return new Service(child, url);
