@@ -1,6 +1,6 @@
 # `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help run test check console bench bench-fanout bench-instructions bench-delivery bench-ingest bench-smoke chaos mutations conformance hostile fuzz fuzz-smoke clean
+.PHONY: help run test test-busy check console bench bench-fanout bench-instructions bench-delivery bench-ingest bench-smoke chaos mutations conformance hostile fuzz fuzz-smoke clean
 
 TARGET = $${CARGO_TARGET_DIR:-target}
 
@@ -20,13 +20,16 @@ test: ## Run every test against a real PostgreSQL, on free ports
 	npm run check --prefix clients/console && \
 	HUSHNET_REALTIME_BIN=$$program npm test --prefix clients/console
 
-check: ## Check the format, clippy's lints, and the dependencies if cargo-deny is installed
+test-busy: ## The same beside two busy loops for each core: no test may depend on the machine's speed
+	sh scripts/busy.sh $(MAKE) test
+
+check: ## Check the format, clippy's lints, and the dependencies
+	@sh scripts/setup.sh check
 	cargo fmt --all --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo fmt --check --manifest-path crates/websocket/fuzz/Cargo.toml
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	@if command -v cargo-deny >/dev/null; then set -x; cargo deny check; \
-	else echo 'cargo-deny is not installed: the dependencies are not checked'; fi
+	sh scripts/deny.sh
 
 console: ## Build the page at /console anew, from clients/console into src/http/console
 	@sh scripts/setup.sh test
@@ -56,7 +59,7 @@ bench-ingest: ## Measure what the triggers cost the application; takes minutes
 
 chaos: ## Break things for ten minutes, a million events; CHAOS_INGEST=tail or adaptive, CHAOS_SEED=...
 	@sh scripts/setup.sh run
-	CHAOS_SECONDS=600 CHAOS_EVENTS=1000000 CHAOS_WRITERS=60 CHAOS_PACE_MS=10 \
+	CHAOS_SECONDS=600 CHAOS_EVENTS=1000000 CHAOS_WRITERS=60 CHAOS_PACE_MS=10 CHAOS_SLACK=$${CHAOS_SLACK:-2} \
 	cargo test --release --locked --test chaos -- --nocapture
 
 hostile: ## Have a hundred hostile clients at a time do what they can, and judge the others' latency
@@ -75,9 +78,9 @@ fuzz-smoke: ## The same for twenty seconds in all, where there is a nightly comp
 	then sh scripts/setup.sh fuzz && sh scripts/fuzz.sh 4 --dev --sanitizer=none; \
 	else echo 'there is no nightly compiler: nothing is fuzzed'; fi
 
-mutations: ## Break the service on purpose, and require that the checker reports the loss
+mutations: ## Break the service on purpose, one way after another, and require that its test fails
 	@sh scripts/setup.sh run
-	@sh scripts/mutations.sh
+	@sh scripts/mutations.sh $(ARGS)
 
 conformance: ## Hold the WebSocket's handshake and frames against the Autobahn test suite's cases
 	@sh scripts/setup.sh conformance
@@ -92,4 +95,4 @@ bench-smoke: ## Run each benchmark once, to see that it runs
 
 clean: ## Remove what was built and fetched; the database in .hushnet stays
 	cargo clean
-	rm -rf .hushnet/tools .hushnet/venv tests/clients/node_modules clients/*/node_modules clients/*/dist examples/*/node_modules examples/*/dist
+	rm -rf .hushnet/tools .hushnet/venv .hushnet/deny tests/clients/node_modules clients/*/node_modules clients/*/dist examples/*/node_modules examples/*/dist

