@@ -1,9 +1,9 @@
 //! The hub's steps in every interleaving, tried by loom.
 //!
-//! loom cannot look into `DashMap` and tokio's channel, so this is a model of `src/hub.rs`: the
-//! same steps in the same order under the same locks. One lock stands for a shard of the map, and
-//! a log behind a lock for a channel's ring. Who changes the order of the steps there changes it
-//! here. What the model leaves out, the real hub shows in `tests/hub_stress.rs`.
+//! loom cannot look into `DashMap` and tokio's channel, so this is a model of `src/delivery/hub.rs`: the
+//! same steps in the same order under the same locks. One lock stands for a shard of the map, and a log
+//! behind a lock for a channel's ring. A change of the order there needs the same change here.
+//! `tests/hub_stress.rs` tests the real hub.
 //!
 //! With two threads the search is complete. With three it is cut at `PREEMPTIONS_MAX` preemptions
 //! in one execution, which takes seconds where the whole takes longer than ten minutes.
@@ -33,7 +33,7 @@ struct Channel {
 }
 
 struct ChannelState {
-    /// Everything that was ever sent here: how far a receiver may lag is not the model's question.
+    /// Every event that was sent here. The model has no lag.
     log: Vec<Event>,
     receiver_count: usize,
 }
@@ -91,7 +91,7 @@ impl Receiver {
     }
 }
 
-/// Whose steps the model takes: the hub's, or the hub's with one rule broken.
+/// The steps that the model takes: the hub's, or the hub's with one rule broken.
 #[derive(Clone, Copy, PartialEq)]
 enum Steps {
     Hub,
@@ -159,7 +159,7 @@ impl Hub {
         }
     }
 
-    /// What must hold whenever nobody is in the middle of a step.
+    /// The invariant, whenever no thread is in the middle of a step.
     fn check(&self, connected: &[&Receiver]) {
         let users = self.users.read().unwrap();
         for receiver in connected {

@@ -1,12 +1,12 @@
 //! The real hub under many tasks that connect, disconnect and publish on few users at once.
 //!
-//! What `tests/hub_model.rs` checks of the steps, this checks of the types that the hub stands on.
-//! The choices of every task are seeded; their interleaving is the scheduler's.
+//! `tests/hub_model.rs` checks the hub's steps; this checks the types that the hub uses. The choices of
+//! every task are seeded; their interleaving is the scheduler's.
 //!
 //! Each publisher numbers its events for each user, and announces a number before it publishes and
 //! confirms it after. A connection owes its client, from every publisher, each number that was not
 //! announced when it was in, up to the last that was confirmed when it began to leave, without a
-//! gap. A channel holds more than a round publishes for a user, so that nobody may lag.
+//! gap. A channel holds more than a round publishes for a user, so that no connection may lag.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -193,13 +193,13 @@ async fn no_event_is_lost_and_nothing_stays_behind() {
         events_received += round.events_received.load(Ordering::SeqCst);
         connections += round.connections.load(Ordering::SeqCst);
     }
-    // A run in which hardly anybody met an event would show nothing.
+    // A run in which the connections received few events would show nothing.
     println!("{connections} connections received {events_received} events");
     assert!(connections > 1_000 && events_received > 1_000);
 }
 
-/// In the rounds above an entry that stayed would be removed by the user's next visitor. Here every
-/// user is left once, by two at the same moment, and nobody comes back.
+/// In the rounds above, the user's next connection would remove an entry that stayed. Here the only two
+/// connections of each user leave at the same moment, and no other one follows.
 #[test]
 fn no_entry_stays_when_two_leave_at_once() {
     let hub = Hub::new(1);
@@ -210,7 +210,7 @@ fn no_entry_stays_when_two_leave_at_once() {
         let subscriptions: Vec<Subscription> = subscriptions.collect();
         for (before, subscription) in subscriptions.into_iter().enumerate() {
             arrived.fetch_add(1, Ordering::SeqCst);
-            // Spinning, since who is woken comes too late; yielding, in case there is one core.
+            // Spins, since a thread that is woken comes too late. Yields, in case there is one core.
             for spins in 1_u32.. {
                 if arrived.load(Ordering::SeqCst) >= 2 * (before + 1) {
                     break;

@@ -163,12 +163,23 @@ mod tests {
         }
     }
 
+    /// Every part is printed, and the printed total is the sum of the printed parts.
     #[test]
-    fn what_is_printed_is_the_sum() {
-        let ceiling = MemoryBudget::of(&Config::default());
-        let text = ceiling.to_string();
+    fn the_printed_total_is_the_sum_of_the_printed_parts() {
+        let mut config = Config::default();
+        config.identity.auth = AuthMode::Device;
+        let text = MemoryBudget::of(&config).to_string();
         assert!(text.lines().all(|line| line.starts_with('#')));
-        let last = format!("# memory_ceiling_bytes = {}", ceiling.bytes());
-        assert_eq!(text.lines().last(), Some(&*last));
+        let number = |line: &str| {
+            let mut words = line.split_whitespace();
+            words.find_map(|word| word.parse::<usize>().ok()).unwrap()
+        };
+        let parts = text.lines().filter(|line| line.starts_with("#   "));
+        let sum: usize = parts.map(number).sum();
+        assert_eq!(
+            number(text.lines().last().unwrap()),
+            sum + sum / 100 * ALLOCATOR_PERCENT,
+            "{text}"
+        );
     }
 }

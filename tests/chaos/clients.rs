@@ -1,10 +1,11 @@
-//! Clients of every habit: faithful ones, and such that vanish, come back and stall.
+//! Clients of every habit: some stay connected, some disconnect, come back and stall.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use hushnet_testkit::wait::deadline;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sqlx::ConnectOptions;
@@ -24,9 +25,9 @@ use crate::library::{Library, Todo};
 const RECEIVE_BUFFER_BYTES: u32 = 16 * 1024;
 /// Between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(100);
-/// An attempt to connect: a client does not wait for ever.
+/// A client gives up an attempt to connect after this time, and tries again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for the first frame; a service that cannot say where it is says so before.
+/// A client's time for the first frame. A service that cannot read the log answers earlier.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time without an event, once the last expected one is there, that ends a client.
 const QUIET: Duration = Duration::from_millis(200);
@@ -38,7 +39,7 @@ pub enum Habit {
     Plain,
     /// v1, and stays.
     Faithful,
-    /// v1; vanishes without a goodbye, comes back after up to this time, and stalls.
+    /// v1; disconnects without a close frame, comes back within `away_max`, and stalls.
     Restless {
         away_max: Duration,
         stall_max: Duration,
@@ -47,7 +48,7 @@ pub enum Habit {
     },
 }
 
-/// What the clients are told of the scenario.
+/// The scenario's phase, as the clients know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Phase {
     Storm,
@@ -59,7 +60,7 @@ pub enum Phase {
     },
 }
 
-/// What is left of a client.
+/// A client that has ended.
 #[derive(Debug)]
 pub struct Finished {
     pub habit: Habit,
@@ -131,7 +132,7 @@ impl Client {
                 sleep(RETRY).await;
             }
         };
-        let socket = timeout(Duration::from_secs(20), joining).await.unwrap();
+        let socket = timeout(deadline(), joining).await.unwrap();
         (self, socket)
     }
 
@@ -302,8 +303,7 @@ impl Client {
                 sleep(RETRY).await;
             }
         };
-        if let Ok(stored) = timeout(Duration::from_secs(20), fetched).await {
-            self.library.refetched.extend(stored);
-        }
+        let stored = timeout(deadline(), fetched).await.unwrap();
+        self.library.refetched.extend(stored);
     }
 }

@@ -1,4 +1,4 @@
-//! What was written, by the writers' own account.
+//! The writers' own record of every message that they wrote.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -22,7 +22,7 @@ pub enum Outcome {
 /// One message.
 #[derive(Debug, Clone, Copy)]
 pub struct Record {
-    /// Whose it is, by number.
+    /// The recipient, by number.
     pub user: usize,
     pub outcome: Outcome,
     /// The clock before the INSERT was sent.
@@ -33,7 +33,7 @@ pub struct Record {
     pub ended_at: Option<Instant>,
 }
 
-/// All messages of a scenario. A message's number is its place, and its `chat_id`.
+/// All messages of a scenario. A message's number is its index, and part of its `chat_id`.
 #[derive(Debug)]
 pub struct Ledger {
     /// Tells this scenario's messages from all others.
@@ -109,7 +109,7 @@ impl Ledger {
         Ok(names.into_iter().filter_map(|n| self.message(n)).collect())
     }
 
-    /// Looks up what the writers could not know; all of them have ended.
+    /// Looks up the outcomes that the writers do not know. All writers have ended.
     pub async fn resolve(&self, connection: &mut PgConnection) {
         let stored: HashSet<usize> = self.stored(connection).await.unwrap().into_iter().collect();
         for (message, record) in self.records.lock().unwrap().iter_mut().enumerate() {

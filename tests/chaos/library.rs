@@ -1,4 +1,4 @@
-//! The reference client: it keeps its newest cursor, and the ids that came under it and under the one
+//! The reference client: it keeps its newest cursor, and the ids that it got under this cursor and the one
 //! before, as `docs/protocol.md` says, and so hands out each event once.
 
 use std::collections::{HashMap, HashSet};
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::ledger::Ledger;
 
-/// What the checker reads of a frame.
+/// The fields of a frame that the checker reads.
 #[derive(Debug, Deserialize)]
 struct Frame<'a> {
     #[serde(rename = "type")]
@@ -26,7 +26,7 @@ struct Frame<'a> {
     reason: Option<&'a str>,
 }
 
-/// What the owner of the library has to do after a frame.
+/// The client's next action after a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Todo {
     Nothing,
@@ -55,7 +55,7 @@ pub struct Library {
     handed: HashSet<usize>,
     /// In the order of their first arrival.
     pub arrivals: Vec<Arrival>,
-    /// What was found in the state after a reset.
+    /// The messages that the state had after a reset.
     pub refetched: HashSet<usize>,
     /// How often the server asked for a refetch, by its reason.
     pub resets: HashMap<String, usize>,

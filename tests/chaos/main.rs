@@ -1,6 +1,6 @@
-//! The checker: writers with every shape of transaction, clients that come and go, a fault, and at the
-//! end the question whether every committed event is with every client that should have it, once and in
-//! causal order, and nothing else. `README.md` beside this file says how to run it.
+//! The checker: writers with every shape of transaction, clients that come and go, and a fault. At the end
+//! each client must have every committed event of its user, once and in causal order, and no other event.
+//! `README.md` beside this file says how to run it.
 //!
 //! Each scenario has a PostgreSQL of its own that it may kill, behind a link that it may cut.
 

@@ -1,8 +1,7 @@
 //! The order of events across the pages of one replay.
 
-use std::time::Duration;
-
 use futures_util::StreamExt;
+use hushnet_testkit::wait::deadline;
 use sqlx::PgConnection;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
@@ -17,12 +16,11 @@ use crate::writers::insert_messages;
 
 /// More than one page of the log, and long enough to fill every buffer on the way to the client.
 const BACKLOG: usize = 1_500;
-/// Their numbers alone are longer than the text of a cursor may be.
+/// So many that their numbers alone are longer than the text of a cursor may be.
 const OPEN_TRANSACTIONS: usize = 75;
 const PADDING_BYTES: i32 = 4_000;
-const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A transaction that has an early id commits after the first page has been read. What is written
+/// A transaction with an early id commits after the first page has been read. An event that is written
 /// after that is on the second page, and must not come first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_commit_keeps_its_place_in_a_long_replay() {
@@ -48,7 +46,7 @@ async fn a_late_commit_keeps_its_place_in_a_long_replay() {
     pad(&mut database, user_id).await;
 
     let mut second = connect(&service, &library).await;
-    // The first page has been read when hello comes, and most of it waits for this client.
+    // The first page has been read when `hello` arrives, and most of it waits for this client.
     take(&mut second, &mut library, &ledger).await;
     execute(&mut late, "COMMIT").await;
     ledger.end(&early, Outcome::Committed);
@@ -59,7 +57,7 @@ async fn a_late_commit_keeps_its_place_in_a_long_replay() {
     while !(library.has(early[0]) && library.has(after[0])) {
         take(&mut second, &mut library, &ledger).await;
     }
-    // The padding is no writer's.
+    // No writer of the ledger wrote the padding.
     library.strange.clear();
     let order: Vec<usize> = library
         .arrivals
@@ -71,8 +69,8 @@ async fn a_late_commit_keeps_its_place_in_a_long_replay() {
     assert_eq!(order, [early[0], after[0]]);
 }
 
-/// So many transactions that a snapshot is too long for a cursor, which then says less than was read.
-/// The pages must not go by what it says.
+/// With so many open transactions the cursor is in its short form and covers less than was read.
+/// The pages must not depend on it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_replay_is_whole_while_many_transactions_are_open() {
     let lab = Lab::open().await;
@@ -92,7 +90,7 @@ async fn a_long_replay_is_whole_while_many_transactions_are_open() {
         let mut transaction = lab.database().await;
         execute(&mut transaction, "BEGIN; SELECT pg_current_xact_id()").await;
         open.push(transaction);
-        // So that the numbers of the open ones are no range.
+        // So that the numbers of the open transactions are not a range.
         execute(&mut database, "SELECT pg_current_xact_id()").await;
     }
     let mut witness_library = Library::new(0, user_id);
@@ -102,7 +100,7 @@ async fn a_long_replay_is_whole_while_many_transactions_are_open() {
     insert(&mut database, &ledger, &messages, user_id).await;
     let last = ledger.begin(&[0]);
     insert(&mut database, &ledger, &last, user_id).await;
-    // Everything has been routed before the client comes back: only the log can give it to it.
+    // Everything has been routed before the client comes back: the replay can only be from the log.
     while !witness_library.has(last[0]) {
         take(&mut witness, &mut witness_library, &ledger).await;
     }
@@ -113,8 +111,8 @@ async fn a_long_replay_is_whole_while_many_transactions_are_open() {
             take(&mut second, &mut library, &ledger).await;
         }
     };
-    // How many are missing says more than that it takes too long.
-    let _ = tokio::time::timeout(DEADLINE / 3, all).await;
+    // `take` gives up first. Then the number of missing events says more than its panic.
+    let _ = tokio::time::timeout(deadline() / 3, all).await;
     let missing = messages.iter().filter(|m| !library.has(**m)).count();
     assert_eq!(missing, 0);
     service.stop().await;
@@ -133,7 +131,9 @@ async fn connect(service: &Service, library: &Library) -> WebSocketStream<TcpStr
 }
 
 async fn take(socket: &mut WebSocketStream<TcpStream>, library: &mut Library, ledger: &Ledger) {
-    let frame = tokio::time::timeout(DEADLINE, socket.next()).await.unwrap();
+    let frame = tokio::time::timeout(deadline(), socket.next())
+        .await
+        .unwrap();
     if let Message::Text(text) = frame.unwrap().unwrap() {
         library.take(&text, ledger);
     }

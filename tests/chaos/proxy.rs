@@ -1,4 +1,4 @@
-//! The network between the service and PostgreSQL, which can be cut without a sound.
+//! The network between the service and PostgreSQL. A cut drops packets silently, without an error.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -8,10 +8,10 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-/// What happens to the bytes.
+/// The state of the link.
 #[derive(Debug, Clone, Copy, Default)]
 struct Link {
-    /// Connections up to this number are dead for ever: their bytes vanish and nobody is told.
+    /// Connections up to this number are dead for ever: their bytes are dropped without an error.
     dead_through: u64,
     /// New connections are dead too.
     down: bool,
@@ -58,7 +58,7 @@ impl Proxy {
         *self.target.lock().unwrap() = target;
     }
 
-    /// Swallows all that every connection says, and that of those that come.
+    /// Drops the bytes of every connection, present and future.
     pub fn cut(&self) {
         let dead_through = *self.connections.lock().unwrap();
         self.link.send_replace(Link {
@@ -122,7 +122,7 @@ async fn forward(
             () = copy(&mut from_client, &mut to_server) => {}
             () = copy(&mut from_server, &mut to_client) => {}
             () = down(&mut link) => {
-                // Both sockets stay open, and nobody reads them.
+                // Both sockets stay open and are not read.
                 std::future::pending::<()>().await;
             }
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hushnet_realtime::config::Config;
+use hushnet_testkit::wait::{deadline, until};
 use sqlx::Connection;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -21,10 +22,7 @@ use crate::settings;
 use crate::verdict::Verdict;
 use crate::writers::{Application, Writer, insert_messages};
 
-/// How long a client may take to get everything once the writers are silent; twice the time of load, if that is
-/// more: after long ones there is a long log to read, in pages of which each sorts what is left.
-const CATCH_UP: Duration = Duration::from_secs(30);
-/// What the service counted, shown beside the verdict.
+/// The service's counters that are shown beside the verdict.
 const COUNTERS: [&str; 6] = [
     "hushnet_listener_reconnects_total",
     "hushnet_events_caught_up_total",
@@ -34,7 +32,7 @@ const COUNTERS: [&str; 6] = [
     "hushnet_connections_closed_total",
 ];
 
-/// What a scenario is made of.
+/// The parts of a scenario.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub name: &'static str,
@@ -75,7 +73,7 @@ impl Plan {
     }
 }
 
-/// A scenario under way.
+/// A running scenario.
 #[derive(Debug)]
 pub struct Scene {
     pub lab: Lab,
@@ -136,7 +134,7 @@ impl Scene {
             stop_writing: CancellationToken::new(),
             plan,
         };
-        scene.seat_clients(seed).await;
+        scene.connect_clients(seed).await;
         for number in 0..scene.plan.writers {
             let writer = Writer::new(Arc::clone(&scene.application), seed + number as u64);
             scene.writers.spawn(writer.run(scene.stop_writing.clone()));
@@ -144,8 +142,8 @@ impl Scene {
         scene
     }
 
-    async fn seat_clients(&mut self, seed: u64) {
-        let mut seated = JoinSet::new();
+    async fn connect_clients(&mut self, seed: u64) {
+        let mut connected = JoinSet::new();
         for (user, user_id) in self.application.users.iter().enumerate() {
             for (device, habit) in self.plan.habits.iter().enumerate() {
                 let client = Client::new(
@@ -157,10 +155,10 @@ impl Scene {
                     Library::new(user, *user_id),
                     seed ^ hash(&(user, device)),
                 );
-                seated.spawn(client.begin());
+                connected.spawn(client.begin());
             }
         }
-        while let Some(client) = seated.join_next().await {
+        while let Some(client) = connected.join_next().await {
             let (client, socket) = client.unwrap();
             self.clients.spawn(client.live(socket));
         }
@@ -171,12 +169,27 @@ impl Scene {
         self.application.ledger.len()
     }
 
-    /// Lets the load go on.
+    /// Lets the load run for this time.
     pub async fn load(&self, time: Duration) {
         tokio::time::sleep(time).await;
     }
 
-    /// Waits until writers get on: this many more events are committed.
+    /// Waits for a condition.
+    pub async fn until(&self, what: &str, mut condition: impl AsyncFnMut(&Self) -> bool) {
+        until(what, async || condition(self).await).await;
+    }
+
+    /// A counter of the service.
+    pub async fn counter(&self, name: &str) -> f64 {
+        self.service.as_ref().unwrap().counter(name).await
+    }
+
+    /// Whether the service is ready.
+    pub async fn is_ready(&self) -> bool {
+        self.service.as_ref().unwrap().is_ready().await
+    }
+
+    /// Waits until this many more events are committed; `false` if it takes longer than `within`.
     pub async fn progress(&self, count: usize, within: Duration) -> bool {
         let committed = || {
             let records = self.application.ledger.records();
@@ -195,7 +208,7 @@ impl Scene {
         true
     }
 
-    /// Stops the writers, and waits until nothing of theirs is open in the database.
+    /// Stops the writers, and waits until none of their transactions is open in the database.
     pub async fn silence(&mut self) {
         self.stop_writing.cancel();
         while self.writers.join_next().await.is_some() {}
@@ -231,7 +244,8 @@ impl Scene {
         ledger.end(&last_messages, Outcome::Committed);
         self.phase.send_replace(Phase::Calm {
             last_messages: Arc::new(last_messages),
-            give_up_at: tokio::time::Instant::now() + CATCH_UP.max(2 * settings::load_time()),
+            // After a long load there is a long log to read, in pages of which each sorts the rest.
+            give_up_at: tokio::time::Instant::now() + deadline().max(2 * settings::load_time()),
         });
         let mut clients = Vec::new();
         while let Some(client) = self.clients.join_next().await {

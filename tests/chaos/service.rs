@@ -82,6 +82,19 @@ impl Service {
         }
     }
 
+    /// Whether the service is ready. No, if it cannot be reached.
+    pub async fn is_ready(&self) -> bool {
+        let ready = http::get(self.address, "/readyz").await;
+        ready.is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// The value of a counter without labels.
+    pub async fn counter(&self, name: &str) -> f64 {
+        let exposition = http::get(self.address, "/metrics").await.unwrap();
+        let value = exposition.metric(name);
+        value.unwrap_or_else(|| panic!("no {name} in {}", exposition.body))
+    }
+
     /// The service's own counters, without those that are zero.
     pub async fn counters(&self, names: &[&str]) -> String {
         let exposition = http::get(self.address, "/metrics").await.unwrap().body;

@@ -1,4 +1,4 @@
-//! What a run may be told by its environment.
+//! The environment variables that change a run.
 
 use std::env;
 use std::fmt::Debug;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// Scenarios of one run, of which two go at a time.
 const SCENARIOS: u64 = 16;
-/// What a scenario needs beside its load: a cluster, a database, a service and their end.
+/// The seconds of a scenario beside its load: a cluster, a database, a service and their end.
 const OVERHEAD_S: u64 = 3;
 /// Less load shows nothing.
 const LOAD_MIN_S: u64 = 4;
@@ -16,7 +16,7 @@ fn variable<T: FromStr<Err: Debug>>(name: &str, default: T) -> T {
     env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
-/// `CHAOS_SEED`: where every random choice of writers and clients comes from.
+/// `CHAOS_SEED`: the seed of every random choice of writers and clients.
 pub fn seed() -> u64 {
     variable("CHAOS_SEED", 20_260_726)
 }
@@ -51,8 +51,10 @@ pub fn ingest() -> String {
     variable("CHAOS_INGEST", "notify".to_owned())
 }
 
-/// `CHAOS_SLACK`: by how much a machine that is busy with other things may be late. 1 holds the
-/// service to its word.
-pub fn slack() -> u32 {
-    variable("CHAOS_SLACK", 2)
+/// `CHAOS_SLACK`: the factor by which a recovery may take longer than the service promises. Without it the
+/// time of a recovery is printed and not judged.
+pub fn slack() -> Option<u32> {
+    env::var("CHAOS_SLACK")
+        .ok()
+        .map(|text| text.parse().unwrap())
 }

@@ -6,7 +6,7 @@ use crate::clients::Habit;
 use crate::scene::{Plan, Scene};
 use crate::settings;
 
-/// Longer than any scenario is meant to take.
+/// A scenario that takes longer than this has failed.
 const GIVE_UP: Duration = Duration::from_hours(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -20,7 +20,7 @@ async fn clients_come_and_go() {
     scene.judge().await.verdict.assert_flawless(false, false);
 }
 
-/// With next to no memory, what a client has missed is in the log only.
+/// With a tiny replay buffer, missed events are in the log only.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_come_back_to_the_log() {
     let restless = Habit::Restless {
@@ -38,8 +38,8 @@ async fn clients_come_back_to_the_log() {
     scene.judge().await.verdict.assert_flawless(false, false);
 }
 
-/// Replays come from the log and take many pages, while transactions commit in between and the
-/// heartbeat tells clients how far they are.
+/// Replays come from the log and take many pages, while transactions commit between them and the
+/// heartbeat sends cursors to the clients.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replays_are_long() {
     let restless = Habit::Restless {
@@ -65,7 +65,7 @@ async fn replays_are_long() {
     scene.judge().await.verdict.assert_flawless(false, false);
 }
 
-/// They are cut off with 4008 and come back with their cursor.
+/// The service closes these clients with 4008, and they come back with their cursor.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_stop_reading() {
     let stalling = Habit::Restless {
@@ -84,7 +84,7 @@ async fn clients_stop_reading() {
     scene.judge().await.verdict.assert_flawless(false, false);
 }
 
-/// Neither the cursor nor anybody's events wait for it.
+/// An open transaction delays neither the cursor nor other transactions' events.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_stays_open() {
     let scene = Scene::set(Plan::named("a_transaction_stays_open"), |_| {}).await;
@@ -95,7 +95,7 @@ async fn a_transaction_stays_open() {
     )
     .await;
     scene.load(settings::load_time()).await;
-    // It is still open when the others are judged.
+    // The transaction is still open when the clients are judged.
     scene.judge().await.verdict.assert_flawless(false, false);
     drop(database);
 }

@@ -1,4 +1,4 @@
-//! Whether what arrived is what was committed.
+//! Compares the events that arrived with the events that were committed.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -10,7 +10,7 @@ use crate::ledger::{Outcome, Record};
 /// Of each kind of fault, this many are shown.
 const SHOWN_MAX: usize = 5;
 
-/// What a scenario came to.
+/// The result of a scenario.
 #[derive(Debug, Default)]
 pub struct Verdict {
     /// Committed events.
@@ -26,13 +26,13 @@ pub struct Verdict {
     pub lost: usize,
     /// Received although rolled back.
     pub phantoms: usize,
-    /// Another user's, nobody's, or one event under two ids.
+    /// Events of another user or of no writer, and one event under two ids.
     pub strange: usize,
     /// Received after an event that was written when this one had been committed.
     pub disordered: usize,
-    /// Resets that clients were sent, with their reasons.
+    /// The reasons of the resets that clients got.
     pub resets: Vec<String>,
-    /// Clients of the specification that were cut off: what they miss then is not counted.
+    /// Clients of the specification that lost their connection: the events that they miss then do not count.
     pub plain_cuts: usize,
     /// Closes after which a client may not come back.
     pub refusals: usize,

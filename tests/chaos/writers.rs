@@ -13,14 +13,14 @@ use uuid::Uuid;
 
 use crate::ledger::{Ledger, Outcome};
 
-/// A payload that NOTIFY does not take, in bytes.
+/// The size of a payload that is too long for NOTIFY.
 const LONG_BYTES: i32 = 9_000;
 /// Between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(50);
-/// The application's own limit: PostgreSQL may be gone without a word.
+/// The application's own limit: a dead connection to PostgreSQL may not return an error.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What all writers of a scenario share.
+/// The settings and the ledger that all writers of a scenario share.
 #[derive(Debug)]
 pub struct Application {
     pub ledger: Arc<Ledger>,
@@ -54,7 +54,7 @@ impl Writer {
         }
     }
 
-    /// Writes until it is told to stop, whatever happens to the database.
+    /// Writes until it is stopped, whatever happens to the database.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut connection: Option<PgConnection> = None;
         while !stop.is_cancelled() {
@@ -76,7 +76,7 @@ impl Writer {
             if matches!(done.await, Ok(Ok(()))) {
                 connection = Some(usable);
             }
-            // What the transaction left open was not told to commit: closing rolls it back.
+            // No COMMIT was sent for the messages that are still open: closing the connection rolls them back.
             self.end(Outcome::RolledBack);
         }
         if let Some(connection) = connection {
@@ -114,7 +114,7 @@ impl Writer {
             }
         }
         let messages = std::mem::take(&mut self.open);
-        // From here on only the database knows.
+        // From here on only the database knows the outcome.
         self.application.ledger.end(&messages, Outcome::Unknown);
         run(connection, "COMMIT").await?;
         self.application.ledger.end(&messages, Outcome::Committed);

@@ -1,5 +1,5 @@
-//! Clients that are not ours get the events: Python's `websockets` and Node's `ws`; and those of
-//! `examples/`, which need no library, come back to them.
+//! Other WebSocket clients get the events: Python's `websockets` and Node's `ws`. The clients of `examples/`,
+//! which use no library of ours, resume with their cursor.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -104,7 +104,7 @@ async fn node_s_ws_over_tls() {
     assert_node_gets_ten(Some("NODE_EXTRA_CA_CERTS")).await;
 }
 
-/// Stands before the service, so that a test can break a connection off and see what a client comes with.
+/// A relay before the service: a test can cut a connection and see each request's first line.
 struct Relay {
     address: SocketAddr,
     /// The first line of each connection's request.
@@ -194,8 +194,8 @@ impl Example {
     }
 }
 
-/// Gets each event once: while it is connected, after its connection was broken off, and after it was
-/// started again. `command` is given the relay's address, the user and the file that the client keeps.
+/// The client gets each event once: while it is connected, after its connection was cut, and after it was
+/// started again. `command` takes the relay's address, the user and the file that the client keeps.
 async fn assert_comes_back(command: impl Fn(SocketAddr, &str, &str) -> Vec<String>) {
     let server = Server::start().await;
     let db = server.db().await;
@@ -214,7 +214,7 @@ async fn assert_comes_back(command: impl Fn(SocketAddr, &str, &str) -> Vec<Strin
 
     let mut example = Example::start(&command);
     assert!(!relay.next_asked().await.contains("since="));
-    // The cursor of `hello`: from there on nothing is missed.
+    // The cursor of `hello`: no later event is missed.
     until("a cursor is kept", async || kept().await.contains('~')).await;
     insert(3).await;
     let mut seen = example.next_ids(3).await;
@@ -224,7 +224,7 @@ async fn assert_comes_back(command: impl Fn(SocketAddr, &str, &str) -> Vec<Strin
     assert!(relay.next_asked().await.contains("&since="));
     seen.extend(example.next_ids(2).await);
 
-    // Killed before, it would be right to print the last one again.
+    // A client that is killed before it has kept the id may print the last event again.
     let last = format!("{}]", seen[4]);
     until("the last id is kept", async || kept().await.contains(&last)).await;
     example.child.kill().await.unwrap();
@@ -257,7 +257,7 @@ async fn the_python_example_comes_back_with_its_cursor() {
     .await;
 }
 
-/// With Node's `ws` in the place of the browser's WebSocket.
+/// With Node's `ws` instead of the browser's WebSocket.
 #[tokio::test]
 async fn the_browser_example_s_script_comes_back_with_its_cursor() {
     assert_comes_back(|address, user, file| {
@@ -281,7 +281,7 @@ fn the_examples_are_of_forty_lines_at_most() {
     }
 }
 
-/// By those who wrote the formats.
+/// Checked with the parsers of the formats' authors.
 #[tokio::test]
 async fn the_documents_for_programs_are_valid() {
     let checked = Command::new("node")

@@ -1,4 +1,4 @@
-//! How the service is reached: TLS, web pages, and the operators' own address.
+//! The ways to the service: TLS, web pages, proxies, and the operators' own address.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Certificate {
         certificate
     }
 
-    /// Puts another one in the place of this.
+    /// Replaces the files' certificate with a new one.
     pub fn exchange(&self) {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let made = rcgen::generate_simple_self_signed(names).unwrap();
@@ -66,7 +66,7 @@ async fn ask(server: &Server, certificate: &Path) -> Option<String> {
     let request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
-    // Its end may come without a goodbye.
+    // The connection may end without TLS's close_notify.
     let _ = soon("an answer", stream.read_to_string(&mut answer)).await;
     Some(answer)
 }
@@ -87,7 +87,7 @@ async fn a_certificate_is_exchanged_at_sighup() {
         assert!(sent.unwrap().success());
     };
 
-    // What cannot be read changes nothing.
+    // A file that cannot be read changes nothing.
     let before = Certificate::make();
     std::fs::copy(certificate.path(), before.path()).unwrap();
     std::fs::write(certificate.path(), "nothing").unwrap();
@@ -102,9 +102,9 @@ async fn a_certificate_is_exchanged_at_sighup() {
     .await;
 }
 
-/// Who connects and says nothing, or no TLS, costs a place for as long as a head may take.
+/// A connection without a TLS handshake is closed after the time for a request's head.
 #[tokio::test]
-async fn who_does_not_greet_is_left() {
+async fn a_connection_without_a_tls_handshake_is_closed() {
     let certificate = Certificate::make();
     let server = Server::start_unready(crate::support::Database::migrated().await, |config| {
         certificate.serve(config);
@@ -147,7 +147,7 @@ async fn a_web_page_connects_from_the_same_host_or_an_origin_that_is_allowed() {
         if !allowed {
             assert_eq!(response.json()["error"]["code"], "origin_not_allowed");
         }
-        // A browser keeps from the page what does not name it.
+        // A browser withholds from the page an answer that does not name the page's origin.
         let response = server.request(&page(&devices, origin)).await;
         assert_eq!(response.status, 200);
         let named = response.headers.get("access-control-allow-origin");
@@ -167,7 +167,7 @@ async fn a_web_page_connects_from_the_same_host_or_an_origin_that_is_allowed() {
 }
 
 #[tokio::test]
-async fn a_browser_that_asks_first_is_told_what_a_page_may_send() {
+async fn a_preflight_request_is_answered_with_the_allowed_headers() {
     let server = Server::start_with(|config| {
         config.edge.allowed_origins = "https://app.example".parse().unwrap();
     })
@@ -186,13 +186,13 @@ async fn a_browser_that_asks_first_is_told_what_a_page_may_send() {
         "https://app.example"
     );
     assert!(response.headers["access-control-allow-headers"].contains("authorization"));
-    // Without that question it is a method like others.
+    // Without the preflight's headers, OPTIONS is a method like others.
     let plain = "OPTIONS /healthz HTTP/1.1\r\nHost: rt.example\r\nConnection: close\r\n\r\n";
     assert_eq!(server.request(plain).await.status, 405);
 }
 
 #[tokio::test]
-async fn the_operators_address_is_apart_if_there_is_one() {
+async fn the_operators_have_an_address_of_their_own_if_it_is_set() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();
     drop(free);
@@ -216,9 +216,9 @@ async fn the_operators_address_is_apart_if_there_is_one() {
     }
 }
 
-/// The address that counts, seen by what it may no longer do: have a second connection.
+/// The forwarded address counts: it may have one connection, and a second one is refused.
 #[tokio::test]
-async fn a_trusted_proxy_says_first_for_whom_it_comes() {
+async fn a_trusted_proxy_names_the_client_s_address() {
     let server = Server::start_unready(crate::support::Database::migrated().await, |config| {
         config.edge.proxy_protocol = true;
         config.limits.trusted_proxies = "127.0.0.1".parse().unwrap();
@@ -232,9 +232,9 @@ async fn a_trusted_proxy_says_first_for_whom_it_comes() {
     let mut ask = async |beginning: &[u8]| {
         let mut stream = TcpStream::connect(server.address()).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        // In two pieces: what is missing is waited for.
+        // In two pieces: the server waits for the rest.
         let (first, rest) = beginning.split_at(beginning.len().min(10));
-        // It may be closed at the first of them.
+        // The server may close after the first.
         let _ = stream.write_all(first).await;
         tokio::task::yield_now().await;
         let _ = stream.write_all(rest).await;
@@ -253,14 +253,14 @@ async fn a_trusted_proxy_says_first_for_whom_it_comes() {
     assert_eq!(ask(&v1("198.51.100.2")).await, "HTTP/1.1 101");
     assert_eq!(ask(&v2).await, "HTTP/1.1 101");
     assert_eq!(ask(&v2).await, "HTTP/1.1 429");
-    // One that says nothing of the kind is no such proxy.
+    // A connection without the proxy's header is closed.
     assert_eq!(ask(b"").await, "");
     assert_eq!(ask(b"PROXY nonsense\r\n").await, "");
 }
 
-/// Only those are believed: from anybody else it is no HTTP.
+/// From any other peer the proxy's header is not HTTP.
 #[tokio::test]
-async fn who_is_no_trusted_proxy_says_in_vain_for_whom_it_comes() {
+async fn a_proxy_that_is_not_trusted_is_refused() {
     let server = Server::start_with(|config| config.edge.proxy_protocol = true).await;
     let request = "PROXY TCP4 198.51.100.1 192.0.2.1 1000 80\r\nGET /healthz HTTP/1.1\r\n\r\n";
     assert_eq!(server.request(request).await.status, 400);

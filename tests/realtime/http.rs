@@ -1,6 +1,4 @@
-//! The routes: each answer that is no WebSocket, and the limits of the accept loop.
-
-use std::time::Duration;
+//! The routes: each answer that is not a WebSocket, and the limits of the accept loop.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -31,7 +29,7 @@ fn upgrade(path: &str, headers: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_request_without_a_user_is_told_so() {
+async fn a_request_without_a_user_is_refused() {
     let server = Server::start().await;
     let missing = "user_id_missing";
     assert_error(&server.get("/ws").await, 400, missing);
@@ -51,7 +49,7 @@ async fn a_request_without_a_user_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_no_websocket_is_told_so() {
+async fn a_request_that_is_not_a_websocket_is_refused() {
     let server = Server::start().await;
     for path in [
         format!("/ws?user_id={}", Uuid::nil()),
@@ -76,7 +74,7 @@ async fn a_request_that_is_no_websocket_is_told_so() {
 }
 
 #[tokio::test]
-async fn other_paths_and_methods_are_told_so() {
+async fn unknown_paths_and_methods_are_refused() {
     let server = Server::start().await;
     for path in ["/", "/nothing", "/ws/a/b", "/metrics/x", "/WS"] {
         assert_error(&server.get(path).await, 404, "not_found");
@@ -92,7 +90,7 @@ async fn other_paths_and_methods_are_told_so() {
 }
 
 #[tokio::test]
-async fn health_says_that_the_process_lives_and_ready_that_events_come() {
+async fn healthz_reports_the_process_and_readyz_the_feed() {
     let server = Server::start().await;
     assert_eq!(server.get("/healthz").await.status, 200);
     assert_eq!(server.get("/readyz").await.status, 200);
@@ -122,7 +120,7 @@ async fn the_exposition_has_prometheus_s_content_type() {
 }
 
 #[tokio::test]
-async fn a_full_server_says_so_and_still_shows_its_metrics() {
+async fn a_full_server_refuses_connections_and_still_serves_its_metrics() {
     let server = Server::start_with(|config| config.limits.connections_max = 2).await;
     let first = server.connect(Uuid::new_v4()).await;
     let _second = server.connect(Uuid::new_v4()).await;
@@ -138,7 +136,7 @@ async fn a_full_server_says_so_and_still_shows_its_metrics() {
     assert!(server.metric(rejected).await >= 1.0);
 
     drop(first);
-    crate::support::until("the place is free", async || {
+    crate::support::until("the connection's permit is free", async || {
         connect_async(&url).await.is_ok()
     })
     .await;
@@ -146,7 +144,10 @@ async fn a_full_server_says_so_and_still_shows_its_metrics() {
 
 #[tokio::test]
 async fn a_request_s_head_has_a_time_limit() {
-    let server = Server::start_with(|config| config.limits.request_head_timeout_ms = 200).await;
+    let database = Database::migrated().await;
+    let server = Server::start_unready(database, |config| {
+        config.limits.request_head_timeout_ms = 200
+    });
     for beginning in ["", "GET /metrics HTTP/1.1\r\nX: "] {
         let mut stream = TcpStream::connect(server.address()).await.unwrap();
         stream.write_all(beginning.as_bytes()).await.unwrap();
@@ -165,7 +166,7 @@ async fn a_request_s_head_has_a_size_limit() {
     let head = format!("GET /metrics HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(20_000));
     let _ = stream.write_all(head.as_bytes()).await;
     let mut answer = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
+    let _ = soon("the server to close", stream.read_to_end(&mut answer)).await;
     let answer = String::from_utf8_lossy(&answer);
     assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert_eq!(server.get("/healthz").await.status, 200);

@@ -1,4 +1,4 @@
-//! Who a client is: every route and every way to prove it, right and wrong; what ends a proof.
+//! Identity: every route with every proof, valid and invalid, and what ends a proof's validity.
 
 use std::time::SystemTime;
 
@@ -34,7 +34,24 @@ fn unix_seconds() -> u64 {
         .as_secs()
 }
 
-/// The claims of a good token for this user.
+/// Longer than any test takes.
+const LIFETIME_S: u64 = 3_600;
+/// The longest that the settings admit. A signature made at a test's start must still be valid at its end.
+const SIGNATURE_WINDOW_S: u32 = 600;
+
+/// The settings of a server that takes signatures of devices.
+fn takes_signatures(config: &mut Config, auth: AuthMode) {
+    config.identity.auth = auth;
+    config.identity.device_signature_window_s = SIGNATURE_WINDOW_S;
+}
+
+/// The header lines with which a new device of this user proves its identity now.
+pub async fn signed_by_a_device_of(server: &Server, user: &User) -> String {
+    let device = Device::of(&server.db().await, user).await;
+    device.signs(unix_seconds()).headers
+}
+
+/// The claims of a valid token for this user.
 pub fn claims(user: &User) -> serde_json::Value {
-    json!({ "sub": user.id, "aud": AUDIENCE, "iss": ISSUER, "exp": unix_seconds() + 60 })
+    json!({ "sub": user.id, "aud": AUDIENCE, "iss": ISSUER, "exp": unix_seconds() + LIFETIME_S })
 }

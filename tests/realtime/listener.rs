@@ -1,4 +1,4 @@
-//! The listener outlives its database, and starts before it.
+//! The listener reconnects after its database was away, and starts before its database.
 
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
@@ -57,7 +57,7 @@ async fn the_service_starts_before_its_database() {
 
     let server = Server::start_unready(database, |_| {});
     assert_eq!(server.get("/readyz").await.status, 503);
-    // Whoever connects now will get what comes then.
+    // A client that connects now gets the later events.
     let user = Uuid::new_v4();
     let mut client = server.connect(user).await;
 

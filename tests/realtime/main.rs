@@ -1,5 +1,5 @@
-//! The service as a client, an operator and the application meet it: `app::run` or the binary itself,
-//! on a real PostgreSQL that these tests start for themselves (one cluster, a database for each test).
+//! The service as a client, an operator and the application use it: `app::run` or the binary, on a real
+//! PostgreSQL that these tests start (one cluster, a database for each test).
 
 #![allow(
     clippy::unwrap_used,
@@ -30,3 +30,4 @@ mod schema;
 mod shutdown;
 mod support;
 mod systemd;
+mod timeouts;

@@ -1,4 +1,4 @@
-//! The reads of state: their shapes, filters and bounds, and what they say when they cannot be had.
+//! The reads of state: their shapes, filters and bounds, and their errors.
 
 use hushnet_realtime::store::state::PENDING_ROWS_MAX;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ fn assert_error(response: &Response, status: u16, code: &str) {
     assert_eq!(response.json()["error"]["code"], code);
 }
 
-/// A good answer: its rows and its cursor.
+/// The rows and the cursor of a successful answer.
 fn state(response: &Response) -> (Vec<Value>, String) {
     assert_eq!(response.status, 200, "{}", response.body);
     assert_eq!(response.headers["content-type"], "application/json");
@@ -157,7 +157,7 @@ async fn pending_messages_are_those_to_the_device_that_are_not_delivered() {
 }
 
 #[tokio::test]
-async fn a_read_delivers_nothing() {
+async fn a_read_marks_nothing_as_delivered() {
     let scene = Scene::set().await;
     scene.message("m", "0").await;
     let path = messages_of(scene.bob.device_id);
@@ -246,7 +246,7 @@ async fn devices_are_the_user_s_with_public_keys_and_no_push_token() {
 }
 
 #[tokio::test]
-async fn nothing_is_an_empty_array_with_a_cursor() {
+async fn no_rows_are_an_empty_array_with_a_cursor() {
     let server = Server::start().await;
     let nobody = Uuid::new_v4();
     for path in [
@@ -261,7 +261,7 @@ async fn nothing_is_an_empty_array_with_a_cursor() {
 }
 
 #[tokio::test]
-async fn a_bad_id_is_told_so() {
+async fn a_malformed_id_is_refused() {
     let server = Server::start().await;
     let malformed = "device_id_malformed";
     assert_error(&server.get("/messages/pending/42").await, 400, malformed);
@@ -309,7 +309,7 @@ async fn a_database_without_the_log_gives_state_without_a_cursor() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_away_is_told_so() {
+async fn a_missing_database_is_answered_with_503() {
     let server = Server::start().await;
     let url = &server.database().url;
     let name = url[url.find("/t_").unwrap() + 1..]
@@ -324,7 +324,7 @@ async fn a_database_that_is_away_is_told_so() {
 }
 
 #[tokio::test]
-async fn beyond_the_bound_on_rows_the_oldest_come_first_and_the_rest_when_they_are_delivered() {
+async fn rows_beyond_the_bound_follow_when_the_oldest_are_delivered() {
     let scene = Scene::set().await;
     sqlx::query(
         "INSERT INTO messages (logical_msg_id, to_device_id, header, ciphertext, created_at) \
@@ -363,7 +363,7 @@ async fn beyond_the_bound_on_rows_the_oldest_come_first_and_the_rest_when_they_a
 }
 
 #[tokio::test]
-async fn beyond_the_bound_on_bytes_one_row_still_comes() {
+async fn one_row_is_returned_even_beyond_the_bound_on_bytes() {
     let scene = Scene::set().await;
     let fill = "UPDATE messages SET ciphertext = repeat('x', 10 << 20) WHERE to_device_id = $1";
     for age in ["3 hours", "2 hours", "1 hour"] {

@@ -1,4 +1,4 @@
-//! `run` as a newcomer meets it: the binary, its private PostgreSQL, and the lines that it prints.
+//! `run` as a new user starts it: the binary, its private PostgreSQL, and the lines that it prints.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -15,7 +15,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_hushnet-realtime");
 /// A `run` in a directory of its own, ready to be tried.
 struct Run {
     child: Child,
-    /// The lines that it invites to try: an address, `tail`, `demo send`, the page.
+    /// The lines that it prints to try: an address, `tail`, `demo send`, the page.
     invited: Vec<String>,
 }
 

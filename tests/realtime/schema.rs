@@ -34,7 +34,7 @@ fn compile(document: &Value, schema: &Value) -> Validator {
         .unwrap_or_else(|error| panic!("{schema}: {error}"))
 }
 
-/// What is wrong with the value, each with its place.
+/// The value's faults, each with its path.
 fn problems(validator: &Validator, value: &Value) -> Vec<String> {
     let errors = validator.iter_errors(value);
     errors
@@ -42,7 +42,7 @@ fn problems(validator: &Validator, value: &Value) -> Vec<String> {
         .collect()
 }
 
-/// What a `$ref` stands for.
+/// The node that a `$ref` refers to.
 fn resolve<'a>(document: &'a Value, node: &'a Value) -> &'a Value {
     match node["$ref"].as_str() {
         Some(reference) => {
@@ -88,7 +88,7 @@ fn frame_problems(text: &str) -> Vec<String> {
         return vec!["the service sends no such message".to_owned()];
     };
     let found = problems(validator, &frame);
-    // Some tests' triggers say more than the service's.
+    // The triggers of some tests send more fields than the service's.
     if sent()["own"].is_valid(&frame) {
         return Vec::new();
     }
@@ -104,12 +104,12 @@ pub fn assert_valid_frame(text: &str) {
     );
 }
 
-/// Rows beyond it are like those of shorter answers, and a reader has to keep up with its writers.
+/// Longer answers are not checked: their rows are like those of shorter ones.
 const CHECKED_BYTES_MAX: usize = 64 << 10;
 
-/// What docs/openapi.yaml says of an answer.
+/// An answer as docs/openapi.yaml has it.
 struct Documented {
-    /// Each with its name in lower case, whether it must be there, and whether it is a number.
+    /// Each with its name in lower case, whether it is required, and whether it is a number.
     headers: Vec<(String, bool, bool, Validator)>,
     json: Option<Validator>,
 }
@@ -207,7 +207,7 @@ fn answer_problems(path: &str, response: &Response) -> Vec<String> {
     }
 }
 
-/// The page's own routes, which are no interface: in no document, and with codes of their own.
+/// The console's own routes. No document has them, and they have codes of their own.
 const CONSOLE: &str = "/console";
 const CONSOLE_CODES: &str = "demo_";
 
@@ -246,7 +246,7 @@ fn wrong_frames_are_refused() {
     for right in [&event, &hello, &reset, &error, &envelope] {
         assert_valid_frame(&right.to_string());
     }
-    // A database's own trigger may say more.
+    // A database's own trigger may send more fields.
     assert_valid_frame(&changed(&event, "/mark", json!(1)).to_string());
     for wrong in [
         changed(&event, "/type", json!("reaction")),
@@ -361,7 +361,7 @@ fn the_documents_list_every_code_and_no_other() {
     codes(openapi(), &mut documented);
     assert_eq!(documented, wanted);
 
-    // Over the WebSocket only a token can be refused, and by its own faults or whose it is.
+    // Over the WebSocket only a token is refused: for its own faults, or for another subject.
     let mut documented = BTreeSet::new();
     codes(&asyncapi()["components"]["schemas"], &mut documented);
     let of_token = AuthError::all().filter(|error| {

@@ -1,4 +1,4 @@
-//! Under systemd: what it is told, and that a restart refuses nobody.
+//! Under systemd: the notifications that it gets, and that a restart refuses no connection.
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -21,7 +21,7 @@ async fn terminate(child: &mut Child) {
 }
 
 #[tokio::test]
-async fn it_is_told_of_the_start_of_life_and_of_the_end() {
+async fn systemd_is_notified_of_the_start_the_watchdog_and_the_stop() {
     let database = Database::migrated().await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("notify");
@@ -54,7 +54,7 @@ async fn it_is_told_of_the_start_of_life_and_of_the_end() {
     while next().await != "STOPPING=1" {}
 }
 
-/// Starts the service on a socket that somebody else listens on.
+/// Starts the service on a socket that another process listens on.
 fn serve_on(socket: OwnedFd, database: &Database) -> Child {
     Command::new("sh")
         .args([
@@ -87,7 +87,7 @@ async fn assert_answered(mut stream: TcpStream) {
 }
 
 #[tokio::test]
-async fn who_connects_while_it_is_restarted_waits_and_is_served() {
+async fn a_connection_during_a_restart_waits_and_is_served() {
     let database = Database::migrated().await;
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();

@@ -5,10 +5,19 @@
 
 use std::time::Duration;
 
-/// How long a test waits for anything before it fails.
-pub const DEADLINE: Duration = Duration::from_mins(5);
+/// Set where tests are to fail, as under `make mutations`: another deadline, in seconds.
+const DEADLINE_VARIABLE: &str = "TEST_DEADLINE_SECONDS";
 /// Pause between two checks of a condition.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How long a test waits for anything before it fails.
+#[must_use]
+pub fn deadline() -> Duration {
+    let seconds = std::env::var(DEADLINE_VARIABLE);
+    seconds.map_or(Duration::from_mins(5), |text| {
+        Duration::from_secs(text.parse().unwrap())
+    })
+}
 
 /// Checks a condition until it holds. Panics at the deadline.
 pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
@@ -17,13 +26,13 @@ pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     };
-    let outcome = tokio::time::timeout(DEADLINE, checking).await;
+    let outcome = tokio::time::timeout(deadline(), checking).await;
     assert!(outcome.is_ok(), "still not true: {what}");
 }
 
 /// Waits for a future. Panics at the deadline.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    let outcome = tokio::time::timeout(DEADLINE, future).await;
+    let outcome = tokio::time::timeout(deadline(), future).await;
     outcome.unwrap_or_else(|_| panic!("still waiting for {what}"))
 }
 

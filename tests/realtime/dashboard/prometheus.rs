@@ -1,6 +1,6 @@
 //! A real Prometheus and its promtool, as `scripts/setup.sh test` fetches them.
 //!
-//! Fails with what to do when they are missing: a test that is skipped shows nothing.
+//! When the programs are missing, the tests fail and say how to install them.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
-/// Time for Prometheus to listen and to load its configuration.
-const START_DEADLINE: Duration = Duration::from_secs(20);
+use crate::support::deadline;
 
 /// A Prometheus of its own, on a free port, with its data in a folder that goes with it.
 pub(super) struct Prometheus {
@@ -50,7 +49,7 @@ impl Prometheus {
             .kill_on_drop(true)
             .spawn()
             .expect("prometheus starts");
-        let deadline = Instant::now() + START_DEADLINE;
+        let deadline = Instant::now() + deadline();
         loop {
             let log = std::fs::read_to_string(file("log")).expect("the log");
             if let Some(address) = listening_on(&log)

@@ -1,5 +1,5 @@
-//! What hostile clients do, in a process of their own: the test's program, run for `attack_from_outside`
-//! alone. It goes on until its standard input ends, and says then how often it has tried.
+//! The hostile clients, in a process of their own: the test's program, run for `attack_from_outside` alone.
+//! It attacks until its standard input ends and then prints the number of attempts.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -59,7 +59,7 @@ pub enum Attack {
     PingFlood,
     /// Asks, and reads no answer.
     NeverReads,
-    /// Ends its side without a word, and stays.
+    /// Closes its sending side and keeps the connection.
     HalfClosed,
 }
 
@@ -121,8 +121,8 @@ impl Underway {
     }
 }
 
-/// Keeps both cores from falling asleep, with the time that nobody else wants: to wake a virtual processor
-/// takes its host milliseconds now and then, which would be counted as the server's.
+/// Keeps both cores awake, at idle priority. Waking a virtual processor may take its host milliseconds,
+/// which would count as the server's.
 pub struct Awake {
     #[allow(dead_code, reason = "killed when it is dropped")]
     children: [Child; 2],

@@ -1,4 +1,4 @@
-//! Proofs of identity, good and bad, as clients send them.
+//! Proofs of identity, valid and invalid, as clients send them.
 
 use std::sync::OnceLock;
 
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::support::User;
 
-/// What a request carries.
+/// The headers of a request that carry a proof.
 #[derive(Debug, Clone, Default)]
 pub struct Proof {
     /// Header lines, each with its line's end.
@@ -46,7 +46,7 @@ impl Key {
         }
     }
 
-    /// Made once: RSA keys take their time.
+    /// Made once: an RSA key takes seconds.
     pub fn rsa() -> &'static Self {
         static KEY: OnceLock<Key> = OnceLock::new();
         KEY.get_or_init(Self::another_rsa)

@@ -1,22 +1,22 @@
-//! Each route with each proof: the stated answer, and no connection without a good one.
+//! Each route with each proof: the documented answer, and no connection without a valid proof.
 
 use super::*;
 use crate::identity::proofs::forged;
 use crate::support::Response;
 
-/// Whose resources are asked for.
+/// The owner of the resources that are asked for.
 struct Asked {
     user: User,
     /// A device of the user.
     device: uuid::Uuid,
 }
 
-/// What a route answers to a good proof of another's.
+/// The owner that a route's path names.
 #[derive(Clone, Copy)]
 enum Owner {
     User,
     Device,
-    /// Nobody is named: whoever the proof is for.
+    /// The path names no user: the proof's subject is the owner.
     Prover,
 }
 
@@ -59,8 +59,8 @@ async fn expect(
 ) {
     for (route, _) in ROUTES {
         let response = ask(server, route, asked, &proof()).await;
-        let told = (response.status, response.json()["error"]["code"].clone());
-        assert_eq!(told, (wanted.0, wanted.1.into()), "{what} at {route}");
+        let answered = (response.status, response.json()["error"]["code"].clone());
+        assert_eq!(answered, (wanted.0, wanted.1.into()), "{what} at {route}");
         if wanted.0 == 401 {
             assert_eq!(response.headers["www-authenticate"], "Bearer", "{what}");
         }
@@ -80,7 +80,7 @@ async fn expect_let_in(
     }
 }
 
-/// A good proof of someone else's.
+/// A valid proof of another user.
 async fn expect_other(server: &Server, asked: &Asked, mut proof: impl FnMut() -> Proof) {
     for (route, owner) in ROUTES {
         let response = ask(server, route, asked, &proof()).await;
@@ -89,8 +89,8 @@ async fn expect_other(server: &Server, asked: &Asked, mut proof: impl FnMut() ->
             Owner::Device => (403, "other_device"),
             Owner::Prover => continue,
         };
-        let told = (response.status, response.json()["error"]["code"].clone());
-        assert_eq!(told, (wanted.0, wanted.1.into()), "at {route}");
+        let answered = (response.status, response.json()["error"]["code"].clone());
+        assert_eq!(answered, (wanted.0, wanted.1.into()), "at {route}");
     }
 }
 
@@ -98,7 +98,7 @@ async fn opened(server: &Server) -> f64 {
     server.metric("hushnet_connections_opened_total").await
 }
 
-/// Tokens that are not good, each with what is wrong and the answer's code.
+/// Invalid tokens, each with what is wrong and the answer's code.
 fn bad_tokens(key: &Key, user: &User) -> Vec<(&'static str, String, &'static str)> {
     let good = claims(user);
     let changed = |name: &str, value: serde_json::Value| {
@@ -113,7 +113,7 @@ fn bad_tokens(key: &Key, user: &User) -> Vec<(&'static str, String, &'static str
     };
     let now = unix_seconds();
     let with_public_key = {
-        // What a server accepts that lets the token choose: the public key as HMAC's secret.
+        // A server that lets the token choose the algorithm would take the public key as HMAC's secret.
         let secret = jsonwebtoken::EncodingKey::from_secret(key.public.as_bytes());
         let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
         jsonwebtoken::encode(&header, &good, &secret).unwrap()
@@ -149,7 +149,7 @@ fn bad_tokens(key: &Key, user: &User) -> Vec<(&'static str, String, &'static str
         ("no iss", without("iss")),
     ];
     let expired = [("expired", changed("exp", (now - 1).into()))];
-    let early = [("for later", changed("nbf", (now + 60).into()))];
+    let early = [("for later", changed("nbf", (now + LIFETIME_S).into()))];
     let coded = |code: &'static str, cases: Vec<(&'static str, String)>| {
         cases
             .into_iter()
@@ -166,7 +166,7 @@ fn bad_tokens(key: &Key, user: &User) -> Vec<(&'static str, String, &'static str
 }
 
 #[tokio::test]
-async fn tokens_that_are_not_good_are_refused_everywhere() {
+async fn invalid_tokens_are_refused_by_every_route() {
     let key = Key::rsa();
     let server = Server::start_with(|config| takes_tokens(config, key)).await;
     let pool = server.db().await;
@@ -239,8 +239,8 @@ async fn each_algorithm_checks_its_own_tokens() {
 }
 
 #[tokio::test]
-async fn signatures_that_are_not_good_are_refused_everywhere() {
-    let server = Server::start_with(|config| config.identity.auth = AuthMode::Device).await;
+async fn invalid_signatures_are_refused_by_every_route() {
+    let server = Server::start_with(|config| takes_signatures(config, AuthMode::Device)).await;
     let pool = server.db().await;
     let (alice, mallory) = (add_user(&pool).await, add_user(&pool).await);
     let own = Device::of(&pool, &alice).await;
@@ -248,7 +248,7 @@ async fn signatures_that_are_not_good_are_refused_everywhere() {
         user: alice,
         device: own.id,
     };
-    let now = unix_seconds();
+    let (now, window) = (unix_seconds(), u64::from(SIGNATURE_WINDOW_S));
     let mut next = now - 20;
     let mut fresh = || {
         next += 1;
@@ -266,8 +266,12 @@ async fn signatures_that_are_not_good_are_refused_everywhere() {
     };
     for (what, proof, code) in [
         ("nothing", Proof::default(), "credentials_missing"),
-        ("old", own.signs(now - 40), "signature_stale"),
-        ("of the future", own.signs(now + 60), "signature_stale"),
+        ("old", own.signs(now - window - 1), "signature_stale"),
+        (
+            "of the future",
+            own.signs(now + 2 * window),
+            "signature_stale",
+        ),
         (
             "of another second",
             replaced("X-Timestamp", &(now - 1).to_string()),
@@ -316,7 +320,7 @@ async fn signatures_that_are_not_good_are_refused_everywhere() {
     let used = own.signs(next);
     let again = (401, "signature_replayed");
     expect(&server, &asked, "used", again, || used.clone()).await;
-    // The same key may be in use with another user: what is asked for tells which.
+    // Two users may have the same key. The path names the user.
     let key = "INSERT INTO devices SELECT gen_random_uuid(), $2, identity_pubkey, '', '', '', '[]' \
                FROM devices WHERE id = $1";
     let shared = Device::of(&pool, &alice).await;
@@ -338,18 +342,18 @@ async fn signatures_that_are_not_good_are_refused_everywhere() {
             "{route}"
         );
     }
-    // Another device of the same user's.
+    // Another device of the same user.
     let second = Device::of(&pool, &alice).await;
     let response = ask(&server, ROUTES[4].0, &asked, &second.signs(now)).await;
     assert_eq!(response.json()["error"]["code"], "other_device");
 }
 
 #[tokio::test]
-async fn either_proof_will_do_where_both_are_taken() {
+async fn either_kind_of_proof_is_accepted_where_both_are_configured() {
     let key = Key::secret();
     let server = Server::start_with(|config| {
         takes_tokens(config, &key);
-        config.identity.auth = AuthMode::JwtOrDevice;
+        takes_signatures(config, AuthMode::JwtOrDevice);
     })
     .await;
     let pool = server.db().await;
@@ -372,7 +376,7 @@ async fn either_proof_will_do_where_both_are_taken() {
 }
 
 #[tokio::test]
-async fn where_nobody_has_to_prove_anything_a_proof_is_not_looked_at() {
+async fn without_authentication_a_proof_is_ignored() {
     let server = Server::start().await;
     let pool = server.db().await;
     let alice = add_user(&pool).await;

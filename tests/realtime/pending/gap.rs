@@ -1,5 +1,4 @@
-//! Nothing is lost between a read of state and the events after its cursor, whatever commits
-//! meanwhile.
+//! No event is lost between a read of state and the events after its cursor, whatever commits meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,11 +20,14 @@ const SEED: u64 = 0x5EED;
 const WRITERS: u64 = 5;
 /// How often state is read, and a client connected with its cursor, while the writers write.
 const READS: usize = 25;
-/// Transactions that end between one read and the next.
+/// Transactions that end between one read and the next: at least, and at most. The writers wait for a read
+/// that is slow.
 const ENDED_PER_READ: usize = 15;
-/// Chats that stand ready, one for each message: a chat's id says which message an event is of. Fewer
-/// than the rows of one answer, so that every read is whole.
-const CHATS: i32 = 9_000;
+const ENDED_PER_READ_MAX: usize = 25;
+/// Chats that stand ready, one for each message: the chat's id tells which message an event is of. Enough
+/// for the transactions of all reads, of four messages each. About half are committed, which is less than
+/// the rows of one answer: every read is whole.
+const CHATS: i32 = 3_000;
 
 /// Tasks that write messages from Alice to Bob until they are stopped, in transactions of one to four
 /// messages of which some stay open for long and some are rolled back.
@@ -34,12 +36,13 @@ struct Writers {
     book: Arc<Book>,
 }
 
-/// What the writers have done.
+/// The writers' record.
 #[derive(Default)]
 struct Book {
     chats: Mutex<Vec<Uuid>>,
     committed: Mutex<BTreeSet<Uuid>>,
     ended: AtomicUsize,
+    reads_begun: AtomicUsize,
     reads_done: AtomicUsize,
 }
 
@@ -68,6 +71,7 @@ impl Writers {
 
     /// Waits until some more transactions have ended.
     async fn go_on(&self) {
+        self.book.reads_begun.fetch_add(1, Ordering::SeqCst);
         let target = self.book.ended.load(Ordering::SeqCst) + ENDED_PER_READ;
         until("the writers write", async || {
             self.book.ended.load(Ordering::SeqCst) >= target
@@ -87,6 +91,11 @@ impl Writers {
 
 async fn write(db: PgPool, from: User, to: User, mut random: StdRng, book: Arc<Book>) {
     while book.reads_done.load(Ordering::SeqCst) < READS {
+        let reads = book.reads_begun.load(Ordering::SeqCst);
+        if book.ended.load(Ordering::SeqCst) >= reads * ENDED_PER_READ_MAX {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            continue;
+        }
         let chats = {
             let mut free = book.chats.lock().unwrap();
             let Some(left) = free.len().checked_sub(random.random_range(1..=4)) else {
@@ -98,7 +107,7 @@ async fn write(db: PgPool, from: User, to: User, mut random: StdRng, book: Arc<B
         for chat in &chats {
             insert_message(&mut *transaction, Some(*chat), &from, &to).await;
         }
-        // Not a wait for anything: this is how long the application takes.
+        // The time that the application keeps the transaction open.
         let open_ms = match random.random_range(0..20) {
             0 => random.random_range(100..400),
             1..8 => random.random_range(1..20),
@@ -115,7 +124,7 @@ async fn write(db: PgPool, from: User, to: User, mut random: StdRng, book: Arc<B
     }
 }
 
-/// What a read of Bob's pending messages has shown, by chat, and its cursor.
+/// The rows of a read of Bob's pending messages, by chat, and its cursor.
 struct Shown {
     rows: BTreeSet<Uuid>,
     cursor: String,
@@ -165,7 +174,7 @@ impl Shown {
     }
 }
 
-/// The chats of the messages that the client is told of before the marker, each event once.
+/// The chats of the events that the client gets before the marker, each event once.
 async fn events_until(marker: Uuid, mut client: Client) -> BTreeSet<Uuid> {
     let mut events = BTreeMap::new();
     loop {
@@ -185,8 +194,7 @@ async fn events_until(marker: Uuid, mut client: Client) -> BTreeSet<Uuid> {
     chats
 }
 
-/// That the reads were of what they are meant to show: rows before and messages after, and
-/// transactions that were open just then.
+/// The reads must show something: rows before and messages after, and transactions that were open.
 fn assert_telling(reads: &[Shown], committed: &BTreeSet<Uuid>) {
     assert!(
         reads
@@ -200,7 +208,7 @@ fn assert_telling(reads: &[Shown], committed: &BTreeSet<Uuid>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn between_a_read_and_the_events_after_its_cursor_nothing_is_lost() {
+async fn no_event_is_lost_between_a_read_and_its_cursor() {
     let scene = Scene::set().await;
     let writers = Writers::start(&scene).await;
     let mut reads = Vec::new();
@@ -222,7 +230,7 @@ async fn between_a_read_and_the_events_after_its_cursor_nothing_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cursor_is_good_after_a_restart_and_replays_nothing_that_the_read_has_shown() {
+async fn a_cursor_is_valid_after_a_restart_and_replays_no_row_of_its_read() {
     let mut scene = Scene::set().await;
     let writers = Writers::start(&scene).await;
     let mut reads = Vec::new();
@@ -233,7 +241,7 @@ async fn a_cursor_is_good_after_a_restart_and_replays_nothing_that_the_read_has_
     let committed = writers.finish().await;
     insert_message(&scene.db, Some(scene.chat), &scene.alice, &scene.bob).await;
 
-    // Another process, so to say: all that it can replay is in the log.
+    // The new server can replay from the log alone.
     scene.server.begin_stop();
     let database = scene.server.database().clone();
     scene.server.stopped().await.unwrap();
@@ -262,7 +270,7 @@ async fn devices_and_their_cursor_are_of_one_snapshot() {
             .await,
     );
     assert_eq!(rows[0]["prekey_pubkey"], "");
-    // What was open at the read is an event after it, though events with later ids came before.
+    // The transaction that was open at the read is an event after it, although later ids came first.
     add_device(&scene.db, scene.alice.id).await;
     transaction.commit().await.unwrap();
     let read = Shown {

@@ -13,7 +13,7 @@ pub use hushnet_testkit::application::{
 pub use hushnet_testkit::client::Client;
 pub use hushnet_testkit::database::{connect, execute};
 pub use hushnet_testkit::http::Response;
-pub use hushnet_testkit::wait::{DEADLINE, soon, until};
+pub use hushnet_testkit::wait::{deadline, soon, until};
 
 pub use self::client::{client_on, connect_client};
 pub use self::database::{Database, cluster};
