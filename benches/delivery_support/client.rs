@@ -32,7 +32,7 @@ impl Frame {
     }
 }
 
-/// A chat's id that is a number, so that an event can be told from the others when it arrives.
+/// A chat's id that is a number, which identifies the event when it arrives.
 pub(crate) fn chat_id(number: usize) -> Uuid {
     Uuid::from_u128(number as u128)
 }

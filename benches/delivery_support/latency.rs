@@ -3,9 +3,10 @@
 //! An open loop: when a transaction is to be sent is fixed beforehand, whether or not those before it
 //! have ended. Each inserts rows into `messages`, whose chats tell the events apart when they arrive.
 //! One process writes and receives, so there is one clock. Two times are taken for each event, both
-//! to the moment when its client has the frame: from the moment when the writer was told that the
+//! to the moment when its client has the frame: from the moment when the writer learns that the
 //! commit is done, which is the server's doing, and from the moment when the transaction was to be
-//! sent, which is what a user waits. An event may arrive before its writer is told; that counts as 0.
+//! sent, which is what a user waits. An event may arrive before its writer learns of the commit; that
+//! counts as 0.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -177,7 +178,7 @@ struct Outcome {
     reached: f64,
     from_commit: Samples,
     from_schedule: Samples,
-    /// Events that were with their client before their writer was told of the commit.
+    /// Events that arrived before their writer learnt of the commit.
     early: usize,
     lost: usize,
     duplicates: usize,

@@ -27,7 +27,7 @@ impl Report {
             .lines()
             .filter(|line| line.starts_with("processor"))
             .count();
-        println!("cores: {cores}; {}", stack.pinning.told);
+        println!("cores: {cores}; {}", stack.pinning.description);
         println!("PostgreSQL {postgresql}, fsync on, a flush of 8 KiB: {flush_us} µs (median)");
         if !stack.settings.is_empty() {
             println!("settings of PostgreSQL: {}", stack.settings);
@@ -35,7 +35,7 @@ impl Report {
         println!("descriptors of the load process: {}", stack.descriptors);
         let mut environment = Map::new();
         environment.insert("cores".into(), json!(cores));
-        environment.insert("pinned".into(), json!(stack.pinning.told));
+        environment.insert("pinned".into(), json!(stack.pinning.description));
         environment.insert("postgresql".into(), json!(postgresql));
         environment.insert("postgresql_settings".into(), json!(stack.settings));
         environment.insert("flush_us".into(), json!(flush_us));

@@ -20,16 +20,16 @@ use tempfile::TempDir;
 
 /// Linux counts a process's CPU time in hundredths of a second, on every architecture.
 const TICKS_PER_SECOND: u64 = 100;
-/// Flushes of which the median is told.
+/// Flushes whose times are measured for their median.
 const FLUSHES: usize = 50;
 
-/// Which processes have which cores.
+/// Which cores the processes run on.
 #[derive(Debug, Clone)]
 pub(crate) struct Pinning {
     /// The server's own core.
     server: Option<usize>,
-    /// In words.
-    pub(crate) told: String,
+    /// The placement in words, for the report.
+    pub(crate) description: String,
 }
 
 impl Pinning {
@@ -37,7 +37,7 @@ impl Pinning {
     pub(crate) fn none(why: &str) -> Self {
         Self {
             server: None,
-            told: format!("nothing pinned ({why})"),
+            description: format!("nothing pinned ({why})"),
         }
     }
 
@@ -62,7 +62,7 @@ impl Pinning {
         }
         Self {
             server: Some(*server),
-            told: format!("server on core {server}; load and PostgreSQL on core {others}"),
+            description: format!("server on core {server}; load and PostgreSQL on core {others}"),
         }
     }
 }
@@ -81,7 +81,7 @@ fn allowed_cores() -> Vec<usize> {
     ranges.filter_map(range).flatten().collect()
 }
 
-/// A private PostgreSQL as it comes: it flushes every commit.
+/// A private PostgreSQL with its default settings: it flushes every commit.
 #[derive(Debug)]
 pub(crate) struct Stack {
     cluster: Cluster,
@@ -89,7 +89,7 @@ pub(crate) struct Stack {
     pub(crate) pinning: Pinning,
     /// Files that a process here may open.
     pub(crate) descriptors: u64,
-    /// Settings of PostgreSQL that were asked for.
+    /// The settings of PostgreSQL that the caller named.
     pub(crate) settings: String,
 }
 
@@ -99,13 +99,13 @@ impl Stack {
         descriptors: u64,
         settings: &[String],
     ) -> anyhow::Result<Self> {
-        // PostgreSQL's own account has to reach it when root runs this.
+        // If root runs this, PostgreSQL's user must be able to enter it.
         let directory = tempfile::Builder::new()
             .prefix("hushnet-delivery-")
             .permissions(fs::Permissions::from_mode(0o755))
             .tempdir()?;
-        let told = settings.join(", ");
-        // Long enough for `cold` to read the statement that it explains.
+        let description = settings.join(", ");
+        // `cold` reads its statement from pg_stat_activity, which cuts a longer one off.
         let mut settings = settings
             .iter()
             .map(|setting| setting.split_once('=').context("a setting is NAME=VALUE"))
@@ -117,7 +117,7 @@ impl Stack {
             directory,
             pinning,
             descriptors,
-            settings: told,
+            settings: description,
         })
     }
 
@@ -181,7 +181,7 @@ impl Stack {
     }
 }
 
-/// What `/proc/<pid>/stat` says of CPU time.
+/// A process's CPU time, from `/proc/<pid>/stat`.
 struct Process {
     parent: u32,
     own: Duration,
@@ -206,7 +206,7 @@ impl Process {
     }
 }
 
-/// CPU time of everything that takes part.
+/// CPU time of the server, of PostgreSQL and of this process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cpu {
     pub(crate) server: Duration,
@@ -283,7 +283,7 @@ pub(crate) async fn populate(connection: &mut PgConnection, users: usize, chats:
     .await
 }
 
-/// Messages that tell their numbers.
+/// Messages whose chats' ids are their numbers.
 pub(crate) struct Messages {
     pub(crate) first: usize,
     pub(crate) count: usize,

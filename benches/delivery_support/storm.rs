@@ -276,7 +276,7 @@ async fn write_for_all(
     Ok(())
 }
 
-/// Events for users in turn, one in a transaction, until it is told to end; says how many.
+/// Events for users in turn, one in a transaction, until it is stopped. Returns how many.
 async fn write_live(
     mut writer: sqlx::PgConnection,
     events_per_second: u32,
