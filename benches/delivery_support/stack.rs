@@ -280,7 +280,7 @@ pub(crate) async fn populate(connection: &mut PgConnection, users: usize, chats:
              ANALYZE users, devices, chats"
         ),
     )
-    .await
+    .await;
 }
 
 /// Messages whose chats' ids are their numbers.

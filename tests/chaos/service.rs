@@ -24,7 +24,7 @@ enum Running {
         stop: oneshot::Sender<()>,
         task: JoinHandle<Result<(), app::RunError>>,
     },
-    Program(Server),
+    Program(Box<Server>),
 }
 
 impl Service {
@@ -60,7 +60,7 @@ impl Service {
         server.until_ready().await;
         Self {
             address: server.address(),
-            running: Running::Program(server),
+            running: Running::Program(Box::new(server)),
         }
     }
 

@@ -19,6 +19,7 @@ pub const UNSAFE_SETTINGS: [(&str, &str); 3] = [
 
 /// Starts a cluster for all tests of this process, and removes those of processes that have ended.
 /// May be called inside a runtime. The server stops with the process, if the cluster is in a static.
+#[must_use]
 pub fn start_cluster(home: &Path, settings: &[(&str, &str)]) -> Cluster {
     remove_clusters_of_ended_processes(home);
     let directory = cluster_directory(home, std::process::id());
