@@ -1,7 +1,7 @@
 //! From the listening socket to a request: accepting, the PROXY protocol, TLS, and the client's address.
 //!
-//! A request leaves here with three extensions: its [`Headers`], its [`ClientAddress`], and the
-//! [`ConnectionPermit`] of its connection.
+//! A request leaves here with three extensions: its `Headers`, its `ClientAddress`, and the
+//! `ConnectionPermit` of its connection.
 
 mod acceptor;
 mod client_address;

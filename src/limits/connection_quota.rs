@@ -11,8 +11,8 @@ use dashmap::mapref::entry::Entry;
 use super::rate::{KeyedRate, exceeded, keyed_rate};
 use crate::protocol::{Limit, Refusal};
 
-/// The time after which a client that has all its connections open may try again. When it will have closed
-/// one, nobody knows.
+/// The time after which a client that has all its connections open may try again. The server does not know when
+/// the client will close one.
 const RETRY_AFTER_OPEN: Duration = Duration::from_secs(10);
 
 /// What a [`ConnectionQuota`] allows each key.

@@ -2,7 +2,7 @@
 //! second on one connection.
 //!
 //! Everything that is counted is bounded: open connections by `connections_max`, and the rates of addresses
-//! and users by a [`RateTable`](rate_table::RateTable). Knows no HTTP and no WebSocket.
+//! and users by a `RateTable`. Knows no HTTP and no WebSocket.
 
 mod address_prefix;
 mod allowance;
