@@ -21,7 +21,7 @@ pub use self::clock::Clock;
 pub use self::deadlines::Timeouts;
 pub use self::drain::Drain;
 pub use self::moment::Moment;
-pub use self::pending::PendingConnection;
+pub use self::pending::{PendingConnection, Since};
 pub(crate) use self::position::REPLAYED_MAX;
 pub use self::run::Connection;
 pub use self::shared::Shared;

@@ -1,11 +1,16 @@
 //! A connection that has subscribed and is not answered yet.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use super::shared::Shared;
 use crate::delivery::Subscription;
 use crate::identity::Identity;
 use crate::protocol::{Cursor, Encoding, NotACursor, Sequence};
+
+/// What a client sent as its cursor. Shared: a connection's task has no room for a cursor of its own.
+pub type Since = Result<Arc<Cursor>, NotACursor>;
 
 /// A connection that has subscribed before its client is answered: what is committed after the client sees the
 /// connection open reaches it.
@@ -16,7 +21,7 @@ pub struct PendingConnection {
     pub(super) subscribed_after: Option<Sequence>,
     pub(super) encoding: Encoding,
     /// The cursor that the client came with, or that it is none.
-    pub(super) since: Option<Result<Cursor, NotACursor>>,
+    pub(super) since: Option<Since>,
     /// Who the client has proven to be; `None` where no proof is asked for.
     pub(super) identity: Option<Identity>,
     /// Whether the feed was live at the subscription.
@@ -30,7 +35,7 @@ impl PendingConnection {
         shared: &Shared,
         user_id: Uuid,
         encoding: Encoding,
-        since: Option<Result<Cursor, NotACursor>>,
+        since: Option<Since>,
         identity: Option<Identity>,
     ) -> Self {
         // Read before the subscription begins: nothing that the subscription does not bring is skipped.

@@ -9,13 +9,12 @@ use std::time::Duration;
 use hushnet_websocket::Stream;
 use uuid::Uuid;
 
+use super::pending::Since;
 use super::position::{Replayed, Source};
 use super::run::Connection;
 use crate::delivery::{Feed, Found};
 use crate::metrics::{ReplayCause, ReplaySource};
-use crate::protocol::{
-    CloseCode, Closed, Cursor, Encoding, NotACursor, Notice, ResetReason, Signal, Snapshot,
-};
+use crate::protocol::{CloseCode, Closed, Cursor, Encoding, Notice, ResetReason, Signal, Snapshot};
 use crate::store::{PAGE_EVENTS, Page, Reading};
 
 /// How long a client waits for the feed; then it is closed and may try again later.
@@ -34,10 +33,7 @@ impl<'a, S: Stream> Replay<'a, S> {
     }
 
     /// Sends a v1 client its first frame, and what it has missed since its cursor.
-    pub(super) async fn begin(
-        mut self,
-        since: Option<Result<Cursor, NotACursor>>,
-    ) -> Result<(), Closed> {
+    pub(super) async fn begin(mut self, since: Option<Since>) -> Result<(), Closed> {
         let present = self.wait_for_feed().await?;
         self.connection.position.begin_at(present.clone());
         let Some(since) = since else {
@@ -50,7 +46,7 @@ impl<'a, S: Stream> Replay<'a, S> {
             (Ok(cursor), Some(present)) if cursor.epoch != present.epoch => {
                 Err(ResetReason::History)
             }
-            (Ok(cursor), Some(_)) => Ok(Arc::new(cursor)),
+            (Ok(cursor), Some(_)) => Ok(cursor),
         };
         let cursor = match cursor {
             Ok(cursor) => cursor,

@@ -22,7 +22,7 @@ use super::deadlines::Deadlines;
 use super::holder::{Check, Holder, time_left};
 use super::moment::Moment;
 use super::outbox::Outbox;
-use super::pending::PendingConnection;
+use super::pending::{PendingConnection, Since};
 use super::position::{Position, Source, Verdict};
 use super::replay::Replay;
 use super::shared::Shared;
@@ -31,7 +31,7 @@ use crate::identity::Identity;
 use crate::limits::Allowance;
 use crate::metrics::Metrics;
 use crate::protocol::{
-    Answer, AuthError, ClientFrame, CloseCode, Closed, Cursor, Encoding, NotACursor, Notice, Signal,
+    Answer, AuthError, ClientFrame, CloseCode, Closed, Encoding, Notice, Signal,
 };
 
 /// A client that is connected.
@@ -78,7 +78,7 @@ impl<S: Stream> Connection<S> {
         shared: Arc<Shared>,
         socket: Socket<S>,
         pending: PendingConnection,
-    ) -> (Self, Option<Result<Cursor, NotACursor>>) {
+    ) -> (Self, Option<Since>) {
         let now = shared.clock.now();
         let identity = pending.identity;
         let expires = identity.and_then(|identity| expiry(&shared, &identity));
@@ -97,7 +97,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Serves the client until either side ends it, and returns why.
-    pub async fn run(&mut self, since: Option<Result<Cursor, NotACursor>>) -> Closed {
+    pub async fn run(&mut self, since: Option<Since>) -> Closed {
         let Err(ending) = self.serve(since).await;
         ending
     }
@@ -116,10 +116,7 @@ impl<S: Stream> Connection<S> {
         closing.await;
     }
 
-    async fn serve(
-        &mut self,
-        since: Option<Result<Cursor, NotACursor>>,
-    ) -> Result<Infallible, Closed> {
+    async fn serve(&mut self, since: Option<Since>) -> Result<Infallible, Closed> {
         if self.encoding == Encoding::V1 {
             // Boxed: its state is large, and gone before the long wait begins.
             Box::pin(Replay::of(self).begin(since)).await?;

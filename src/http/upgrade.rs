@@ -18,11 +18,11 @@ use super::error::ApiError;
 use super::handshake::Handshake;
 use super::reply::reply;
 use super::request::{RequestHead, head, user_id, with};
-use crate::connection::{Connection, PendingConnection, Shared};
+use crate::connection::{Connection, PendingConnection, Shared, Since};
 use crate::edge::{ConnectionPermit, Transport};
 use crate::identity::Identity;
 use crate::limits::Permit;
-use crate::protocol::{AuthError, Closed, Cursor, Encoding, NotACursor};
+use crate::protocol::{AuthError, Closed, Encoding};
 
 /// The query of `/ws`.
 #[derive(Debug, Default, Deserialize)]
@@ -152,7 +152,7 @@ impl Upgrades {
         } else {
             encoding
         };
-        let since = query.since.map(|text| text.parse());
+        let since = query.since.map(|text| text.parse().map(Arc::new));
         let pending = match admission.identify(&offer.credentials, named, None).await {
             Ok(identity) => self.subscribe(named, identity, encoding, since).await,
             Err(error) => Err(error),
@@ -173,7 +173,7 @@ impl Upgrades {
         named: Option<Uuid>,
         identity: Option<Identity>,
         encoding: Encoding,
-        since: Option<Result<Cursor, NotACursor>>,
+        since: Option<Since>,
     ) -> Result<(PendingConnection, Permit<Uuid>), ApiError> {
         let proven = identity.map(|identity| identity.user_id);
         let user_id = proven.or(named).ok_or(ApiError::UserIdMissing)?;
@@ -229,11 +229,7 @@ impl Opening {
     fn complete(
         self: Box<Self>,
         socket: Socket<Transport>,
-    ) -> (
-        Connection<Transport>,
-        Option<Result<Cursor, NotACursor>>,
-        Permits,
-    ) {
+    ) -> (Connection<Transport>, Option<Since>, Permits) {
         self.shared.metrics.connection_opened();
         let (connection, since) = Connection::new(self.shared, socket, self.pending);
         (connection, since, self.permits)
