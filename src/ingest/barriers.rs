@@ -165,7 +165,7 @@ impl Barriers {
             return None;
         }
         let took = self.outstanding().complete(nonce.number, Instant::now())?;
-        self.metrics.barrier_returned(took);
+        self.metrics.barrier_round_trip.record(took);
         ControlMessage::of_barrier(state)
     }
 
@@ -191,11 +191,11 @@ impl Barriers {
 
     fn set_uncommitted(&self, uncommitted: bool) {
         self.health.set_uncommitted(uncommitted);
-        self.metrics.barrier_uncommitted(uncommitted);
+        self.metrics.barrier_uncommitted.set(uncommitted);
     }
 
     fn committed(&self, number: u64, after: Duration) {
-        self.metrics.barrier_committed(after);
+        self.metrics.barrier_commit.record(after);
         if after > COMMIT_SLOW {
             tracing::warn!(
                 event = "barrier_commit_slow",

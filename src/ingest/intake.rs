@@ -109,7 +109,7 @@ impl Intake {
         let notification = match Notification::parse(payload) {
             Ok(notification) => notification,
             Err(error) => {
-                self.metrics.notification_malformed(channel);
+                self.metrics.notifications_malformed.increment(channel);
                 tracing::warn!(
                     event = "notification_malformed",
                     channel = channel.as_str(),
@@ -177,7 +177,7 @@ impl Intake {
 
     /// Routes some events of the log.
     pub(super) fn read(&mut self, chunk: &Chunk) {
-        self.metrics.events_caught_up(chunk.rows.len());
+        self.metrics.events_caught_up.add(chunk.rows.len() as u64);
         for (id, payload) in &chunk.rows {
             if let Some(notification) = store::parse_row(*id, payload) {
                 self.router.route(notification);

@@ -97,8 +97,8 @@ impl Listener {
             };
             self.intake.away();
             if mem::take(&mut self.connected) {
-                self.metrics.listener_connected(false);
-                self.metrics.listener_lost();
+                self.metrics.listener_connected.set(false);
+                self.metrics.listener_reconnects.increment();
             }
             let pause = backoff.mul_f64(rand::random_range(0.5..1.0));
             tracing::warn!(event = "listener_disconnected", %error, retry_ms = pause.as_millis());
@@ -118,7 +118,7 @@ impl Listener {
         backoff: &mut Duration,
     ) -> Result<Infallible, Lost> {
         self.join(notifications).await?;
-        self.metrics.listener_connected(true);
+        self.metrics.listener_connected.set(true);
         (self.connected, self.has_listened) = (true, true);
         *backoff = BACKOFF_FIRST;
         tracing::info!(event = "listener_connected");

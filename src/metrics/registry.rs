@@ -1,7 +1,6 @@
 //! The declarations of all series: help text, field, kind, name in the exposition, names of the labels.
 
 use std::fmt;
-use std::time::Duration;
 
 use metrics::{Gauge, Histogram};
 
@@ -124,41 +123,6 @@ impl Metrics {
     pub fn lagged(&self, events: u64) {
         self.lags.increment();
         self.lagged_events.add(events);
-    }
-
-    /// Events were read from the log for everybody.
-    pub fn events_caught_up(&self, events: usize) {
-        self.events_caught_up.add(events as u64);
-    }
-
-    /// A barrier committed this long after it was sent.
-    pub fn barrier_committed(&self, after: Duration) {
-        self.barrier_commit.record(after);
-    }
-
-    /// A barrier was heard this long after it was sent.
-    pub fn barrier_returned(&self, after: Duration) {
-        self.barrier_round_trip.record(after);
-    }
-
-    /// A barrier waits to commit although the database answers, or does not.
-    pub fn barrier_uncommitted(&self, uncommitted: bool) {
-        self.barrier_uncommitted.set(uncommitted);
-    }
-
-    /// A notification was no event.
-    pub fn notification_malformed(&self, channel: Channel) {
-        self.notifications_malformed.increment(channel);
-    }
-
-    /// The listener hears notifications, or no longer does.
-    pub fn listener_connected(&self, connected: bool) {
-        self.listener_connected.set(connected);
-    }
-
-    /// The listener lost its connection.
-    pub fn listener_lost(&self) {
-        self.listener_reconnects.increment();
     }
 
     /// PostgreSQL's answer to `pg_notification_queue_usage()`.
