@@ -1,4 +1,4 @@
-//! The command line: reads arguments, runs one subcommand, turns its end into an exit code.
+//! The program: runs the subcommand that the arguments name, and turns its result into an exit code.
 
 use std::process::ExitCode;
 
@@ -18,10 +18,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Memory is taken in small pieces by connections that come and go. In huge pages it comes back late, counts
-/// 2 MiB at a time, and is zeroed at once while events wait (`make bench`: `idle_bytes`, `handshake`).
+/// Connections come and go, and take their memory in small pieces. Huge pages would give it back late, and 2 MiB
+/// are zeroed at once while events wait.
 fn without_huge_pages() {
-    // A kernel that does not know them has none.
+    // Fails on a kernel that has no huge pages.
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
 }

@@ -1,4 +1,4 @@
-//! `demo`: acts as the application would, with real rows.
+//! `demo`: writes the rows that the application would write.
 
 use std::path::PathBuf;
 
@@ -9,14 +9,14 @@ use hushnet_realtime::config::DatabaseUrl;
 use hushnet_realtime::store::demo::{self, RECIPIENT, SENDER};
 use sqlx::{ConnectOptions, Connection};
 
-use super::Misuse;
+use super::exit::Misuse;
 use super::run::DATABASE;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
     action: Action,
-    /// The database; without it, that of the `run` in the directory
+    /// The database; by default the one of the `run` in the directory
     #[arg(
         long,
         env = "DATABASE_URL",

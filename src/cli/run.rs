@@ -1,4 +1,4 @@
-//! `run`: the service with everything it needs, ready to try.
+//! `run`: the service with everything that it needs, ready to try.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use hushnet_realtime::store::{demo, hushnet, migrate};
 use hushnet_realtime::{app, edge};
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
-use super::{raise_descriptor_limit, start_logging, stop_signal, tail};
+use super::{descriptors, logging, signals, tail};
 
 /// The database of `run` in its private cluster.
 pub(super) const DATABASE: &str = "hushnet";
@@ -32,33 +32,37 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     config.edge.console.get_or_insert(true);
     app::check(&config)?;
-    start_logging(&config)?;
-    raise_descriptor_limit(&config);
-    let stop = stop_signal()?;
-    let listener = edge::bind(config.listen)
-        .with_context(|| format!("cannot listen on {}; --listen takes another", config.listen))?;
-
-    let mut cluster = None;
-    if config.database_url.is_none() {
-        let started = Cluster::start(&directory).await?;
-        started.create_database(DATABASE).await?;
-        let url = started.url(DATABASE).parse().map_err(anyhow::Error::msg)?;
-        config.database_url = Some(url);
-        cluster = Some(started);
-    }
-    let served = async {
-        config.edge.demo = prepare(config.database()?, cluster.is_some()).await?;
-        invite(&config, listener.local_addr()?).await?;
-        Ok(app::run(config, listener, stop).await?)
-    }
-    .await;
-    if let Some(cluster) = cluster {
-        cluster.stop().await?;
-    }
-    served
+    logging::start(&config)?;
+    descriptors::raise_limit(&config);
+    signals::stopping_on_signal(async move |stop| {
+        let listener = edge::bind(config.listen).with_context(|| {
+            format!("cannot listen on {}; --listen takes another", config.listen)
+        })?;
+        let mut cluster = None;
+        if config.database_url.is_none() {
+            let started = Cluster::start(&directory).await?;
+            started.create_database(DATABASE).await?;
+            let url = started.url(DATABASE).parse().map_err(anyhow::Error::msg)?;
+            config.database_url = Some(url);
+            cluster = Some(started);
+        }
+        let served = async {
+            config.edge.demo = prepare(config.database()?, cluster.is_some()).await?;
+            print_invitation(&config, listener.local_addr()?).await?;
+            // The sender is dropped only when the process exits.
+            Ok(app::run(config, listener, async { drop(stop.await) }).await?)
+        }
+        .await;
+        if let Some(cluster) = cluster {
+            cluster.stop().await?;
+        }
+        served
+    })
+    .await
 }
 
-/// Puts the schemas in place, and the demo users where no real ones can be; says whether they are there.
+/// Puts the schemas in place. Adds the demo users to a database that has no real ones; returns whether the demo
+/// users are there.
 async fn prepare(url: &DatabaseUrl, private: bool) -> anyhow::Result<bool> {
     let mut connection = connect(url).await?;
     let present = hushnet::ensure_schema(&mut connection).await?;
@@ -71,8 +75,8 @@ async fn prepare(url: &DatabaseUrl, private: bool) -> anyhow::Result<bool> {
     Ok(demo)
 }
 
-/// Prints what to try. Only for the demo users: nobody else's name is guessed.
-async fn invite(config: &Config, address: std::net::SocketAddr) -> anyhow::Result<()> {
+/// Prints what to try, for the demo users only: the service does not know any other user's name.
+async fn print_invitation(config: &Config, address: std::net::SocketAddr) -> anyhow::Result<()> {
     let mut connection = connect(config.database()?).await?;
     let user = demo::user_id(&mut connection, demo::RECIPIENT).await?;
     connection.close().await?;

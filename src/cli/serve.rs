@@ -1,16 +1,16 @@
-//! `serve`: the service on a database that is there.
+//! `serve`: the service on an existing database.
 
 use anyhow::Context;
 use clap::Args;
-use hushnet_realtime::app::MemoryBudget;
+use hushnet_realtime::app::{self, MemoryBudget};
 use hushnet_realtime::config::Config;
-use hushnet_realtime::{app, edge};
+use hushnet_realtime::edge;
 
-use super::{raise_descriptor_limit, start_logging, stop_signal, systemd};
+use super::{descriptors, logging, signals, systemd};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Print the settings as a TOML file, secrets masked, with the most memory that they admit, and stop
+    /// Print the settings as a TOML file, secrets masked, with the most memory that they allow, and stop
     #[arg(long)]
     print_config: bool,
     #[command(flatten)]
@@ -33,21 +33,28 @@ pub(super) async fn run(
         config.listen = socket.local_addr()?;
     }
     app::check(&config)?;
-    start_logging(&config)?;
-    raise_descriptor_limit(&config);
-    let stop = stop_signal()?;
-    let listener = match handed_over {
-        Some(socket) => edge::adopt(socket),
-        None => edge::bind(config.listen),
-    };
-    let listener = listener
-        .with_context(|| format!("cannot listen on {}; --listen takes another", config.listen))?;
-    let scheme = config.edge.scheme();
-    println!("serving on {scheme}://{}", listener.local_addr()?);
-    systemd::ready();
-    let stop = async {
-        stop.await;
-        systemd::stopping();
-    };
-    Ok(app::run(config, listener, stop).await?)
+    logging::start(&config)?;
+    descriptors::raise_limit(&config);
+    signals::stopping_on_signal(async move |stop| {
+        let listener = match handed_over {
+            Some(socket) => edge::adopt(socket),
+            None => edge::bind(config.listen),
+        };
+        let listener = listener.with_context(|| {
+            format!("cannot listen on {}; --listen takes another", config.listen)
+        })?;
+        let scheme = config.edge.scheme();
+        println!("serving on {scheme}://{}", listener.local_addr()?);
+        systemd::ready();
+        let stop = async {
+            // The sender is dropped only when the process exits.
+            let _ = stop.await;
+            systemd::stopping();
+        };
+        tokio::select! {
+            served = app::run(config, listener, stop) => Ok(served?),
+            never = systemd::keep_alive() => match never {},
+        }
+    })
+    .await
 }

@@ -1,46 +1,47 @@
-//! systemd: what it is told, and the socket that it may hand over. Without it, all of this does nothing.
+//! The messages to systemd, and the socket that it may hand over. Without systemd nothing here does anything.
 
+use std::convert::Infallible;
 use std::net::TcpListener;
-use std::time::Duration;
 
 use anyhow::Context;
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 
-/// Of the watchdog's time, the part after which it is told that the process lives.
+/// The process tells the watchdog that it lives after this part of the watchdog's time.
 const WATCHDOG_SHARE: u32 = 3;
 
-/// The socket that systemd listens on for us. It stays open while the service is restarted: who connects
-/// meanwhile waits, and is refused by nobody.
+/// The socket on which systemd listens for us. It stays open while the service is restarted: clients that connect
+/// meanwhile wait, and none is refused.
 pub(super) fn socket() -> anyhow::Result<Option<TcpListener>> {
     ListenFd::from_env()
         .take_tcp_listener(0)
         .context("the first socket that systemd handed over does not listen on TCP")
 }
 
-/// Says that connections are accepted, and goes on saying that the process lives.
+/// Tells systemd that connections are accepted.
 pub(super) fn ready() {
-    tell(&[NotifyState::Ready]);
-    if let Some(within) = sd_notify::watchdog_enabled() {
-        tokio::spawn(stay_alive(within / WATCHDOG_SHARE));
-    }
+    notify(&[NotifyState::Ready]);
 }
 
-/// Says that the service is ending.
+/// Tells systemd that the service is ending.
 pub(super) fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
 }
 
-/// On the runtime that everything else runs on: where that is stuck, the watchdog hears nothing.
-async fn stay_alive(interval: Duration) {
-    let mut turn = tokio::time::interval(interval);
+/// Tells systemd's watchdog that the process lives, again and again. Runs on the service's own runtime: when that
+/// is stuck, the watchdog must not be told.
+pub(super) async fn keep_alive() -> Infallible {
+    let Some(within) = sd_notify::watchdog_enabled() else {
+        return std::future::pending().await;
+    };
+    let mut interval = tokio::time::interval(within / WATCHDOG_SHARE);
     loop {
-        turn.tick().await;
-        tell(&[NotifyState::Watchdog]);
+        interval.tick().await;
+        notify(&[NotifyState::Watchdog]);
     }
 }
 
-fn tell(state: &[NotifyState<'_>]) {
+fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(event = "systemd_not_told", %error);
     }

@@ -15,9 +15,9 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use uuid::Uuid;
 use warp::http::Uri;
 
-/// Where `run` and `serve` serve unless told otherwise.
+/// The default of the setting `listen`.
 pub(super) const DEFAULT_URL: &str = "ws://127.0.0.1:8080";
-/// Where a client's token may stand; no setting of the service.
+/// The variable with a client's token. It begins like the service's settings, but is none.
 pub(super) const TOKEN_VARIABLE: &str = "HUSHNET_TOKEN";
 /// The close code that answers a client's own close frame.
 const NORMAL: u16 = 1000;
@@ -29,10 +29,10 @@ pub(super) struct Arguments {
     /// The service, as ws://host:port
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL, value_parser = service_url)]
     url: String,
-    /// Whose events; with a token, those of whom it is for
+    /// The user whose events are printed; with a token, the token's user
     #[arg(long, value_name = "UUID", required_unless_present = "token")]
     user: Option<Uuid>,
-    /// Proves who the user is, where the service asks for it
+    /// Proves the user's identity, where the service asks for it
     #[arg(
         long,
         env = TOKEN_VARIABLE,
@@ -53,9 +53,9 @@ fn service_url(text: &str) -> Result<String, String> {
 
 /// Why a connection ended.
 enum Ended {
-    /// Nobody reads standard output any more.
+    /// Standard output is closed.
     OutputClosed,
-    /// Worth another try.
+    /// Another try may succeed.
     Lost(String),
 }
 
@@ -90,7 +90,7 @@ pub(super) async fn run(Arguments { url, user, token }: Arguments) -> anyhow::Re
     }
 }
 
-/// Prints what comes until the connection ends. An error is one that another try would not mend.
+/// Prints the events until the connection ends. Fails where another try would fail as well.
 async fn follow(request: &Request, connected: &mut bool) -> anyhow::Result<Ended> {
     let mut socket = match connect_async(request.clone()).await {
         Ok((socket, _)) => socket,

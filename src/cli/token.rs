@@ -14,16 +14,16 @@ pub(super) struct Arguments {
     /// Make a token for this user
     #[arg(long, value_name = "UUID", required_unless_present = "check")]
     user: Option<Uuid>,
-    /// And for this device of the user
+    /// Name this device of the user in it
     #[arg(long, value_name = "UUID", requires = "user")]
     device: Option<Uuid>,
-    /// For how long it is good
+    /// Seconds until it expires
     #[arg(long, value_name = "SECONDS", default_value_t = 3_600)]
     expires_in_s: u64,
     /// The private key in PEM; HS256 needs none
     #[arg(long, value_name = "FILE")]
     signing_key_file: Option<PathBuf>,
-    /// Check this token instead, and say whose it is
+    /// Check this token instead, and print its user and device
     #[arg(long, value_name = "TOKEN", conflicts_with = "user")]
     check: Option<String>,
     #[command(flatten)]
@@ -55,7 +55,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints whose token it is, as JSON; fails with the code that the server would answer.
+/// Prints the token's user and device as JSON; fails with the code that the server would answer.
 async fn check(tokens: &Tokens, token: &str) -> anyhow::Result<()> {
     let identity = tokens
         .check(token)

@@ -1,0 +1,90 @@
+//! The arguments: which subcommand they name, and which configuration file they read.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use hushnet_realtime::config::{self, ConfigError};
+
+use super::{demo, migrate, run, serve, tail, token};
+
+/// Carries every committed PostgreSQL change that concerns a user to every device of that user.
+#[derive(Debug, Parser)]
+#[command(version, args_override_self = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the service with everything it needs: a private PostgreSQL, its schema, two demo users
+    #[command(args_override_self = true)]
+    Run(run::Arguments),
+    /// Start the service on an existing database
+    #[command(args_override_self = true)]
+    Serve(serve::Arguments),
+    /// Put the service's schema into the application's database, or take it out again
+    Migrate(migrate::Arguments),
+    /// Print a user's events as they come, one JSON object a line
+    Tail(tail::Arguments),
+    /// Make and check tokens by the server's settings, for development
+    #[command(args_override_self = true)]
+    Token(token::Arguments),
+    /// Act as the application, with the demo users of `run`
+    Demo(demo::Arguments),
+}
+
+/// Runs the subcommand that the arguments name.
+pub(crate) fn main(arguments: Vec<OsString>) -> anyhow::Result<()> {
+    if arguments.len() < 2 {
+        return Ok(Cli::command().print_help()?);
+    }
+    let cli = Cli::parse_from(with_file(arguments)?);
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Run(arguments) => run::run(arguments).await,
+            Command::Serve(arguments) => serve::run(arguments).await,
+            Command::Migrate(arguments) => migrate::run(arguments).await,
+            Command::Tail(arguments) => tail::run(arguments).await,
+            Command::Token(arguments) => token::run(arguments).await,
+            Command::Demo(arguments) => demo::run(arguments).await,
+        }
+    })
+}
+
+/// The arguments with the settings of the configuration file before them: of two equal flags the later one
+/// counts.
+fn with_file(arguments: Vec<OsString>) -> Result<Vec<OsString>, ConfigError> {
+    if !matches!(arguments[1].to_str(), Some("run" | "serve" | "token")) {
+        return Ok(arguments);
+    }
+    let names = std::env::vars_os().map(|(name, _)| name);
+    config::check_variables(names.filter(|name| name != tail::TOKEN_VARIABLE))?;
+    let Some(path) = configuration_file(&arguments) else {
+        return Ok(arguments);
+    };
+    let mut all = arguments;
+    let rest = all.split_off(2);
+    all.extend(config::flags_of_file(&path)?);
+    all.extend(rest);
+    Ok(all)
+}
+
+/// The file named by the last `--config`, or by `HUSHNET_CONFIG`.
+fn configuration_file(arguments: &[OsString]) -> Option<PathBuf> {
+    let mut found = std::env::var_os("HUSHNET_CONFIG");
+    for (index, argument) in arguments.iter().enumerate() {
+        match argument.to_str() {
+            Some("--config") => found = arguments.get(index + 1).cloned().or(found),
+            Some(text) => {
+                if let Some(path) = text.strip_prefix("--config=") {
+                    found = Some(path.into());
+                }
+            }
+            None => {}
+        }
+    }
+    found.map(PathBuf::from)
+}
