@@ -135,7 +135,6 @@ pub const EXCEPTIONS: &[(&str, &str)] = &[
     ("websocket", "src/socket.rs uses protocol"),
     ("websocket", "src/socket/goodbyes.rs uses protocol"),
     ("websocket", "src/socket/outgoing.rs uses frame"),
-    ("devdb", "testkit is a folder or in the table, but not both"),
     ("app", "src/cli/run.rs contains SQL"),
     ("app", "src/cli/run.rs sends SQL"),
     (
