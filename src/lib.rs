@@ -23,6 +23,8 @@
 //! What holds everywhere: `mod.rs` only declares and re-exports; each file is under 500 lines; SQL stands in [`store`]
 //! and `sql/`; tasks are started by [`app`]'s supervisor; nothing panics on what comes from outside.
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 pub mod app;
 pub mod config;
 pub mod connection;

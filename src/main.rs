@@ -1,5 +1,7 @@
 //! The program: runs the subcommand that the arguments name, and turns its result into an exit code.
 
+#![warn(clippy::disallowed_methods)]
+
 use std::process::ExitCode;
 
 mod cli;

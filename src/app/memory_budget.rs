@@ -1,8 +1,8 @@
-//! What the process's memory stays under when every limit is reached at once, from the settings.
+//! The memory that the process needs at most, when every limit is reached at once.
 //!
-//! A sum of bounds, each from where it holds, for an operator who has to know how much a machine needs
-//! before a flood does; `serve --print-config` shows it. What the kernel holds for sockets is not in it. Events
-//! are taken to be as long as the triggers of `migrate up` make them at most.
+//! `serve --print-config` shows it, so that an operator can choose a machine before a flood does. It is a sum of
+//! bounds; each bound is declared in the part that keeps it. Events are counted as long as the triggers of
+//! `migrate up` make them at most. Not in it: what the kernel holds for sockets.
 
 use std::fmt;
 
@@ -18,18 +18,27 @@ use crate::protocol::{EVENT_BYTES_MAX, Event};
 use crate::store::state::PENDING_BYTES_MAX;
 use crate::store::{PAGE_BYTES_MAX, PAGE_EVENTS};
 
-/// The program with nobody connected: what is built in, its threads, its connections to the database.
+/// The program without clients: its code, its threads, its connections to the database.
 const PROGRAM_BYTES: usize = 48 << 20;
-/// A connection that is idle, with its user: task, socket, place in the hub (`make bench`: under 2.5 KB).
+/// An idle connection with its user: the task, the socket, the entry in the hub.
 const CONNECTION_BYTES: usize = 4 << 10;
 /// A connection under TLS: rustls's buffers and state.
 const TLS_BYTES: usize = 64 << 10;
-/// An entry of a hash table beyond what it holds, in a table that has just grown to twice its size.
+/// An entry of a hash table without its contents, in a table that has just doubled its size.
 const ENTRY_BYTES: usize = 64;
 /// What the allocator takes beyond what was asked for, in hundredths.
 const ALLOCATOR_PERCENT: usize = 25;
+/// A client that reconnects signs for its connection and for the reads of its state.
+const SIGNATURES_PER_CONNECTION: usize = 4;
+/// Signatures that are remembered beyond those.
+const SIGNATURES_SPARE: usize = 65_536;
 
-/// A bound and what it is made of, in bytes.
+/// How many used signatures are remembered.
+pub(super) fn signatures_max(config: &Config) -> usize {
+    SIGNATURES_PER_CONNECTION * config.limits.connections_max as usize + SIGNATURES_SPARE
+}
+
+/// The parts of the sum, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryBudget {
     program: usize,
@@ -42,7 +51,7 @@ pub struct MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// The ceiling under these settings.
+    /// The budget under these settings.
     #[must_use]
     pub fn of(config: &Config) -> Self {
         let limits = &config.limits;
@@ -52,9 +61,7 @@ impl MemoryBudget {
         let tracked = connections_max + SPARE_RATES;
         let rates = RATES_PER_CONNECTION * tracked * (ENTRY_BYTES + size_of::<Uuid>());
         let signatures = match config.identity.auth {
-            AuthMode::Device | AuthMode::JwtOrDevice => {
-                crate::app::signatures_max(config) * ENTRY_BYTES * 2
-            }
+            AuthMode::Device | AuthMode::JwtOrDevice => signatures_max(config) * ENTRY_BYTES * 2,
             AuthMode::None | AuthMode::Jwt => 0,
         };
         Self {
@@ -86,8 +93,8 @@ impl MemoryBudget {
     }
 }
 
-/// A connection that holds all that it may: it says half of what it may, twice, reads nothing, and has
-/// missed much. One that makes requests instead holds less: the answers are counted by themselves.
+/// A connection that holds as much as it may: its client sends half of the largest frame twice, reads nothing, and
+/// has missed a full page of events. A connection for requests holds less: responses are counted separately.
 fn connection_bytes(config: &Config) -> usize {
     let limits = &config.limits;
     let frame_bytes_max = limits.frame_bytes_max as usize;
@@ -98,7 +105,7 @@ fn connection_bytes(config: &Config) -> usize {
     let ring = (config.user_channel_capacity as usize).next_power_of_two() * Event::HELD_BYTES_MAX;
     let page = PAGE_BYTES_MAX + PAGE_EVENTS * size_of::<Event>();
     let replayed = REPLAYED_MAX * 4 * size_of::<i64>();
-    // A token that the client has offered waits to be checked.
+    // A token that waits to be checked.
     let offered = frame_bytes_max;
     let websocket = CONNECTION_BYTES
         + socket.held_bytes_max(EVENT_BYTES_MAX)
@@ -123,7 +130,7 @@ fn tls_bytes(config: &Config) -> usize {
 }
 
 impl fmt::Display for MemoryBudget {
-    /// As comments below the settings.
+    /// As comments, to stand below the settings.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let each = self.connections / self.connections_max.max(1);
         writeln!(f, "# Memory with every limit reached at once, in bytes:")?;
@@ -156,10 +163,10 @@ mod tests {
             |config| config.recent_bytes_max *= 2,
             |config| config.database_pool_size *= 2,
         ];
-        for (place, change) in changes.into_iter().enumerate() {
+        for (index, change) in changes.into_iter().enumerate() {
             let mut config = Config::default();
             change(&mut config);
-            assert!(MemoryBudget::of(&config).bytes() > default, "{place}");
+            assert!(MemoryBudget::of(&config).bytes() > default, "{index}");
         }
     }
 

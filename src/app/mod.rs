@@ -1,8 +1,18 @@
-//! The only wiring: builds every part, owns every task, and ends them in order.
+//! Puts the service together, runs it, and drains it.
+//!
+//! `assemble` builds the parts and starts their tasks, `serve` accepts clients, `drain` sends them away. The
+//! supervisor owns the tasks; nothing below this folder starts one that the service needs.
 
-pub mod memory_budget;
+mod assemble;
+mod drain;
+mod error;
+mod maintenance;
+mod memory_budget;
 mod run;
+mod serve;
+mod supervisor;
 
+pub use self::error::RunError;
 pub use self::memory_budget::MemoryBudget;
-pub(crate) use self::run::signatures_max;
-pub use self::run::{RunError, check, run};
+pub use self::run::{check, run};
+pub use self::supervisor::{Cause, Task, TaskEnded};

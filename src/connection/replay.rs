@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hushnet_websocket::Stream;
-use uuid::Uuid;
 
 use super::pending::Since;
 use super::position::{Replayed, Source};
@@ -243,7 +242,7 @@ impl<'a, S: Stream> Replay<'a, S> {
     }
 
     fn hello(&mut self, cursor: Option<&Cursor>, replayed: Option<u64>) {
-        let connection_id = Uuid::new_v4();
+        let connection_id = self.connection.id;
         let cursor = cursor.map(ToString::to_string);
         let heartbeat = self.connection.shared.timeouts.ping_interval;
         let heartbeat_ms = u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX);

@@ -17,6 +17,7 @@ use std::time::{Instant, SystemTime};
 use hushnet_websocket::{Frame, Socket, SocketEvent, Stream};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::sleep_until;
+use uuid::Uuid;
 
 use super::deadlines::Deadlines;
 use super::holder::{Check, Holder, time_left};
@@ -37,6 +38,8 @@ use crate::protocol::{
 /// A client that is connected.
 #[derive(Debug)]
 pub struct Connection<S> {
+    /// The name in the log, which a v1 client is told.
+    pub(super) id: Uuid,
     pub(super) shared: Arc<Shared>,
     pub(super) socket: Socket<S>,
     pub(super) subscription: Subscription,
@@ -83,6 +86,7 @@ impl<S: Stream> Connection<S> {
         let identity = pending.identity;
         let expires = identity.and_then(|identity| expiry(&shared, &identity));
         let connection = Self {
+            id: Uuid::new_v4(),
             shared,
             socket,
             subscription: pending.subscription,
@@ -100,6 +104,12 @@ impl<S: Stream> Connection<S> {
     pub async fn run(&mut self, since: Option<Since>) -> Closed {
         let Err(ending) = self.serve(since).await;
         ending
+    }
+
+    /// The connection's name in the log.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.id
     }
 
     /// Where the connection is counted.

@@ -15,7 +15,6 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
@@ -59,12 +58,14 @@ pub struct Accepting {
     pub metrics: Arc<Metrics>,
     /// Cancelled when no more connections are to be accepted.
     pub stop: CancellationToken,
-    /// The tasks that serve connections which are not WebSockets yet.
-    pub tasks: TaskTracker,
 }
 
-/// Accepts and serves connections until stopped, with one task for each worker thread of the runtime.
-pub async fn serve(listener: TcpListener, routes: BoxedFilter<(Response,)>, accepting: Accepting) {
+/// The tasks that accept and serve connections until stopped: one for each worker thread of the runtime.
+pub fn acceptors(
+    listener: TcpListener,
+    routes: BoxedFilter<(Response,)>,
+    accepting: Accepting,
+) -> impl Iterator<Item = impl Future<Output = ()> + Send + 'static> {
     let connections_max = accepting.connections_max + REQUEST_CONNECTIONS_MAX;
     let preamble = Preamble {
         proxy_protocol: accepting.proxy_protocol,
@@ -84,10 +85,8 @@ pub async fn serve(listener: TcpListener, routes: BoxedFilter<(Response,)>, acce
         metrics: accepting.metrics,
         stop: accepting.stop,
     });
-    for _ in 1..tokio::runtime::Handle::current().metrics().num_workers() {
-        accepting.tasks.spawn(Arc::clone(&acceptor).run());
-    }
-    acceptor.run().await;
+    let workers = tokio::runtime::Handle::current().metrics().num_workers();
+    (0..workers).map(move |_| Arc::clone(&acceptor).run())
 }
 
 /// Accepts connections and has them served until they end or become WebSockets. Connections that have not
@@ -218,13 +217,12 @@ mod tests {
                 limits: Arc::new(Limits::new(&limits)),
                 metrics: Arc::new(Metrics::new()),
                 stop: CancellationToken::new(),
-                tasks: TaskTracker::new(),
             };
             let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
             let address = listener.local_addr().unwrap();
             let (metrics, stop) = (Arc::clone(&accepting.metrics), accepting.stop.clone());
             let routes = panics.or(client).unify().boxed();
-            let task = tokio::spawn(serve(listener, routes, accepting));
+            let task = tokio::spawn(acceptors(listener, routes, accepting).next().unwrap());
             Self {
                 address,
                 metrics,

@@ -2,7 +2,6 @@
 //!
 //! Bounds the time and the size of a request's head. A panic in a request ends its connection and no other.
 
-use std::any::Any;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -27,7 +26,7 @@ use super::client_address::ClientAddress;
 use super::connection_permit::ConnectionPermit;
 use super::preamble::Preamble;
 use super::transport::Transport;
-use crate::metrics::{Metrics, Panicked};
+use crate::metrics::{Metrics, Panicked, panic_message};
 
 /// The head of a request, in bytes: hyper's smallest buffer.
 pub(crate) const REQUEST_HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -165,11 +164,4 @@ where
         })
         .await;
     }
-}
-
-/// What a panic said.
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
 }

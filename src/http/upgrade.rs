@@ -1,7 +1,10 @@
 //! From a request for a WebSocket to its connection.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use hushnet_websocket::Socket;
 use hyper::upgrade::OnUpgrade;
 use serde::Deserialize;
@@ -22,7 +25,8 @@ use crate::connection::{Connection, PendingConnection, Shared, Since};
 use crate::edge::{ConnectionPermit, Transport};
 use crate::identity::Identity;
 use crate::limits::Permit;
-use crate::protocol::{AuthError, Closed, Encoding};
+use crate::metrics::{Panicked, panic_message};
+use crate::protocol::{AuthError, CloseCode, Closed, Encoding};
 
 /// The query of `/ws`.
 #[derive(Debug, Default, Deserialize)]
@@ -195,7 +199,7 @@ impl Upgrades {
     ) -> Response {
         let Upgradable { handshake, permits } = upgradable;
         let response = handshake.response();
-        self.tasks.spawn(serve(Box::new(Opening {
+        self.spawn(serve(Box::new(Opening {
             shared: Arc::clone(&self.shared),
             handshake,
             pending,
@@ -213,7 +217,7 @@ impl Upgrades {
         } = upgradable;
         let response = handshake.response();
         let shared = Arc::clone(&self.shared);
-        self.tasks.spawn(async move {
+        self.spawn(async move {
             let _permits = permits;
             if let Some(socket) = handshake.socket(shared.socket_limits).await {
                 let ending = Closed::ByServer(error.close_code());
@@ -221,6 +225,12 @@ impl Upgrades {
             }
         });
         response
+    }
+
+    /// Starts a client's own task. It ends without the others, and reports its panics.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        #[expect(clippy::disallowed_methods, reason = "a client's task may end")]
+        self.tasks.spawn(task);
     }
 }
 
@@ -243,10 +253,19 @@ async fn serve(mut opening: Box<Opening>) {
         return;
     };
     let (mut connection, since, permits) = opening.complete(socket);
-    let closed = connection.run(since).await;
+    let served = AssertUnwindSafe(connection.run(since)).catch_unwind().await;
+    let closed = served.unwrap_or_else(|panic| report_panic(&connection, &*panic));
     let metrics = connection.metrics();
     // Boxed: an open connection does not need the state of its end.
     Box::pin(connection.close(closed)).await;
     metrics.connection_closed(closed);
     drop(permits);
+}
+
+/// A panic ends its own connection and no other; the client may come back with its cursor.
+fn report_panic(connection: &Connection<Transport>, panic: &(dyn Any + Send)) -> Closed {
+    let (connection_id, message) = (connection.id(), panic_message(panic));
+    tracing::error!(event = "connection_panicked", %connection_id, message);
+    connection.metrics().panics.increment(Panicked::Connection);
+    Closed::ByServer(CloseCode::TryAgainLater)
 }

@@ -7,10 +7,12 @@
 
 mod declare;
 mod labels;
+mod panics;
 mod recorder;
 mod registry;
 mod series;
 
 pub use self::labels::{Labels, Panicked, Rejected, Replay, ReplayCause, ReplaySource};
+pub use self::panics::panic_message;
 pub use self::registry::Metrics;
 pub use self::series::{BuildInfo, Counter, CounterBy, Flag, Level, WindowMaximum};

@@ -1,0 +1,43 @@
+//! The end of the service: clients leave one after the other, then requests end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::supervisor::{Supervisor, Task};
+use crate::config::Config;
+use crate::http::Api;
+use crate::protocol::Signal;
+
+/// Time beyond the deadline for requests that are being answered.
+const REQUESTS_GRACE: Duration = Duration::from_millis(500);
+/// The tasks that end by themselves once nothing more is accepted.
+const ACCEPTORS: &[Task] = &[Task::Acceptor, Task::OperatorAcceptor];
+
+/// Sends every client away at its time, then ends the requests. Returns how many tasks are left over.
+pub(super) async fn drain(
+    config: &Config,
+    api: &Api,
+    stop_accepting: CancellationToken,
+    supervisor: &mut Supervisor,
+) -> usize {
+    let clients = &api.tasks;
+    let deadline = config.drain_deadline();
+    let (open, rate) = (clients.len(), config.drain_clients_per_second);
+    let takes = api.shared.drain.begin(open, rate, deadline);
+    api.shared.hub.publish_to_all(&Arc::new(Signal::Wake));
+    tracing::info!(
+        event = "draining",
+        clients = open,
+        takes_ms = takes.as_millis()
+    );
+    clients.close();
+    let over = Instant::now() + deadline;
+    // New clients are refused with an answer until the last client has left.
+    let _ = timeout_at(over, clients.wait()).await;
+    stop_accepting.cancel();
+    let _ = timeout_at(over + REQUESTS_GRACE, supervisor.all_ended(ACCEPTORS)).await;
+    clients.len() + supervisor.count(ACCEPTORS)
+}

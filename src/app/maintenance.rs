@@ -1,0 +1,63 @@
+//! What the service does for itself, again and again.
+//!
+//! A turn that fails (a lock that is taken, a database that is away) is made up for by the next one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::metrics::Metrics;
+use crate::store::Log;
+
+const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(15);
+const QUEUE_USAGE_INTERVAL: Duration = Duration::from_secs(5);
+/// The share of PostgreSQL's notification queue from which on the log warns of it.
+const QUEUE_USAGE_WARNED: f64 = 0.5;
+const RETENTION_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Clears what the metrics no longer need.
+pub(super) async fn upkeep(metrics: Arc<Metrics>) {
+    let mut interval = interval(METRICS_UPKEEP_INTERVAL);
+    loop {
+        interval.tick().await;
+        metrics.upkeep();
+    }
+}
+
+/// Measures PostgreSQL's notification queue.
+pub(super) async fn watch_queue(log: Log, metrics: Arc<Metrics>) {
+    let mut interval = without_bursts(QUEUE_USAGE_INTERVAL);
+    loop {
+        interval.tick().await;
+        match log.notification_queue_usage().await {
+            Ok(ratio) => {
+                metrics.notification_queue_usage(ratio);
+                if ratio >= QUEUE_USAGE_WARNED {
+                    tracing::warn!(event = "notification_queue_filling", ratio);
+                }
+            }
+            Err(error) => tracing::debug!(event = "queue_usage_unknown", %error),
+        }
+    }
+}
+
+/// Makes the log's partitions ahead and drops the old ones. Several servers of one database may do it at once.
+pub(super) async fn retain(log: Log, retention: Duration) {
+    let mut interval = without_bursts(RETENTION_INTERVAL);
+    loop {
+        interval.tick().await;
+        match log.maintain(retention).await {
+            Ok(0) => {}
+            Ok(dropped) => tracing::info!(event = "log_partitions_dropped", dropped),
+            Err(error) => tracing::debug!(event = "log_not_maintained", %error),
+        }
+    }
+}
+
+/// Does not make up for the ticks that a slow database has cost.
+fn without_bursts(period: Duration) -> Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}

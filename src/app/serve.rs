@@ -1,0 +1,55 @@
+//! Where clients and operators come in.
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::error::RunError;
+use super::supervisor::{Supervisor, Task};
+use crate::config::Config;
+use crate::edge::{self, Accepting, Tls};
+use crate::http::{self, Api};
+
+/// Accepts clients on the listener, and operators on the address of the metrics if they have one. No more are
+/// accepted when the token that is returned is cancelled.
+pub(super) fn serve(
+    config: &Config,
+    api: &Api,
+    listener: TcpListener,
+    supervisor: &mut Supervisor,
+) -> Result<CancellationToken, RunError> {
+    let tls = Tls::new(&config.edge)?.map(Arc::new);
+    if let Some(tls) = tls.clone() {
+        let reload = async move { tls.reload_on_hangup().await };
+        supervisor.spawn(Task::TlsReload, reload);
+    }
+    let accepting = Accepting {
+        connections_max: config.limits.connections_max as usize,
+        request_head_timeout: config.request_head_timeout(),
+        proxy_protocol: config.edge.proxy_protocol,
+        trusted_proxies: config.limits.trusted_proxies.clone(),
+        tls,
+        limits: Arc::clone(&api.shared.limits),
+        metrics: Arc::clone(&api.shared.metrics),
+        stop: CancellationToken::new(),
+    };
+    let stop = accepting.stop.clone();
+    if let Some(address) = config.edge.metrics_listen {
+        let listener = edge::bind(address).map_err(|cause| RunError::Listen { address, cause })?;
+        let accepting = Accepting {
+            connections_max: 0,
+            proxy_protocol: false,
+            tls: None,
+            ..accepting.clone()
+        };
+        for acceptor in edge::acceptors(listener, http::operator_routes(api), accepting) {
+            supervisor.spawn(Task::OperatorAcceptor, acceptor);
+        }
+    }
+    let with_metrics = config.edge.metrics_listen.is_none();
+    for acceptor in edge::acceptors(listener, http::routes(api, with_metrics), accepting) {
+        supervisor.spawn(Task::Acceptor, acceptor);
+    }
+    Ok(stop)
+}
