@@ -35,7 +35,7 @@ fn read_file(modules: &mut Modules, module: Id, folder: &str, texts: &HashMap<&s
         module,
         is_test,
     };
-    if is_facade(&path) {
+    if is_facade(&path) && !is_test {
         collector.check_facade(&file.items);
     }
     collector.visit_file(&file);

@@ -22,6 +22,8 @@
 //! the peer, the network or a violation of the protocol has ended the connection. It never panics, whatever
 //! the peer sends.
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 mod close_queue;
 mod decoder;
 mod frame;
