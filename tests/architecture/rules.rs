@@ -43,7 +43,7 @@ pub fn unread_files(sources: &[Source], modules: &Modules) -> Vec<String> {
         .collect()
 }
 
-/// Folders that are not in the table, or only there; and a table that is not in order.
+/// Folders that are not in the table, or only there; a table that is not in order; pure files that are not there.
 pub fn missing_folders(modules: &Modules) -> Vec<String> {
     let files = modules.list.iter().map(|module| module.file.as_str());
     let present: BTreeSet<_> = files.filter_map(folder_of).collect();
@@ -52,6 +52,17 @@ pub fn missing_folders(modules: &Modules) -> Vec<String> {
         .symmetric_difference(&listed)
         .map(|name| format!("{name} is a folder or in the table, but not both"))
         .collect();
+    for pure in PURE {
+        if !modules
+            .list
+            .iter()
+            .any(|module| module.file.starts_with(pure))
+        {
+            broken.push(format!(
+                "{pure} is in the list of pure files, but not there"
+            ));
+        }
+    }
     let mut above = Vec::new();
     for folder in FOLDERS {
         for used in folder.may_use.iter().filter(|used| !above.contains(used)) {
