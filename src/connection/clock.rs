@@ -8,9 +8,9 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use super::moment::Moment;
@@ -72,11 +72,10 @@ impl Clock {
 
     /// The same moment for a timer.
     #[must_use]
-    pub fn instant(&self, moment: Moment) -> tokio::time::Instant {
+    pub fn instant(&self, moment: Moment) -> Instant {
         let at = self.begun.checked_add(moment.since(FIRST));
         // Nothing here waits for a year.
         at.unwrap_or_else(|| Instant::now() + Duration::from_hours(8_760))
-            .into()
     }
 
     /// The user's connections are woken at that moment, or when the round ends: says when.

@@ -9,8 +9,12 @@ mod clock;
 mod deadlines;
 mod drain;
 mod holder;
+#[cfg(test)]
+mod model;
 mod moment;
 mod outbox;
+#[cfg(test)]
+mod pair;
 mod pending;
 mod position;
 mod replay;

@@ -179,8 +179,14 @@ impl Position {
     }
 
     /// A replay from the log has been queued. `present` is the cursor of its read.
-    pub(super) fn resume_from_log(&mut self, replay: Replayed, present: Arc<Cursor>) {
+    pub(super) fn resume_from_log(&mut self, mut replay: Replayed, present: Arc<Cursor>) {
         self.cursor = Some(present);
+        // The subscription may also bring what an earlier replay has carried, if that has not settled.
+        if let Some(earlier) = self.settling.take()
+            && earlier.ids.len() + replay.ids.len() <= REPLAYED_MAX
+        {
+            replay.ids.extend(earlier.ids);
+        }
         self.settling = Some(Box::new(Settling {
             kept: replay.kept,
             until: replay.until,

@@ -81,6 +81,12 @@ impl Snapshot {
         self.xmax
     }
 
+    /// Whether a transaction that has committed is visible in this snapshot.
+    #[cfg(test)]
+    pub(crate) fn sees(&self, xid: u64) -> bool {
+        xid < self.xmax && self.running.binary_search(&xid).is_err()
+    }
+
     /// As it is given out: cut at the first running transaction that has no room, as if nothing from
     /// there on had been seen.
     pub(crate) fn shortened(&self) -> Self {
