@@ -2,9 +2,10 @@
 //!
 //! A connection is a few pure parts and a loop. The parts decide: `position` (what has been sent, and which cursor
 //! the client may keep), `deadlines`, `holder` (the identity and what of it has to be checked), `outbox` (what is
-//! owed to the socket). The loop (`run`) moves bytes between the hub, the socket and these parts. `replay` sends
-//! what the client has missed. Nothing here knows HTTP, TLS or PostgreSQL's notifications.
+//! owed to the socket). The loop (`run`) and the connection's own moves (`client`) carry bytes between the hub, the
+//! socket and these parts. `replay` sends what the client has missed. Nothing here knows HTTP, TLS or PostgreSQL's notifications.
 
+mod client;
 mod clock;
 mod deadlines;
 mod drain;
@@ -21,11 +22,12 @@ mod replay;
 mod run;
 mod shared;
 
+pub use self::client::Connection;
 pub use self::clock::Clock;
 pub use self::deadlines::Timeouts;
 pub use self::drain::Drain;
 pub use self::moment::Moment;
 pub use self::pending::{PendingConnection, Since};
 pub(crate) use self::position::REPLAYED_MAX;
-pub use self::run::Connection;
+pub use self::run::run;
 pub use self::shared::Shared;

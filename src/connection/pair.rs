@@ -135,13 +135,13 @@ impl Server {
     ) -> Client {
         let (ours, stream) = tokio::io::duplex(stream_bytes);
         let shared = Arc::clone(&self.shared);
-        let since = since.map(str::parse);
+        let since = since.map(|text| text.parse().map(Arc::new));
         let pending =
             PendingConnection::subscribe(&shared, self.user_id, encoding, since, identity);
         let connection = tokio::spawn(async move {
             let socket = Socket::new(ours, &[], shared.socket_limits);
             let (mut connection, since) = Connection::new(shared, socket, pending);
-            let closed = connection.run(since).await;
+            let closed = super::run(&mut connection, since).await;
             connection.close(closed).await;
             closed
         });

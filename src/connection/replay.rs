@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use hushnet_websocket::Stream;
 
+use super::client::Connection;
 use super::pending::Since;
 use super::position::{Replayed, Source};
-use super::run::Connection;
 use crate::delivery::{Feed, Found};
 use crate::metrics::{ReplayCause, ReplaySource};
 use crate::protocol::{CloseCode, Closed, Cursor, Encoding, Notice, ResetReason, Signal, Snapshot};

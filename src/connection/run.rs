@@ -1,525 +1,69 @@
-//! The loop of one connection: it moves bytes between the hub, the socket and the parts that decide.
-//!
-//! A single task owns the socket and the subscription. The socket is always read, also while a write is blocked,
-//! with one exception: an answer that waits for a blocked socket stops the reading, so that nothing a client
-//! sends piles up here. Events that are ready together are written together and flushed once.
+//! The loop of one connection, from its first frame until either side ends it.
 //!
 //! Live, the connection waits for the hub and its socket and for nothing else: it has no timer. The clock and the
 //! drain wake it through the hub. While a write is blocked or a replay settles, it has timers of its own.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::{Instant, SystemTime};
 
-use hushnet_websocket::{Frame, Socket, SocketEvent, Stream};
-use tokio::sync::broadcast::error::RecvError;
-use tokio::time::sleep_until;
-use uuid::Uuid;
+use hushnet_websocket::Stream;
 
-use super::deadlines::Deadlines;
-use super::holder::{Check, Holder, time_left};
-use super::moment::Moment;
-use super::outbox::Outbox;
-use super::pending::{PendingConnection, Since};
-use super::position::{Position, Source, Verdict};
+use super::client::{Connection, Taken, Wakeup};
+use super::pending::Since;
 use super::replay::Replay;
-use super::shared::Shared;
-use crate::delivery::Subscription;
-use crate::identity::Identity;
-use crate::limits::Allowance;
-use crate::metrics::Metrics;
-use crate::protocol::{
-    Answer, AuthError, ClientFrame, CloseCode, Closed, Encoding, Notice, Signal,
-};
+use crate::protocol::{Closed, Encoding};
 
-/// A client that is connected.
-#[derive(Debug)]
-pub struct Connection<S> {
-    /// The name in the log, which a v1 client is told.
-    pub(super) id: Uuid,
-    pub(super) shared: Arc<Shared>,
-    pub(super) socket: Socket<S>,
-    pub(super) subscription: Subscription,
-    pub(super) encoding: Encoding,
-    pub(super) position: Position,
-    pub(super) holder: Holder,
-    pub(super) outbox: Outbox,
-    deadlines: Deadlines,
-    /// The frames that the client may still send.
-    allowance: Allowance,
+/// Serves the client until either side ends the connection, and returns why.
+pub async fn run<S: Stream>(connection: &mut Connection<S>, since: Option<Since>) -> Closed {
+    let Err(ending) = serve(connection, since).await;
+    ending
 }
 
-/// What a connection has waited for.
-#[derive(Debug)]
-enum Wakeup {
-    /// The subscription brought something.
-    Signal(Result<Arc<Signal>, RecvError>),
-    /// Something has happened on the socket.
-    Socket(SocketEvent),
-    /// The kernel does not take everything that is to be written.
-    Blocked,
-    /// It has been dealt with.
-    Done,
-}
-
-/// What became of what the subscription brought.
-#[derive(Debug, PartialEq, Eq)]
-enum Taken {
-    /// It is queued, unless it was sent before.
-    Queued,
-    /// Signals were lost before it.
-    Lagged,
-}
-
-impl<S: Stream> Connection<S> {
-    /// A client that has been answered with 101, and the cursor that it came with.
-    #[must_use]
-    pub fn new(
-        shared: Arc<Shared>,
-        socket: Socket<S>,
-        pending: PendingConnection,
-    ) -> (Self, Option<Since>) {
-        let now = shared.clock.now();
-        let identity = pending.identity;
-        let expires = identity.and_then(|identity| expiry(&shared, &identity));
-        let connection = Self {
-            id: Uuid::new_v4(),
-            shared,
-            socket,
-            subscription: pending.subscription,
-            encoding: pending.encoding,
-            position: Position::new(pending.subscribed_after),
-            holder: Holder::new(identity, pending.feed_was_live),
-            outbox: Outbox::default(),
-            deadlines: Deadlines::new(now, expires),
-            allowance: Allowance::default(),
-        };
-        (connection, pending.since)
+async fn serve<S: Stream>(
+    connection: &mut Connection<S>,
+    since: Option<Since>,
+) -> Result<Infallible, Closed> {
+    let shared = Arc::clone(&connection.shared);
+    if connection.encoding == Encoding::V1 {
+        // Boxed: its state is large, and gone before the long wait begins.
+        Box::pin(Replay::of(connection).begin(since)).await?;
+    } else {
+        let cursor = shared.feed.borrow().cursor().cloned();
+        connection.position.begin_at(cursor);
     }
-
-    /// Serves the client until either side ends it, and returns why.
-    pub async fn run(&mut self, since: Option<Since>) -> Closed {
-        let Err(ending) = self.serve(since).await;
-        ending
-    }
-
-    /// The connection's name in the log.
-    #[must_use]
-    pub fn id(&self) -> Uuid {
-        self.id
-    }
-
-    /// Where the connection is counted.
-    #[must_use]
-    pub fn metrics(&self) -> Arc<Metrics> {
-        Arc::clone(&self.shared.metrics)
-    }
-
-    /// Closes the socket as the ending demands.
-    pub async fn close(self, ending: Closed) {
-        // Nothing more is delivered: leave the hub before the close frame.
-        drop(self.subscription);
-        let closing = self.shared.close_queue.close(self.socket, ending.into());
-        closing.await;
-    }
-
-    async fn serve(&mut self, since: Option<Since>) -> Result<Infallible, Closed> {
-        if self.encoding == Encoding::V1 {
-            // Boxed: its state is large, and gone before the long wait begins.
-            Box::pin(Replay::of(self).begin(since)).await?;
+    connection.position.end_replay();
+    connection.watch_identity();
+    loop {
+        if connection.deadlines.leaves_at().is_none() && shared.drain.has_begun() {
+            connection.prepare_to_leave();
+        }
+        if connection.deadlines.has_to_look(shared.clock.now()) {
+            connection.look_at_deadlines()?;
+        }
+        if connection.holder.has_check() {
+            Box::pin(connection.check_identity()).await?;
+            continue;
+        }
+        let wakeup = if connection.deadlines.is_writing() || connection.position.is_settling() {
+            // Boxed: a connection is seldom here, and has no room for it while it is not.
+            Box::pin(connection.wait_with_timers()).await?
         } else {
-            let cursor = self.shared.feed.borrow().cursor().cloned();
-            self.position.begin_at(cursor);
-        }
-        self.position.end_replay();
-        self.watch_identity();
-        let shared = Arc::clone(&self.shared);
-        loop {
-            if self.deadlines.leaves_at().is_none() && shared.drain.has_begun() {
-                self.prepare_to_leave();
-            }
-            if self.deadlines.has_to_look(shared.clock.now()) {
-                self.look_at_deadlines()?;
-            }
-            if self.holder.has_check() {
-                Box::pin(self.check_identity()).await?;
-                continue;
-            }
-            let wakeup = if self.deadlines.is_writing() || self.position.is_settling() {
-                // Boxed: a connection is seldom here, and has no room for it while it is not.
-                Box::pin(self.wait_with_timers()).await?
-            } else {
-                self.wait().await
-            };
-            match wakeup {
-                Wakeup::Signal(signal) => {
-                    if self.take_received(signal)? == Taken::Lagged {
-                        self.position.begin_replay();
-                        Box::pin(Replay::of(self).repair()).await?;
-                        self.position.end_replay();
-                    }
-                }
-                Wakeup::Socket(event) => self.take_socket_event(event)?,
-                Wakeup::Blocked => self.deadlines.writing(|| shared.clock.exactly_now()),
-                Wakeup::Done => {}
-            }
-        }
-    }
-
-    /// Waits for signals, and writes them when no more are ready. Cancel-safe.
-    async fn wait(&mut self) -> Wakeup {
-        let has_room = self.socket.has_room();
-        let answer_waits = !self.outbox.may_read();
-        let socket = poll_fn(|context| {
-            if self.socket.is_writing() {
-                match self.socket.poll_flush(context) {
-                    Poll::Pending => return Poll::Ready(Wakeup::Blocked),
-                    Poll::Ready(Err(ended)) => {
-                        return Poll::Ready(Wakeup::Socket(SocketEvent::Ended(ended)));
-                    }
-                    Poll::Ready(Ok(())) if answer_waits || !has_room => {
-                        return Poll::Ready(Wakeup::Socket(SocketEvent::Flushed));
-                    }
-                    Poll::Ready(Ok(())) => count_delivered(&mut self.outbox, &self.shared),
-                }
-            }
-            self.socket.poll_receive(context).map(Wakeup::Socket)
-        });
-        tokio::select! {
-            biased;
-            signal = self.subscription.receiver().recv(), if has_room => Wakeup::Signal(signal),
-            wakeup = socket => wakeup,
-        }
-    }
-
-    /// Waits while a write is blocked, or no barrier covers a replay yet.
-    async fn wait_with_timers(&mut self) -> Result<Wakeup, Closed> {
-        let shared = Arc::clone(&self.shared);
-        let writing = self.is_writing();
-        let may_read = self.outbox.may_read();
-        let deadline = shared.clock.instant(self.deadlines.next(&shared.timeouts));
-        let settling =
-            !writing && self.position.is_settling() && self.subscription.receiver().is_empty();
-        let leaving = self.deadlines.leaves_at().is_some();
-        let (position, mut feed) = (&self.position, shared.feed.clone());
-        // The feed's lock is let go of before the feed is looked at again.
-        let settled = async {
-            let settled = feed.wait_for(|feed| position.settles_at(feed.cursor()));
-            settled.await.is_ok()
+            connection.wait().await
         };
-        tokio::select! {
-            biased;
-            event = self.socket.next_event(may_read) => return Ok(Wakeup::Socket(event)),
-            signal = self.subscription.receiver().recv(), if !writing => return Ok(Wakeup::Signal(signal)),
-            // A connection that takes its signals is woken by one when the drain begins.
-            () = shared.drain.begun(), if writing && !leaving => {}
-            true = settled, if settling => self.settle(),
-            () = sleep_until(deadline) => self.take_due(shared.clock.exactly_now())?,
-        }
-        Ok(Wakeup::Done)
-    }
-
-    /// Waits for something else while the socket is served as always.
-    pub(super) async fn meanwhile<T>(
-        &mut self,
-        other: impl Future<Output = T>,
-    ) -> Result<T, Closed> {
-        let mut other = pin!(other);
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut other => return Ok(done),
-                served = self.serve_socket() => served?,
-            }
-        }
-    }
-
-    /// Waits until everything queued is with the kernel.
-    pub(super) async fn flush(&mut self) -> Result<(), Closed> {
-        while self.is_writing() {
-            self.serve_socket().await?;
-        }
-        Ok(())
-    }
-
-    /// What goes on whatever else is waited for. Cancel-safe.
-    async fn serve_socket(&mut self) -> Result<(), Closed> {
-        self.is_writing();
-        let shared = Arc::clone(&self.shared);
-        let may_read = self.outbox.may_read();
-        let deadline = shared.clock.instant(self.deadlines.next(&shared.timeouts));
-        let leaving = self.deadlines.leaves_at().is_some();
-        tokio::select! {
-            biased;
-            () = shared.drain.begun(), if !leaving => {
-                self.prepare_to_leave();
-                Ok(())
-            }
-            event = self.socket.next_event(may_read) => self.take_socket_event(event),
-            () = sleep_until(deadline) => self.take_due(shared.clock.exactly_now()),
-        }
-    }
-
-    /// Whether something is to be written. The write timeout runs from the first time that this is so.
-    fn is_writing(&mut self) -> bool {
-        let is_writing = self.socket.is_writing();
-        if is_writing {
-            self.deadlines.writing(|| self.shared.clock.exactly_now());
-        }
-        is_writing
-    }
-
-    fn take_socket_event(&mut self, event: SocketEvent) -> Result<(), Closed> {
-        match event {
-            SocketEvent::Ended(ended) => return Err(ended.into()),
-            SocketEvent::Flushed => {
-                self.deadlines.flushed();
-                count_delivered(&mut self.outbox, &self.shared);
-                if let Some(answer) = self.outbox.take_answer() {
-                    self.socket.queue(answer.frame());
+        match wakeup {
+            Wakeup::Signal(signal) => {
+                if connection.take_received(signal)? == Taken::Lagged {
+                    connection.position.begin_replay();
+                    Box::pin(Replay::of(connection).repair()).await?;
+                    connection.position.end_replay();
                 }
             }
-            SocketEvent::Alive => self.see_client()?,
-            SocketEvent::Binary(_) => return Err(Closed::ByServer(CloseCode::Unsupported)),
-            SocketEvent::Text(text) => {
-                self.see_client()?;
-                let frame = ClientFrame::parse(&text);
-                self.take_client_frame(frame.map_err(|_| Closed::ByServer(CloseCode::Malformed))?);
+            Wakeup::Socket(event) => connection.take_socket_event(event)?,
+            Wakeup::Blocked => {
+                let now = || shared.clock.exactly_now();
+                connection.deadlines.writing(now);
             }
-        }
-        Ok(())
-    }
-
-    fn take_client_frame(&mut self, frame: ClientFrame) {
-        let answer = match frame {
-            ClientFrame::Ping => Answer::Pong,
-            ClientFrame::Auth { token } => return self.holder.offer(token),
-            ClientFrame::Unknown => Answer::UnknownType,
-        };
-        if let Some(answer) = self.outbox.owe(answer, self.socket.is_writing()) {
-            self.socket.queue(answer.frame());
+            Wakeup::Done => {}
         }
     }
-
-    fn see_client(&mut self) -> Result<(), Closed> {
-        self.deadlines.see(self.shared.clock.now());
-        let rate = self.shared.client_frames_per_second;
-        if self.allowance.take(rate, Instant::now()) {
-            Ok(())
-        } else {
-            Err(Closed::ByServer(CloseCode::RateLimited))
-        }
-    }
-
-    pub(super) fn notify(&mut self, notice: &Notice<'_>) {
-        self.socket.queue(notice.frame());
-    }
-
-    /// Queues what the subscription brought.
-    fn take_received(&mut self, received: Result<Arc<Signal>, RecvError>) -> Result<Taken, Closed> {
-        match received {
-            Ok(signal) => self.take_signal(signal, Source::Live)?,
-            Err(RecvError::Lagged(missed)) => {
-                self.shared.metrics.lagged(missed);
-                return Ok(Taken::Lagged);
-            }
-            // The hub keeps a sender while there is a receiver.
-            Err(RecvError::Closed) => return Err(Closed::ByServer(CloseCode::Restart)),
-        }
-        Ok(Taken::Queued)
-    }
-
-    /// Queues a signal that was routed, unless it was sent before.
-    pub(super) fn take_signal(
-        &mut self,
-        signal: Arc<Signal>,
-        source: Source,
-    ) -> Result<(), Closed> {
-        match self.position.take(&signal, source) {
-            Verdict::Skip => Ok(()),
-            Verdict::Send { with_cursor } => self.queue_signal(signal, with_cursor),
-        }
-    }
-
-    /// Queues a signal, or ends the connection if the signal revokes it.
-    pub(super) fn queue_signal(
-        &mut self,
-        signal: Arc<Signal>,
-        with_cursor: bool,
-    ) -> Result<(), Closed> {
-        match &*signal {
-            Signal::Revocation(revocation) if self.holder.is_revoked_by(revocation) => {
-                return Err(Closed::ByServer(CloseCode::Revoked));
-            }
-            // A revocation may have been missed in the gap.
-            Signal::Reset(_) => self.holder.doubt(),
-            _ => {}
-        }
-        let encoding = match self.encoding {
-            Encoding::V1 if !with_cursor => Encoding::Plain,
-            encoding => encoding,
-        };
-        if let Some(frame) = signal.frame(encoding) {
-            self.socket.queue(frame);
-            self.shared.metrics.signal_sent(&signal);
-            self.outbox.add(signal);
-        }
-        Ok(())
-    }
-
-    /// Goes on to the feed's cursor if nothing waits that came before it.
-    fn take_cursor(&mut self) {
-        // Read before the subscription is found empty: everything up to it has been taken.
-        let cursor = self.shared.feed.borrow().cursor().cloned();
-        if let Some(cursor) = cursor
-            && self.subscription.receiver().is_empty()
-        {
-            self.position.advance(cursor);
-        }
-    }
-
-    /// A completed barrier covers the replay: a v1 client is given its cursor.
-    fn settle(&mut self) {
-        self.take_cursor();
-        if !self.position.is_settling() {
-            self.send_cursor();
-        }
-    }
-
-    /// Sends a v1 client the cursor that it may keep.
-    pub(super) fn send_cursor(&mut self) {
-        if self.encoding != Encoding::V1 {
-            return;
-        }
-        let cursor = self.position.client_cursor().map(ToString::to_string);
-        self.notify(&Notice::Cursor {
-            cursor: cursor.as_deref(),
-        });
-    }
-
-    /// Does what is due, and has the clock wake the connection for what comes next.
-    fn look_at_deadlines(&mut self) -> Result<(), Closed> {
-        let shared = Arc::clone(&self.shared);
-        self.take_due(shared.clock.now())?;
-        let user_id = self.subscription.user_id();
-        let next = self.deadlines.next(&shared.timeouts);
-        self.deadlines.look_at(shared.clock.wake_at(user_id, next));
-        Ok(())
-    }
-
-    fn take_due(&mut self, now: Moment) -> Result<(), Closed> {
-        let due = self.deadlines.take_due(now, &self.shared.timeouts);
-        let due = due.map_err(Closed::ByServer)?;
-        if due.confirm {
-            self.holder.doubt();
-            self.watch_identity();
-        }
-        if due.ping {
-            self.socket.queue(Frame::ping());
-            // The heartbeat that a v1 client can see.
-            if !self.position.is_replaying() && self.encoding == Encoding::V1 {
-                self.take_cursor();
-                self.send_cursor();
-            }
-        }
-        Ok(())
-    }
-
-    /// The server is ending: the client has its own time to go, and gets its events until then.
-    fn prepare_to_leave(&mut self) {
-        let delay = self.shared.drain.next_delay();
-        self.deadlines
-            .leave_at(self.shared.clock.exactly_now() + delay);
-        self.announce_leaving();
-    }
-
-    /// Tells a v1 client that has had its first frame when to come back, if it has to go.
-    pub(super) fn announce_leaving(&mut self) {
-        let (Some(leave_at), true) = (self.deadlines.leaves_at(), self.outbox.is_greeted()) else {
-            return;
-        };
-        let left = leave_at.since(self.shared.clock.exactly_now());
-        let retry_after_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        self.notify(&Notice::Goaway { retry_after_ms });
-    }
-
-    /// Sets the time of the next look-up of the identity, where nothing tells of a revocation.
-    fn watch_identity(&mut self) {
-        let has_no_log = self.position.repair_from().is_none();
-        let now = self.shared.clock.now();
-        let next = now + self.shared.timeouts.ping_interval;
-        let has_to_look = self.holder.is_identified() && has_no_log;
-        self.deadlines.confirm_at(has_to_look.then_some(next));
-    }
-
-    /// Looks the identity up again if it is in doubt, and checks a newer token if there is one.
-    pub(super) async fn check_identity(&mut self) -> Result<(), Closed> {
-        let shared = Arc::clone(&self.shared);
-        while let Some(check) = self.holder.take_check() {
-            match check {
-                Check::Confirm(identity) => {
-                    let confirmed = self.meanwhile(shared.auth.confirm(&identity)).await?;
-                    confirmed.map_err(|error| Closed::ByServer(error.close_code()))?;
-                    self.watch_identity();
-                }
-                Check::Renew(identity, token) => {
-                    // The answers of a client that asks without reading must not pile up.
-                    self.flush().await?;
-                    let renewed = match &identity {
-                        Some(identity) => {
-                            self.meanwhile(shared.auth.renew(identity, token)).await?
-                        }
-                        None => Err(AuthError::CredentialsMissing),
-                    };
-                    self.answer_renewal(renewed);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn answer_renewal(&mut self, renewed: Result<Identity, AuthError>) {
-        match renewed {
-            Ok(renewed) => {
-                let expires = expiry(&self.shared, &renewed);
-                let now = self.shared.clock.exactly_now();
-                self.deadlines.expire_at(expires);
-                self.holder.renew(renewed);
-                let left = expires.map(|at| at.since(now).as_millis());
-                self.notify(&Notice::Authenticated {
-                    expires_in_ms: left.map(|left| u64::try_from(left).unwrap_or(u64::MAX)),
-                });
-            }
-            // The proof of before stands for as long as it is good.
-            Err(error) => {
-                self.shared.metrics.identities_refused.increment(error);
-                self.notify(&Notice::Error {
-                    code: error.code(),
-                    message: error.message(),
-                });
-            }
-        }
-    }
-}
-
-/// Counts deliveries that are with the kernel.
-fn count_delivered(outbox: &mut Outbox, shared: &Shared) {
-    if let Some(delivered) = outbox.take_delivered() {
-        if let Signal::Event(first) = &*delivered.first {
-            shared.latency.delivered(first);
-        }
-        shared
-            .metrics
-            .channel_backlog
-            .observe(delivered.count.into());
-    }
-}
-
-/// When the proof expires; `None` for never.
-fn expiry(shared: &Shared, identity: &Identity) -> Option<Moment> {
-    let left = time_left(identity, SystemTime::now())?;
-    Some(shared.clock.exactly_now() + left)
 }

@@ -21,7 +21,7 @@ use super::error::ApiError;
 use super::handshake::Handshake;
 use super::reply::reply;
 use super::request::{RequestHead, head, user_id, with};
-use crate::connection::{Connection, PendingConnection, Shared, Since};
+use crate::connection::{self, Connection, PendingConnection, Shared, Since};
 use crate::edge::{ConnectionPermit, Transport};
 use crate::identity::Identity;
 use crate::limits::Permit;
@@ -253,7 +253,9 @@ async fn serve(mut opening: Box<Opening>) {
         return;
     };
     let (mut connection, since, permits) = opening.complete(socket);
-    let served = AssertUnwindSafe(connection.run(since)).catch_unwind().await;
+    let served = AssertUnwindSafe(connection::run(&mut connection, since))
+        .catch_unwind()
+        .await;
     let closed = served.unwrap_or_else(|panic| report_panic(&connection, &*panic));
     let metrics = connection.metrics();
     // Boxed: an open connection does not need the state of its end.

@@ -1,134 +1,24 @@
-//! Router, replay buffer and position together, held against a plain list of committed rows.
-//!
-//! A made-up database hands out transactions and ids, commits them in any order, notifies in the order of commits
-//! and answers reads of its log by snapshot. A made-up client connects, falls behind, is repaired, leaves and comes
-//! back with the cursor that it was given. Every schedule is a seed. What holds after each step:
-//! - a connection is sent no id twice, within the bound of remembered ids;
-//! - a cursor that a client may keep covers nothing that was not queued to that client before.
-//!
-//! And at the end, when everything has settled: no row is missing, and no row comes before one that its writer had
-//! seen.
+//! The world of the model: the database, the service's parts, and clients.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rand::RngExt;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::position::{Position, Replayed, Source, Verdict};
-use crate::delivery::{Bounds, Feed, Hub, ReplayBuffer, Router, Subscription};
+use super::database::{Database, Notified, Row, cursor};
+use crate::connection::position::{Position, Replayed, Source, Verdict};
+use crate::delivery::{Bounds, Feed, Found, Hub, ReplayBuffer, Router, Subscription};
 use crate::metrics::Metrics;
 use crate::protocol::{Cursor, Notification, Signal, Snapshot};
 
-const SCHEDULES: u64 = 120;
-const STEPS: usize = 300;
 const USERS: usize = 2;
 /// Rows in one page of the made-up log.
 const PAGE: usize = 3;
-
-/// A row of the log.
-#[derive(Debug, Clone)]
-struct Row {
-    id: i64,
-    xid: u64,
-    user: usize,
-    text: String,
-    /// The ids that were committed when the row was written: its writer has seen them.
-    seen: BTreeSet<i64>,
-}
-
-#[derive(Debug)]
-enum Notified {
-    Row(Row),
-    Barrier(Snapshot),
-}
-
-/// A database that keeps what is committed, and tells in the order of commits.
-#[derive(Debug, Default)]
-struct Database {
-    next_xid: u64,
-    next_id: i64,
-    running: Vec<(u64, Vec<Row>)>,
-    committed: HashSet<u64>,
-    /// Committed rows.
-    log: Vec<Row>,
-    channel: VecDeque<Notified>,
-}
-
-impl Database {
-    fn begin(&mut self) {
-        self.next_xid += 1;
-        self.running.push((self.next_xid, Vec::new()));
-    }
-
-    fn write(&mut self, transaction: usize, user: usize, users: &[Uuid]) {
-        self.next_id += 1;
-        let (xid, id) = (self.running[transaction].0, self.next_id);
-        let text = format!(
-            r#"{{"type":"device","user_id":"{}","id":{id}}}"#,
-            users[user]
-        );
-        let seen = self.log.iter().map(|row| row.id).collect();
-        self.running[transaction].1.push(Row {
-            id,
-            xid,
-            user,
-            text,
-            seen,
-        });
-    }
-
-    fn commit(&mut self, transaction: usize) {
-        let (xid, rows) = self.running.swap_remove(transaction);
-        self.committed.insert(xid);
-        for row in rows {
-            self.log.push(row.clone());
-            self.channel.push_back(Notified::Row(row));
-        }
-    }
-
-    fn roll_back(&mut self, transaction: usize) {
-        self.running.swap_remove(transaction);
-    }
-
-    /// A transaction that notifies its own snapshot.
-    fn barrier(&mut self) {
-        let snapshot = self.snapshot();
-        self.next_xid += 1;
-        self.channel.push_back(Notified::Barrier(snapshot));
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        let mut running: Vec<_> = self.running.iter().map(|(xid, _)| *xid).collect();
-        running.sort_unstable();
-        let xmax = self.next_xid + 1;
-        let xmin = running.first().copied().unwrap_or(xmax);
-        let running: Vec<_> = running.iter().map(ToString::to_string).collect();
-        format!("{xmin}:{xmax}:{}", running.join(","))
-            .parse()
-            .unwrap()
-    }
-
-    /// The committed rows that `until` sees and `from` does not, in the order of ids.
-    fn read(&self, from: &Snapshot, until: &Snapshot) -> Vec<Row> {
-        let unseen = |row: &&Row| until.sees(row.xid) && !from.sees(row.xid);
-        let mut rows: Vec<_> = self.log.iter().filter(unseen).cloned().collect();
-        rows.sort_by_key(|row| row.id);
-        rows
-    }
-}
-
-fn cursor(snapshot: Snapshot, from_stream: bool) -> Cursor {
-    Cursor {
-        epoch: "1-1".parse().unwrap(),
-        snapshot,
-        from_stream,
-    }
-}
 
 /// One connection, which does what `Replay` and `Connection` do, with a list in the place of the socket.
 struct Connection {
@@ -152,7 +42,7 @@ struct Client {
     known: HashSet<i64>,
 }
 
-struct World {
+pub(super) struct World {
     seed: u64,
     users: [Uuid; USERS],
     database: Database,
@@ -165,7 +55,7 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, rng: &mut StdRng) -> Self {
+    pub(super) fn new(seed: u64, rng: &mut StdRng) -> Self {
         let now = Instant::now();
         let hub = Hub::new(rng.random_range(1..=4));
         let bounds = Bounds {
@@ -179,10 +69,7 @@ impl World {
         let buffer = ReplayBuffer::new(bounds, now);
         let metrics = Arc::new(Metrics::new());
         let (mut router, feed) = Router::new(hub.clone(), buffer.clone(), metrics, now);
-        let database = Database {
-            next_xid: 10,
-            ..Database::default()
-        };
+        let database = Database::default();
         router.advance(cursor(database.snapshot(), false), now);
         let clients = (0..4).map(|n| Client {
             user: n % USERS,
@@ -272,7 +159,7 @@ impl World {
         }
     }
 
-    fn send_from_buffer(&mut self, n: usize, mut found: crate::delivery::Found) {
+    fn send_from_buffer(&mut self, n: usize, mut found: Found) {
         let user_id = self.users[self.clients[n].user];
         loop {
             for signal in found.signals {
@@ -439,7 +326,7 @@ impl World {
         self.clients[n].connection = None;
     }
 
-    fn step(&mut self, rng: &mut StdRng) {
+    pub(super) fn step(&mut self, rng: &mut StdRng) {
         let n = rng.random_range(0..self.clients.len());
         let running = self.database.running.len();
         match rng.random_range(0..100) {
@@ -481,7 +368,7 @@ impl World {
     }
 
     /// Everything commits, is routed and arrives; every client is connected.
-    fn settle(&mut self, rng: &mut StdRng) {
+    pub(super) fn settle(&mut self, rng: &mut StdRng) {
         while !self.database.running.is_empty() {
             self.database.commit(0);
         }
@@ -500,7 +387,7 @@ impl World {
         }
     }
 
-    fn check(&self) {
+    pub(super) fn check(&self) {
         for (n, client) in self.clients.iter().enumerate() {
             let began = client.began.as_ref().unwrap();
             let rows = self.database.read(began, &self.database.snapshot());
@@ -533,25 +420,5 @@ impl World {
                 arrived.insert(*id);
             }
         }
-    }
-}
-
-#[test]
-fn no_schedule_loses_repeats_or_reorders_an_event() {
-    let seeds = match std::env::var("MODEL_SEED") {
-        Ok(seed) => {
-            let seed: u64 = seed.parse().unwrap();
-            seed..seed + 1
-        }
-        Err(_) => 0..SCHEDULES,
-    };
-    for seed in seeds {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let mut world = World::new(seed, &mut rng);
-        for _ in 0..STEPS {
-            world.step(&mut rng);
-        }
-        world.settle(&mut rng);
-        world.check();
     }
 }
