@@ -6,6 +6,7 @@
 //! client has its `hello` and the event that it missed.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -120,6 +121,30 @@ struct Storm {
     retried: AtomicUsize,
 }
 
+impl Storm {
+    /// Waits until these events have arrived. Returns how many are missing when they have had their time.
+    async fn wait_for(&self, wanted: Range<usize>) -> usize {
+        let missing = || {
+            let arrivals = self.arrivals[wanted.clone()].iter();
+            arrivals.filter(|count| count.load(Relaxed) == 0).count()
+        };
+        let since = Instant::now();
+        while missing() > 0 && since.elapsed() < Duration::from_secs(10) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        missing()
+    }
+
+    /// Arrivals beyond the first. A replay may begin with the event before the storm, of which each of these
+    /// clients has had its own.
+    fn repeated(&self, clients: usize) -> usize {
+        let more = |count: &AtomicU32| count.load(Relaxed).saturating_sub(1) as usize;
+        let before = self.arrivals[..clients].iter();
+        self.arrivals.iter().map(more).sum::<usize>()
+            + before.filter(|count| count.load(Relaxed) > 0).count()
+    }
+}
+
 async fn measure(stack: &Stack, plan: &Plan, way: Ingest) -> anyhow::Result<Outcome> {
     let clients = plan.clients;
     let server = start_server(stack, DATABASE, way).await;
@@ -163,15 +188,7 @@ async fn measure(stack: &Stack, plan: &Plan, way: Ingest) -> anyhow::Result<Outc
     let _ = live_end.send(true);
     let live = live.await??;
 
-    let wanted = clients..2 * clients + live;
-    let missing = || {
-        let arrivals = storm.arrivals[wanted.clone()].iter();
-        arrivals.filter(|count| count.load(Relaxed) == 0).count()
-    };
-    let since = Instant::now();
-    while missing() > 0 && since.elapsed() < Duration::from_secs(10) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let lost = storm.wait_for(clients..2 * clients + live).await;
     let _ = over.send(true);
     let (mut hello, mut missed) = (Vec::new(), Vec::new());
     while let Some(returned) = returning.join_next().await {
@@ -186,17 +203,8 @@ async fn measure(stack: &Stack, plan: &Plan, way: Ingest) -> anyhow::Result<Outc
         clients,
         hello: Samples::new(hello),
         missed: Samples::new(missed),
-        lost: missing(),
-        repeated: storm
-            .arrivals
-            .iter()
-            .map(|count| count.load(Relaxed).saturating_sub(1) as usize)
-            .sum::<usize>()
-            // The event before the storm, when the replay begins with it.
-            + storm.arrivals[..clients]
-                .iter()
-                .filter(|count| count.load(Relaxed) > 0)
-                .count(),
+        lost,
+        repeated: storm.repeated(clients),
         from_memory: memory - memory_before,
         from_log: log - log_before,
         cpu,

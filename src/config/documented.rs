@@ -32,7 +32,10 @@ fn row(command: &Command, arg: &Arg) -> String {
     };
     let bounds = bounds(command, flag).unwrap_or_else(|| {
         let values = arg.get_possible_values();
-        let names: Vec<&str> = values.iter().map(|value| value.get_name()).collect();
+        let names: Vec<&str> = values
+            .iter()
+            .map(clap::builder::PossibleValue::get_name)
+            .collect();
         if names.is_empty() {
             "-".to_owned()
         } else {

@@ -368,7 +368,7 @@ async fn a_draining_server_gives_each_client_its_time_and_its_events_until_then(
     let mut client = server.connect(Encoding::V1, None, None, 65_536);
     assert_eq!(client.message().await.json()["type"], "hello");
     // The first place in the row is at once: it is another client's.
-    let _ = server.shared.drain.begin(10, 1, Duration::from_secs(60));
+    let _ = server.shared.drain.begin(10, 1, Duration::from_mins(1));
     let _ = server.shared.drain.next_delay();
     server.route();
     let (first, second) = (client.message().await.json(), client.message().await.json());
@@ -461,20 +461,23 @@ async fn no_schedule_of_reading_loses_repeats_or_reorders_an_event() {
 }
 
 /// Checks the frames that have been read whole.
-fn take_all(client: &mut Client, seen: &mut i64, seed: u64) {
+fn take_all(client: &mut Client, seen: &mut i64, schedule: u64) {
     while let Some(frame) = client.take_frame() {
         if frame.opcode != TEXT {
-            assert_eq!(frame.opcode, PING, "seed {seed}: {frame:?} after {seen}");
+            assert_eq!(
+                frame.opcode, PING,
+                "seed {schedule}: {frame:?} after {seen}"
+            );
             continue;
         }
         let json = frame.json();
         if json["type"] == "device" {
             *seen += 1;
-            assert_eq!(json["id"], *seen, "seed {seed}");
+            assert_eq!(json["id"], *seen, "seed {schedule}");
         }
         if json["cursor"].is_string() {
             let covered = unseen(&json["cursor"]) - 1;
-            assert!(covered <= *seen, "seed {seed}: {json} after {seen}");
+            assert!(covered <= *seen, "seed {schedule}: {json} after {seen}");
         }
     }
 }
