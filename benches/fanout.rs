@@ -312,7 +312,7 @@ fn parse(c: &mut Criterion) {
         b.iter(|| {
             let notification = Notification::parse(black_box(&payload));
             notification.map(|notification| Signal::new(notification, None, None))
-        })
+        });
     });
 }
 

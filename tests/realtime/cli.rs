@@ -73,6 +73,7 @@ async fn a_flag_wins_over_a_variable_over_the_file_over_the_default() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 async fn mistakes_are_named_and_end_with_2() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("bad.toml");

@@ -21,7 +21,7 @@ use crate::support::{Server, soon, until};
 const CLIENTS: usize = 5_000;
 const PER_SECOND: u32 = 500;
 /// Messages to each user before the last one.
-const MESSAGES: i64 = 6;
+const MESSAGES: usize = 6;
 /// The drain's own deadline: long enough for a machine that is busy with other tests.
 const DRAIN_DEADLINE_MS: u32 = 600_000;
 
@@ -30,7 +30,7 @@ const DRAIN_DEADLINE_MS: u32 = 600_000;
 struct Seen {
     cursor: Option<String>,
     ids: HashSet<i64>,
-    messages: i64,
+    messages: usize,
     repeated: usize,
     /// When the client connected to the other server.
     moved: Option<Instant>,
@@ -98,6 +98,7 @@ impl Seen {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::too_many_lines, reason = "one scenario, in the order of time")]
 async fn a_rolling_restart_of_5000_clients_loses_nothing_and_keeps_its_rate() {
     rlimit::increase_nofile_limit(4 * CLIENTS as u64).unwrap();
     let mut old = Server::start_with(|config| {
@@ -161,9 +162,9 @@ async fn a_rolling_restart_of_5000_clients_loses_nothing_and_keeps_its_rate() {
         (503, "1")
     );
     // The messages are spread over the move: some clients are at the old server, some at the new one.
-    for number in 1..MESSAGES as usize {
+    for number in 1..MESSAGES {
         write().await;
-        let wanted = number * CLIENTS / MESSAGES as usize;
+        let wanted = number * CLIENTS / MESSAGES;
         until("more clients have moved", async || {
             moved.load(Relaxed) >= wanted
         })

@@ -146,7 +146,7 @@ async fn a_full_server_refuses_connections_and_still_serves_its_metrics() {
 async fn a_request_s_head_has_a_time_limit() {
     let database = Database::migrated().await;
     let server = Server::start_unready(database, |config| {
-        config.limits.request_head_timeout_ms = 200
+        config.limits.request_head_timeout_ms = 200;
     });
     for beginning in ["", "GET /metrics HTTP/1.1\r\nX: "] {
         let mut stream = TcpStream::connect(server.address()).await.unwrap();

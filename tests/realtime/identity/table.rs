@@ -239,6 +239,7 @@ async fn each_algorithm_checks_its_own_tokens() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 async fn invalid_signatures_are_refused_by_every_route() {
     let server = Server::start_with(|config| takes_signatures(config, AuthMode::Device)).await;
     let pool = server.db().await;
