@@ -14,7 +14,7 @@ use crate::connection::REPLAYED_MAX;
 use crate::edge::{REQUEST_CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX};
 use crate::http::RESPONSE_PERMITS_MAX;
 use crate::limits::{RATES_PER_CONNECTION, SPARE_RATES};
-use crate::protocol::{EVENT_BYTES_MAX, Event};
+use crate::protocol::{EVENT_BYTES_MAX, Event, Signal};
 use crate::store::state::PENDING_BYTES_MAX;
 use crate::store::{PAGE_BYTES_MAX, PAGE_EVENTS};
 
@@ -102,7 +102,7 @@ fn connection_bytes(config: &Config) -> usize {
         frame_bytes_max,
         write_buffer_bytes_max: limits.write_buffer_bytes_max as usize,
     };
-    let ring = (config.user_channel_capacity as usize).next_power_of_two() * Event::HELD_BYTES_MAX;
+    let ring = (config.user_channel_capacity as usize).next_power_of_two() * Signal::HELD_BYTES_MAX;
     let page = PAGE_BYTES_MAX + PAGE_EVENTS * size_of::<Event>();
     let replayed = REPLAYED_MAX * 4 * size_of::<i64>();
     // A token that waits to be checked.

@@ -9,7 +9,7 @@ use super::{Cursor, EventKind, Label, Sequence};
 /// An event's JSON as the triggers of `migrate up` write it, at most: a session's, of four ids.
 pub const EVENT_BYTES_MAX: usize = 512;
 /// What the three encodings of an event add to its text: frame headers, an envelope, the longest cursor.
-const ENCODINGS_BYTES_MAX: usize = 400;
+pub(super) const ENCODINGS_BYTES_MAX: usize = 400;
 
 /// How a connection wants its events written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +39,6 @@ pub struct Event {
 }
 
 impl Event {
-    /// The memory of an event whose text has [`EVENT_BYTES_MAX`] bytes and that was encoded in all ways.
-    pub const HELD_BYTES_MAX: usize = size_of::<super::Signal>()
-        + 2 * size_of::<usize>()
-        + 3 * EVENT_BYTES_MAX
-        + ENCODINGS_BYTES_MAX;
-
     /// The event whose JSON is `text`.
     #[must_use]
     #[inline]

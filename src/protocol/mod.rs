@@ -18,6 +18,7 @@ mod notification;
 mod refusal;
 mod reset_reason;
 mod secret;
+mod sequence;
 mod signal;
 #[cfg(test)]
 mod tests;
@@ -34,4 +35,5 @@ pub use self::notification::{MalformedEvent, Notification, Subject};
 pub use self::refusal::{AuthError, Limit, Refusal};
 pub use self::reset_reason::ResetReason;
 pub use self::secret::Secret;
-pub use self::signal::{Reset, Revocation, Sequence, Signal};
+pub use self::sequence::Sequence;
+pub use self::signal::{Reset, Revocation, Signal};

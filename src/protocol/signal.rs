@@ -1,36 +1,14 @@
 //! What reaches a connection: an event, a revocation, a reset, or a wake-up.
 
-use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use hushnet_websocket::Frame;
 use uuid::Uuid;
 
-use super::{Cursor, Encoding, Event, Notice, Notification, ResetReason, Subject};
-
-/// The position of a signal in the order in which this process routed them, from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Sequence(NonZeroU64);
-
-impl Sequence {
-    /// The number that follows `last`; the first one after `None`.
-    #[must_use]
-    pub fn after(last: Option<Self>) -> Self {
-        Self(last.map_or(NonZeroU64::MIN, |last| last.0.saturating_add(1)))
-    }
-
-    /// The sequence number `number`; `None` for 0, before anything was routed.
-    #[must_use]
-    pub fn new(number: u64) -> Option<Self> {
-        NonZeroU64::new(number).map(Self)
-    }
-
-    /// The number.
-    #[must_use]
-    pub fn get(self) -> u64 {
-        self.0.get()
-    }
-}
+use super::event::ENCODINGS_BYTES_MAX;
+use super::{
+    Cursor, EVENT_BYTES_MAX, Encoding, Event, Notice, Notification, ResetReason, Sequence, Subject,
+};
 
 /// What the hub hands to a user's connections. All of them share one allocation.
 #[derive(Debug)]
@@ -46,6 +24,10 @@ pub enum Signal {
 }
 
 impl Signal {
+    /// The memory of an event's signal whose text has [`EVENT_BYTES_MAX`] bytes and that was encoded in all ways.
+    pub const HELD_BYTES_MAX: usize =
+        size_of::<Self>() + 2 * size_of::<usize>() + 3 * EVENT_BYTES_MAX + ENCODINGS_BYTES_MAX;
+
     /// The signal of a notification. `sequence` is `None` for a row that was read from the log for a single
     /// client; `cursor` is the one that the client may keep once it has this signal.
     #[must_use]

@@ -123,14 +123,4 @@ pub const LINES_MAX: usize = 500;
 
 /// What does not hold yet: the area that mends it, and the message of the rule. An exception that no longer
 /// applies fails the test.
-pub const EXCEPTIONS: &[(&str, &str)] = &[
-    (
-        "core",
-        "files use each other: src/connection/replay.rs, src/connection/run.rs",
-    ),
-    (
-        "core",
-        "files use each other: src/protocol/event.rs, src/protocol/signal.rs",
-    ),
-    ("core", "src/connection/run.rs is longer than 500 lines"),
-];
+pub const EXCEPTIONS: &[(&str, &str)] = &[];

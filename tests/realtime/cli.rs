@@ -313,9 +313,12 @@ async fn incomplete_settings_of_identity_and_tls_are_named_before_anything_is_se
         ),
         (
             "--unlimited-addresses=10.0.0.0/99",
-            "10.0.0.0/99 is no network",
+            "10.0.0.0/99 is not a network",
         ),
-        ("--allowed-origins=app.example", "app.example is no origin"),
+        (
+            "--allowed-origins=app.example",
+            "app.example is not an origin",
+        ),
     ] {
         let mut command = program(&["serve", "--database-url=postgres://h/d"]);
         let (code, printed, error) = outcome(command.args(arguments.split(' '))).await;

@@ -1,0 +1,27 @@
+//! The order of routing.
+
+use std::num::NonZeroU64;
+
+/// The position of a signal in the order in which this process routed them, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sequence(NonZeroU64);
+
+impl Sequence {
+    /// The number that follows `last`; the first one after `None`.
+    #[must_use]
+    pub fn after(last: Option<Self>) -> Self {
+        Self(last.map_or(NonZeroU64::MIN, |last| last.0.saturating_add(1)))
+    }
+
+    /// The sequence number `number`; `None` for 0, before anything was routed.
+    #[must_use]
+    pub fn new(number: u64) -> Option<Self> {
+        NonZeroU64::new(number).map(Self)
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+}
