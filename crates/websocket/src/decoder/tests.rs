@@ -329,3 +329,22 @@ fn the_bound_is_a_frame_a_piece_a_message_and_what_holds_them() {
     let control = 14 + 125;
     assert_eq!(Decoder::held_bytes_max(10, 1), control + 1 + 10 + held);
 }
+
+#[test]
+fn buffers_do_not_grow_beyond_the_longest_frame_and_message() {
+    let mut decoder = Decoder::new(1_000);
+    let frame = client_frame(0x02, &[0; 1_000]);
+    for piece in [&frame[..600], &frame[600..700]] {
+        decoder.feed(piece);
+        assert_eq!(decoder.decode(), Ok(None));
+    }
+    assert_eq!(decoder.held.unwrap().input.capacity(), 1_014);
+
+    let mut decoder = Decoder::new(1_000);
+    for (first, payload_bytes) in [(0x02, 600), (0x00, 100)] {
+        decoder.feed(&client_frame(first, &vec![0; payload_bytes]));
+        assert_eq!(decoder.decode(), Ok(Some(Incoming::Fragment)));
+    }
+    let message = decoder.held.unwrap().message.unwrap();
+    assert_eq!(message.bytes.capacity(), 1_000);
+}

@@ -185,8 +185,12 @@ fn only_an_abort_and_a_peer_that_has_ended_are_closed_at_once() {
     assert!(!socket.closes_at_once(RESTART));
 }
 
-#[test]
-fn streams_of_bytes_alone_need_no_shutdown() {
-    let (stream, _peer) = tokio::io::duplex(1);
-    assert!(!stream.needs_shutdown());
+#[tokio::test]
+async fn tcp_and_in_memory_streams_need_no_shutdown() {
+    let (in_memory, _peer) = tokio::io::duplex(1);
+    assert!(!in_memory.needs_shutdown());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let tcp = TcpStream::connect(address).await.unwrap();
+    assert!(!tcp.needs_shutdown());
 }

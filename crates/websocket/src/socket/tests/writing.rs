@@ -51,6 +51,15 @@ fn a_ping_is_answered_with_its_payload() {
 }
 
 #[test]
+fn the_pong_of_an_idle_socket_goes_before_frames_that_are_queued_later() {
+    let (mut socket, seen) = scripted([Read::Bytes(client_frame(0x89, b"hi"))]);
+    assert_eq!(poll_receive(&mut socket), Poll::Ready(SocketEvent::Alive));
+    socket.queue(Frame::text("{}"));
+    assert_eq!(poll_flush(&mut socket), Poll::Ready(Ok(())));
+    assert_eq!(seen.written(), b"\x8a\x02hi\x81\x02{}");
+}
+
+#[test]
 fn of_the_pings_during_a_blocked_write_only_the_newest_is_answered() {
     let pings = [b"1", b"2", b"3"].map(|payload| client_frame(0x89, payload));
     let (mut socket, seen) = scripted([Read::Bytes(pings.concat()), Read::Nothing]);
