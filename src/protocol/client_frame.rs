@@ -1,5 +1,6 @@
-//! The frames that a client may send.
+//! The frames that a client may send, and the answers to them.
 
+use hushnet_websocket::Frame;
 use serde::Deserialize;
 
 use super::Secret;
@@ -30,5 +31,27 @@ impl ClientFrame {
     /// [`CloseCode::Malformed`](super::CloseCode::Malformed).
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
         object(text)
+    }
+}
+
+/// What the server answers to a [`ClientFrame`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// `{"type":"pong"}`
+    Pong,
+    /// `{"type":"error","code":"unknown_type",…}`
+    UnknownType,
+}
+
+impl Answer {
+    /// The frame that says it.
+    #[must_use]
+    pub fn frame(self) -> Frame {
+        Frame::text(match self {
+            Self::Pong => r#"{"type":"pong"}"#,
+            Self::UnknownType => {
+                r#"{"type":"error","code":"unknown_type","message":"this server knows the types ping and auth"}"#
+            }
+        })
     }
 }

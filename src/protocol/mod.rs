@@ -23,14 +23,14 @@ mod signal;
 #[cfg(test)]
 mod tests;
 
-pub use self::client_frame::ClientFrame;
+pub use self::client_frame::{Answer, ClientFrame};
 pub use self::close_code::CloseCode;
 pub use self::closed::Closed;
 pub use self::cursor::{Cursor, Epoch, NotACursor, Snapshot};
 pub use self::event::{EVENT_BYTES_MAX, Encoding, Event};
 pub use self::kind::{Channel, EventKind};
 pub use self::label::Label;
-pub use self::notice::{Answer, Notice};
+pub use self::notice::Notice;
 pub use self::notification::{MalformedEvent, Notification, Subject};
 pub use self::refusal::{AuthError, Limit, Refusal};
 pub use self::reset_reason::ResetReason;

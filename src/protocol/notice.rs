@@ -66,25 +66,3 @@ impl Notice<'_> {
         Frame::text(&text)
     }
 }
-
-/// What the server answers to a [`ClientFrame`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    /// `{"type":"pong"}`
-    Pong,
-    /// `{"type":"error","code":"unknown_type",…}`
-    UnknownType,
-}
-
-impl Answer {
-    /// The frame that says it.
-    #[must_use]
-    pub fn frame(self) -> Frame {
-        Frame::text(match self {
-            Self::Pong => r#"{"type":"pong"}"#,
-            Self::UnknownType => {
-                r#"{"type":"error","code":"unknown_type","message":"this server knows the types ping and auth"}"#
-            }
-        })
-    }
-}
