@@ -1,9 +1,8 @@
-//! A coarse clock, and one round of alarms for all connections instead of a timer for each.
+//! A coarse clock, and one ring of alarms for all connections instead of a timer for each.
 //!
-//! An idle connection would otherwise carry a timer for its next heartbeat, and touch it at every event.
-//! Here it leaves its user's id in the slot of the moment at which it wants to look, and the hub wakes
-//! the user's connections then. An alarm for who has left wakes nobody. The clock moves on before a slot is
-//! emptied, so that who is woken by it sees the time for which it asked.
+//! A connection leaves its user's id in the slot of its next deadline. When the clock reaches that slot, the hub
+//! wakes the user's connections. An alarm for a user who has left wakes no connection. The clock advances before
+//! it empties a slot, so a connection that is woken sees the time for which it asked.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,12 +18,12 @@ use crate::protocol::Signal;
 
 /// How coarse the clock is, in milliseconds.
 const TICK_MS: u64 = 50;
-/// Slots of the round: 51 seconds. Who wants to look later looks then, and leaves its id again. Each holds a
-/// user's id once at most. A connection leaves it when it begins, when it was woken, and when a newer proof
-/// ends before that.
+/// Slots of the ring: 51 seconds. A connection with a later deadline is woken at the end of the ring and leaves its
+/// id again. A slot holds a user's id at most once. A connection leaves the id when it begins, after it was woken,
+/// and when its identity will expire earlier than before.
 const SLOTS: usize = 1024;
 
-/// When a process begins: a tick later than `NEVER_YET`.
+/// The first moment of a process, one tick after [`Moment::NEVER_YET`].
 const FIRST: Moment = Moment::from_millis(TICK_MS);
 
 /// The last tick that has begun at this moment.
@@ -37,11 +36,11 @@ fn of_ticks(ticks: u64) -> Moment {
     Moment::from_millis(ticks.saturating_mul(TICK_MS))
 }
 
-/// The time, and who is to be woken when.
+/// The time, and the users whose connections are to be woken.
 #[derive(Debug)]
 pub struct Clock {
     begun: Instant,
-    /// Ticks since then.
+    /// Ticks since the clock began.
     ticks: AtomicU64,
     slots: Box<[Mutex<HashSet<Uuid>>]>,
 }
@@ -58,34 +57,35 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// The time, up to a tick late. Costs next to nothing.
+    /// The time, up to one tick late. One atomic load.
     #[must_use]
     pub fn now(&self) -> Moment {
         of_ticks(self.ticks.load(Ordering::Acquire))
     }
 
-    /// The time.
+    /// The time, to the millisecond.
     #[must_use]
     pub fn exactly_now(&self) -> Moment {
         FIRST + self.begun.elapsed()
     }
 
-    /// The same moment for a timer.
+    /// The moment as an instant of tokio's, for a timer.
     #[must_use]
     pub fn instant(&self, moment: Moment) -> Instant {
         let at = self.begun.checked_add(moment.since(FIRST));
-        // Nothing here waits for a year.
+        // Too far away for an instant: a year is as good as never.
         at.unwrap_or_else(|| Instant::now() + Duration::from_hours(8_760))
     }
 
-    /// The user's connections are woken at that moment, or when the round ends: says when.
+    /// Has the user's connections woken at this moment, or at the end of the ring if the moment is later. Returns
+    /// the moment at which they will be woken.
     pub fn wake_at(&self, user_id: Uuid, moment: Moment) -> Moment {
         let mut tick = ticks(moment) + 1;
         loop {
             let now = self.ticks.load(Ordering::Acquire);
             tick = tick.clamp(now + 1, now + SLOTS as u64 - 1);
             let mut slot = self.slot(tick);
-            // The clock moves before it empties a slot: had it come here, this would be seen.
+            // The clock advances before it empties a slot: if it has reached this slot, that is seen here.
             if self.ticks.load(Ordering::Acquire) < tick {
                 slot.insert(user_id);
                 return of_ticks(tick);
@@ -93,7 +93,7 @@ impl Clock {
         }
     }
 
-    /// Moves on for ever.
+    /// Advances with the time, for ever.
     pub async fn run(self: Arc<Self>, hub: Hub) {
         let mut tick = interval(Duration::from_millis(TICK_MS));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -106,7 +106,7 @@ impl Clock {
         }
     }
 
-    /// Moves on to that moment and says who is to be woken.
+    /// Advances to this moment. Returns the users whose connections are to be woken.
     fn advance(&self, to: Moment) -> Vec<Uuid> {
         let mut due = Vec::new();
         for tick in self.ticks.load(Ordering::Acquire) + 1..=ticks(to) {

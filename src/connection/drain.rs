@@ -1,5 +1,4 @@
-//! The end of a server, spread over time: its clients go to the others no faster than those can take
-//! them.
+//! The end of a server, spread over time: its clients leave no faster than the other servers can accept them.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -8,10 +7,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-/// Of the deadline, what is left for the last clients to take their goodbye.
-const GOODBYE: Duration = Duration::from_secs(3);
+/// The part of the deadline that is left for the last clients to read their close frame.
+const CLOSE_TIME: Duration = Duration::from_secs(3);
 
-/// Whether the server drains, and when each client is to go. Cheap to clone.
+/// Whether the server drains, and when each client has to leave. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Drain {
     begun: CancellationToken,
@@ -20,38 +19,38 @@ pub struct Drain {
 
 #[derive(Debug, Default)]
 struct Plan {
-    /// Between one client's going and the next one's.
+    /// The time between two clients that leave.
     step: OnceLock<Duration>,
-    /// Clients that have been given their time.
+    /// Clients that have been given a time to leave.
     given: AtomicU64,
 }
 
 impl Drain {
-    /// Begins to drain so many clients, of whom so many may come back elsewhere in a second, unless
-    /// that would take longer than the deadline admits. Returns how long it will take.
+    /// Begins to drain this number of clients at this rate, or faster if the deadline would not suffice. Returns
+    /// how long the drain will take.
     #[must_use]
     pub fn begin(&self, clients: usize, per_second: u32, deadline: Duration) -> Duration {
         let clients = u32::try_from(clients).unwrap_or(u32::MAX).max(1);
-        let longest = deadline.saturating_sub(GOODBYE.min(deadline / 2));
+        let longest = deadline.saturating_sub(CLOSE_TIME.min(deadline / 2));
         let step = (Duration::from_secs(1) / per_second.max(1)).min(longest / clients);
         let step = *self.plan.step.get_or_init(|| step);
         self.begun.cancel();
         step * clients
     }
 
-    /// Whether it has begun. Cheap enough to ask at every event.
+    /// Whether the drain has begun. One atomic load.
     #[must_use]
     pub fn has_begun(&self) -> bool {
-        // Not the token, whose lock all connections would share.
+        // The token would be asked under a lock that all connections share.
         self.plan.step.get().is_some()
     }
 
-    /// Ready when it begins, and ever after.
+    /// Ready once the drain has begun.
     pub async fn begun(&self) {
         self.begun.cancelled().await;
     }
 
-    /// How long from now one more client may stay.
+    /// The time from now after which one more client leaves.
     #[must_use]
     pub fn next_delay(&self) -> Duration {
         let given = self.plan.given.fetch_add(1, Relaxed);

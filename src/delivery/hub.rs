@@ -1,15 +1,15 @@
-//! Who is connected, and the way of an event to them.
+//! The connected users, and the way of a signal to their connections.
 //!
-//! One [`broadcast`] channel for each connected user, in a sharded map: an event costs one lookup
-//! and one send, whoever else is connected. Knows no SQL, no HTTP and no WebSocket.
+//! One [`broadcast`] channel for each connected user, in a sharded map: a signal costs one lookup and one send,
+//! however many other users are connected. Knows no SQL, no HTTP and no WebSocket.
 //!
 //! Two rules keep it free of races. `tests/hub_model.rs` checks both in every interleaving of two
 //! threads and, with up to three preemptions, of three; `tests/hub_stress.rs` checks this code:
 //! - a subscriber takes its receiver while it holds the map's entry, so that a sender is never
 //!   removed between being found and being subscribed to;
 //! - a subscriber that leaves drops its receiver first and then removes the sender if no receiver
-//!   is left, decided under the entry's lock; the other way round two that leave at once would each
-//!   see the other's receiver, and the entry would stay for ever.
+//!   is left, decided under the entry's lock. In the opposite order, two subscribers that leave at once
+//!   would each see the other's receiver, and the entry would never be removed.
 //!
 //! Memory: a connected user costs one map entry and one ring of `capacity` slots, rounded up to a
 //! power of two and allocated at once (648 bytes at 16). A user without a connection costs nothing.
@@ -87,7 +87,7 @@ impl Hub {
     }
 }
 
-/// One connection's place in the hub. Dropping it leaves; the last of a user removes the user.
+/// One connection's subscription. Dropping the last subscription of a user removes the user from the hub.
 #[derive(Debug)]
 pub struct Subscription {
     hub: Hub,
@@ -97,7 +97,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Whose events it brings.
+    /// The user whose signals it receives.
     #[must_use]
     pub fn user_id(&self) -> Uuid {
         self.user_id

@@ -1,4 +1,4 @@
-//! Ids that were routed, in little room: they come from a sequence and so lie close together.
+//! A compact set of routed ids: they come from a sequence, so they lie close together.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -7,10 +7,10 @@ use rustc_hash::FxHasher;
 
 const BITS: i64 = u64::BITS as i64;
 
-/// A set of ids, 64 neighbours a word.
+/// A set of ids, with 64 neighbouring ids in a word.
 #[derive(Debug, Default)]
 pub(super) struct IdSet {
-    /// By the ids' common part. Nobody outside chooses ids so that they collide.
+    /// The words, by the common part of their ids. The hash is not keyed: the database chooses the ids.
     words: HashMap<i64, u64, BuildHasherDefault<FxHasher>>,
     len: usize,
 }
@@ -21,7 +21,7 @@ impl IdSet {
         self.words.get(&key).is_some_and(|word| word & bit != 0)
     }
 
-    /// Whether it is new.
+    /// Adds an id. Returns whether it was not in the set.
     pub(super) fn insert(&mut self, id: i64) -> bool {
         let (key, bit) = place(id);
         let word = self.words.entry(key).or_default();

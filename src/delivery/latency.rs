@@ -22,7 +22,7 @@ const SAMPLES_PER_SECOND: usize = 256;
 #[derive(Debug)]
 pub struct Delivery {
     id: i64,
-    /// Its transaction was not before this one: spares the query most of the log.
+    /// A bound on its transaction from below, which spares the query most of the log.
     xmin: u64,
     at: SystemTime,
 }
@@ -41,7 +41,7 @@ pub struct Newest {
     at: Instant,
 }
 
-/// After this long a percentile tells nothing of now any more: two of its seconds.
+/// The age from which on a percentile says nothing of the present: two of its seconds.
 const NEWEST_AGE_MAX: Duration = Duration::from_secs(2);
 
 /// Where samples are looked up and recorded.
@@ -52,7 +52,7 @@ pub struct Samples {
 }
 
 impl LatencySampler {
-    /// A sampler, and the task's end of it.
+    /// A sampler, and the end of it that [`record`] reads.
     #[must_use]
     pub fn new() -> (Self, Samples) {
         let (samples, deliveries) = mpsc::channel(SAMPLES_PER_SECOND);
@@ -133,7 +133,7 @@ pub async fn record(samples: Samples, log: Log, metrics: Arc<Metrics>) {
     }
 }
 
-/// The value that 99 of 100 do not exceed, in seconds; `None` of none.
+/// The value that 99 of 100 do not exceed, from values in seconds; `None` if there are none.
 fn p99(latencies: &mut [f64]) -> Option<Duration> {
     latencies.sort_by(f64::total_cmp);
     let place = (latencies.len() * 99).div_ceil(100).checked_sub(1)?;

@@ -1,4 +1,4 @@
-//! The close codes, each with whether to come back.
+//! The close codes, and after which of them a client connects again.
 
 use std::fmt;
 
@@ -73,8 +73,8 @@ impl CloseCode {
         Self::all().find(|close| close.code() == code)
     }
 
-    /// Whether a client that gets this code should connect again by itself. After the others it
-    /// would only be refused again for the same mistake.
+    /// Whether a client that gets this code should connect again by itself. After the other codes it would be
+    /// refused again for the same mistake.
     #[must_use]
     pub fn reconnect(self) -> bool {
         matches!(

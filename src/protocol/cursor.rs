@@ -1,22 +1,22 @@
-//! A client's place in the stream of events: a database snapshot, and the history it belongs to.
+//! A client's position in the stream of events: a database snapshot, and the history it belongs to.
 //!
 //! A snapshot names exactly which transactions its reader has seen, so "everything after it" has no
-//! gap, whatever the order of commits. Written as `system-timeline.xmin:xmax:xip,…`, with `~` behind it
-//! when it was given out over a WebSocket; clients treat it as opaque. Parsing a cursor trusts nobody: it
-//! allocates at most [`TEXT_BYTES_MAX`] and fails on anything that PostgreSQL could not have written. Pure.
+//! gap, whatever the order of commits. A cursor is written as `system-timeline.xmin:xmax:xip,…`, and ends with
+//! `~` if it was given out over a WebSocket. Clients treat it as opaque. Parsing a cursor allocates at most
+//! [`TEXT_BYTES_MAX`] and fails on anything that PostgreSQL could not have written. Pure.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The longest snapshot that is given out.
+/// The longest snapshot that clients are given, in bytes.
 const SNAPSHOT_BYTES_MAX: usize = 256;
-/// Running transactions in one that would be longer: with two limits, 251 bytes at most.
+/// Running transactions in a snapshot that would be longer. With xmin and xmax they take at most 251 bytes.
 const RUNNING_MAX: usize = 10;
 /// Longer than any cursor that we write: two 20-digit numbers and a snapshot.
 const TEXT_BYTES_MAX: usize = SNAPSHOT_BYTES_MAX + 64;
 
-/// A database's history: another system, or a promoted standby's new timeline, is another one, and
-/// transaction numbers mean nothing across.
+/// A database's history. Another system, or the new timeline of a promoted standby, is another history: its
+/// transaction numbers cannot be compared with these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch {
     /// `system_identifier` of `pg_control_system()`.
@@ -25,31 +25,31 @@ pub struct Epoch {
     pub timeline: u32,
 }
 
-/// Which transactions had ended when it was taken: PostgreSQL's `pg_snapshot`.
+/// The transactions that had ended when the snapshot was taken: PostgreSQL's `pg_snapshot`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     xmin: u64,
     xmax: u64,
-    /// Those between `xmin` and `xmax` that were still running, ascending.
+    /// The transactions between `xmin` and `xmax` that were still running, ascending.
     running: Box<[u64]>,
 }
 
-/// A place in the stream of events.
+/// A position in the stream of events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
     /// The history it belongs to.
     pub epoch: Epoch,
     /// What has been seen.
     pub snapshot: Snapshot,
-    /// Whether it was given out over a WebSocket: its holder has had the events before it, and one
-    /// that comes again is dropped by its id. One that was read together with state is not; whoever
-    /// comes with it must get nothing that the state already shows.
+    /// Whether it was given out over a WebSocket. Its client has had the events before it, and drops by their ids
+    /// those that come again. The client of a cursor that was read together with state must get no event that the
+    /// state already shows.
     pub from_stream: bool,
 }
 
 impl Cursor {
-    /// The same place, as it is given out over a WebSocket: where its text would be too long, in the
-    /// conservative form, which repeats more and loses nothing.
+    /// The same position in the form that clients are given over a WebSocket. A text that would be too long is
+    /// shortened so that more events are repeated and none is lost.
     #[must_use]
     pub fn for_clients(&self) -> Self {
         Self {
@@ -69,13 +69,13 @@ const STREAM_MARK: char = '~';
 pub struct NotACursor;
 
 impl Snapshot {
-    /// The oldest transaction that was still running: all before it had ended.
+    /// The oldest transaction that was still running. All transactions before it had ended.
     #[must_use]
     pub fn xmin(&self) -> u64 {
         self.xmin
     }
 
-    /// The first transaction that had not begun: none from it on is visible.
+    /// One past the highest transaction that had ended: no transaction from here on is visible.
     #[must_use]
     pub fn xmax(&self) -> u64 {
         self.xmax
@@ -87,7 +87,7 @@ impl Snapshot {
         xid < self.xmax && self.running.binary_search(&xid).is_err()
     }
 
-    /// As it is given out: cut at the first running transaction that has no room, as if nothing from
+    /// The form that clients are given: cut at the first running transaction that has no room, as if nothing from
     /// there on had been seen.
     pub(crate) fn shortened(&self) -> Self {
         match self.running.get(RUNNING_MAX) {
@@ -100,7 +100,7 @@ impl Snapshot {
         }
     }
 
-    /// Whether whoever has seen all that `self` had seen has also seen all that `earlier` had.
+    /// Whether every transaction that is visible in `earlier` is visible in this snapshot.
     #[must_use]
     pub fn covers(&self, earlier: &Self) -> bool {
         self.xmax >= earlier.xmax

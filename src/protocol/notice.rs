@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::ResetReason;
 
-/// What the server tells a client besides events: a v1 client, or one that has asked.
+/// A frame for a v1 client, or an answer to a client that has asked.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Notice<'a> {
@@ -14,38 +14,38 @@ pub enum Notice<'a> {
     Hello {
         /// Names this connection in the server's log.
         connection_id: Uuid,
-        /// Where the client is: the cursor that it came with, or the present.
+        /// The cursor that the client came with, or the newest one.
         cursor: Option<&'a str>,
-        /// A frame comes at least this often; when none has for twice as long, the link is dead.
+        /// A frame comes at least this often. If none has come for twice as long, the link is dead.
         heartbeat_ms: u32,
         /// Whether the client goes on from the cursor that it came with.
         resumed: bool,
-        /// How many events follow that were committed before now.
+        /// The number of missed events that follow.
         replayed: u64,
     },
-    /// The state must be fetched anew; then it goes on from `cursor`.
+    /// The client must fetch its state anew, and goes on from `cursor`.
     Reset {
         /// Why.
         reason: ResetReason,
-        /// The present.
+        /// The newest cursor.
         cursor: Option<&'a str>,
     },
-    /// Everything up to `cursor` has been sent. Comes after a replay, and as the heartbeat.
+    /// Everything up to `cursor` has been sent. Sent after a replay, and as the heartbeat.
     Cursor {
-        /// The newest barrier passed.
+        /// The newest completed barrier.
         cursor: Option<&'a str>,
     },
-    /// The server is ending: come back, to another, after this long. Until then events come.
+    /// The server is ending. The client gets events until its time, and then connects to another server.
     Goaway {
-        /// This client's own time.
+        /// This client's own time, from now.
         retry_after_ms: u64,
     },
-    /// The token that the client sent takes the place of the one before.
+    /// The token that the client sent replaces the one before.
     Authenticated {
-        /// For how long it is good.
+        /// The time until the token expires.
         expires_in_ms: Option<u64>,
     },
-    /// What the client sent could not be done; nothing else has changed.
+    /// The client's request was refused. Nothing else has changed.
     Error {
         /// Why, for programs.
         code: &'a str,
@@ -55,7 +55,7 @@ pub enum Notice<'a> {
 }
 
 impl Notice<'_> {
-    /// The frame that says it.
+    /// The frame.
     ///
     /// # Panics
     /// Never: every field is JSON.

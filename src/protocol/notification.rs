@@ -1,8 +1,8 @@
 //! A notification, read as far as routing needs it.
 //!
-//! Triggers write flat objects of short strings and numbers, and those are read here in one pass. Whatever
-//! is not so plain (escapes, nesting, a number with a fraction, a member that comes twice) is left to
-//! `serde_json`, which decides alone what is an event: this pass may only say less often what it would say.
+//! Triggers write flat objects of short strings and numbers, which are read here in one pass. Everything else
+//! (escapes, nesting, a number with a fraction, a member that comes twice) is left to `serde_json`, which decides
+//! what is an event. The pass never accepts a text that `serde_json` would refuse, and never reads it differently.
 
 use serde::Deserialize;
 use uuid::Uuid;
@@ -20,8 +20,8 @@ const UUID_CHARS: usize = 36;
 pub enum Subject {
     /// A change that clients are sent.
     Event(EventKind),
-    /// A device was deleted, or the user if it names no device that can be read: closing a connection too
-    /// many is better than one too few.
+    /// A device was deleted, or the user. A notification whose device cannot be read counts as the user's, since
+    /// closing a connection too many is better than closing one too few.
     Revocation {
         /// The device.
         device_id: Option<Uuid>,
@@ -130,7 +130,7 @@ impl<'a> Notification<'a> {
         })
     }
 
-    /// `None` for what is not flat and plain, or no event.
+    /// Reads a flat and plain object; `None` for any other text, and for an object that is no event.
     fn of_flat(payload: &'a str) -> Option<Self> {
         let mut rest = Rest(payload.as_bytes());
         let (mut kind, mut user_id, mut id, mut by_reference) = (None, None, None, None);
@@ -169,7 +169,7 @@ impl<'a> Notification<'a> {
     }
 }
 
-/// A member that comes twice is no event.
+/// Sets a member; `None` if it was set before, since an object with a member twice is no event.
 fn set<T>(member: &mut Option<T>, value: T) -> Option<()> {
     member.replace(value).is_none().then_some(())
 }
@@ -181,7 +181,7 @@ enum Value<'a> {
     Null,
 }
 
-/// What has not been read of a JSON text.
+/// The rest of a JSON text, which has not been read.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
@@ -196,7 +196,7 @@ impl<'a> Rest<'a> {
         self.0.is_empty()
     }
 
-    /// The next byte that is no blank.
+    /// The next byte that is not white space.
     fn next(&mut self) -> Option<u8> {
         self.skip_blanks();
         let (first, rest) = self.0.split_first()?;
@@ -220,8 +220,8 @@ impl<'a> Rest<'a> {
     }
 
     fn string_begun(&mut self) -> Option<&'a [u8]> {
-        // Most values are UUIDs. To look for a string's end costs more than to see that it is there, since
-        // the processor can go on meanwhile.
+        // Most values are UUIDs. Checking that a string of that length ends there is quicker than searching for its
+        // end.
         if let Some((text, [b'"', rest @ ..])) = self.0.split_first_chunk()
             && is_plain(text)
         {
@@ -262,7 +262,7 @@ impl<'a> Rest<'a> {
     }
 }
 
-/// Whether nothing in it ends a plain string.
+/// Whether the text holds no byte that ends a plain string.
 fn is_plain(text: &[u8; UUID_CHARS]) -> bool {
     const LAST: usize = UUID_CHARS - size_of::<u64>();
     let special_at = |at: usize| {
@@ -273,7 +273,7 @@ fn is_plain(text: &[u8; UUID_CHARS]) -> bool {
     words.fold(0, |all, at| all | special_at(at)) == 0
 }
 
-/// The place of the first quote, backslash or control character.
+/// The index of the first quote, backslash or control character.
 fn end_of_string(bytes: &[u8]) -> Option<usize> {
     let (words, rest) = bytes.as_chunks();
     for (place, word) in words.iter().enumerate() {
@@ -287,12 +287,11 @@ fn end_of_string(bytes: &[u8]) -> Option<usize> {
     Some(bytes.len() - rest.len() + place)
 }
 
-/// The high bit of the first byte that ends a plain string, and perhaps of some after it: eight at a time,
-/// since most of a notification is skipped.
+/// Eight bytes at a time: the high bit of the first byte that ends a plain string, and perhaps of some after it.
 fn special_bytes(word: u64) -> u64 {
     const EACH: u64 = u64::MAX / 0xff;
     let of = |byte: u8| EACH * u64::from(byte);
-    // What is below the bound borrows, and its high bit says so; one that had it set is nothing special.
+    // A byte below the bound borrows, which sets its high bit. A byte whose high bit was set is not special.
     let control = word.wrapping_sub(of(0x20));
     let quote = (word ^ of(b'"')).wrapping_sub(of(1));
     let backslash = (word ^ of(b'\\')).wrapping_sub(of(1));

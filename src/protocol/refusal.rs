@@ -1,4 +1,4 @@
-//! Why a client is refused: it has not proven who it is, or has met a limit.
+//! Why a client is refused: its identity is not proven, or it has met a limit.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use strum::IntoStaticStr;
 
 use super::CloseCode;
 
-/// Why a connection is refused; when another may be tried.
+/// A connection or request that met a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     /// Which limit.
     pub limit: Limit,
-    /// When to come again.
+    /// The time after which the client may try again.
     pub retry_after: Duration,
 }
 
@@ -56,7 +56,7 @@ impl Limit {
     }
 }
 
-/// Why a client is not let in.
+/// Why a proof of identity is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum AuthError {
@@ -76,7 +76,7 @@ pub enum AuthError {
     TokenNotYetValid,
     /// `aud` is for another service.
     TokenAudience,
-    /// `iss` is someone else.
+    /// `iss` is another issuer.
     TokenIssuer,
     /// Not a key, a signature and a time.
     SignatureMalformed,
@@ -96,7 +96,7 @@ pub enum AuthError {
     OtherUser,
     /// The proof is of another device than the one asked for.
     OtherDevice,
-    /// Who it is cannot be found out now.
+    /// The identity cannot be looked up now.
     #[strum(serialize = "identity_unavailable")]
     Unavailable,
 }
@@ -143,7 +143,7 @@ impl AuthError {
         }
     }
 
-    /// What a WebSocket is closed with whose client can be told in no other way.
+    /// The code that closes a WebSocket for this reason.
     #[must_use]
     pub fn close_code(self) -> CloseCode {
         match self {
