@@ -4,8 +4,8 @@
 
 use std::sync::LazyLock;
 
-use hushnet_realtime::identity::Tokens;
 use hushnet_realtime::config::{AuthMode, Config, JwtAlgorithm};
+use hushnet_realtime::identity::Tokens;
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::{Builder, Runtime};
 
