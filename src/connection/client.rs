@@ -16,11 +16,11 @@ use tokio::time::sleep_until;
 use uuid::Uuid;
 
 use super::deadlines::Deadlines;
-use super::holder::{Check, Holder, time_left};
 use super::moment::Moment;
 use super::outbox::Outbox;
 use super::pending::{PendingConnection, Since};
 use super::position::{Position, Source, Verdict};
+use super::revocation::{Check, Holder, time_left};
 use super::shared::Shared;
 use crate::delivery::Subscription;
 use crate::identity::Identity;

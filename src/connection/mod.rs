@@ -1,15 +1,19 @@
 //! One WebSocket client's life, from the upgrade to the close.
 //!
-//! A connection is a few pure parts and a loop. The parts decide: `position` (what has been sent, and which cursor
-//! the client may keep), `deadlines`, `holder` (the identity and what of it has to be checked), `outbox` (what is
-//! owed to the socket). The loop (`run`) and the connection's own moves (`client`) carry bytes between the hub, the
-//! socket and these parts. `replay` sends what the client has missed. Nothing here knows HTTP, TLS or PostgreSQL's notifications.
+//! A connection is a few pure parts and a loop. The parts decide:
+//! - `position`: what has been sent, and which cursor the client may keep;
+//! - `deadlines`: when the connection has to act, or end;
+//! - `revocation`: who holds the connection, and whether a revocation closes it;
+//! - `outbox`: what is owed to the socket.
+//!
+//! The loop (`run`) and the connection's own moves (`client`) carry bytes between the hub, the socket and these
+//! parts. `replay` sends what the client has missed, and repairs a lag. Nothing here knows HTTP, TLS or
+//! PostgreSQL's notifications.
 
 mod client;
 mod clock;
 mod deadlines;
 mod drain;
-mod holder;
 #[cfg(test)]
 mod model;
 mod moment;
@@ -19,6 +23,7 @@ mod pair;
 mod pending;
 mod position;
 mod replay;
+mod revocation;
 mod run;
 mod shared;
 

@@ -112,7 +112,7 @@ pub const PURE: &[&str] = &[
     "src/delivery/id_set.rs",
     "src/delivery/replay_buffer/",
     "src/connection/deadlines.rs",
-    "src/connection/holder.rs",
+    "src/connection/revocation.rs",
     "src/connection/moment.rs",
     "src/connection/outbox.rs",
     "src/connection/position.rs",

@@ -1,15 +1,15 @@
-//! The client that holds a connection: who it has proven to be, and what of that has to be checked again.
-//! Pure: the caller asks the database and the clock.
+//! Who holds a connection, and whether a revocation closes it. What may have been missed of revocations is looked
+//! up again. Pure: the caller asks the database and the clock.
 
 use std::time::{Duration, SystemTime};
 
 use crate::identity::Identity;
 use crate::protocol::{Revocation, Secret};
 
-/// The client's identity.
+/// The client that holds a connection.
 #[derive(Debug)]
 pub(super) struct Holder {
-    /// Boxed: most deployments that are large have it, and a connection has no room for it.
+    /// Boxed: a connection without an identity has no room for it.
     identity: Option<Box<Identity>>,
     /// Whether the identity has to be looked up again, since a revocation may have been missed.
     in_doubt: bool,
