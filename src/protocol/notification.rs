@@ -72,12 +72,17 @@ impl Type {
             Self::Session => Subject::Event(EventKind::Session),
             Self::Device => Subject::Event(EventKind::Device),
             Self::Revocation => Subject::Revocation {
-                device_id: serde_json::from_str::<Revoked>(text)
-                    .ok()
-                    .and_then(|revoked| revoked.device_id),
+                device_id: revoked_device(text),
             },
         }
     }
+}
+
+/// The device that a revocation names. Apart from the way of an event, which it would make longer.
+#[cold]
+#[inline(never)]
+fn revoked_device(text: &str) -> Option<Uuid> {
+    serde_json::from_str::<Revoked>(text).ok()?.device_id
 }
 
 /// The device that a revocation names.
