@@ -16,6 +16,6 @@ fuzz_target!(|text: &str| {
         "{written}"
     );
     assert!(cursor.snapshot.covers(&cursor.snapshot), "{written}");
-    let heard = cursor.heard();
-    assert!(cursor.snapshot.covers(&heard.snapshot), "{written}");
+    let given = cursor.for_clients();
+    assert!(cursor.snapshot.covers(&given.snapshot), "{written}");
 });
