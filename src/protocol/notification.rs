@@ -141,7 +141,7 @@ impl<'a> Notification<'a> {
         let (mut kind, mut user_id, mut id, mut by_reference) = (None, None, None, None);
         rest.expect(b'{')?;
         loop {
-            let name = rest.string()?;
+            let name = rest.name()?;
             rest.expect(b':')?;
             let value = rest.value()?;
             match (name, value) {
@@ -190,23 +190,38 @@ enum Value<'a> {
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
-    fn skip_blanks(&mut self) {
-        while let [b' ' | b'\n' | b'\r' | b'\t', rest @ ..] = self.0 {
-            self.0 = rest;
-        }
-    }
-
     fn is_blank(&mut self) -> bool {
         self.skip_blanks();
         self.0.is_empty()
     }
 
-    /// The next byte that is not white space.
+    /// The next byte that is not white space. Triggers write at most one space before it. Anything more is skipped
+    /// in a function of its own, which keeps this one short.
     fn next(&mut self) -> Option<u8> {
+        let (mut first, mut rest) = self.0.split_first()?;
+        if *first == b' ' {
+            (first, rest) = rest.split_first()?;
+        }
+        if *first <= b' ' {
+            return self.next_after_blanks();
+        }
+        self.0 = rest;
+        Some(*first)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn next_after_blanks(&mut self) -> Option<u8> {
         self.skip_blanks();
         let (first, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(*first)
+    }
+
+    fn skip_blanks(&mut self) {
+        while let [b' ' | b'\n' | b'\r' | b'\t', rest @ ..] = self.0 {
+            self.0 = rest;
+        }
     }
 
     fn expect(&mut self, byte: u8) -> Option<()> {
@@ -218,29 +233,34 @@ impl<'a> Rest<'a> {
         Some(())
     }
 
-    /// A string without escapes.
-    fn string(&mut self) -> Option<&'a [u8]> {
+    /// The name of a member.
+    fn name(&mut self) -> Option<&'a [u8]> {
         self.expect(b'"')?;
         self.string_begun()
     }
 
+    /// A string without escapes, whose first quote has been read.
     fn string_begun(&mut self) -> Option<&'a [u8]> {
-        // Most values are UUIDs. Checking that a string of that length ends there is quicker than searching for its
-        // end.
-        if let Some((text, [b'"', rest @ ..])) = self.0.split_first_chunk()
-            && is_plain(text)
-        {
-            self.0 = rest;
-            return Some(text);
-        }
-        let (text, rest) = self.0.split_at(end_of_string(self.0)?);
+        let (text, rest) = self.0.split_at_checked(end_of_string(self.0)?)?;
         self.0 = rest.strip_prefix(b"\"")?;
         Some(text)
     }
 
+    /// The same for a string that is a value. Most values are UUIDs. Checking that a string of that length ends
+    /// there is quicker than searching for its end.
+    fn string_value_begun(&mut self) -> Option<&'a [u8]> {
+        match self.0.split_first_chunk() {
+            Some((text, [b'"', rest @ ..])) if is_plain(text) => {
+                self.0 = rest;
+                Some(text)
+            }
+            _ => self.string_begun(),
+        }
+    }
+
     fn value(&mut self) -> Option<Value<'a>> {
         match self.next()? {
-            b'"' => self.string_begun().map(Value::String),
+            b'"' => self.string_value_begun().map(Value::String),
             digit @ b'0'..=b'9' => self.number_begun(digit).map(Value::Number),
             b't' => self.word(b"rue").map(|()| Value::Bool(true)),
             b'f' => self.word(b"alse").map(|()| Value::Bool(false)),
@@ -280,12 +300,14 @@ fn is_plain(text: &[u8; UUID_CHARS]) -> bool {
 
 /// The index of the first quote, backslash or control character.
 fn end_of_string(bytes: &[u8]) -> Option<usize> {
-    let (words, rest) = bytes.as_chunks();
-    for (place, word) in words.iter().enumerate() {
+    let mut rest = bytes;
+    while let Some((word, after)) = rest.split_first_chunk() {
         let special = special_bytes(u64::from_le_bytes(*word));
         if special != 0 {
-            return Some(place * size_of::<u64>() + special.trailing_zeros() as usize / 8);
+            let place = bytes.len() - rest.len();
+            return Some(place + special.trailing_zeros() as usize / 8);
         }
+        rest = after;
     }
     let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
     let place = rest.iter().position(special)?;
@@ -344,6 +366,25 @@ mod tests {
             }
         }
         assert!(flat > 100, "{flat}");
+    }
+
+    #[test]
+    fn only_the_white_space_of_json_is_skipped_and_all_of_it() {
+        let spaced = format!(r#"{{ "type" : "device" , "user_id" : "{USER}" , "id" : 7 }} "#);
+        let tokens: Vec<_> = spaced.split(' ').collect();
+        for byte in 0..=b' ' {
+            for count in 1..4 {
+                let blank = char::from(byte).to_string().repeat(count);
+                let is_blank = matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
+                for at in 0..tokens.len() {
+                    let (before, after) = (tokens[..at].concat(), tokens[at..].concat());
+                    let text = format!("{before}{blank}{after}");
+                    let read = Notification::of_flat(&text);
+                    assert_eq!(read.is_some(), is_blank, "{text:?}");
+                    assert_eq!(read, by_serde(&text), "{text:?}");
+                }
+            }
+        }
     }
 
     #[test]
