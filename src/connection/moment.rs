@@ -39,3 +39,19 @@ impl Add<Duration> for Moment {
         Self(self.0.saturating_add(ms))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_counts_milliseconds_from_the_first_one() {
+        let (earlier, later) = (Moment::from_millis(7), Moment::from_millis(12));
+        assert_eq!(Moment::from_millis(0), Moment::NEVER_YET);
+        assert_eq!((earlier.as_millis(), later.as_millis()), (7, 12));
+        assert_eq!(earlier + Duration::from_millis(5), later);
+        assert_eq!(later.since(earlier), Duration::from_millis(5));
+        assert_eq!(earlier.since(later), Duration::ZERO);
+        assert!(later < later + Duration::MAX);
+    }
+}

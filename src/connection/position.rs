@@ -275,3 +275,207 @@ impl Replayed {
         self.ids.extend(id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Event, EventKind, Reset, ResetReason, Revocation};
+
+    const WITH_CURSOR: Verdict = Verdict::Send { with_cursor: true };
+    const WITHOUT_CURSOR: Verdict = Verdict::Send { with_cursor: false };
+
+    /// The cursor that has seen the transactions below `next`.
+    fn cursor(next: u64) -> Arc<Cursor> {
+        Arc::new(format!("1-1.{next}:{next}:~").parse().unwrap())
+    }
+
+    fn until(next: u64) -> Snapshot {
+        cursor(next).snapshot.clone()
+    }
+
+    fn event(sequence: u64, id: i64, cursor: &Arc<Cursor>) -> Signal {
+        let (sequence, cursor) = (Sequence::new(sequence), Some(Arc::clone(cursor)));
+        let event = Event::new(EventKind::Device, Some(id), "{}", sequence, cursor);
+        Signal::Event(event)
+    }
+
+    fn revocation(sequence: u64) -> Signal {
+        Signal::Revocation(Revocation {
+            device_id: None,
+            sequence: Sequence::new(sequence),
+            cursor: None,
+        })
+    }
+
+    /// A replay from the log that carried these events.
+    fn replayed(kept: u64, until: u64, ids: impl IntoIterator<Item = i64>) -> Replayed {
+        let mut replayed = Replayed::new(cursor(kept), self::until(until));
+        for id in ids {
+            replayed.add(Some(id));
+        }
+        replayed
+    }
+
+    /// A connection that was sent the transactions from 10 to 19 from the log: the events 1 and 2.
+    fn settling() -> Position {
+        let mut position = Position::new(None);
+        position.resume_from_log(replayed(10, 20, [1, 2]), cursor(20));
+        position
+    }
+
+    fn next_of(cursor: Option<&Arc<Cursor>>) -> Option<u64> {
+        cursor.map(|cursor| cursor.snapshot.xmax())
+    }
+
+    #[test]
+    fn a_signal_is_taken_once_and_moves_the_cursor() {
+        let mut position = Position::new(None);
+        assert_eq!(position.taken(), None);
+        let mut take = |signal: &Signal| position.take(signal, Source::Live);
+        assert_eq!(take(&Signal::Wake), Verdict::Skip);
+        assert_eq!(take(&event(1, 1, &cursor(10))), WITH_CURSOR);
+        assert_eq!(take(&event(1, 1, &cursor(10))), Verdict::Skip);
+        assert_eq!(take(&event(3, 3, &cursor(11))), WITH_CURSOR);
+        assert_eq!(take(&event(2, 2, &cursor(10))), Verdict::Skip);
+        assert_eq!(position.taken(), Sequence::new(3));
+        assert_eq!(next_of(position.client_cursor()), Some(11));
+        assert_eq!(next_of(position.repair_from()), Some(11));
+    }
+
+    #[test]
+    fn a_lag_is_repaired_from_the_subscription_on_until_something_newer_was_taken() {
+        let mut position = Position::new(Sequence::new(5));
+        assert_eq!(position.repair_after(), Sequence::new(5));
+        position.take(&event(3, 3, &cursor(10)), Source::Buffer);
+        assert_eq!(position.repair_after(), Sequence::new(5));
+        position.take(&event(7, 7, &cursor(10)), Source::Live);
+        assert_eq!(position.repair_after(), Sequence::new(7));
+    }
+
+    #[test]
+    fn a_revocation_of_before_the_subscription_is_skipped_and_an_event_is_not() {
+        let after_two = || Position::new(Sequence::new(2));
+        for (sequence, source, verdict) in [
+            (1, Source::Buffer, Verdict::Skip),
+            (2, Source::Buffer, Verdict::Skip),
+            (3, Source::Buffer, WITH_CURSOR),
+            (2, Source::Live, WITH_CURSOR),
+        ] {
+            let taken = after_two().take(&revocation(sequence), source);
+            assert_eq!(taken, verdict, "{sequence} from {source:?}");
+        }
+        let taken = after_two().take(&event(2, 2, &cursor(10)), Source::Buffer);
+        assert_eq!(taken, WITH_CURSOR);
+    }
+
+    #[test]
+    fn what_a_replay_has_carried_is_skipped_until_a_barrier_covers_the_replay() {
+        let mut position = settling();
+        assert!(position.is_settling() && !position.gives_cursors());
+        let mut take = |signal: &Signal| position.take(signal, Source::Live);
+        assert_eq!(take(&event(1, 1, &cursor(19))), Verdict::Skip);
+        assert_eq!(take(&event(2, 3, &cursor(19))), WITHOUT_CURSOR);
+        // Another history's cursor covers nothing of this one.
+        let other = Arc::new("1-2.30:30:~".parse().unwrap());
+        assert_eq!(take(&event(3, 4, &other)), WITHOUT_CURSOR);
+        assert_eq!(next_of(position.client_cursor()), Some(10));
+        assert_eq!(next_of(position.repair_from()), Some(20));
+        let mut take = |signal: &Signal| position.take(signal, Source::Live);
+        assert_eq!(take(&event(4, 2, &cursor(20))), Verdict::Skip);
+        assert_eq!(take(&event(5, 5, &cursor(20))), WITH_CURSOR);
+        assert_eq!(take(&event(6, 1, &cursor(21))), WITH_CURSOR);
+        assert!(!position.is_settling() && position.gives_cursors());
+        assert_eq!(next_of(position.client_cursor()), Some(21));
+    }
+
+    #[test]
+    fn a_reset_ends_the_settling() {
+        let mut position = settling();
+        let sequence = Sequence::after(None);
+        let reset = Reset::new(ResetReason::NoLog, sequence, Some(cursor(15)));
+        assert_eq!(
+            position.take(&Signal::Reset(reset), Source::Live),
+            WITH_CURSOR
+        );
+        assert!(!position.is_settling());
+        assert_eq!(next_of(position.client_cursor()), Some(15));
+    }
+
+    #[test]
+    fn the_client_s_cursor_goes_on_and_never_back() {
+        let mut position = Position::new(None);
+        for (given, known) in [(10, 10), (9, 10), (12, 12)] {
+            position.advance(cursor(given));
+            assert_eq!(next_of(position.client_cursor()), Some(known));
+        }
+        let mut position = settling();
+        position.advance(cursor(19));
+        assert_eq!(next_of(position.client_cursor()), Some(10));
+        assert!(position.is_settling());
+        assert!(!position.settles_at(Some(&cursor(19))) && !position.settles_at(None));
+        assert!(position.settles_at(Some(&cursor(20))));
+        position.advance(cursor(20));
+        assert_eq!(next_of(position.client_cursor()), Some(20));
+        assert!(!position.is_settling() && !position.settles_at(Some(&cursor(30))));
+    }
+
+    #[test]
+    fn a_client_that_begins_anew_keeps_nothing_of_before() {
+        let mut position = settling();
+        position.begin_at(Some(cursor(8)));
+        assert!(!position.is_settling());
+        assert_eq!(next_of(position.client_cursor()), Some(8));
+        position.begin_at(None);
+        assert_eq!(next_of(position.repair_from()), None);
+    }
+
+    #[test]
+    fn a_connection_replays_until_it_is_repaired() {
+        let mut position = Position::new(None);
+        assert!(position.is_replaying());
+        position.end_replay();
+        assert!(!position.is_replaying());
+        position.begin_replay();
+        assert!(position.is_replaying());
+    }
+
+    #[test]
+    fn a_client_of_the_buffer_keeps_its_cursor_until_a_barrier_covers_it() {
+        let mut position = Position::new(None);
+        position.resume_from_buffer(cursor(10));
+        assert_eq!(next_of(position.repair_from()), Some(10));
+        let taken = position.take(&event(1, 1, &cursor(9)), Source::Buffer);
+        assert_eq!(taken, WITHOUT_CURSOR);
+        assert_eq!(next_of(position.client_cursor()), Some(10));
+        let taken = position.take(&event(2, 2, &cursor(10)), Source::Live);
+        assert_eq!(taken, WITH_CURSOR);
+    }
+
+    #[test]
+    fn the_ids_of_an_earlier_replay_are_kept_within_the_bound() {
+        let bound = i64::try_from(REPLAYED_MAX).unwrap();
+        for (newest, verdict) in [(bound - 2, Verdict::Skip), (bound - 1, WITHOUT_CURSOR)] {
+            let mut position = settling();
+            let ids = (0..newest).map(|n| 100 + n);
+            position.resume_from_log(replayed(10, 30, ids), cursor(30));
+            let mut take = |signal: &Signal| position.take(signal, Source::Live);
+            assert_eq!(take(&event(1, 100, &cursor(19))), Verdict::Skip);
+            assert_eq!(take(&event(2, 1, &cursor(19))), verdict, "{newest}");
+        }
+    }
+
+    #[test]
+    fn a_long_replay_remembers_its_newest_ids() {
+        let page = 10;
+        let full = i64::try_from(REPLAYED_MAX - page).unwrap();
+        let mut replayed = replayed(10, 20, 1..=full);
+        assert_eq!(replayed.kept(), &cursor(10));
+        assert_eq!(replayed.until(), &until(20));
+        replayed.begin_page(page);
+        assert_eq!(replayed.ids.len(), REPLAYED_MAX - page);
+        replayed.add(Some(full + 1));
+        replayed.add(None);
+        replayed.begin_page(page);
+        assert!(replayed.ids.is_empty());
+    }
+}

@@ -116,4 +116,14 @@ mod tests {
         }));
         assert_eq!(rows, wanted);
     }
+
+    #[test]
+    fn a_code_is_found_by_its_number_and_printed_with_its_reason() {
+        for close in CloseCode::all() {
+            assert_eq!(CloseCode::from_code(close.code()), Some(close));
+        }
+        assert_eq!(CloseCode::from_code(1000), None);
+        let printed = CloseCode::SlowConsumer.to_string();
+        assert_eq!(printed, "4008 slow_consumer");
+    }
 }

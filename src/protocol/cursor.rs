@@ -264,6 +264,37 @@ mod tests {
         assert_eq!(long.parse::<Cursor>(), Err(NotACursor));
     }
 
+    #[test]
+    fn a_snapshot_says_where_the_running_transactions_begin_and_end() {
+        let snapshot = snapshot("734:740:735,736");
+        assert_eq!((snapshot.xmin(), snapshot.xmax()), (734, 740));
+    }
+
+    /// A snapshot with this `xmax` and so many running transactions of seven digits.
+    fn with_running(running: usize, xmax: u64) -> String {
+        let running = (1_000_000_u64..).take(running);
+        let running: Vec<_> = running.map(|xid| xid.to_string()).collect();
+        format!("1000000:{xmax}:{}", running.join(","))
+    }
+
+    #[test]
+    fn a_cursor_of_320_bytes_is_read_and_a_longer_one_is_not() {
+        let text = |xmax: u64| format!("1-1.{}", with_running(37, xmax));
+        let (longest, longer) = (text(10_u64.pow(11)), text(10_u64.pow(12)));
+        assert_eq!((longest.len(), longer.len()), (320, 321));
+        assert_eq!(longest.parse::<Cursor>().unwrap().to_string(), longest);
+        assert_eq!(longer.parse::<Cursor>(), Err(NotACursor));
+    }
+
+    #[test]
+    fn a_snapshot_of_more_than_256_bytes_is_cut_at_its_eleventh_running_transaction() {
+        let (longest, longer) = (with_running(30, 10_000_000), with_running(30, 100_000_000));
+        assert_eq!((longest.len(), longer.len()), (256, 257));
+        assert_eq!(snapshot(&longest).shortened(), snapshot(&longest));
+        let cut = snapshot(&with_running(10, 1_000_010));
+        assert_eq!(snapshot(&longer).shortened(), cut);
+    }
+
     /// Every snapshot over the transactions 1 to 6, against the definition transaction by
     /// transaction.
     #[test]

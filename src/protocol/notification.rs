@@ -344,6 +344,7 @@ mod tests {
             format!(
                 r#"{{"type":"session","user_id":"{USER}","x":false,"id":9223372036854775807}}"#
             ),
+            format!(r#"{{"type":"revocation","user_id":"{USER}","device_id":null}}"#),
         ];
         let bytes = br#"{}[]:,"\ x01.-eE/tfn"#;
         let mut flat = 0;
@@ -391,8 +392,9 @@ mod tests {
     fn a_string_ends_at_the_first_byte_that_is_special() {
         for byte in 0..=255_u8 {
             let special = matches!(byte, b'"' | b'\\' | 0..=0x1f);
-            for place in 0..24 {
-                let mut bytes = [b'x'; 24];
+            // Three words, and a rest that is shorter than a word.
+            for place in 0..29 {
+                let mut bytes = [b'x'; 29];
                 bytes[place..].fill(byte);
                 let end = special.then_some(place);
                 assert_eq!(end_of_string(&bytes), end, "{byte} at {place}");
@@ -414,6 +416,16 @@ mod tests {
                 assert_eq!(read.is_none(), special, "{byte} at {place}");
                 assert!(special || read == by_serde(&payload));
             }
+        }
+    }
+
+    #[test]
+    fn two_special_bytes_a_word_apart_do_not_hide_each_other() {
+        for place in 0..UUID_CHARS - size_of::<u64>() {
+            let mut text = [b'x'; UUID_CHARS];
+            text[place] = b'\\';
+            text[place + size_of::<u64>()] = b'\\';
+            assert!(!is_plain(&text), "{place}");
         }
     }
 

@@ -157,6 +157,8 @@ impl AuthError {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use crate::protocol::Label;
 
@@ -170,5 +172,44 @@ mod tests {
                 "docs/authentication.md lacks {code}"
             );
         }
+    }
+
+    #[test]
+    fn each_refusal_has_a_message_of_its_own() {
+        let limits = Limit::all().map(Limit::message);
+        let messages: Vec<_> = limits
+            .chain(AuthError::all().map(AuthError::message))
+            .collect();
+        let distinct: HashSet<_> = messages.iter().collect();
+        assert_eq!(distinct.len(), messages.len());
+        assert!(messages.iter().all(|message| message.contains(' ')));
+    }
+
+    #[test]
+    fn an_identity_that_is_refused_closes_with_the_code_of_its_reason() {
+        for (error, code) in [
+            (AuthError::TokenExpired, CloseCode::TokenExpired),
+            (AuthError::DeviceUnknown, CloseCode::Revoked),
+            (AuthError::UserUnknown, CloseCode::Revoked),
+            (AuthError::Unavailable, CloseCode::TryAgainLater),
+            (AuthError::TokenSignature, CloseCode::Unauthenticated),
+        ] {
+            assert_eq!(error.close_code(), code, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn the_answer_to_a_client_over_its_limit_names_the_limit() {
+        let codes: Vec<_> = Limit::all().map(Limit::code).collect();
+        assert_eq!(
+            codes,
+            [
+                "address_limit",
+                "user_limit",
+                "rate_limit",
+                "address_rate_limit",
+                "user_rate_limit"
+            ]
+        );
     }
 }

@@ -44,3 +44,17 @@ impl Serialize for Secret {
         serializer.serialize_str("***")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_masked_wherever_it_is_printed() {
+        for secret in [Secret::from("key"), "key".parse().unwrap()] {
+            assert_eq!(secret.expose(), "key");
+            assert_eq!(format!("{secret:?}"), "***");
+            assert_eq!(serde_json::to_string(&secret).unwrap(), r#""***""#);
+        }
+    }
+}

@@ -25,3 +25,18 @@ impl Sequence {
         self.0.get()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_follow_one_another_from_one() {
+        let first = Sequence::after(None);
+        let second = Sequence::after(Some(first));
+        assert_eq!((first.get(), second.get()), (1, 2));
+        assert!(first < second);
+        assert_eq!(Sequence::new(2), Some(second));
+        assert_eq!(Sequence::new(0), None);
+    }
+}

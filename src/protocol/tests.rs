@@ -134,6 +134,51 @@ fn a_reset_is_a_frame_of_v1_clients_only() {
 }
 
 #[test]
+fn every_signal_but_a_wake_up_has_its_sequence_number_and_its_cursor() {
+    let cursor: Arc<Cursor> = Arc::new("1-1.10:20:12~".parse().unwrap());
+    let sequence = Sequence::new(7);
+    let signal = |kind: &str| {
+        let text = format!(r#"{{"type":"{kind}","user_id":"{USER}"}}"#);
+        let notification = Notification::parse(&text).unwrap();
+        Signal::new(notification, sequence, Some(Arc::clone(&cursor)))
+    };
+    let given = Some(Arc::clone(&cursor));
+    let reset = Reset::new(ResetReason::Retention, sequence.unwrap(), given);
+    for signal in [signal("device"), signal("revocation"), Signal::Reset(reset)] {
+        assert_eq!(signal.sequence(), sequence, "{signal:?}");
+        assert_eq!(signal.cursor(), Some(&cursor), "{signal:?}");
+    }
+    assert_eq!(Signal::Wake.sequence(), None);
+    assert_eq!(Signal::Wake.cursor(), None);
+}
+
+/// The largest event of the triggers, with the longest cursor that clients are given, after it was encoded in all
+/// ways.
+#[test]
+fn an_event_holds_no_more_than_its_bound() {
+    let running: Vec<_> = (1_000_000..1_000_030).map(|xid| xid.to_string()).collect();
+    let snapshot = format!("1000000:10000000:{}", running.join(","));
+    let cursor = format!("{}-{}.{snapshot}~", u64::MAX, u32::MAX);
+    let cursor: Cursor = cursor.parse().unwrap();
+    assert_eq!(cursor.for_clients(), cursor);
+    let text = format!(r#"{{"x":"{}"}}"#, "x".repeat(EVENT_BYTES_MAX - 8));
+    assert_eq!(text.len(), EVENT_BYTES_MAX);
+    let event = Event::new(
+        EventKind::Session,
+        None,
+        &text,
+        None,
+        Some(Arc::new(cursor)),
+    );
+    let allocation = |bytes: usize| 2 * size_of::<usize>() + bytes;
+    let frames = [Encoding::Plain, Encoding::Envelope, Encoding::V1]
+        .map(|encoding| allocation(event.frame(encoding).as_bytes().len()));
+    let held = allocation(size_of::<Signal>()) + frames.iter().sum::<usize>();
+    let bound = Signal::HELD_BYTES_MAX;
+    assert!((held..held + 64).contains(&bound), "{held} of {bound}");
+}
+
+#[test]
 fn a_v1_client_gets_an_event_with_the_cursor_that_it_may_keep() {
     let text = format!(r#"{{"type":"session","user_id":"{USER}","id":7}}"#);
     let cursor: Cursor = "1-1.10:20:12~".parse().unwrap();
