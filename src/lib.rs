@@ -6,6 +6,7 @@
 //!
 //! | folder | what it owns |
 //! |---|---|
+//! | [`output`] | standard output and standard error: nobody waits for their readers |
 //! | [`protocol`] | what goes over the wire: events, notices, client frames, close codes, cursors; pure |
 //! | [`config`] | every setting, declared once |
 //! | [`metrics`] | every metric, declared once |
@@ -24,6 +25,7 @@
 //! and `sql/`; tasks are started by [`app`]'s supervisor; nothing panics on what comes from outside.
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 pub mod app;
 pub mod config;
@@ -35,5 +37,6 @@ pub mod identity;
 pub mod ingest;
 pub mod limits;
 pub mod metrics;
+pub mod output;
 pub mod protocol;
 pub mod store;

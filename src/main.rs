@@ -1,6 +1,7 @@
 //! The program: runs the subcommand that the arguments name, and turns its result into an exit code.
 
 #![warn(clippy::disallowed_methods)]
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 use std::process::ExitCode;
 
@@ -11,13 +12,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     without_huge_pages();
-    match cli::main(std::env::args_os().collect()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            cli::exit_code(&error)
-        }
-    }
+    cli::conclude(cli::main(std::env::args_os().collect()))
 }
 
 /// Connections come and go, and take their memory in small pieces. Huge pages would give it back late, and 2 MiB

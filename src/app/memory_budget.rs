@@ -14,11 +14,12 @@ use crate::connection::REPLAYED_MAX;
 use crate::edge::{REQUEST_CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX};
 use crate::http::RESPONSE_PERMITS_MAX;
 use crate::limits::{RATES_PER_CONNECTION, SPARE_RATES};
+use crate::output::BUFFER_BYTES_MAX;
 use crate::protocol::{EVENT_BYTES_MAX, Event, Signal};
 use crate::store::state::PENDING_BYTES_MAX;
 use crate::store::{PAGE_BYTES_MAX, PAGE_EVENTS};
 
-/// The program without clients: its code, its threads, its connections to the database.
+/// The program without clients and without its log: its code, its threads, its connections to the database.
 const PROGRAM_BYTES: usize = 48 << 20;
 /// An idle connection with its user: the task, the socket, the entry in the hub.
 const CONNECTION_BYTES: usize = 4 << 10;
@@ -65,7 +66,7 @@ impl MemoryBudget {
             AuthMode::None | AuthMode::Jwt => 0,
         };
         Self {
-            program: PROGRAM_BYTES,
+            program: PROGRAM_BYTES + BUFFER_BYTES_MAX,
             recent: config.recent_bytes_max as usize,
             tables: rates + signatures,
             database: config.database_pool_size as usize * (page + 2 * PENDING_BYTES_MAX as usize)

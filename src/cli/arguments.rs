@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use hushnet_realtime::config::{self, ConfigError};
+use hushnet_realtime::output::OutputError;
 
 use super::{demo, migrate, run, serve, tail, token};
 
@@ -38,7 +39,7 @@ enum Command {
 /// Runs the subcommand that the arguments name.
 pub(crate) fn main(arguments: Vec<OsString>) -> anyhow::Result<()> {
     if arguments.len() < 2 {
-        return Ok(Cli::command().print_help()?);
+        return Ok(Cli::command().print_help().map_err(OutputError::from)?);
     }
     let cli = Cli::parse_from(with_file(arguments)?);
     let runtime = tokio::runtime::Runtime::new()?;

@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use hushnet_devdb::Cluster;
 use hushnet_realtime::config::DatabaseUrl;
+use hushnet_realtime::output;
 use hushnet_realtime::store::demo::{self, RECIPIENT, SENDER};
 use sqlx::{ConnectOptions, Connection};
 
@@ -82,7 +83,7 @@ pub(super) async fn run(
         return Err(Misuse(format!("no user {from}, or no user {to} with a device")).into());
     }
     for message in messages {
-        println!("message {message} from {from} to {to}");
+        output::print_line(format_args!("message {message} from {from} to {to}"))?;
     }
     Ok(())
 }

@@ -24,7 +24,7 @@ pub(super) fn raise_limit(config: &Config) {
 fn widen_table(descriptors: u64) {
     let last = i32::try_from(descriptors).unwrap_or(i32::MAX) - 1;
     // The table stays wide after this descriptor is closed.
-    if let Err(error) = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), last) {
+    if let Err(error) = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), last) {
         tracing::warn!(event = "descriptor_table_not_widened", %error);
     }
 }

@@ -1,21 +1,48 @@
-//! The exit codes.
+//! The end of the process, and its exit code.
 
 use std::process::ExitCode;
 
 use hushnet_realtime::app::RunError;
 use hushnet_realtime::config::ConfigError;
 use hushnet_realtime::identity::SigningError;
+use hushnet_realtime::output::{self, OutputError};
 
 /// A mistake in how the program was called.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Misuse(pub(super) String);
 
+/// Says what went wrong, and waits for the last lines. Closed output is the end of a command and no error.
+pub(crate) fn conclude(outcome: anyhow::Result<()>) -> ExitCode {
+    let code = match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if matches!(error.downcast_ref(), Some(OutputError::Closed)) => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            output::complain(format_args!("error: {error:#}"));
+            exit_code(&error)
+        }
+    };
+    output::write_last_words();
+    code
+}
+
 /// 2 for what the user can mend in the call or the configuration, else 1.
-pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
+fn exit_code(error: &anyhow::Error) -> ExitCode {
     let is_misuse = error.is::<Misuse>()
         || error.is::<ConfigError>()
         || matches!(error.downcast_ref(), Some(RunError::Config(_)))
         || matches!(error.downcast_ref(), Some(SigningError::Config(_)));
     ExitCode::from(if is_misuse { 2 } else { 1 })
+}
+
+/// Ends the process without waiting for anything but the last lines.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the last lines are written before"
+)]
+pub(super) fn at_once(code: i32) -> ! {
+    output::write_last_words();
+    std::process::exit(code)
 }

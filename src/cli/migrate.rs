@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use hushnet_realtime::config::{ConfigError, DatabaseUrl, Ingest};
+use hushnet_realtime::output;
 use hushnet_realtime::store::{Log, migrate};
 
 #[derive(Debug, Args)]
@@ -52,7 +53,10 @@ pub(super) async fn run(
     }
     for status in migrate::status(&url).await? {
         let applied = if status.applied { "applied" } else { "pending" };
-        println!("{:04} {applied} {}", status.version, status.description);
+        output::print_line(format_args!(
+            "{:04} {applied} {}",
+            status.version, status.description
+        ))?;
     }
     Ok(())
 }

@@ -14,4 +14,4 @@ mod tail;
 mod token;
 
 pub(crate) use self::arguments::main;
-pub(crate) use self::exit::exit_code;
+pub(crate) use self::exit::conclude;

@@ -7,7 +7,7 @@ use clap::Args;
 use hushnet_devdb::Cluster;
 use hushnet_realtime::config::{AuthMode, Config, DatabaseUrl};
 use hushnet_realtime::store::{demo, hushnet, migrate};
-use hushnet_realtime::{app, edge};
+use hushnet_realtime::{app, edge, output};
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::{descriptors, logging, signals, tail};
@@ -80,7 +80,7 @@ async fn print_invitation(config: &Config, address: std::net::SocketAddr) -> any
     let mut connection = connect(config.database()?).await?;
     let user = demo::user_id(&mut connection, demo::RECIPIENT).await?;
     connection.close().await?;
-    println!("serving on http://{address}");
+    output::announce(format_args!("serving on http://{address}"))?;
     let (Some(user), AuthMode::None) = (user, config.identity.auth) else {
         return Ok(());
     };
@@ -93,15 +93,16 @@ async fn print_invitation(config: &Config, address: std::net::SocketAddr) -> any
     } else {
         format!(" --url {url}")
     };
-    println!("  {url}/ws?user_id={user}");
-    println!("  {program} tail --user {user}{elsewhere}");
-    println!(
+    output::announce(format_args!("  {url}/ws?user_id={user}"))?;
+    output::announce(format_args!("  {program} tail --user {user}{elsewhere}"))?;
+    output::announce(format_args!(
         "  {program} demo send --from {} --to {} hello",
         demo::SENDER,
         demo::RECIPIENT
-    );
+    ))?;
     if config.edge.console == Some(true) {
-        println!("  {}://{address}/console", config.edge.scheme());
+        let scheme = config.edge.scheme();
+        output::announce(format_args!("  {scheme}://{address}/console"))?;
     }
     Ok(())
 }

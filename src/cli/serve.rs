@@ -5,6 +5,7 @@ use clap::Args;
 use hushnet_realtime::app::{self, MemoryBudget};
 use hushnet_realtime::config::Config;
 use hushnet_realtime::edge;
+use hushnet_realtime::output;
 
 use super::{descriptors, logging, signals, systemd};
 
@@ -24,8 +25,8 @@ pub(super) async fn run(
     }: Arguments,
 ) -> anyhow::Result<()> {
     if print_config {
-        print!("{}\n{}", config.to_toml(), MemoryBudget::of(&config));
-        return Ok(());
+        let printed = format!("{}\n{}", config.to_toml(), MemoryBudget::of(&config));
+        return Ok(output::print_line(printed.trim_end())?);
     }
     config.database()?;
     let handed_over = systemd::socket()?;
@@ -44,7 +45,8 @@ pub(super) async fn run(
             format!("cannot listen on {}; --listen takes another", config.listen)
         })?;
         let scheme = config.edge.scheme();
-        println!("serving on {scheme}://{}", listener.local_addr()?);
+        let address = listener.local_addr()?;
+        output::announce(format_args!("serving on {scheme}://{address}"))?;
         systemd::ready();
         let stop = async {
             // The sender is dropped only when the process exits.

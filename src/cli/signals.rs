@@ -3,6 +3,8 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::exit;
+
 /// The exit code of a process that a signal ended, by the shell's rule: this plus the signal's number.
 const KILLED: i32 = 128;
 
@@ -41,6 +43,6 @@ pub(super) async fn stopping_on_signal<T>(
     };
     tokio::select! {
         served = serve(stopped) => served,
-        code = second => std::process::exit(code),
+        code = second => exit::at_once(code),
     }
 }

@@ -1,10 +1,10 @@
 //! `tail`: a terminal client that prints a user's events.
 
-use std::io::Write;
 use std::time::Duration;
 
 use clap::Args;
 use futures_util::StreamExt;
+use hushnet_realtime::output;
 use hushnet_realtime::protocol::{CloseCode, Secret};
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -51,13 +51,8 @@ fn service_url(text: &str) -> Result<String, String> {
     Err("it takes ws://host:port".to_owned())
 }
 
-/// Why a connection ended.
-enum Ended {
-    /// Standard output is closed.
-    OutputClosed,
-    /// Another try may succeed.
-    Lost(String),
-}
+/// Why a connection was lost. Another try may succeed.
+struct Lost(String);
 
 pub(super) async fn run(Arguments { url, user, token }: Arguments) -> anyhow::Result<()> {
     let address = match user {
@@ -70,28 +65,33 @@ pub(super) async fn run(Arguments { url, user, token }: Arguments) -> anyhow::Re
         bearer.set_sensitive(true);
         request.headers_mut().insert(AUTHORIZATION, bearer);
     }
+    tokio::select! {
+        failed = follow(&request) => failed,
+        () = output::output_closed() => Ok(()),
+    }
+}
+
+/// Prints the events, over one connection after another. Fails where another try would fail as well.
+async fn follow(request: &Request) -> anyhow::Result<()> {
     let mut backoff = BACKOFF_FIRST;
     loop {
         let mut connected = false;
-        let reason = match follow(&request, &mut connected).await? {
-            Ended::OutputClosed => return Ok(()),
-            Ended::Lost(reason) => reason,
-        };
+        let Lost(reason) = print_events(request, &mut connected).await?;
         if connected {
             backoff = BACKOFF_FIRST;
         }
         let pause = backoff.mul_f64(rand::random_range(0.0..1.0));
-        eprintln!(
+        output::complain(format_args!(
             "disconnected: {reason}; connecting again in {} ms",
             pause.as_millis()
-        );
+        ));
         tokio::time::sleep(pause).await;
         backoff = (backoff * 2).min(BACKOFF_MAX);
     }
 }
 
-/// Prints the events until the connection ends. Fails where another try would fail as well.
-async fn follow(request: &Request, connected: &mut bool) -> anyhow::Result<Ended> {
+/// Prints the events until the connection ends.
+async fn print_events(request: &Request, connected: &mut bool) -> anyhow::Result<Lost> {
     let mut socket = match connect_async(request.clone()).await {
         Ok((socket, _)) => socket,
         Err(Error::Http(response)) if !response.status().is_server_error() => {
@@ -102,21 +102,13 @@ async fn follow(request: &Request, connected: &mut bool) -> anyhow::Result<Ended
                 .unwrap_or_default();
             anyhow::bail!("the service refused: {} {body}", response.status());
         }
-        Err(error) => return Ok(Ended::Lost(error.to_string())),
+        Err(error) => return Ok(Lost(error.to_string())),
     };
     *connected = true;
-    eprintln!("connected to {}", request.uri());
+    output::complain(format_args!("connected to {}", request.uri()));
     loop {
         match socket.next().await {
-            Some(Ok(Message::Text(text))) => {
-                let mut output = std::io::stdout().lock();
-                if writeln!(output, "{text}")
-                    .and_then(|()| output.flush())
-                    .is_err()
-                {
-                    return Ok(Ended::OutputClosed);
-                }
-            }
+            Some(Ok(Message::Text(text))) => output::print_line(text)?,
             Some(Ok(Message::Close(Some(close)))) => {
                 let code = u16::from(close.code);
                 if code == NORMAL
@@ -124,11 +116,11 @@ async fn follow(request: &Request, connected: &mut bool) -> anyhow::Result<Ended
                 {
                     anyhow::bail!("the service closed the connection: {close}");
                 }
-                return Ok(Ended::Lost(format!("closed with {close}")));
+                return Ok(Lost(format!("closed with {close}")));
             }
             Some(Ok(_)) => {}
-            Some(Err(error)) => return Ok(Ended::Lost(error.to_string())),
-            None => return Ok(Ended::Lost("the connection ended".to_owned())),
+            Some(Err(error)) => return Ok(Lost(error.to_string())),
+            None => return Ok(Lost("the connection ended".to_owned())),
         }
     }
 }

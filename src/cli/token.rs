@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use hushnet_realtime::config::{Config, ConfigError};
 use hushnet_realtime::identity::{Identity, Signing, Tokens};
+use hushnet_realtime::output;
 use uuid::Uuid;
 
 #[derive(Debug, Args)]
@@ -51,8 +52,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         expires: SystemTime::now().checked_add(Duration::from_secs(arguments.expires_in_s)),
     };
     let token = Signing::new(settings, private_key.as_deref())?.sign(&identity)?;
-    println!("{token}");
-    Ok(())
+    Ok(output::print_line(token)?)
 }
 
 /// Prints the token's user and device as JSON; fails with the code that the server would answer.
@@ -70,6 +70,5 @@ async fn check(tokens: &Tokens, token: &str) -> anyhow::Result<()> {
         "device_id": identity.device_id,
         "accepted_until": expires.as_secs(),
     });
-    println!("{found}");
-    Ok(())
+    Ok(output::print_line(found)?)
 }

@@ -32,6 +32,8 @@ mod present {
     use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, TcpStream};
 
+    use crate::output;
+
     /// Bytes that are read at once.
     const PIECE_BYTES: usize = 64 * 1024;
 
@@ -78,7 +80,8 @@ mod present {
         let socket = std::net::TcpListener::bind(address)?;
         socket.set_nonblocking(true)?;
         let listener = TcpListener::from_std(socket)?;
-        println!("injecting on {}", listener.local_addr()?);
+        let address = listener.local_addr()?;
+        output::announce(format_args!("injecting on {address}"))?;
         Ok(Injected {
             listener: Some(listener),
             ..Injected::default()

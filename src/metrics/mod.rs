@@ -15,4 +15,5 @@ mod series;
 pub use self::labels::{Labels, Panicked, Rejected, Replay, ReplayCause, ReplaySource};
 pub use self::panics::panic_message;
 pub use self::registry::Metrics;
-pub use self::series::{BuildInfo, Counter, CounterBy, Flag, Level, WindowMaximum};
+pub use self::series::{BuildInfo, Counter, CounterBy, Flag};
+pub use self::series::{Level, LogLinesDropped, WindowMaximum};

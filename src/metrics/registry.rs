@@ -7,13 +7,16 @@ use metrics::{Gauge, Histogram};
 use super::declare::declare_metrics;
 use super::recorder::Recorder;
 use super::series::{Declaration, Series};
-use super::{BuildInfo, Counter, CounterBy, Flag, Level, WindowMaximum};
+use super::{BuildInfo, Counter, CounterBy, Flag, Level, LogLinesDropped, WindowMaximum};
 use super::{Panicked, Rejected, Replay, ReplayCause, ReplaySource};
 use crate::protocol::{AuthError, Channel, Closed, EventKind, ResetReason, Signal};
 
 declare_metrics! {
     /// Always 1; the label tells the version.
     build_info: BuildInfo = "hushnet_build_info" by "version";
+
+    /// Lines of the log that nobody took: the buffer was full, or standard error is closed.
+    log_lines_dropped: LogLinesDropped = "hushnet_log_lines_dropped_total";
 
     // Connections: opened, refused, closed, and how far they fall behind.
 

@@ -11,6 +11,7 @@ use metrics::{Gauge, Histogram, Label, SharedString};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use super::Labels;
+use crate::output;
 
 /// The declaration of a series, without its kind.
 #[derive(Debug, Clone, Copy)]
@@ -220,6 +221,20 @@ impl Series for BuildInfo {
         let labels = declaration.labels(&[env!("CARGO_PKG_VERSION")]);
         gauge!(declaration.name, labels).set(1);
         Self
+    }
+}
+
+/// The lines that the log has dropped. They are counted where they are dropped, before there is any series.
+pub struct LogLinesDropped(metrics::Counter);
+
+impl Series for LogLinesDropped {
+    fn declare(declaration: Declaration) -> Self {
+        describe_counter!(declaration.name, declaration.help());
+        Self(counter!(declaration.name))
+    }
+
+    fn expose(&self) {
+        self.0.absolute(output::log_lines_dropped());
     }
 }
 

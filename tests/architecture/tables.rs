@@ -17,10 +17,12 @@ pub const FOLDERS: &[Folder] = &[
     folder("devdb", &[]),
     // Programs are started by their path, so the service is not needed to build it.
     folder("testkit", &["websocket", "devdb"]),
+    // Knows nothing of the service, so that all of it may use it.
+    folder("output", &[]),
     // Pure types that everything speaks of. Of `websocket` only the frame.
     folder("protocol", &["websocket"]),
     folder("config", &["protocol"]),
-    folder("metrics", &["protocol", "config"]),
+    folder("metrics", &["output", "protocol", "config"]),
     folder("limits", &["protocol", "config", "metrics"]),
     folder("store", &["protocol", "config", "metrics"]),
     // Not `limits`: a proof is checked the same however many are.
@@ -32,7 +34,9 @@ pub const FOLDERS: &[Folder] = &[
     ),
     folder(
         "ingest",
-        &["protocol", "config", "metrics", "store", "delivery"],
+        &[
+            "output", "protocol", "config", "metrics", "store", "delivery",
+        ],
     ),
     // Not `ingest`: what a connection needs to know of the stream, `delivery` gives it.
     folder(
@@ -74,6 +78,7 @@ pub const FOLDERS: &[Folder] = &[
         "app",
         &[
             "websocket",
+            "output",
             "protocol",
             "config",
             "metrics",
@@ -91,7 +96,7 @@ pub const FOLDERS: &[Folder] = &[
     folder(
         "cli",
         &[
-            "devdb", "protocol", "config", "store", "identity", "edge", "app",
+            "devdb", "output", "protocol", "config", "store", "identity", "edge", "app",
         ],
     ),
 ];

@@ -22,6 +22,7 @@ mod ingest;
 mod limits;
 mod listener;
 mod migrations;
+mod output;
 mod pending;
 mod resume;
 mod retention;

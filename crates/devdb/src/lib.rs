@@ -38,6 +38,8 @@
 //! | `startup.rs` | starting a server, or taking over a running one |
 //! | `cluster.rs` | [`Cluster`] |
 
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
+
 pub use self::cluster::Cluster;
 pub use self::error::ClusterError;
 

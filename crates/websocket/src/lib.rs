@@ -23,6 +23,7 @@
 //! the peer sends.
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 mod close_queue;
 mod decoder;
