@@ -19,6 +19,7 @@ mod hostile;
 mod http;
 mod identity;
 mod ingest;
+mod latency;
 mod limits;
 mod listener;
 mod migrations;
