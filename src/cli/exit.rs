@@ -15,7 +15,10 @@ pub(super) struct Misuse(pub(super) String);
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
     let is_misuse = error.is::<Misuse>()
         || error.is::<ConfigError>()
-        || matches!(error.downcast_ref(), Some(RunError::Config(_)))
+        || matches!(
+            error.downcast_ref(),
+            Some(RunError::Config(_) | RunError::NoDescriptors { .. })
+        )
         || matches!(error.downcast_ref(), Some(SigningError::Config(_)));
     ExitCode::from(if is_misuse { 2 } else { 1 })
 }

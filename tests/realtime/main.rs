@@ -12,6 +12,7 @@ mod clients;
 mod connections;
 mod console;
 mod dashboard;
+mod descriptors;
 mod drain;
 mod edge;
 mod events;
