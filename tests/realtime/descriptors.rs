@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::support::{
     Client, Database, User, add_user, cluster, connect, connect_client, execute, insert_message,
-    until,
+    soon, until,
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hushnet-realtime");
@@ -215,7 +215,8 @@ async fn a_limit_below_connections_max_is_said_at_the_start() {
 #[tokio::test]
 async fn a_limit_that_leaves_nothing_for_clients_is_a_mistake_of_the_call() {
     let database = Database::migrated().await;
-    let output = limited(52, &database, &[]).output().await.unwrap();
+    let output = limited(52, &database, &[]).output();
+    let output = soon("the command", output).await.unwrap();
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8_lossy(&output.stderr);
     for word in ["52 open files", "100308", "ulimit -n", "LimitNOFILE="] {
