@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use super::descriptors::Descriptors;
 use super::error::RunError;
 use super::maintenance;
 use super::memory_budget::signatures_max;
@@ -16,7 +17,7 @@ use super::supervisor::{Supervisor, Task};
 use crate::config::Config;
 use crate::connection::{Clock, Drain, Shared, Timeouts};
 use crate::delivery::{Bounds, Feed, Hub, LatencySampler, ReplayBuffer, Router, latency};
-use crate::http::{Api, Console};
+use crate::http::{Api, Console, SocketBound};
 use crate::identity::Authenticator;
 #[cfg(feature = "injector")]
 use crate::ingest::injector;
@@ -35,7 +36,11 @@ struct Stream {
 }
 
 /// Builds every part, and starts the tasks.
-pub(super) fn assemble(config: &Config, supervisor: &mut Supervisor) -> Result<Api, RunError> {
+pub(super) fn assemble(
+    config: &Config,
+    descriptors: Descriptors,
+    supervisor: &mut Supervisor,
+) -> Result<Api, RunError> {
     let stream = Stream::new(config)?;
     let feed = start_ingest(config, &stream, supervisor)?;
     let latency = start_latency(&stream, supervisor);
@@ -69,7 +74,12 @@ pub(super) fn assemble(config: &Config, supervisor: &mut Supervisor) -> Result<A
     };
     Ok(Api {
         shared: Arc::new(shared),
-        socket_permits: Arc::new(Semaphore::new(config.limits.connections_max as usize)),
+        socket_permits: Arc::new(Semaphore::new(descriptors.sockets)),
+        socket_bound: if descriptors.is_short {
+            SocketBound::Descriptors
+        } else {
+            SocketBound::Setting
+        },
         token_in_query: config.identity.jwt_in_query,
         origins: config.edge.allowed_origins.clone(),
         console: config.edge.console.unwrap_or_default().then_some(Console {

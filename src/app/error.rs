@@ -12,6 +12,19 @@ pub enum RunError {
     /// A setting is missing or contradicts another.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The limit of open files leaves nothing for clients.
+    #[error(
+        "the limit of {limit} open files leaves none for clients: the service itself needs {reserved}; \
+         raise it to {wanted} with ulimit -n, or LimitNOFILE= under systemd"
+    )]
+    NoDescriptors {
+        /// The process's limit.
+        limit: u64,
+        /// The descriptors that no client is given.
+        reserved: u64,
+        /// The limit under which `connections_max` fit.
+        wanted: u64,
+    },
     /// An address other than the clients' cannot be served on.
     #[error("cannot listen on {address}: {cause}")]
     Listen {

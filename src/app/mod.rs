@@ -4,6 +4,7 @@
 //! supervisor owns the tasks; nothing below this folder starts one that the service needs.
 
 mod assemble;
+mod descriptors;
 mod drain;
 mod error;
 mod maintenance;
@@ -12,6 +13,7 @@ mod run;
 mod serve;
 mod supervisor;
 
+pub use self::descriptors::Descriptors;
 pub use self::error::RunError;
 pub use self::memory_budget::MemoryBudget;
 pub use self::run::{check, run};

@@ -3,6 +3,7 @@
 use tokio::net::TcpListener;
 
 use super::assemble::assemble;
+use super::descriptors::Descriptors;
 use super::drain::drain;
 use super::error::RunError;
 use super::serve::serve;
@@ -35,9 +36,10 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     check(&config)?;
+    let descriptors = Descriptors::of_process(&config)?;
     let mut supervisor = Supervisor::default();
-    let api = assemble(&config, &mut supervisor)?;
-    let stop_accepting = serve(&config, &api, listener, &mut supervisor)?;
+    let api = assemble(&config, descriptors, &mut supervisor)?;
+    let stop_accepting = serve(&config, descriptors, &api, listener, &mut supervisor)?;
 
     let ended = tokio::select! {
         () = shutdown => None,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::descriptors::Descriptors;
 use super::error::RunError;
 use super::supervisor::{Supervisor, Task};
 use crate::config::Config;
@@ -15,6 +16,7 @@ use crate::http::{self, Api};
 /// accepted when the token that is returned is cancelled.
 pub(super) fn serve(
     config: &Config,
+    descriptors: Descriptors,
     api: &Api,
     listener: TcpListener,
     supervisor: &mut Supervisor,
@@ -25,7 +27,7 @@ pub(super) fn serve(
         supervisor.spawn(Task::TlsReload, reload);
     }
     let accepting = Accepting {
-        connections_max: config.limits.connections_max as usize,
+        connections_max: descriptors.sockets + descriptors.requests,
         request_head_timeout: config.request_head_timeout(),
         proxy_protocol: config.edge.proxy_protocol,
         trusted_proxies: config.limits.trusted_proxies.clone(),
@@ -38,7 +40,7 @@ pub(super) fn serve(
     if let Some(address) = config.edge.metrics_listen {
         let listener = edge::bind(address).map_err(|cause| RunError::Listen { address, cause })?;
         let accepting = Accepting {
-            connections_max: 0,
+            connections_max: descriptors.requests,
             proxy_protocol: false,
             tls: None,
             ..accepting.clone()

@@ -1,22 +1,33 @@
-//! Descriptors of open files: each connection needs one.
+//! The limit of open files: each connection needs one.
 
+use hushnet_realtime::app::{Descriptors, RunError};
 use hushnet_realtime::config::Config;
 
-/// Descriptors for what is not a client's connection.
-const SPARE: u64 = 1_024;
-
-/// Raises the limit of open files as far as the settings need and the system lets us.
-pub(super) fn raise_limit(config: &Config) {
-    let wanted = u64::from(config.limits.connections_max) + SPARE;
+/// Raises the limit of open files as far as the settings need and the system lets us. Warns if that is not enough
+/// for `connections_max`.
+///
+/// # Errors
+/// [`RunError::NoDescriptors`] when nothing is left for clients.
+pub(super) fn raise_limit(config: &Config) -> Result<(), RunError> {
+    let wanted = Descriptors::wanted(config);
     match rlimit::increase_nofile_limit(wanted) {
         Ok(limit) => {
-            if limit < wanted {
-                tracing::warn!(event = "descriptor_limit_low", limit, wanted);
+            let admitted = Descriptors::of(config, limit)?;
+            if admitted.is_short {
+                tracing::warn!(
+                    event = "descriptor_limit_low",
+                    limit,
+                    wanted,
+                    connections_max = config.limits.connections_max,
+                    connections_admitted = admitted.sockets,
+                    remedy = "raise the limit with ulimit -n, or LimitNOFILE= under systemd, or lower connections_max",
+                );
             }
             widen_table(limit.min(wanted));
         }
         Err(error) => tracing::warn!(event = "descriptor_limit_unknown", %error),
     }
+    Ok(())
 }
 
 /// Makes the kernel's table of our descriptors as wide as it can become, at 8 bytes each. The kernel doubles a full

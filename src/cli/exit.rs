@@ -32,7 +32,10 @@ pub(crate) fn conclude(outcome: anyhow::Result<()>) -> ExitCode {
 fn exit_code(error: &anyhow::Error) -> ExitCode {
     let is_misuse = error.is::<Misuse>()
         || error.is::<ConfigError>()
-        || matches!(error.downcast_ref(), Some(RunError::Config(_)))
+        || matches!(
+            error.downcast_ref(),
+            Some(RunError::Config(_) | RunError::NoDescriptors { .. })
+        )
         || matches!(error.downcast_ref(), Some(SigningError::Config(_)));
     ExitCode::from(if is_misuse { 2 } else { 1 })
 }

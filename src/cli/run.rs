@@ -33,7 +33,7 @@ pub(super) async fn run(
     config.edge.console.get_or_insert(true);
     app::check(&config)?;
     logging::start(&config)?;
-    descriptors::raise_limit(&config);
+    descriptors::raise_limit(&config)?;
     signals::stopping_on_signal(async move |stop| {
         let listener = edge::bind(config.listen).with_context(|| {
             format!("cannot listen on {}; --listen takes another", config.listen)

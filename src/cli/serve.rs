@@ -35,7 +35,7 @@ pub(super) async fn run(
     }
     app::check(&config)?;
     logging::start(&config)?;
-    descriptors::raise_limit(&config);
+    descriptors::raise_limit(&config)?;
     signals::stopping_on_signal(async move |stop| {
         let listener = match handed_over {
             Some(socket) => edge::adopt(socket),

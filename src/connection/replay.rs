@@ -24,15 +24,21 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection while it is sent what it has missed.
 pub(super) struct Replay<'a, S> {
     connection: &'a mut Connection<S>,
+    /// Whether the client had been away. What it is sent now is no live delivery, and does not count as one.
+    was_away: bool,
 }
 
 impl<'a, S: Stream> Replay<'a, S> {
     pub(super) fn of(connection: &'a mut Connection<S>) -> Self {
-        Self { connection }
+        Self {
+            connection,
+            was_away: false,
+        }
     }
 
     /// Sends a v1 client its first frame, and what it has missed since its cursor.
     pub(super) async fn begin(mut self, since: Option<Since>) -> Result<(), Closed> {
+        self.was_away = since.is_some();
         let present = self.wait_for_feed().await?;
         self.connection.position.begin_at(present.clone());
         let Some(since) = since else {
@@ -131,6 +137,7 @@ impl<'a, S: Stream> Replay<'a, S> {
                 self.make_room().await?;
                 self.connection.take_signal(signal, Source::Buffer)?;
             }
+            self.sample();
             if !found.more {
                 return Ok(());
             }
@@ -200,6 +207,7 @@ impl<'a, S: Stream> Replay<'a, S> {
             self.connection
                 .queue_signal(Arc::new(signal), with_cursor)?;
         }
+        self.sample();
         Ok(())
     }
 
@@ -207,7 +215,22 @@ impl<'a, S: Stream> Replay<'a, S> {
         if self.connection.socket.has_room() {
             Ok(())
         } else {
+            self.sample();
             self.connection.flush().await
+        }
+    }
+
+    /// Takes what has been queued for a client that had been away, before the connection counts it as delivered
+    /// live. The first event stands for those that are written together.
+    fn sample(&mut self) {
+        if !self.was_away {
+            return;
+        }
+        if let Some(replayed) = self.connection.outbox.take_delivered()
+            && let Signal::Event(first) = &*replayed.first
+        {
+            let user_id = self.connection.subscription.user_id();
+            self.connection.shared.latency.replayed(user_id, first);
         }
     }
 

@@ -1,36 +1,54 @@
 //! How old events are when they are written to a socket, by sample.
 //!
 //! An event's frame is the specification's and carries no time, so the time of its row is looked up
-//! in the log afterwards: at most [`SAMPLES_PER_SECOND`] deliveries, one query a second, and nothing
-//! when nothing was delivered. A delivery never waits for it; a sample that does not fit is dropped.
-//! Compares the database's clock with this machine's.
+//! in the log afterwards: at most [`DELIVERIES_PER_SECOND`] live deliveries and
+//! [`REPLAYS_PER_SECOND`] replayed events, one query a second for each, and none when there were
+//! none. A delivery never waits for it; a sample that does not fit is dropped. Compares the
+//! database's clock with this machine's.
+//!
+//! An event is replayed if it was sent to a client that came back with a cursor: its age is the time
+//! that the client was away. Every other event is a live delivery, however late: also one that the
+//! listener's catch-up has read from the log, and one that repairs the lag of a connection, for the
+//! client was connected when the event was committed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
 
 use crate::metrics::Metrics;
 use crate::protocol::Event;
-use crate::store::Log;
+use crate::store::{Log, Logged};
 
-/// Deliveries that are looked up in one query.
-const SAMPLES_PER_SECOND: usize = 256;
+/// Live deliveries that are looked up in one query.
+const DELIVERIES_PER_SECOND: usize = 256;
+/// Replayed events that are looked up in one query. They have a bound of their own, so that many
+/// clients that come back at once leave the sample of live deliveries as it is.
+const REPLAYS_PER_SECOND: usize = 32;
 
 /// An event that was written to a socket.
 #[derive(Debug)]
-pub struct Delivery {
+struct Delivery {
     id: i64,
     /// A bound on its transaction from below, which spares the query most of the log.
     xmin: u64,
     at: SystemTime,
 }
 
+/// An event that was sent to a client that came back.
+#[derive(Debug)]
+struct Replayed {
+    user_id: Uuid,
+    delivery: Delivery,
+}
+
 /// Takes deliveries from connections. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct LatencySampler {
-    samples: mpsc::Sender<Delivery>,
+    deliveries: mpsc::Sender<Delivery>,
+    replays: mpsc::Sender<Replayed>,
     newest: watch::Sender<Option<Newest>>,
 }
 
@@ -48,6 +66,7 @@ const NEWEST_AGE_MAX: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Samples {
     deliveries: mpsc::Receiver<Delivery>,
+    replays: mpsc::Receiver<Replayed>,
     newest: watch::Sender<Option<Newest>>,
 }
 
@@ -55,13 +74,20 @@ impl LatencySampler {
     /// A sampler, and the end of it that [`record`] reads.
     #[must_use]
     pub fn new() -> (Self, Samples) {
-        let (samples, deliveries) = mpsc::channel(SAMPLES_PER_SECOND);
+        let (deliveries, delivered) = mpsc::channel(DELIVERIES_PER_SECOND);
+        let (replays, replayed) = mpsc::channel(REPLAYS_PER_SECOND);
         let (newest, _) = watch::channel(None);
-        let recorded = Samples {
-            deliveries,
+        let samples = Samples {
+            deliveries: delivered,
+            replays: replayed,
             newest: newest.clone(),
         };
-        (Self { samples, newest }, recorded)
+        let sampler = Self {
+            deliveries,
+            replays,
+            newest,
+        };
+        (sampler, samples)
     }
 
     /// The 99th percentile of the last second's deliveries; `None` if there were none.
@@ -73,13 +99,13 @@ impl LatencySampler {
             .map(|newest| newest.p99)
     }
 
-    /// The event has just been written to a socket.
+    /// The event has just been written to a socket, live.
     pub fn delivered(&self, event: &Event) {
         let (Some(id), Some(cursor)) = (event.id, &event.cursor) else {
             return;
         };
         // No clock is read for a delivery that does not fit into the sample.
-        if let Ok(place) = self.samples.try_reserve() {
+        if let Ok(place) = self.deliveries.try_reserve() {
             place.send(Delivery {
                 id,
                 xmin: cursor.snapshot.xmin(),
@@ -87,19 +113,51 @@ impl LatencySampler {
             });
         }
     }
+
+    /// The event has just been queued for a client of this user that came back with a cursor.
+    pub fn replayed(&self, user_id: Uuid, event: &Event) {
+        let (Some(id), Some(cursor)) = (event.id, &event.cursor) else {
+            return;
+        };
+        if let Ok(place) = self.replays.try_reserve() {
+            let delivery = Delivery {
+                id,
+                xmin: cursor.snapshot.xmin(),
+                at: SystemTime::now(),
+            };
+            place.send(Replayed { user_id, delivery });
+        }
+    }
 }
 
 /// Looks samples up and records them, for ever.
 pub async fn record(samples: Samples, log: Log, metrics: Arc<Metrics>) {
     let Samples {
-        mut deliveries,
+        deliveries,
+        replays,
         newest,
     } = samples;
+    tokio::join!(
+        record_deliveries(deliveries, newest, &log, &metrics),
+        record_replays(replays, &log, &metrics),
+    );
+}
+
+async fn record_deliveries(
+    mut deliveries: mpsc::Receiver<Delivery>,
+    newest: watch::Sender<Option<Newest>>,
+    log: &Log,
+    metrics: &Metrics,
+) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
-    let mut batch = Vec::with_capacity(SAMPLES_PER_SECOND);
+    let mut batch = Vec::with_capacity(DELIVERIES_PER_SECOND);
     loop {
         second.tick().await;
-        if deliveries.recv_many(&mut batch, SAMPLES_PER_SECOND).await == 0 {
+        if deliveries
+            .recv_many(&mut batch, DELIVERIES_PER_SECOND)
+            .await
+            == 0
+        {
             return;
         }
         let ids: Vec<i64> = batch.iter().map(|delivery| delivery.id).collect();
@@ -110,27 +168,60 @@ pub async fn record(samples: Samples, log: Log, metrics: Arc<Metrics>) {
             .unwrap_or_default();
         match log.creation_times(&ids, xmin).await {
             Ok(times) => {
-                let created: HashMap<i64, f64> = times.into_iter().collect();
-                let mut latencies = Vec::with_capacity(batch.len());
-                for delivery in batch.drain(..) {
-                    let at = delivery.at.duration_since(UNIX_EPOCH).unwrap_or_default();
-                    if let Some(created) = created.get(&delivery.id) {
-                        let latency = (at.as_secs_f64() - created).max(0.0);
-                        metrics.delivery_latency.record(latency);
-                        latencies.push(latency);
-                    }
+                let mut latencies = ages(&batch, times);
+                for latency in &latencies {
+                    metrics.delivery_latency.record(*latency);
                 }
                 if let Some(p99) = p99(&mut latencies) {
                     let at = Instant::now();
                     newest.send_replace(Some(Newest { p99, at }));
                 }
             }
-            Err(error) => {
-                tracing::debug!(event = "latency_sample_lost", %error);
-                batch.clear();
-            }
+            Err(error) => tracing::debug!(event = "latency_sample_lost", %error),
         }
+        batch.clear();
     }
+}
+
+async fn record_replays(mut replays: mpsc::Receiver<Replayed>, log: &Log, metrics: &Metrics) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    let mut batch = Vec::with_capacity(REPLAYS_PER_SECOND);
+    loop {
+        second.tick().await;
+        if replays.recv_many(&mut batch, REPLAYS_PER_SECOND).await == 0 {
+            return;
+        }
+        let events: Vec<Logged> = batch
+            .iter()
+            .map(|Replayed { user_id, delivery }| Logged {
+                user_id: *user_id,
+                id: delivery.id,
+                xmin: delivery.xmin,
+            })
+            .collect();
+        match log.creation_times_of_each(&events).await {
+            Ok(times) => {
+                let batch: Vec<_> = batch.drain(..).map(|replayed| replayed.delivery).collect();
+                for age in ages(&batch, times) {
+                    metrics.replay_age.record(age);
+                }
+            }
+            Err(error) => tracing::debug!(event = "latency_sample_lost", %error),
+        }
+        batch.clear();
+    }
+}
+
+/// How old the events were, in seconds. `created` has the times of their rows by their ids; an event that it does
+/// not have is left out.
+fn ages(batch: &[Delivery], created: Vec<(i64, f64)>) -> Vec<f64> {
+    let created: HashMap<i64, f64> = created.into_iter().collect();
+    let age = |delivery: &Delivery| {
+        let at = delivery.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let created = created.get(&delivery.id)?;
+        Some((at.as_secs_f64() - created).max(0.0))
+    };
+    batch.iter().filter_map(age).collect()
 }
 
 /// The value that 99 of 100 do not exceed, from values in seconds; `None` if there are none.

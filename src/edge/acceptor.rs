@@ -27,8 +27,8 @@ use crate::config::Networks;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, Rejected};
 
-/// Connections beyond `connections_max`: for requests that ask for no WebSocket, such as `/metrics`, and for
-/// refusing further WebSockets with an answer.
+/// Connections beyond `connections_max`, at most: for requests that ask for no WebSocket, such as `/metrics`, and
+/// for refusing further WebSockets with an answer.
 pub(crate) const REQUEST_CONNECTIONS_MAX: usize = 256;
 /// Pause after a failed accept: the usual cause, too many open files, does not pass at once.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -42,7 +42,7 @@ const ACCEPTS_AT_ONCE: u32 = 32;
 /// How connections are accepted.
 #[derive(Debug, Clone)]
 pub struct Accepting {
-    /// WebSockets that may be open.
+    /// Connections that may be open, WebSockets and others.
     pub connections_max: usize,
     /// Time for a request's head, and the same again for what comes before HTTP.
     pub request_head_timeout: Duration,
@@ -66,7 +66,6 @@ pub fn acceptors(
     routes: BoxedFilter<(Response,)>,
     accepting: Accepting,
 ) -> impl Iterator<Item = impl Future<Output = ()> + Send + 'static> {
-    let connections_max = accepting.connections_max + REQUEST_CONNECTIONS_MAX;
     let preamble = Preamble {
         proxy_protocol: accepting.proxy_protocol,
         trusted_proxies: accepting.trusted_proxies,
@@ -74,7 +73,7 @@ pub fn acceptors(
     };
     let acceptor = Arc::new(Acceptor {
         listener,
-        permits: Arc::new(Semaphore::new(connections_max)),
+        permits: Arc::new(Semaphore::new(accepting.connections_max)),
         limits: accepting.limits,
         server: Arc::new(HttpServer::new(
             TowerToHyperService::new(warp::service(routes)),

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
-use super::api::Api;
+use super::api::{Api, SocketBound};
 use super::error::ApiError;
 use super::request::{RequestHead, user_id};
 use super::{credentials, origin};
@@ -45,6 +45,7 @@ pub(super) struct Admission {
     auth: Arc<Authenticator>,
     metrics: Arc<Metrics>,
     socket_permits: Arc<Semaphore>,
+    socket_bound: SocketBound,
     response_permits: Arc<Semaphore>,
 }
 
@@ -76,6 +77,7 @@ impl Admission {
             auth: Arc::clone(&shared.auth),
             metrics: Arc::clone(&shared.metrics),
             socket_permits: Arc::clone(&api.socket_permits),
+            socket_bound: api.socket_bound,
             response_permits: Arc::new(Semaphore::new(RESPONSE_PERMITS_MAX)),
         }
     }
@@ -132,7 +134,7 @@ impl Admission {
         let of_address = self.limits.admit_address(address)?;
         let of_all = Arc::clone(&self.socket_permits)
             .try_acquire_owned()
-            .map_err(|_| ApiError::TooManyConnections)?;
+            .map_err(|_| ApiError::TooManyConnections(self.socket_bound))?;
         Ok(SocketPermits {
             connection,
             of_all,

@@ -24,6 +24,15 @@ impl Console {
     }
 }
 
+/// What bounds the number of open WebSockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketBound {
+    /// `connections_max`
+    Setting,
+    /// The process's limit of open files.
+    Descriptors,
+}
+
 /// What the routes are built from. Each route keeps only the parts that it uses.
 #[derive(Debug, Clone)]
 pub struct Api {
@@ -31,6 +40,8 @@ pub struct Api {
     pub shared: Arc<Shared>,
     /// Permits of the WebSockets that may be open.
     pub socket_permits: Arc<Semaphore>,
+    /// What bounds their number.
+    pub socket_bound: SocketBound,
     /// Whether a token may stand in the query.
     pub token_in_query: bool,
     /// The origins of web pages that may connect.

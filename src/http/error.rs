@@ -5,6 +5,7 @@ use std::time::Duration;
 use warp::Rejection;
 use warp::http::StatusCode;
 
+use super::api::SocketBound;
 use crate::metrics::Rejected;
 use crate::protocol::{AuthError, Refusal};
 
@@ -34,7 +35,7 @@ pub(super) enum ApiError {
     #[error("the query must be name=value pairs, each name at most once")]
     QueryMalformed,
     #[error("this server has all the connections that it may have")]
-    TooManyConnections,
+    TooManyConnections(SocketBound),
     #[error("this server is ending; others are there")]
     Draining,
     #[error("pages of this origin may not connect; --allowed-origins names those that may")]
@@ -72,6 +73,8 @@ pub(super) enum Advice {
     Upgrade,
     /// Come back after this time.
     RetryAfter(Duration),
+    /// The same, on another connection: this one ends, so that it makes room for other requests.
+    Leave(Duration),
     /// Use GET.
     Get,
     /// Send a token.
@@ -96,7 +99,7 @@ impl ApiError {
             Self::Identity(AuthError::OtherUser | AuthError::OtherDevice)
             | Self::OriginNotAllowed => StatusCode::FORBIDDEN,
             Self::Identity(AuthError::Unavailable)
-            | Self::TooManyConnections
+            | Self::TooManyConnections(_)
             | Self::Draining
             | Self::ListenerDisconnected
             | Self::BarrierUncommitted
@@ -120,7 +123,7 @@ impl ApiError {
             Self::WebSocketVersion => "websocket_version",
             Self::WebSocketKey => "websocket_key",
             Self::QueryMalformed => "query_malformed",
-            Self::TooManyConnections => "too_many_connections",
+            Self::TooManyConnections(_) => "too_many_connections",
             Self::Draining => "draining",
             Self::OriginNotAllowed => "origin_not_allowed",
             Self::Identity(error) => error.code(),
@@ -139,10 +142,10 @@ impl ApiError {
     pub(super) fn advice(self) -> Option<Advice> {
         match self {
             Self::NotAWebSocket | Self::WebSocketVersion => Some(Advice::Upgrade),
-            Self::TooManyConnections
-            | Self::Draining
-            | Self::DatabaseUnavailable
-            | Self::Identity(AuthError::Unavailable) => Some(Advice::RetryAfter(RETRY_AFTER)),
+            Self::TooManyConnections(_) => Some(Advice::Leave(RETRY_AFTER)),
+            Self::Draining | Self::DatabaseUnavailable | Self::Identity(AuthError::Unavailable) => {
+                Some(Advice::RetryAfter(RETRY_AFTER))
+            }
             Self::Limited(refusal) => Some(Advice::RetryAfter(refusal.retry_after)),
             Self::MethodNotAllowed => Some(Advice::Get),
             Self::Identity(_) if self.status() == StatusCode::UNAUTHORIZED => {
@@ -155,7 +158,8 @@ impl ApiError {
     /// What a refused WebSocket is counted as.
     pub(super) fn rejected(self) -> Rejected {
         match self {
-            Self::TooManyConnections => Rejected::ConnectionLimit,
+            Self::TooManyConnections(SocketBound::Setting) => Rejected::ConnectionLimit,
+            Self::TooManyConnections(SocketBound::Descriptors) => Rejected::DescriptorLimit,
             Self::Draining => Rejected::Draining,
             Self::OriginNotAllowed => Rejected::Origin,
             Self::Identity(_) => Rejected::Identity,

@@ -20,5 +20,5 @@ mod state;
 mod upgrade;
 
 pub use self::admission::RESPONSE_PERMITS_MAX;
-pub use self::api::{Api, Console};
+pub use self::api::{Api, Console, SocketBound};
 pub use self::routes::{operator_routes, routes};

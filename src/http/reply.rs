@@ -32,6 +32,10 @@ fn advise(headers: &mut HeaderMap, advice: Advice) {
                 HeaderValue::from_static("13"),
             );
         }
+        Advice::Leave(time) => {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            advise(headers, Advice::RetryAfter(time));
+        }
         Advice::RetryAfter(time) => {
             // The header has whole seconds; rounded up, so that no client comes back too early.
             let seconds = time.as_millis().div_ceil(1_000).max(1);
@@ -72,6 +76,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::http::SocketBound;
     use crate::protocol::{AuthError, Limit, Refusal};
 
     fn limited(retry_after: Duration) -> ApiError {
@@ -119,7 +124,10 @@ mod tests {
             (ApiError::NotAWebSocket, &upgrade[..]),
             (ApiError::WebSocketVersion, &upgrade),
             (ApiError::Draining, &["retry-after: 1"]),
-            (ApiError::TooManyConnections, &["retry-after: 1"]),
+            (
+                ApiError::TooManyConnections(SocketBound::Setting),
+                &["connection: close", "retry-after: 1"],
+            ),
             (
                 ApiError::Identity(AuthError::Unavailable),
                 &["retry-after: 1"],

@@ -25,6 +25,8 @@ pub enum Rejected {
     BadRequest,
     /// `connections_max` are open (503).
     ConnectionLimit,
+    /// Fewer than `connections_max` are open, and as many as the limit of open files admits (503).
+    DescriptorLimit,
     /// The client's proof of its identity was refused (401, 403).
     Identity,
     /// The server is ending (503).

@@ -11,6 +11,12 @@ const LATENCY_BUCKETS: [f64; 16] = [
     5.0, 10.0,
 ];
 
+/// The buckets of the age of replayed events, in seconds: from a connection that was lost and came back to the
+/// default `retention_hours`.
+const REPLAY_AGE_BUCKETS: [f64; 12] = [
+    0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 86_400.0, 259_200.0, 604_800.0,
+];
+
 /// Each [`Metrics`](super::Metrics) has a recorder of its own, so that tests in one process do not mix.
 ///
 /// Series without the prefix `hushnet_` are the process's own under their usual Prometheus names
@@ -23,10 +29,19 @@ pub(super) struct Recorder {
 
 impl Recorder {
     pub(super) fn new() -> Self {
-        let prometheus = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &LATENCY_BUCKETS)
-            .unwrap_or_else(|error| unreachable!("the buckets are not empty: {error}"))
-            .build_recorder();
+        let prometheus = [
+            (Matcher::Suffix("_seconds".to_owned()), &LATENCY_BUCKETS[..]),
+            (
+                Matcher::Full("hushnet_replay_age_seconds".to_owned()),
+                &REPLAY_AGE_BUCKETS,
+            ),
+        ]
+        .into_iter()
+        .try_fold(PrometheusBuilder::new(), |builder, (matcher, buckets)| {
+            builder.set_buckets_for_metric(matcher, buckets)
+        })
+        .unwrap_or_else(|error| unreachable!("the buckets are not empty: {error}"))
+        .build_recorder();
         let recorder = Self {
             prometheus: Arc::new(prometheus),
             process: metrics_process::Collector::default(),

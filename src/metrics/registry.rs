@@ -38,7 +38,8 @@ declare_metrics! {
     lagged_events: Counter = "hushnet_lagged_events_total";
     /// Panics that ended one client's connection or request; a fault of the service.
     panics: CounterBy<Panicked> = "hushnet_panics_total" by "where";
-    /// Most events found waiting for one connection, over the last 15 to 30 seconds.
+    /// Most events found waiting for one connection, over the last 15 to 30 seconds. What is replayed to a client
+    /// that came back does not count.
     channel_backlog: WindowMaximum = "hushnet_channel_backlog_max";
 
     // Events, from PostgreSQL to the sockets.
@@ -51,9 +52,13 @@ declare_metrics! {
     events_absent: CounterBy<EventKind> = "hushnet_events_absent_total" by "kind";
     /// Notifications that were no event and were dropped, by channel.
     notifications_malformed: CounterBy<Channel> = "hushnet_notifications_malformed_total" by "channel";
-    /// From the creation of the event's row to the write to a socket, in seconds; a sample of at most 256
-    /// deliveries a second.
+    /// From the creation of the event's row to the write to a socket, in seconds, of live deliveries; a sample
+    /// of at most 256 a second. An event that came late because the listener had to catch up, or because the
+    /// connection fell behind, counts; one that was replayed to a client that came back does not.
     delivery_latency: Histogram = "hushnet_delivery_latency_seconds";
+    /// From the creation of the event's row to its replay to a client that came back with a cursor, in seconds:
+    /// how long the client had missed it; a sample of at most 32 writes a second, by the first event of each.
+    replay_age: Histogram = "hushnet_replay_age_seconds";
     /// Times that a client was sent what it had missed, by cause (resume, lag) and by source (memory, log);
     /// one from the log costs a query.
     replays: CounterBy<Replay> = "hushnet_replays_total" by "cause", "source";
@@ -176,6 +181,7 @@ mod tests {
         metrics.event_routed(EventKind::Device, 2);
         metrics.replayed(ReplayCause::Lag, ReplaySource::Log, 3);
         metrics.delivery_latency.record(0.0004);
+        metrics.replay_age.record(50_000.0);
         metrics.feed_live.set(true);
         metrics.channel_backlog.observe(5);
         metrics.upkeep();
@@ -195,6 +201,8 @@ mod tests {
             "hushnet_feed_live 1",
             "hushnet_channel_backlog_max 5",
             "hushnet_delivery_latency_seconds_bucket{le=\"0.0005\"} 1",
+            "hushnet_replay_age_seconds_bucket{le=\"14400\"} 0",
+            "hushnet_replay_age_seconds_bucket{le=\"86400\"} 1",
         ] {
             assert!(text.lines().any(|l| l == line), "no line {line} in\n{text}");
         }

@@ -11,6 +11,9 @@ use sqlx::{ConnectOptions, Connection, PgPool};
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Connections for the service's own work.
 const OWN_CONNECTIONS_MAX: u32 = 3;
+/// Connections beside those for requests: the service's own, the listener's, the wake lock's, and the one that asks
+/// whether the database is reachable.
+pub const SERVICE_CONNECTIONS_MAX: u32 = OWN_CONNECTIONS_MAX + 3;
 /// The database is unreachable when a new connection has not answered by then.
 const REACH_TIMEOUT: Duration = Duration::from_secs(1);
 

@@ -10,6 +10,7 @@ use sqlx::postgres::PgConnectOptions;
 use uuid::Uuid;
 
 use super::chunks::Chunks;
+use super::creation_times::Logged;
 use super::database::Database;
 use super::devices::Devices;
 use super::log_state::LogState;
@@ -132,6 +133,14 @@ impl Log {
         xmin: u64,
     ) -> Result<Vec<(i64, f64)>, sqlx::Error> {
         creation_times::of_user(&self.database.requests(), user_id, ids, xmin).await
+    }
+
+    /// The same of events of any users and any age.
+    pub async fn creation_times_of_each(
+        &self,
+        events: &[Logged],
+    ) -> Result<Vec<(i64, f64)>, sqlx::Error> {
+        creation_times::of_each(&self.database.own(), events).await
     }
 
     /// The share of PostgreSQL's notification queue that is in use, 0 to 1.

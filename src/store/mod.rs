@@ -19,6 +19,8 @@ mod user_page;
 
 pub use self::chunks::{Chunk, Chunks};
 pub use self::control::{CONTROL_CHANNEL, HeldWakeLock};
+pub use self::creation_times::Logged;
+pub use self::database::SERVICE_CONNECTIONS_MAX;
 pub use self::devices::Devices;
 pub use self::error::is_undefined_table;
 pub use self::log::Log;
