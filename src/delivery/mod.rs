@@ -2,9 +2,9 @@
 
 mod feed;
 mod hub;
-mod id_set;
 pub mod latency;
 mod replay_buffer;
+mod routed_set;
 mod router;
 
 pub use self::feed::{CommitHealth, Feed};

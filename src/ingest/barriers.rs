@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio::time::sleep;
-use uuid::Uuid;
 
 use super::control_message::{ControlMessage, ControlPayload, Nonce};
 use super::outstanding::OutstandingBarriers;
@@ -47,8 +46,6 @@ pub struct Barriers {
     log: Log,
     metrics: Arc<Metrics>,
     interval: Duration,
-    /// Tells this process's barriers from another's.
-    node: Uuid,
     outstanding: Mutex<OutstandingBarriers>,
     /// Whether the database has no log, so that a barrier carries no snapshot.
     bare: AtomicBool,
@@ -66,7 +63,6 @@ impl Barriers {
             log,
             metrics,
             interval,
-            node: Uuid::new_v4(),
             outstanding: Mutex::new(OutstandingBarriers::new(interval)),
             bare: AtomicBool::new(false),
             health,
@@ -84,20 +80,21 @@ impl Barriers {
                 () = self.wanted.notified() => {}
             }
             let sent = Instant::now();
-            let number = self.outstanding().send(sent);
-            match self.commit(number).await {
-                Commit::Done => self.committed(number, sent.elapsed()),
+            let nonce = Nonce::random();
+            self.outstanding().send(nonce, sent);
+            match self.commit(nonce).await {
+                Commit::Done => self.committed(nonce, sent.elapsed()),
                 Commit::DoneElsewhere => {
-                    self.committed(number, sent.elapsed());
+                    self.committed(nonce, sent.elapsed());
                     tracing::warn!(event = "connections_silent");
                     self.dead.notify_one();
                 }
                 Commit::Failed(error) => {
-                    self.outstanding().withdraw(number);
+                    self.outstanding().withdraw(nonce);
                     tracing::debug!(event = "barrier_failed", %error);
                 }
                 Commit::Unreachable => {
-                    self.outstanding().withdraw(number);
+                    self.outstanding().withdraw(nonce);
                     tracing::warn!(event = "database_silent");
                     self.log.renew();
                 }
@@ -110,9 +107,8 @@ impl Barriers {
     /// Waits until the barrier has committed, for as long as the database takes new connections. After
     /// [`COMMIT_PATIENCE`] it is sent once more, on a new connection: a network that has swallowed
     /// packets leaves old connections open and silent.
-    async fn commit(&self, number: u64) -> Commit {
-        let node = self.node;
-        let nonce = Nonce { node, number }.to_string();
+    async fn commit(&self, nonce: Nonce) -> Commit {
+        let nonce = nonce.to_string();
         for elsewhere in [false, true] {
             let begun = Instant::now();
             let mut sending = std::pin::pin!(self.send(&nonce));
@@ -161,10 +157,7 @@ impl Barriers {
             ControlPayload::Awake => return Some(ControlMessage::Awake),
             ControlPayload::Barrier(nonce, state) => (nonce, state),
         };
-        if nonce.node != self.node {
-            return None;
-        }
-        let took = self.outstanding().complete(nonce.number, Instant::now())?;
+        let took = self.outstanding().complete(nonce, Instant::now())?;
         self.metrics.barrier_round_trip.record(took);
         ControlMessage::of_barrier(state)
     }
@@ -194,7 +187,7 @@ impl Barriers {
         self.metrics.barrier_uncommitted.set(uncommitted);
     }
 
-    fn committed(&self, number: u64, after: Duration) {
+    fn committed(&self, nonce: Nonce, after: Duration) {
         self.metrics.barrier_commit.record(after);
         if after > COMMIT_SLOW {
             tracing::warn!(
@@ -205,7 +198,7 @@ impl Barriers {
             );
         }
         self.answering.notify_waiters();
-        self.outstanding().commit(number, Instant::now());
+        self.outstanding().commit(nonce, Instant::now());
     }
 
     /// Declares the listener dead when it has missed too many barriers.

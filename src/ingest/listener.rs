@@ -151,14 +151,22 @@ impl Listener {
         let state = tokio::time::timeout(STATE_TIMEOUT, self.log.state())
             .await
             .map_err(|_| Lost::ReadTimeout(STATE_TIMEOUT))??;
+        let mut ingest = Ingest::Notify;
         if let Some(state) = &state {
-            let mut ingest = state.ingest;
+            ingest = state.ingest;
             if let Some(wanted) = self.ingest_wanted {
                 self.log.set_ingest(wanted).await?;
                 self.ingest_wanted = None;
                 ingest = ingest_after_change(ingest, wanted);
             }
             self.intake.reconnected(ingest, Instant::now());
+        }
+        if ingest == Ingest::Notify && !self.has_listened {
+            tracing::info!(
+                event = "notifications_are_trusted",
+                advice = "any role that may connect to this database can notify an event that was never \
+                          written; ingest = adaptive or tail takes events from the log alone (SECURITY.md)"
+            );
         }
         // Only barriers count that have seen what was set.
         self.barriers.restart(state.is_none());

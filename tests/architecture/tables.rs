@@ -109,7 +109,7 @@ pub const PURE: &[&str] = &[
     "src/protocol/",
     "src/limits/allowance.rs",
     "src/limits/rate.rs",
-    "src/delivery/id_set.rs",
+    "src/delivery/routed_set.rs",
     "src/delivery/replay_buffer/",
     "src/connection/deadlines.rs",
     "src/connection/revocation.rs",

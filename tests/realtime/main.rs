@@ -15,6 +15,7 @@ mod dashboard;
 mod drain;
 mod edge;
 mod events;
+mod forged;
 mod hostile;
 mod http;
 mod identity;
