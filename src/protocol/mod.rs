@@ -22,6 +22,7 @@ mod sequence;
 mod signal;
 #[cfg(test)]
 mod tests;
+mod trigger_fault;
 
 pub use self::client_frame::{Answer, ClientFrame};
 pub use self::close_code::CloseCode;
@@ -37,3 +38,4 @@ pub use self::reset_reason::ResetReason;
 pub use self::secret::Secret;
 pub use self::sequence::Sequence;
 pub use self::signal::{Reset, Revocation, Signal};
+pub use self::trigger_fault::TriggerFault;

@@ -15,6 +15,7 @@ pub mod migrate;
 mod notifications;
 mod reading;
 pub mod state;
+mod triggers;
 mod user_page;
 
 pub use self::chunks::{Chunk, Chunks};
@@ -25,4 +26,5 @@ pub use self::log::Log;
 pub use self::log_state::LogState;
 pub use self::notifications::Notifications;
 pub use self::reading::{Reading, parse_row};
+pub use self::triggers::FaultyTrigger;
 pub use self::user_page::{PAGE_BYTES_MAX, PAGE_EVENTS, Page};
