@@ -23,6 +23,7 @@ mod limits;
 mod listener;
 mod migrations;
 mod pending;
+mod readiness;
 mod resume;
 mod retention;
 mod run;
