@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use crate::delivery::HealthReport;
 use crate::metrics::Metrics;
+use crate::protocol::ReadinessReason;
 use crate::store::Log;
 
 const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(15);
@@ -26,7 +28,8 @@ pub(super) async fn upkeep(metrics: Arc<Metrics>) {
 }
 
 /// Measures PostgreSQL's notification queue.
-pub(super) async fn watch_queue(log: Log, metrics: Arc<Metrics>) {
+pub(super) async fn watch_queue(log: Log, health: HealthReport, metrics: Arc<Metrics>) {
+    let reason = ReadinessReason::NotificationQueueFilling;
     let mut interval = without_bursts(QUEUE_USAGE_INTERVAL);
     loop {
         interval.tick().await;
@@ -34,7 +37,10 @@ pub(super) async fn watch_queue(log: Log, metrics: Arc<Metrics>) {
             Ok(ratio) => {
                 metrics.notification_queue_usage(ratio);
                 if ratio >= QUEUE_USAGE_WARNED {
+                    health.begin(reason, &format!("{:.0} % is in use", ratio * 100.0));
                     tracing::warn!(event = "notification_queue_filling", ratio);
+                } else {
+                    health.end(reason);
                 }
             }
             Err(error) => tracing::debug!(event = "queue_usage_unknown", %error),

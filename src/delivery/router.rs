@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::feed::{CommitHealth, Feed};
+use super::feed::{Feed, HealthReport};
 use super::hub::Hub;
 use super::replay_buffer::ReplayBuffer;
 use super::routed_set::{Fingerprints, RoutedSet};
@@ -82,10 +82,10 @@ impl Router {
         (router, view)
     }
 
-    /// Lets the barriers set on the feed whether they commit.
+    /// Lets others report on the feed what they find.
     #[must_use]
-    pub fn commit_health(&self) -> CommitHealth {
-        CommitHealth(self.feed.clone())
+    pub fn health_report(&self) -> HealthReport {
+        HealthReport(self.feed.clone())
     }
 
     /// Routes the signal of a notification unless it has been routed.

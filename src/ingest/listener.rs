@@ -21,9 +21,9 @@ use super::intake::{Intake, Next};
 use super::joining::{Joining, ingest_after_change};
 use super::lost::Lost;
 use crate::config::Ingest;
-use crate::delivery::Router;
+use crate::delivery::{HealthReport, Router};
 use crate::metrics::Metrics;
-use crate::protocol::{Channel, Label, ResetReason, Snapshot};
+use crate::protocol::{Channel, Label, ReadinessReason, ResetReason, Snapshot};
 use crate::store::{CONTROL_CHANNEL, Log, Notifications};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -38,6 +38,7 @@ pub struct Listener {
     log: Log,
     barriers: Arc<Barriers>,
     intake: Intake,
+    health: HealthReport,
     metrics: Arc<Metrics>,
     /// The way of ingest that is still to be written to the database.
     ingest_wanted: Option<Ingest>,
@@ -62,6 +63,7 @@ impl Listener {
             options,
             log,
             barriers,
+            health: router.health_report(),
             intake: Intake::new(router, Arc::clone(&metrics), Instant::now()),
             metrics,
             ingest_wanted,
@@ -95,6 +97,8 @@ impl Listener {
                 }
                 Err(error) => error.into(),
             };
+            let reason = ReadinessReason::ListenerDisconnected;
+            self.health.begin(reason, &error.summary());
             self.intake.away();
             if mem::take(&mut self.connected) {
                 self.metrics.listener_connected.set(false);

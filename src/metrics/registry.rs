@@ -7,9 +7,10 @@ use metrics::{Gauge, Histogram};
 use super::declare::declare_metrics;
 use super::recorder::Recorder;
 use super::series::{Declaration, Series};
-use super::{BuildInfo, Counter, CounterBy, Flag, Level, WindowMaximum};
+use super::{Age, BuildInfo, Counter, CounterBy, Flag, FlagBy, Level, WindowMaximum};
 use super::{Panicked, Rejected, Replay, ReplayCause, ReplaySource};
-use crate::protocol::{AuthError, Channel, Closed, EventKind, ResetReason, Signal};
+use crate::protocol::{AuthError, Channel, Closed, DatabaseFault, EventKind};
+use crate::protocol::{ReadinessReason, ResetReason, Signal};
 
 declare_metrics! {
     /// Always 1; the label tells the version.
@@ -65,6 +66,8 @@ declare_metrics! {
 
     // The feed from PostgreSQL, and what it costs there.
 
+    /// 1 while /readyz gives this reason, else 0.
+    readiness_reasons: FlagBy<ReadinessReason> = "hushnet_readiness_reasons" by "reason";
     /// 1 while everything committed is routed, 0 while the listener is away or catching up.
     feed_live: Flag = "hushnet_feed_live";
     /// From sending a barrier to its commit, in seconds. It waits for the lock that all notifying commits
@@ -72,6 +75,10 @@ declare_metrics! {
     barrier_commit: Histogram = "hushnet_barrier_commit_seconds";
     /// From sending a barrier to hearing it, in seconds.
     barrier_round_trip: Histogram = "hushnet_barrier_round_trip_seconds";
+    /// Seconds since the last barrier that was heard, or since the start if none was.
+    barrier_age: Age = "hushnet_barrier_age_seconds";
+    /// Barriers that did not commit, by cause.
+    barriers_failed: CounterBy<DatabaseFault> = "hushnet_barriers_failed_total" by "cause";
     /// 1 while a barrier waits to commit although the database answers, else 0.
     barrier_uncommitted: Flag = "hushnet_barrier_uncommitted";
     /// 1 while the listener hears PostgreSQL's notifications, else 0.

@@ -21,7 +21,7 @@ mod user_page;
 pub use self::chunks::{Chunk, Chunks};
 pub use self::control::{CONTROL_CHANNEL, HeldWakeLock};
 pub use self::devices::Devices;
-pub use self::error::is_undefined_table;
+pub use self::error::{fault, is_undefined_table, summary};
 pub use self::log::Log;
 pub use self::log_state::LogState;
 pub use self::notifications::Notifications;

@@ -24,6 +24,7 @@ mod limits;
 mod listener;
 mod migrations;
 mod pending;
+mod readiness;
 mod resume;
 mod retention;
 mod run;
