@@ -164,9 +164,15 @@ fn start_maintenance(
 ) {
     let upkeep = maintenance::upkeep(Arc::clone(&stream.metrics));
     supervisor.spawn(Task::MetricsUpkeep, upkeep);
-    let watching =
-        maintenance::watch_queue(stream.log.clone(), health, Arc::clone(&stream.metrics));
+    let watching = maintenance::watch_queue(
+        stream.log.clone(),
+        health.clone(),
+        Arc::clone(&stream.metrics),
+    );
     supervisor.spawn(Task::QueueWatch, watching);
+    let watching =
+        maintenance::watch_triggers(stream.log.clone(), health, Arc::clone(&stream.metrics));
+    supervisor.spawn(Task::TriggerWatch, watching);
     let retaining = maintenance::retain(stream.log.clone(), config.retention());
     supervisor.spawn(Task::LogRetention, retaining);
 }

@@ -6,7 +6,7 @@
 
 use std::mem;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -20,6 +20,9 @@ use crate::store::{self, Chunk};
 
 /// Share of PostgreSQL's notification queue from which on events had better be silent.
 const QUEUE_USAGE_HIGH: f64 = 0.5;
+
+/// Between two warnings of notifications without an id.
+const WITHOUT_ID_WARNING_INTERVAL: Duration = Duration::from_mins(1);
 
 /// What is left to do after a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub(super) struct Intake {
     wake_lock: watch::Sender<bool>,
     /// A barrier that has returned and is completed by the next read of the log.
     returned: Option<Cursor>,
+    /// When a notification without an id was last warned of.
+    warned_without_id: Option<Instant>,
 }
 
 impl Intake {
@@ -50,6 +55,7 @@ impl Intake {
             metrics,
             wake_lock: watch::Sender::new(false),
             returned: None,
+            warned_without_id: None,
         }
     }
 
@@ -121,6 +127,10 @@ impl Intake {
                 return Next::Wait;
             }
         };
+        if notification.id.is_none() && self.router.position().is_some() {
+            self.without_id(channel, now());
+            return Next::Wait;
+        }
         let only_rings =
             notification.by_reference || matches!(notification.subject, Subject::Revocation { .. });
         if self.schedule.trusts_notifications() && !only_rings {
@@ -133,6 +143,24 @@ impl Intake {
             return Next::ReadLog;
         }
         Next::Wait
+    }
+
+    /// There is a log, whose triggers write an id, and another trigger notifies as well: its notification would be the
+    /// same event once more.
+    fn without_id(&mut self, channel: Channel, now: Instant) {
+        self.metrics.notifications_without_id.increment(channel);
+        let since = self
+            .warned_without_id
+            .map(|warned| now.duration_since(warned));
+        if since.is_none_or(|since| since >= WITHOUT_ID_WARNING_INTERVAL) {
+            self.warned_without_id = Some(now);
+            tracing::warn!(
+                event = "notification_without_id",
+                channel = channel.as_str(),
+                advice = "something else than the log's triggers notifies on this channel, and is not heard; if it is \
+                          the application's own trigger, run hushnet-realtime migrate up"
+            );
+        }
     }
 
     /// The earliest time for a read that only a notification asks for.
@@ -216,8 +244,6 @@ impl Intake {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use uuid::Uuid;
 
     use super::*;
@@ -328,6 +354,21 @@ mod tests {
         intake.notified(Channel::Devices, &payload(1), no_clock);
         let next = notified(&mut intake, &text, Instant::now());
         assert_eq!(next, Next::ReadLog);
+    }
+
+    #[test]
+    fn where_there_is_a_log_an_event_without_an_id_is_dropped() {
+        let now = Instant::now();
+        let text = r#"{"type":"device","user_id":"00000000-0000-0000-0000-000000000000"}"#;
+        for ingest in [Ingest::Notify, Ingest::Adaptive] {
+            let mut intake = intake(ingest, now);
+            assert_eq!(notified(&mut intake, text, now), Next::Wait);
+            assert_eq!(intake.router.take_routed(), 0);
+        }
+        let mut without_log = intake(Ingest::Notify, now);
+        without_log.restart(ResetReason::NoLog, None, now);
+        assert_eq!(notified(&mut without_log, text, now), Next::Wait);
+        assert_eq!(without_log.router.take_routed(), 1);
     }
 
     #[test]

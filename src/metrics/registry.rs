@@ -10,7 +10,7 @@ use super::series::{Declaration, Series};
 use super::{Age, BuildInfo, Counter, CounterBy, Flag, FlagBy, Level, WindowMaximum};
 use super::{Panicked, Rejected, Replay, ReplayCause, ReplaySource};
 use crate::protocol::{AuthError, Channel, Closed, DatabaseFault, EventKind};
-use crate::protocol::{ReadinessReason, ResetReason, Signal};
+use crate::protocol::{ReadinessReason, ResetReason, Signal, TriggerFault};
 
 declare_metrics! {
     /// Always 1; the label tells the version.
@@ -49,6 +49,9 @@ declare_metrics! {
     events_absent: CounterBy<EventKind> = "hushnet_events_absent_total" by "kind";
     /// Notifications that were no event and were dropped, by channel.
     notifications_malformed: CounterBy<Channel> = "hushnet_notifications_malformed_total" by "channel";
+    /// Notifications without an id that were dropped, by channel: the database has a log, and its own triggers write
+    /// an id.
+    notifications_without_id: CounterBy<Channel> = "hushnet_notifications_without_id_total" by "channel";
     /// From the creation of the event's row to the write to a socket, in seconds; a sample of at most 256
     /// deliveries a second.
     delivery_latency: Histogram = "hushnet_delivery_latency_seconds";
@@ -68,6 +71,8 @@ declare_metrics! {
 
     /// 1 while /readyz gives this reason, else 0.
     readiness_reasons: FlagBy<ReadinessReason> = "hushnet_readiness_reasons" by "reason";
+    /// 1 while a trigger that writes the log has this fault, else 0.
+    trigger_faults: FlagBy<TriggerFault> = "hushnet_trigger_faults" by "fault";
     /// 1 while everything committed is routed, 0 while the listener is away or catching up.
     feed_live: Flag = "hushnet_feed_live";
     /// From sending a barrier to its commit, in seconds. It waits for the lock that all notifying commits

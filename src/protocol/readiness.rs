@@ -74,6 +74,9 @@ readiness_reasons! {
     /// Barriers commit, and their notifications do not come back: nothing proves that events arrive.
     BarrierUnheard: Unavailable, "The listener is rebuilt by itself. If it lasts, connect directly to PostgreSQL: \
         LISTEN does not work through a pooler in transaction mode.";
+    /// A trigger that writes the log is not in its place, or something keeps changes from it: they may make no event.
+    TriggerFaulty: Degraded, "`detail` has each table and its fault, and the log says what to do (`trigger_faulty`). \
+        Mostly: run `hushnet-realtime migrate up`.";
     /// PostgreSQL's notification queue is more than half full. When it is full, every transaction that notifies fails.
     NotificationQueueFilling: Degraded, "Find the session that listens and does not read, or is idle in a transaction \
         (`pg_stat_activity`; PostgreSQL's log names it), and end it.";

@@ -31,7 +31,9 @@ impl TriggerFault {
     #[must_use]
     pub fn advice(self) -> &'static str {
         match self {
-            Self::TableMissing => "give the table its name back; or run hushnet-realtime migrate down and up",
+            Self::TableMissing => {
+                "give the table its name back; or run hushnet-realtime migrate down and up"
+            }
             Self::Missing | Self::Disabled | Self::Twice => "run hushnet-realtime migrate up",
             Self::ApplicationTrigger => {
                 "run hushnet-realtime migrate up, which removes it and remembers it for migrate down; take it out of the \
@@ -41,8 +43,12 @@ impl TriggerFault {
                 "let the schema realtime be owned by a role that row security does not restrict: ALTER ROLE ... \
                  BYPASSRLS, or the table's owner without FORCE ROW LEVEL SECURITY"
             }
-            Self::Subscription => "serve the database that is written by the application, not a logical replica of it",
-            Self::PublicationForAllTables => "publish the application's tables by name, without those of schema realtime",
+            Self::Subscription => {
+                "serve the database that is written by the application, not a logical replica of it"
+            }
+            Self::PublicationForAllTables => {
+                "publish the application's tables by name, without those of schema realtime"
+            }
         }
     }
 }

@@ -8,8 +8,8 @@
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
-use crate::config::DatabaseUrl;
 use super::triggers::{self, FaultyTrigger};
+use crate::config::DatabaseUrl;
 use crate::store::is_undefined_table;
 
 /// The table of applied migrations.

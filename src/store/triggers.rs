@@ -38,7 +38,7 @@ const FAULTS: &str = concat!(
     "
     WITH own AS MATERIALIZED (
         SELECT relation, required, to_regclass(relation) AS table_oid,
-               to_regprocedure(function) AS function_oid, to_regclass(reads) AS reads
+               to_regprocedure(function) AS function_oid, reads
         FROM (VALUES
             ('public.messages', true, 'realtime.on_messages()', NULL),
             ('public.sessions', true, 'realtime.on_session()', 'public.devices'),
@@ -68,10 +68,10 @@ const FAULTS: &str = concat!(
               AND (t.tgname IN ('messages_notify_trigger', 'sessions_notify_trigger', 'devices_notify_trigger')
                    OR p.proname IN ('notify_new_message', 'notify_new_session', 'notify_device_update')))
         UNION ALL
-        SELECT reads::text, 'row_security' FROM own
+        SELECT reads, 'row_security' FROM own
         JOIN pg_proc p ON p.oid = function_oid
         JOIN pg_roles owner ON owner.oid = p.proowner
-        JOIN pg_class c ON c.oid = reads
+        JOIN pg_class c ON c.oid = to_regclass(reads)
         WHERE c.relrowsecurity AND NOT owner.rolsuper AND NOT owner.rolbypassrls
           AND (c.relforcerowsecurity OR NOT pg_has_role(p.proowner, c.relowner, 'USAGE'))
         UNION ALL
@@ -91,11 +91,7 @@ pub(super) async fn faults(pool: &PgPool) -> Result<Vec<FaultyTrigger>, sqlx::Er
 pub(super) async fn not_served(
     connection: &mut PgConnection,
 ) -> Result<Vec<FaultyTrigger>, sqlx::Error> {
-    read(
-        sqlx::query_as(not_served!())
-            .fetch_all(connection)
-            .await?,
-    )
+    read(sqlx::query_as(not_served!()).fetch_all(connection).await?)
 }
 
 fn read(rows: Vec<(String, String)>) -> Result<Vec<FaultyTrigger>, sqlx::Error> {

@@ -33,3 +33,4 @@ mod shutdown;
 mod support;
 mod systemd;
 mod timeouts;
+mod triggers;
