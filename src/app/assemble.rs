@@ -16,7 +16,9 @@ use super::memory_budget::signatures_max;
 use super::supervisor::{Supervisor, Task};
 use crate::config::Config;
 use crate::connection::{Clock, Drain, Shared, Timeouts};
-use crate::delivery::{Bounds, Feed, Hub, LatencySampler, ReplayBuffer, Router, latency};
+use crate::delivery::{
+    Bounds, Feed, HealthReport, Hub, LatencySampler, ReplayBuffer, Router, latency,
+};
 use crate::http::{Api, Console, SocketBound};
 use crate::identity::Authenticator;
 #[cfg(feature = "injector")]
@@ -42,9 +44,9 @@ pub(super) fn assemble(
     supervisor: &mut Supervisor,
 ) -> Result<Api, RunError> {
     let stream = Stream::new(config)?;
-    let feed = start_ingest(config, &stream, supervisor)?;
+    let (feed, health) = start_ingest(config, &stream, supervisor)?;
     let latency = start_latency(&stream, supervisor);
-    start_maintenance(config, &stream, supervisor);
+    start_maintenance(config, &stream, health, supervisor);
     let clock = Arc::new(Clock::default());
     let ticking = Arc::clone(&clock).run(stream.hub.clone());
     supervisor.spawn(Task::Clock, ticking);
@@ -107,7 +109,7 @@ impl Stream {
     }
 }
 
-/// Starts what turns commits into routed events. Returns how far routing has come.
+/// Starts what turns commits into routed events. Returns how far routing has come, and where to report what is wrong.
 #[cfg_attr(
     not(feature = "injector"),
     expect(
@@ -119,17 +121,18 @@ fn start_ingest(
     config: &Config,
     stream: &Stream,
     supervisor: &mut Supervisor,
-) -> Result<watch::Receiver<Feed>, RunError> {
+) -> Result<(watch::Receiver<Feed>, HealthReport), RunError> {
     let (router, feed) = Router::new(
         stream.hub.clone(),
         stream.replay_buffer.clone(),
         Arc::clone(&stream.metrics),
         Instant::now().into(),
     );
+    let health = router.health_report();
     let barriers = Arc::new(Barriers::new(
         stream.log.clone(),
         config.barrier_interval(),
-        router.commit_health(),
+        health.clone(),
         Arc::clone(&stream.metrics),
     ));
     let listener = Listener::new(
@@ -153,7 +156,7 @@ fn start_ingest(
     supervisor.spawn(Task::WakeLock, wake_lock);
     supervisor.spawn(Task::Listener, listener.run());
     supervisor.spawn(Task::Barriers, async move { barriers.run().await });
-    Ok(feed)
+    Ok((feed, health))
 }
 
 fn start_latency(stream: &Stream, supervisor: &mut Supervisor) -> LatencySampler {
@@ -163,11 +166,23 @@ fn start_latency(stream: &Stream, supervisor: &mut Supervisor) -> LatencySampler
     latency
 }
 
-fn start_maintenance(config: &Config, stream: &Stream, supervisor: &mut Supervisor) {
+fn start_maintenance(
+    config: &Config,
+    stream: &Stream,
+    health: HealthReport,
+    supervisor: &mut Supervisor,
+) {
     let upkeep = maintenance::upkeep(Arc::clone(&stream.metrics));
     supervisor.spawn(Task::MetricsUpkeep, upkeep);
-    let watching = maintenance::watch_queue(stream.log.clone(), Arc::clone(&stream.metrics));
+    let watching = maintenance::watch_queue(
+        stream.log.clone(),
+        health.clone(),
+        Arc::clone(&stream.metrics),
+    );
     supervisor.spawn(Task::QueueWatch, watching);
+    let watching =
+        maintenance::watch_triggers(stream.log.clone(), health, Arc::clone(&stream.metrics));
+    supervisor.spawn(Task::TriggerWatch, watching);
     let retaining = maintenance::retain(stream.log.clone(), config.retention());
     supervisor.spawn(Task::LogRetention, retaining);
 }

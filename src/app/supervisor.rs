@@ -30,6 +30,8 @@ pub enum Task {
     MetricsUpkeep,
     /// Watches PostgreSQL's notification queue.
     QueueWatch,
+    /// Looks whether the triggers that write the log are in their places.
+    TriggerWatch,
     /// Makes and drops the log's partitions.
     LogRetention,
     /// Fetches the keys with which tokens are signed.

@@ -43,7 +43,9 @@ pub(super) async fn run(
     let url = database_url.ok_or(ConfigError::NoDatabase)?;
     match action {
         Action::Up { ingest } => {
-            migrate::up(&url).await?;
+            for table in migrate::up(&url).await? {
+                println!("put the trigger on {table} in its place");
+            }
             if let Some(ingest) = ingest {
                 Log::new(url.options(), 1).set_ingest(ingest).await?;
             }

@@ -1,20 +1,23 @@
-//! The feed: whether events are coming, from which cursor on, and whether barriers commit.
+//! The feed: whether events are coming, from which cursor on, and what is wrong if they are not.
 //!
 //! The router publishes it, and everything that depends on the listener's state reads it from here: a
-//! new connection, a replay, `/readyz`. Readers so know neither the listener nor the barriers.
+//! new connection, a replay, `/readyz`. Whoever finds that something is wrong reports it here. Readers so
+//! know neither the listener nor the barriers.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::protocol::Cursor;
+use super::health::{Finding, Health};
+use crate::protocol::{Cursor, ReadinessReason};
 
 /// The state of the stream of events.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Feed {
     pub(super) live: bool,
     pub(super) cursor: Option<Arc<Cursor>>,
-    uncommitted: bool,
+    health: Health,
 }
 
 impl Feed {
@@ -32,22 +35,41 @@ impl Feed {
         self.cursor.as_ref()
     }
 
-    /// Whether a barrier is waiting to commit although the database answers.
+    /// Every reason why the service is not plainly ready at this moment. None: events arrive.
     #[must_use]
-    pub fn is_uncommitted(&self) -> bool {
-        self.uncommitted
+    pub fn findings(&self, now: Instant) -> Vec<Finding> {
+        self.health.findings(self.live, now)
     }
 }
 
-/// Sets whether barriers commit, for the task that sends them.
+/// Reports on the feed what proves that events arrive, and what is wrong. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct CommitHealth(pub(super) watch::Sender<Feed>);
+pub struct HealthReport(pub(super) watch::Sender<Feed>);
 
-impl CommitHealth {
-    /// Sets [`Feed::is_uncommitted`].
-    pub fn set_uncommitted(&self, uncommitted: bool) {
+impl HealthReport {
+    /// From here on nothing is proven when no barrier was heard for so long.
+    pub fn expect_barriers(&self, unheard_max: Duration) {
+        self.change(|health| health.expect_barriers(unheard_max));
+    }
+
+    /// A barrier was heard: what was committed before it has come.
+    pub fn heard(&self, now: Instant) {
+        self.change(|health| health.heard(now));
+    }
+
+    /// The reason holds from here on. The detail is one line that anyone may read; it may be empty.
+    pub fn begin(&self, reason: ReadinessReason, detail: &str) {
+        self.change(|health| health.begin(reason, detail));
+    }
+
+    /// The reason holds no longer.
+    pub fn end(&self, reason: ReadinessReason) {
+        self.change(|health| health.end(reason));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Health)) {
         self.0.send_if_modified(|feed| {
-            feed.uncommitted = uncommitted;
+            change(&mut feed.health);
             // `/readyz` looks when it is asked. Connections wait for cursors and need not wake.
             false
         });
@@ -59,13 +81,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commit_health_is_seen_and_wakes_no_reader() {
+    fn a_report_is_seen_and_wakes_no_reader() {
         let (sender, mut feed) = watch::channel(Feed::default());
-        let health = CommitHealth(sender);
-        health.set_uncommitted(true);
-        assert!(feed.borrow().is_uncommitted() && !feed.borrow().is_live());
+        let (report, now) = (HealthReport(sender), Instant::now());
+        report.expect_barriers(Duration::from_secs(10));
+        report.heard(now);
+        report.begin(ReadinessReason::BarrierUncommitted, "");
+        let reasons = |feed: &Feed| -> Vec<_> {
+            let findings = feed.findings(now).into_iter();
+            findings.map(|finding| finding.reason).collect()
+        };
+        let away = ReadinessReason::ListenerDisconnected;
+        let both = [away, ReadinessReason::BarrierUncommitted];
+        assert_eq!(reasons(&feed.borrow()), both);
         assert!(!feed.has_changed().unwrap());
-        health.set_uncommitted(false);
-        assert!(!feed.borrow_and_update().is_uncommitted());
+        report.end(ReadinessReason::BarrierUncommitted);
+        assert_eq!(reasons(&feed.borrow_and_update()), [away]);
     }
 }

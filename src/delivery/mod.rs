@@ -1,13 +1,15 @@
 //! From the router to the connections: the order of events, who is connected, and the newest events.
 
 mod feed;
+mod health;
 mod hub;
-mod id_set;
 pub mod latency;
 mod replay_buffer;
+mod routed_set;
 mod router;
 
-pub use self::feed::{CommitHealth, Feed};
+pub use self::feed::{Feed, HealthReport};
+pub use self::health::Finding;
 pub use self::hub::{Hub, Subscription};
 pub use self::latency::LatencySampler;
 pub use self::replay_buffer::{Bounds, Found, ReplayBuffer};

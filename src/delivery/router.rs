@@ -1,7 +1,7 @@
 //! The order of events: a new signal goes to the replay buffer and to the hub, once, and the position moves on.
 //!
 //! There is one router, owned by the listener; it never waits. It drops what it has routed before, known by
-//! its id: the log and the notifications bring the same events. It holds the position: a cursor such that
+//! id and text: the log and the notifications bring the same events. It holds the position: a cursor such that
 //! everything visible in its snapshot has been routed. Clients are given the cursors of barriers only. A
 //! barrier has committed, so what it has seen is on the disk, and no crash makes PostgreSQL hand out those
 //! transaction numbers again.
@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::feed::{CommitHealth, Feed};
+use super::feed::{Feed, HealthReport};
 use super::hub::Hub;
-use super::id_set::IdSet;
 use super::replay_buffer::ReplayBuffer;
+use super::routed_set::{Fingerprints, RoutedSet};
 use crate::metrics::Metrics;
 use crate::protocol::{Cursor, Label, Notification, Reset, ResetReason, Signal, Snapshot, Subject};
 
-/// Ids that are remembered in each of two generations. Beyond it the older generation is forgotten, and an
+/// Events that are remembered in each of two generations, nine bytes each. Beyond it the older generation is forgotten, and an
 /// event may be sent twice.
 const SEEN_MAX: usize = 1 << 20;
 /// The shortest segment of the replay buffer, however fast the position moves.
@@ -44,10 +44,11 @@ pub struct Router {
     /// The position when the open segment began.
     position_at_segment: Option<Snapshot>,
     feed: watch::Sender<Feed>,
-    /// Ids that were routed since the last completed barrier.
-    seen: IdSet,
-    /// Ids that were routed between the two completed barriers before.
-    seen_before: IdSet,
+    fingerprints: Fingerprints,
+    /// What was routed since the last completed barrier.
+    seen: RoutedSet,
+    /// What was routed between the two completed barriers before.
+    seen_before: RoutedSet,
     segment_began: Instant,
     routed: u64,
 }
@@ -72,29 +73,30 @@ impl Router {
             position_at_barrier: None,
             position_at_segment: None,
             feed,
-            seen: IdSet::default(),
-            seen_before: IdSet::default(),
+            fingerprints: Fingerprints::default(),
+            seen: RoutedSet::default(),
+            seen_before: RoutedSet::default(),
             segment_began: now,
             routed: 0,
         };
         (router, view)
     }
 
-    /// Lets the barriers set on the feed whether they commit.
+    /// Lets others report on the feed what they find.
     #[must_use]
-    pub fn commit_health(&self) -> CommitHealth {
-        CommitHealth(self.feed.clone())
+    pub fn health_report(&self) -> HealthReport {
+        HealthReport(self.feed.clone())
     }
 
     /// Routes the signal of a notification unless it has been routed.
     pub fn route(&mut self, notification: Notification<'_>) {
-        if let Some(id) = notification.id {
-            if self.seen_before.contains(id) || !self.seen.insert(id) {
+        if let Some(event) = self.fingerprints.of(&notification) {
+            if self.seen_before.contains(event) || !self.seen.insert(event) {
                 self.metrics.events_repeated.increment();
                 return;
             }
             if self.seen.len() > SEEN_MAX {
-                self.forget_older_ids();
+                self.forget_older_events();
             }
         }
         self.routed += 1;
@@ -111,14 +113,16 @@ impl Router {
         mem::take(&mut self.routed)
     }
 
-    /// Whether this id has been routed lately.
+    /// Whether this event, with this id and text, has been routed lately.
     #[must_use]
-    pub fn has_seen(&self, id: i64) -> bool {
-        self.seen.contains(id) || self.seen_before.contains(id)
+    pub fn has_seen(&self, notification: &Notification<'_>) -> bool {
+        self.fingerprints
+            .of(notification)
+            .is_some_and(|event| self.seen.contains(event) || self.seen_before.contains(event))
     }
 
     /// What was routed before the barrier before the last one does not come again.
-    fn forget_older_ids(&mut self) {
+    fn forget_older_events(&mut self) {
         self.seen_before = mem::take(&mut self.seen);
     }
 
@@ -156,7 +160,7 @@ impl Router {
         {
             self.begin_segment(&barrier, now);
         }
-        self.forget_older_ids();
+        self.forget_older_events();
         self.position_at_barrier = self.position.as_ref().map(|p| p.snapshot.clone());
         self.durable = Some(barrier);
         self.feed_live();
@@ -286,17 +290,33 @@ mod tests {
             r#"{{"type":"device","user_id":"{}","id":1}}"#,
             uuid::Uuid::nil()
         );
-        router.route(Notification::parse(&event).unwrap());
+        let event = Notification::parse(&event).unwrap();
+        router.route(event);
         for _ in 0..3 {
             // What was read up to 20 was routed before 15 was completed, and 18 has not seen it.
             router.complete_barrier(cursor("18:18:"), now());
         }
         assert_eq!(durable(&router), "1-1.15:15:");
-        assert!(router.has_seen(1), "it may come again from 15 on");
+        assert!(router.has_seen(&event), "it may come again from 15 on");
         router.complete_barrier(cursor("25:25:"), now());
-        assert!(router.has_seen(1));
+        assert!(router.has_seen(&event));
         router.complete_barrier(cursor("30:30:"), now());
-        assert!(!router.has_seen(1));
+        assert!(!router.has_seen(&event));
+    }
+
+    #[test]
+    fn an_event_is_routed_although_its_id_came_with_another_text() {
+        let (mut router, _feed) = router();
+        let nobody = uuid::Uuid::new_v4();
+        let forged = format!(r#"{{"type":"device","user_id":"{nobody}","id":1}}"#);
+        let event = format!(
+            r#"{{"type":"device","user_id":"{}","id":1}}"#,
+            uuid::Uuid::nil()
+        );
+        for text in [&forged, &event, &event, &forged] {
+            router.route(Notification::parse(text).unwrap());
+        }
+        assert_eq!(router.take_routed(), 2, "each text once");
     }
 
     #[test]

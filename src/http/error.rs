@@ -44,13 +44,6 @@ pub(super) enum ApiError {
     Identity(AuthError),
     #[error("{}", .0.limit.message())]
     Limited(Refusal),
-    #[error("not connected to PostgreSQL's notifications; being retried")]
-    ListenerDisconnected,
-    #[error(
-        "PostgreSQL answers but does not let a notification commit: a lock or a synchronous standby is \
-         being waited for"
-    )]
-    BarrierUncommitted,
     #[error("the state cannot be read from the database now; ask again")]
     DatabaseUnavailable,
     #[error("send JSON with the fields from, to and text, each a string")]
@@ -101,8 +94,6 @@ impl ApiError {
             Self::Identity(AuthError::Unavailable)
             | Self::TooManyConnections(_)
             | Self::Draining
-            | Self::ListenerDisconnected
-            | Self::BarrierUncommitted
             | Self::DatabaseUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Identity(_) => StatusCode::UNAUTHORIZED,
             Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -128,8 +119,6 @@ impl ApiError {
             Self::OriginNotAllowed => "origin_not_allowed",
             Self::Identity(error) => error.code(),
             Self::Limited(refusal) => refusal.limit.code(),
-            Self::ListenerDisconnected => "listener_disconnected",
-            Self::BarrierUncommitted => "barrier_uncommitted",
             Self::DatabaseUnavailable => "database_unavailable",
             Self::DemoMessageMalformed => "demo_message_malformed",
             Self::DemoUserUnknown => "demo_user_unknown",

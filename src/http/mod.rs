@@ -13,6 +13,7 @@ mod error;
 mod handshake;
 mod origin;
 mod probes;
+mod readiness;
 mod reply;
 mod request;
 mod routes;

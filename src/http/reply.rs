@@ -22,7 +22,8 @@ pub(super) fn reply(result: Result<Response, ApiError>) -> Response {
     response
 }
 
-fn advise(headers: &mut HeaderMap, advice: Advice) {
+/// Sets the headers of this advice.
+pub(super) fn advise(headers: &mut HeaderMap, advice: Advice) {
     match advice {
         Advice::Upgrade => {
             headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -138,7 +139,6 @@ mod tests {
             ),
             (ApiError::Identity(AuthError::OtherUser), &[]),
             (ApiError::MethodNotAllowed, &["allow: GET"]),
-            (ApiError::ListenerDisconnected, &[]),
             (ApiError::UserIdMalformed, &[]),
         ] {
             assert_eq!(advised(error), headers, "{error:?}");

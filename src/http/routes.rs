@@ -25,11 +25,11 @@ pub fn routes(api: &Api, with_metrics: bool) -> BoxedFilter<(Response,)> {
     let mut all = upgrade::routes(&upgrades)
         .or(state::routes(&admission, &shared.log))
         .unify()
-        .or(probes::routes(&shared.drain, &shared.feed))
+        .or(probes::routes(shared))
         .unify()
         .boxed();
     if with_metrics {
-        let metrics = probes::metrics(&shared.metrics, &shared.hub);
+        let metrics = probes::metrics(shared);
         all = all.or(metrics).unify().boxed();
     }
     if let Some(settings) = api.console {
@@ -56,8 +56,8 @@ pub fn routes(api: &Api, with_metrics: bool) -> BoxedFilter<(Response,)> {
 #[must_use]
 pub fn operator_routes(api: &Api) -> BoxedFilter<(Response,)> {
     let shared = &api.shared;
-    let metrics = probes::metrics(&shared.metrics, &shared.hub);
-    let probes = probes::routes(&shared.drain, &shared.feed);
+    let metrics = probes::metrics(shared);
+    let probes = probes::routes(shared);
     answered(metrics.or(probes).unify().boxed())
 }
 

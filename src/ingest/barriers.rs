@@ -5,7 +5,7 @@
 //! NOTIFY is delivered in the order of commits, so when the barrier's notification comes back,
 //! everything visible in that snapshot has been routed. Three committed barriers that do not come back
 //! prove the listener dead, whatever TCP says. A barrier that cannot commit says nothing about the
-//! listener: it has a metric and a reason on `/readyz` of its own.
+//! listener. Whether it fails or is not heard, nothing is proven then: `/readyz` says so, and why.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,13 +14,17 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio::time::sleep;
-use uuid::Uuid;
 
 use super::control_message::{ControlMessage, ControlPayload, Nonce};
+use super::failures::Failures;
 use super::outstanding::OutstandingBarriers;
-use crate::delivery::CommitHealth;
+use crate::delivery::HealthReport;
 use crate::metrics::Metrics;
-use crate::store::Log;
+use crate::protocol::{DatabaseFault, Label, ReadinessReason};
+use crate::store::{self, Log};
+
+/// Without a barrier that is heard for so long, or for three intervals if that is longer, nothing is proven.
+const UNHEARD_MAX: Duration = Duration::from_secs(10);
 
 /// A commit that takes longer makes the task ask whether the database is reachable.
 const COMMIT_PATIENCE: Duration = Duration::from_millis(1_500);
@@ -47,12 +51,10 @@ pub struct Barriers {
     log: Log,
     metrics: Arc<Metrics>,
     interval: Duration,
-    /// Tells this process's barriers from another's.
-    node: Uuid,
     outstanding: Mutex<OutstandingBarriers>,
     /// Whether the database has no log, so that a barrier carries no snapshot.
     bare: AtomicBool,
-    health: CommitHealth,
+    health: HealthReport,
     wanted: Notify,
     dead: Notify,
     answering: Notify,
@@ -61,12 +63,12 @@ pub struct Barriers {
 impl Barriers {
     /// No barrier yet.
     #[must_use]
-    pub fn new(log: Log, interval: Duration, health: CommitHealth, metrics: Arc<Metrics>) -> Self {
+    pub fn new(log: Log, interval: Duration, health: HealthReport, metrics: Arc<Metrics>) -> Self {
+        health.expect_barriers(UNHEARD_MAX.max(interval * 3));
         Self {
             log,
             metrics,
             interval,
-            node: Uuid::new_v4(),
             outstanding: Mutex::new(OutstandingBarriers::new(interval)),
             bare: AtomicBool::new(false),
             health,
@@ -78,27 +80,34 @@ impl Barriers {
 
     /// Sends barriers for ever, one after another.
     pub async fn run(&self) {
+        let mut failures = Failures::default();
         loop {
             tokio::select! {
                 () = sleep(self.interval) => {}
                 () = self.wanted.notified() => {}
             }
             let sent = Instant::now();
-            let number = self.outstanding().send(sent);
-            match self.commit(number).await {
-                Commit::Done => self.committed(number, sent.elapsed()),
+            let nonce = Nonce::random();
+            self.outstanding().send(nonce, sent);
+            match self.commit(nonce).await {
+                Commit::Done => self.committed(nonce, sent.elapsed(), &mut failures),
                 Commit::DoneElsewhere => {
-                    self.committed(number, sent.elapsed());
+                    self.committed(nonce, sent.elapsed(), &mut failures);
                     tracing::warn!(event = "connections_silent");
                     self.dead.notify_one();
                 }
                 Commit::Failed(error) => {
-                    self.outstanding().withdraw(number);
-                    tracing::debug!(event = "barrier_failed", %error);
+                    let (fault, summary) = (store::fault(&error), store::summary(&error));
+                    self.failed(nonce, &mut failures, fault, &summary);
                 }
                 Commit::Unreachable => {
-                    self.outstanding().withdraw(number);
-                    tracing::warn!(event = "database_silent");
+                    let fault = DatabaseFault::Unreachable;
+                    self.failed(
+                        nonce,
+                        &mut failures,
+                        fault,
+                        "PostgreSQL takes no new connection",
+                    );
                     self.log.renew();
                 }
             }
@@ -110,9 +119,9 @@ impl Barriers {
     /// Waits until the barrier has committed, for as long as the database takes new connections. After
     /// [`COMMIT_PATIENCE`] it is sent once more, on a new connection: a network that has swallowed
     /// packets leaves old connections open and silent.
-    async fn commit(&self, number: u64) -> Commit {
-        let node = self.node;
-        let nonce = Nonce { node, number }.to_string();
+    async fn commit(&self, nonce: Nonce) -> Commit {
+        let nonce = nonce.to_string();
+        let mut waits = false;
         for elsewhere in [false, true] {
             let begun = Instant::now();
             let mut sending = std::pin::pin!(self.send(&nonce));
@@ -139,6 +148,10 @@ impl Barriers {
                     break;
                 }
                 // It waits for a lock or a synchronous standby, and another would wait behind it.
+                if !std::mem::replace(&mut waits, true) {
+                    let advice = ReadinessReason::BarrierUncommitted.remedy();
+                    tracing::warn!(event = "barrier_uncommitted", advice);
+                }
                 self.set_uncommitted(true);
                 self.check_missed();
             }
@@ -161,11 +174,11 @@ impl Barriers {
             ControlPayload::Awake => return Some(ControlMessage::Awake),
             ControlPayload::Barrier(nonce, state) => (nonce, state),
         };
-        if nonce.node != self.node {
-            return None;
-        }
-        let took = self.outstanding().complete(nonce.number, Instant::now())?;
+        let now = Instant::now();
+        let took = self.outstanding().complete(nonce, now)?;
         self.metrics.barrier_round_trip.record(took);
+        self.metrics.barrier_age.restart(now);
+        self.health.heard(now);
         ControlMessage::of_barrier(state)
     }
 
@@ -190,12 +203,31 @@ impl Barriers {
     }
 
     fn set_uncommitted(&self, uncommitted: bool) {
-        self.health.set_uncommitted(uncommitted);
+        if uncommitted {
+            self.health.begin(ReadinessReason::BarrierUncommitted, "");
+        } else {
+            self.health.end(ReadinessReason::BarrierUncommitted);
+        }
         self.metrics.barrier_uncommitted.set(uncommitted);
     }
 
-    fn committed(&self, number: u64, after: Duration) {
+    /// The barrier will not come. That says nothing about the listener, which is left alone.
+    fn failed(&self, nonce: Nonce, failures: &mut Failures, fault: DatabaseFault, error: &str) {
+        self.outstanding().withdraw(nonce);
+        self.metrics.barriers_failed.increment(fault);
+        self.health.begin(ReadinessReason::BarrierFailed, error);
+        if let Some(failures) = failures.add(fault, Instant::now()) {
+            let (cause, advice) = (fault.as_str(), fault.advice());
+            tracing::warn!(event = "barrier_failed", cause, error, failures, advice);
+        }
+    }
+
+    fn committed(&self, nonce: Nonce, after: Duration, failures: &mut Failures) {
         self.metrics.barrier_commit.record(after);
+        self.health.end(ReadinessReason::BarrierFailed);
+        if let Some(failures) = failures.end() {
+            tracing::info!(event = "barriers_commit_again", failures);
+        }
         if after > COMMIT_SLOW {
             tracing::warn!(
                 event = "barrier_commit_slow",
@@ -205,7 +237,7 @@ impl Barriers {
             );
         }
         self.answering.notify_waiters();
-        self.outstanding().commit(number, Instant::now());
+        self.outstanding().commit(nonce, Instant::now());
     }
 
     /// Declares the listener dead when it has missed too many barriers.

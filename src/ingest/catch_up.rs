@@ -59,22 +59,58 @@ impl CatchUp<'_> {
     pub(super) async fn run(&mut self, mut from: Snapshot) -> Result<(), Lost> {
         let mut held = Held::new(HELD_MAX);
         loop {
+            if self.intake.next_read().is_none() {
+                self.hold_until(self.intake.rung_read(), &mut held).await?;
+            }
             let completed = self.intake.take_returned();
+            let held_before = held.len();
             let reached = self.read_log(&from, &mut held).await?;
             from = self.intake.read_to(reached, completed, Instant::now());
-            // All notifications that were dropped are in the log.
-            let mut must_read = held.take_overflowed();
-            while let Some(received) = held.pop() {
-                if received.pass_to(self.intake) == Next::ReadLog {
-                    // What was committed after it must not overtake it, and stays held.
-                    must_read = true;
-                    break;
-                }
-            }
-            if !must_read {
+            if !self.release(&mut held, held_before) {
                 return Ok(());
             }
         }
+    }
+
+    /// Passes on what was held. Returns whether the log has to be read once more. The read has brought the
+    /// events of the first `held_before` notifications, which came before it began.
+    fn release(&mut self, held: &mut Held<Received>, held_before: usize) -> bool {
+        // All notifications that were dropped are in the log.
+        let overflowed = held.take_overflowed();
+        let mut number = 0;
+        while let Some(received) = held.pop() {
+            let was_read = number < held_before && matches!(received, Received::Event(..));
+            if received.pass_to(self.intake) == Next::ReadLog && !was_read {
+                // What was committed after it must not overtake it, and stays held.
+                return true;
+            }
+            number += 1;
+        }
+        overflowed
+    }
+
+    /// Holds what comes until this time.
+    async fn hold_until(&mut self, time: Instant, held: &mut Held<Received>) -> Result<(), Lost> {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.barriers.dead() => return Err(Lost::Dead),
+                () = sleep_until(time.into()) => return Ok(()),
+                notification = self.notifications.next() => self.hold(notification, held)?,
+            }
+        }
+    }
+
+    fn hold(
+        &self,
+        notification: Result<Option<PgNotification>, sqlx::Error>,
+        held: &mut Held<Received>,
+    ) -> Result<(), Lost> {
+        let notification = notification?.ok_or(Lost::Closed)?;
+        if let Some(received) = Received::new(notification, self.barriers) {
+            held.push(received);
+        }
+        Ok(())
     }
 
     /// Routes from the log and returns how far that reaches.
@@ -91,10 +127,7 @@ impl CatchUp<'_> {
                 () = self.barriers.dead() => return Err(Lost::Dead),
                 chunk = chunks.next() => chunk?,
                 notification = self.notifications.next() => {
-                    let notification = notification?.ok_or(Lost::Closed)?;
-                    if let Some(received) = Received::new(notification, self.barriers) {
-                        held.push(received);
-                    }
+                    self.hold(notification, held)?;
                     continue;
                 }
                 () = sleep_until(deadline.into()) => return Err(Lost::ReadTimeout(READ_TIMEOUT)),

@@ -31,27 +31,24 @@ pub struct BarrierState {
     pub queue_usage: f64,
 }
 
-/// Tells a barrier from all others.
+/// Tells a barrier from all others: a fresh random number, which nobody knows before the barrier returns. So
+/// no other role can notify a barrier that this process would accept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Nonce {
-    /// The process that has sent it.
-    pub(super) node: Uuid,
-    pub(super) number: u64,
-}
+pub(super) struct Nonce(Uuid);
 
 impl Nonce {
+    pub(super) fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+
     fn parse(text: &str) -> Option<Self> {
-        let (node, number) = text.split_once('/')?;
-        Some(Self {
-            node: node.parse().ok()?,
-            number: number.parse().ok()?,
-        })
+        text.parse().ok().map(Self)
     }
 }
 
 impl fmt::Display for Nonce {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.node, self.number)
+        self.0.fmt(f)
     }
 }
 
@@ -104,7 +101,7 @@ impl ControlMessage {
 mod tests {
     use super::*;
 
-    const NONCE: &str = "00000000-0000-0000-0000-000000000007/12";
+    const NONCE: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
 
     #[test]
     fn a_barrier_is_parsed_with_its_state() {
@@ -142,7 +139,7 @@ mod tests {
     #[test]
     fn unknown_texts_are_ignored() {
         assert_eq!(ControlPayload::parse("awake"), Some(ControlPayload::Awake));
-        for text in ["", "asleep", "barrier", "barrier 7/12", "barrier x"] {
+        for text in ["", "asleep", "barrier", "barrier 7", "barrier x"] {
             assert_eq!(ControlPayload::parse(text), None, "{text:?}");
         }
         for state in ["1-1", "1-1 5:9:7 telepathy t 0", "1-1 9:5: notify t 0"] {

@@ -31,6 +31,11 @@ impl<T> Held<T> {
         }
     }
 
+    /// How many it holds.
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Whether any was dropped since the last call. The held notifications then have a gap, and the log
     /// has to be read once more.
     pub(super) fn take_overflowed(&mut self) -> bool {

@@ -6,7 +6,7 @@
 
 use std::mem;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -15,11 +15,14 @@ use super::schedule::Schedule;
 use crate::config::Ingest;
 use crate::delivery::Router;
 use crate::metrics::Metrics;
-use crate::protocol::{Channel, Cursor, Label, Notification, ResetReason, Snapshot};
+use crate::protocol::{Channel, Cursor, Label, Notification, ResetReason, Snapshot, Subject};
 use crate::store::{self, Chunk};
 
 /// Share of PostgreSQL's notification queue from which on events had better be silent.
 const QUEUE_USAGE_HIGH: f64 = 0.5;
+
+/// Between two warnings of notifications without an id.
+const WITHOUT_ID_WARNING_INTERVAL: Duration = Duration::from_mins(1);
 
 /// What is left to do after a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub(super) struct Intake {
     wake_lock: watch::Sender<bool>,
     /// A barrier that has returned and is completed by the next read of the log.
     returned: Option<Cursor>,
+    /// When a notification without an id was last warned of.
+    warned_without_id: Option<Instant>,
 }
 
 impl Intake {
@@ -50,6 +55,7 @@ impl Intake {
             metrics,
             wake_lock: watch::Sender::new(false),
             returned: None,
+            warned_without_id: None,
         }
     }
 
@@ -100,6 +106,9 @@ impl Intake {
     }
 
     /// An event was notified. The clock is asked only where it matters.
+    ///
+    /// Any role may notify. So a notification moves no position, and what it says is routed only where every
+    /// event notifies. Even there a revocation is read from the log: a forged one would close connections.
     pub(super) fn notified(
         &mut self,
         channel: Channel,
@@ -118,24 +127,45 @@ impl Intake {
                 return Next::Wait;
             }
         };
-        let is_new = |id| !self.router.has_seen(id);
-        if notification.by_reference {
-            return if notification.id.is_some_and(is_new) {
-                Next::ReadLog
-            } else {
-                Next::Wait
-            };
+        if notification.id.is_none() && self.router.position().is_some() {
+            self.without_id(channel, now());
+            return Next::Wait;
         }
-        if self.schedule.trusts_notifications() {
+        let only_rings =
+            notification.by_reference || matches!(notification.subject, Subject::Revocation { .. });
+        if self.schedule.trusts_notifications() && !only_rings {
             self.router.route(notification);
             return Next::Wait;
         }
         // Some events are silent: this one only says that there is something to read. Routed by itself
         // it could overtake a silent event that was committed before it was written.
-        if notification.id.is_none_or(is_new) && !self.schedule.hasten(now()) {
+        if !self.router.has_seen(&notification) && !self.schedule.hasten(now()) {
             return Next::ReadLog;
         }
         Next::Wait
+    }
+
+    /// There is a log, whose triggers write an id, and another trigger notifies as well: its notification would be the
+    /// same event once more.
+    fn without_id(&mut self, channel: Channel, now: Instant) {
+        self.metrics.notifications_without_id.increment(channel);
+        let since = self
+            .warned_without_id
+            .map(|warned| now.duration_since(warned));
+        if since.is_none_or(|since| since >= WITHOUT_ID_WARNING_INTERVAL) {
+            self.warned_without_id = Some(now);
+            tracing::warn!(
+                event = "notification_without_id",
+                channel = channel.as_str(),
+                advice = "something else than the log's triggers notifies on this channel, and is not heard; if it is \
+                          the application's own trigger, run hushnet-realtime migrate up"
+            );
+        }
+    }
+
+    /// The earliest time for a read that only a notification asks for.
+    pub(super) fn rung_read(&self) -> Instant {
+        self.schedule.rung_read()
     }
 
     /// A message came over the control channel.
@@ -214,8 +244,6 @@ impl Intake {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use uuid::Uuid;
 
     use super::*;
@@ -229,6 +257,13 @@ mod tests {
     fn payload(id: i64) -> String {
         let user = Uuid::nil();
         format!(r#"{{"type":"device","user_id":"{user}","id":{id}}}"#)
+    }
+
+    fn has_seen(intake: &Intake, id: i64) -> bool {
+        let payload = payload(id);
+        intake
+            .router
+            .has_seen(&Notification::parse(&payload).unwrap())
     }
 
     fn by_reference(id: i64) -> String {
@@ -287,7 +322,7 @@ mod tests {
         let mut intake = intake(Ingest::Notify, Instant::now());
         let next = intake.notified(Channel::Devices, &payload(1), no_clock);
         assert_eq!(next, Next::Wait);
-        assert!(intake.router.has_seen(1));
+        assert!(has_seen(&intake, 1));
     }
 
     #[test]
@@ -295,7 +330,7 @@ mod tests {
         let now = Instant::now();
         let mut intake = intake(Ingest::Tail, now);
         assert_eq!(notified(&mut intake, &payload(1), now), Next::Wait);
-        assert!(!intake.router.has_seen(1), "it could overtake a silent one");
+        assert!(!has_seen(&intake, 1), "it could overtake a silent one");
         assert!(intake.next_read().is_some());
     }
 
@@ -304,7 +339,7 @@ mod tests {
         let now = Instant::now();
         let mut intake = asleep(now);
         assert_eq!(notified(&mut intake, &payload(1), now), Next::ReadLog);
-        assert!(!intake.router.has_seen(1));
+        assert!(!has_seen(&intake, 1));
         intake.read(&Chunk {
             reading: reading(),
             rows: vec![(1, payload(1))],
@@ -313,14 +348,51 @@ mod tests {
     }
 
     #[test]
-    fn an_event_by_reference_asks_for_a_read_unless_it_was_routed() {
+    fn an_event_by_reference_asks_for_a_read_whatever_was_notified_with_its_id() {
         let mut intake = intake(Ingest::Notify, Instant::now());
         let text = by_reference(1);
-        let next = intake.notified(Channel::Devices, &text, no_clock);
-        assert_eq!(next, Next::ReadLog);
         intake.notified(Channel::Devices, &payload(1), no_clock);
-        let next = intake.notified(Channel::Devices, &text, no_clock);
-        assert_eq!(next, Next::Wait);
+        let next = notified(&mut intake, &text, Instant::now());
+        assert_eq!(next, Next::ReadLog);
+    }
+
+    #[test]
+    fn where_there_is_a_log_an_event_without_an_id_is_dropped() {
+        let now = Instant::now();
+        let text = r#"{"type":"device","user_id":"00000000-0000-0000-0000-000000000000"}"#;
+        for ingest in [Ingest::Notify, Ingest::Adaptive] {
+            let mut intake = intake(ingest, now);
+            assert_eq!(notified(&mut intake, text, now), Next::Wait);
+            assert_eq!(intake.router.take_routed(), 0);
+        }
+        let mut without_log = intake(Ingest::Notify, now);
+        without_log.restart(ResetReason::NoLog, None, now);
+        assert_eq!(notified(&mut without_log, text, now), Next::Wait);
+        assert_eq!(without_log.router.take_routed(), 1);
+    }
+
+    #[test]
+    fn a_notified_revocation_is_not_routed_and_asks_for_a_read() {
+        let mut intake = intake(Ingest::Notify, Instant::now());
+        let user = Uuid::nil();
+        let text = format!(r#"{{"type":"revocation","user_id":"{user}","device_id":null,"id":1}}"#);
+        for channel in [Channel::Revocations, Channel::Devices] {
+            let next = intake.notified(channel, &text, Instant::now);
+            assert_eq!(next, Next::ReadLog);
+        }
+        assert_eq!(intake.router.take_routed(), 0);
+    }
+
+    #[test]
+    fn notifications_alone_ask_for_at_most_one_read_each_5_ms() {
+        let now = Instant::now();
+        let mut intake = intake(Ingest::Notify, now);
+        assert!(
+            intake.rung_read() <= now,
+            "the first read waits for nothing"
+        );
+        intake.read_to(cursor("9:9:"), None, now);
+        assert_eq!(intake.rung_read(), now + Duration::from_millis(5));
     }
 
     #[test]
@@ -332,7 +404,7 @@ mod tests {
             reading: reading(),
             rows: vec![(1, "{".to_owned()), (2, payload(2))],
         });
-        assert!(!intake.router.has_seen(1) && intake.router.has_seen(2));
+        assert!(!has_seen(&intake, 1) && has_seen(&intake, 2));
     }
 
     #[test]

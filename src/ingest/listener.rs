@@ -21,9 +21,9 @@ use super::intake::{Intake, Next};
 use super::joining::{Joining, ingest_after_change};
 use super::lost::Lost;
 use crate::config::Ingest;
-use crate::delivery::Router;
+use crate::delivery::{HealthReport, Router};
 use crate::metrics::Metrics;
-use crate::protocol::{Channel, Label, ResetReason, Snapshot};
+use crate::protocol::{Channel, Label, ReadinessReason, ResetReason, Snapshot};
 use crate::store::{CONTROL_CHANNEL, Log, Notifications};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -38,6 +38,7 @@ pub struct Listener {
     log: Log,
     barriers: Arc<Barriers>,
     intake: Intake,
+    health: HealthReport,
     metrics: Arc<Metrics>,
     /// The way of ingest that is still to be written to the database.
     ingest_wanted: Option<Ingest>,
@@ -62,6 +63,7 @@ impl Listener {
             options,
             log,
             barriers,
+            health: router.health_report(),
             intake: Intake::new(router, Arc::clone(&metrics), Instant::now()),
             metrics,
             ingest_wanted,
@@ -95,6 +97,8 @@ impl Listener {
                 }
                 Err(error) => error.into(),
             };
+            let reason = ReadinessReason::ListenerDisconnected;
+            self.health.begin(reason, &error.summary());
             self.intake.away();
             if mem::take(&mut self.connected) {
                 self.metrics.listener_connected.set(false);
@@ -151,14 +155,22 @@ impl Listener {
         let state = tokio::time::timeout(STATE_TIMEOUT, self.log.state())
             .await
             .map_err(|_| Lost::ReadTimeout(STATE_TIMEOUT))??;
+        let mut ingest = Ingest::Notify;
         if let Some(state) = &state {
-            let mut ingest = state.ingest;
+            ingest = state.ingest;
             if let Some(wanted) = self.ingest_wanted {
                 self.log.set_ingest(wanted).await?;
                 self.ingest_wanted = None;
                 ingest = ingest_after_change(ingest, wanted);
             }
             self.intake.reconnected(ingest, Instant::now());
+        }
+        if ingest == Ingest::Notify && !self.has_listened {
+            tracing::info!(
+                event = "notifications_are_trusted",
+                advice = "any role that may connect to this database can notify an event that was never \
+                          written; ingest = adaptive or tail takes events from the log alone (SECURITY.md)"
+            );
         }
         // Only barriers count that have seen what was set.
         self.barriers.restart(state.is_none());

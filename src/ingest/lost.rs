@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::store;
+
 /// Why a connection was given up.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Lost {
@@ -13,4 +15,14 @@ pub(super) enum Lost {
     Dead,
     #[error("the log was not read within {} s", .0.as_secs())]
     ReadTimeout(Duration),
+}
+
+impl Lost {
+    /// The reason in one line that anyone may read.
+    pub(super) fn summary(&self) -> String {
+        match self {
+            Self::Database(error) => store::summary(error),
+            other => other.to_string(),
+        }
+    }
 }

@@ -3,6 +3,7 @@
 mod barriers;
 mod catch_up;
 mod control_message;
+mod failures;
 mod held;
 pub mod injector;
 mod intake;

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::control_message::Nonce;
+
 /// Missed barriers after which the listener is dead.
 const MISSED_MAX: usize = 3;
 /// Barriers that are remembered; more mean that the listener is being rebuilt.
@@ -10,7 +12,7 @@ const OUTSTANDING_MAX: usize = 64;
 
 #[derive(Debug)]
 struct Barrier {
-    number: u64,
+    nonce: Nonce,
     sent: Instant,
     committed: Option<Instant>,
 }
@@ -22,7 +24,7 @@ struct Barrier {
 #[derive(Debug)]
 pub(super) struct OutstandingBarriers {
     interval: Duration,
-    last_number: u64,
+    /// In the order in which they were sent.
     barriers: VecDeque<Barrier>,
 }
 
@@ -30,43 +32,41 @@ impl OutstandingBarriers {
     pub(super) fn new(interval: Duration) -> Self {
         Self {
             interval,
-            last_number: 0,
             barriers: VecDeque::new(),
         }
     }
 
-    /// A barrier is being sent; returns its number.
-    pub(super) fn send(&mut self, now: Instant) -> u64 {
-        self.last_number += 1;
+    /// A barrier is being sent.
+    pub(super) fn send(&mut self, nonce: Nonce, now: Instant) {
         if self.barriers.len() == OUTSTANDING_MAX {
             self.barriers.pop_front();
         }
         self.barriers.push_back(Barrier {
-            number: self.last_number,
+            nonce,
             sent: now,
             committed: None,
         });
-        self.last_number
     }
 
     /// The barrier has committed. It may have returned before.
-    pub(super) fn commit(&mut self, number: u64, now: Instant) {
-        let barrier = self.barriers.iter_mut().find(|b| b.number == number);
+    pub(super) fn commit(&mut self, nonce: Nonce, now: Instant) {
+        let barrier = self.barriers.iter_mut().find(|b| b.nonce == nonce);
         if let Some(barrier) = barrier {
             barrier.committed = Some(now);
         }
     }
 
     /// The barrier will not commit.
-    pub(super) fn withdraw(&mut self, number: u64) {
-        self.barriers.retain(|barrier| barrier.number != number);
+    pub(super) fn withdraw(&mut self, nonce: Nonce) {
+        self.barriers.retain(|barrier| barrier.nonce != nonce);
     }
 
     /// The barrier has returned, and so all before it, since notifications come in the order of commits.
-    /// Returns how long it took; `None` for a barrier that is not outstanding.
-    pub(super) fn complete(&mut self, number: u64, now: Instant) -> Option<Duration> {
-        let sent = self.barriers.iter().find(|b| b.number == number)?.sent;
-        self.barriers.retain(|barrier| barrier.number > number);
+    /// Returns how long it took; `None` for a barrier that is not outstanding, as one that has returned before.
+    pub(super) fn complete(&mut self, nonce: Nonce, now: Instant) -> Option<Duration> {
+        let index = self.barriers.iter().position(|b| b.nonce == nonce)?;
+        let sent = self.barriers[index].sent;
+        self.barriers.drain(..=index);
         Some(now.duration_since(sent))
     }
 
@@ -101,13 +101,20 @@ mod tests {
         Duration::from_secs(count)
     }
 
+    /// Sends a barrier and returns its nonce.
+    fn send(outstanding: &mut OutstandingBarriers, now: Instant) -> Nonce {
+        let nonce = Nonce::random();
+        outstanding.send(nonce, now);
+        nonce
+    }
+
     #[test]
     fn three_committed_barriers_that_do_not_return_prove_the_listener_dead() {
         let start = Instant::now();
         let mut outstanding = OutstandingBarriers::new(INTERVAL);
         for second in 0..3 {
-            let number = outstanding.send(start + seconds(second));
-            outstanding.commit(number, start + seconds(second));
+            let nonce = send(&mut outstanding, start + seconds(second));
+            outstanding.commit(nonce, start + seconds(second));
         }
         let almost = start + Duration::from_millis(2_999);
         assert_eq!(outstanding.take_missed(almost), None);
@@ -120,49 +127,49 @@ mod tests {
         let start = Instant::now();
         let mut outstanding = OutstandingBarriers::new(INTERVAL);
         for _ in 0..5 {
-            outstanding.send(start);
+            send(&mut outstanding, start);
         }
         assert_eq!(outstanding.take_missed(start + seconds(60)), None);
     }
 
     #[test]
-    fn a_barrier_that_returns_completes_those_before_it() {
+    fn a_barrier_that_returns_completes_those_before_it_and_counts_once() {
         let start = Instant::now();
         let mut outstanding = OutstandingBarriers::new(INTERVAL);
-        let numbers: Vec<u64> = (0..4).map(|_| outstanding.send(start)).collect();
-        for number in &numbers {
-            outstanding.commit(*number, start);
+        let nonces: Vec<Nonce> = (0..4).map(|_| send(&mut outstanding, start)).collect();
+        for nonce in &nonces {
+            outstanding.commit(*nonce, start);
         }
         let soon = start + Duration::from_millis(5);
-        assert_eq!(outstanding.complete(numbers[1], soon), Some(soon - start));
-        assert_eq!(outstanding.complete(numbers[0], soon), None);
-        assert_eq!(outstanding.complete(numbers[1], soon), None);
+        assert_eq!(outstanding.complete(nonces[1], soon), Some(soon - start));
+        assert_eq!(outstanding.complete(nonces[0], soon), None);
+        assert_eq!(outstanding.complete(nonces[1], soon), None);
         // Two are left: fewer than prove anything.
         assert_eq!(outstanding.take_missed(start + seconds(60)), None);
-        assert!(outstanding.complete(numbers[3], soon).is_some());
+        assert!(outstanding.complete(nonces[3], soon).is_some());
     }
 
     #[test]
     fn a_withdrawn_or_forgotten_barrier_is_not_outstanding() {
         let start = Instant::now();
         let mut outstanding = OutstandingBarriers::new(INTERVAL);
-        let (first, second) = (outstanding.send(start), outstanding.send(start));
+        let (first, second) = (send(&mut outstanding, start), send(&mut outstanding, start));
         outstanding.withdraw(first);
         assert_eq!(outstanding.complete(first, start), None);
         outstanding.clear();
         assert_eq!(outstanding.complete(second, start), None);
-        assert!(outstanding.send(start) > second, "numbers are not reused");
     }
 
     #[test]
     fn the_memory_of_barriers_is_bounded() {
         let start = Instant::now();
         let mut outstanding = OutstandingBarriers::new(INTERVAL);
-        let first = outstanding.send(start);
-        for _ in 0..OUTSTANDING_MAX {
-            outstanding.send(start);
+        let first = send(&mut outstanding, start);
+        let second = send(&mut outstanding, start);
+        for _ in 1..OUTSTANDING_MAX {
+            send(&mut outstanding, start);
         }
         assert_eq!(outstanding.complete(first, start), None);
-        assert!(outstanding.complete(first + 1, start).is_some());
+        assert!(outstanding.complete(second, start).is_some());
     }
 }

@@ -18,6 +18,9 @@ const READ_PAUSE_MIN: Duration = Duration::from_millis(1);
 const READ_PAUSE_MAX: Duration = Duration::from_millis(50);
 /// In between, the pause is this part of the time for which nothing has come.
 const READ_PAUSE_SHARE: u32 = 8;
+/// Between two reads that only notifications ask for. Any role may notify, and a storm of notifications must
+/// not become a storm of reads.
+const RUNG_READ_PAUSE: Duration = Duration::from_millis(5);
 /// The rate of events is measured over this time.
 const RATE_WINDOW: Duration = Duration::from_millis(500);
 /// Events in a second from which on the server reads the log instead of being notified.
@@ -49,6 +52,8 @@ pub(super) struct Schedule {
     /// Whether the wake lock is wanted; only with `adaptive`.
     awake: bool,
     next_read: Instant,
+    /// The earliest time for a read that only a notification asks for.
+    rung_read: Instant,
     /// When a read last found something.
     found: Instant,
     window_begun: Instant,
@@ -65,6 +70,7 @@ impl Schedule {
             has_tailed: false,
             awake: false,
             next_read: now,
+            rung_read: now,
             found: now,
             window_begun: now,
             window_events: 0,
@@ -87,6 +93,11 @@ impl Schedule {
     /// When to read the log next; `None` while events notify.
     pub(super) fn next_read(&self) -> Option<Instant> {
         (self.phase != Phase::Notified).then_some(self.next_read)
+    }
+
+    /// The earliest time for a read that only a notification asks for.
+    pub(super) fn rung_read(&self) -> Instant {
+        self.rung_read
     }
 
     /// Whether every event notifies, so that notifications alone are all events in their order.
@@ -170,6 +181,7 @@ impl Schedule {
         }
         let pause = now.duration_since(self.found) / READ_PAUSE_SHARE;
         self.next_read = now + pause.clamp(READ_PAUSE_MIN, READ_PAUSE_MAX);
+        self.rung_read = now + RUNG_READ_PAUSE;
         match self.phase {
             Phase::Settling(None) => self.phase = Phase::Settling(Some(snapshot.xmax())),
             Phase::Settling(Some(until)) if snapshot.xmin() >= until => {

@@ -15,5 +15,5 @@ mod series;
 pub use self::labels::{Labels, Panicked, Rejected, Replay, ReplayCause, ReplaySource};
 pub use self::panics::panic_message;
 pub use self::registry::Metrics;
-pub use self::series::{BuildInfo, Counter, CounterBy, Flag};
+pub use self::series::{Age, BuildInfo, Counter, CounterBy, Flag, FlagBy};
 pub use self::series::{Level, LogLinesDropped, WindowMaximum};

@@ -7,9 +7,11 @@ use metrics::{Gauge, Histogram};
 use super::declare::declare_metrics;
 use super::recorder::Recorder;
 use super::series::{Declaration, Series};
-use super::{BuildInfo, Counter, CounterBy, Flag, Level, LogLinesDropped, WindowMaximum};
+use super::{Age, BuildInfo, Counter, CounterBy, Flag, FlagBy};
+use super::{Level, LogLinesDropped, WindowMaximum};
 use super::{Panicked, Rejected, Replay, ReplayCause, ReplaySource};
-use crate::protocol::{AuthError, Channel, Closed, EventKind, ResetReason, Signal};
+use crate::protocol::{AuthError, Channel, Closed, DatabaseFault, EventKind};
+use crate::protocol::{ReadinessReason, ResetReason, Signal, TriggerFault};
 
 declare_metrics! {
     /// Always 1; the label tells the version.
@@ -52,6 +54,9 @@ declare_metrics! {
     events_absent: CounterBy<EventKind> = "hushnet_events_absent_total" by "kind";
     /// Notifications that were no event and were dropped, by channel.
     notifications_malformed: CounterBy<Channel> = "hushnet_notifications_malformed_total" by "channel";
+    /// Notifications without an id that were dropped, by channel: the database has a log, and its own triggers write
+    /// an id.
+    notifications_without_id: CounterBy<Channel> = "hushnet_notifications_without_id_total" by "channel";
     /// From the creation of the event's row to the write to a socket, in seconds, of live deliveries; a sample
     /// of at most 256 a second. An event that came late because the listener had to catch up, or because the
     /// connection fell behind, counts; one that was replayed to a client that came back does not.
@@ -73,6 +78,10 @@ declare_metrics! {
 
     // The feed from PostgreSQL, and what it costs there.
 
+    /// 1 while /readyz gives this reason, else 0.
+    readiness_reasons: FlagBy<ReadinessReason> = "hushnet_readiness_reasons" by "reason";
+    /// 1 while a trigger that writes the log has this fault, else 0.
+    trigger_faults: FlagBy<TriggerFault> = "hushnet_trigger_faults" by "fault";
     /// 1 while everything committed is routed, 0 while the listener is away or catching up.
     feed_live: Flag = "hushnet_feed_live";
     /// From sending a barrier to its commit, in seconds. It waits for the lock that all notifying commits
@@ -80,6 +89,10 @@ declare_metrics! {
     barrier_commit: Histogram = "hushnet_barrier_commit_seconds";
     /// From sending a barrier to hearing it, in seconds.
     barrier_round_trip: Histogram = "hushnet_barrier_round_trip_seconds";
+    /// Seconds since the last barrier that was heard, or since the start if none was.
+    barrier_age: Age = "hushnet_barrier_age_seconds";
+    /// Barriers that did not commit, by cause.
+    barriers_failed: CounterBy<DatabaseFault> = "hushnet_barriers_failed_total" by "cause";
     /// 1 while a barrier waits to commit although the database answers, else 0.
     barrier_uncommitted: Flag = "hushnet_barrier_uncommitted";
     /// 1 while the listener hears PostgreSQL's notifications, else 0.

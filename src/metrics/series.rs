@@ -6,6 +6,7 @@
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 use metrics::{Gauge, Histogram, Label, SharedString};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
@@ -174,6 +175,76 @@ impl Series for Flag {
     }
 }
 
+/// One flag for each value of the labels.
+pub struct FlagBy<L> {
+    /// Each at the index that `Enum` gives to its labels.
+    gauges: Box<[Gauge]>,
+    labels: PhantomData<L>,
+}
+
+impl<L: Labels> FlagBy<L> {
+    /// Says of every value of the labels whether its condition holds.
+    pub fn set_all(&self, holds: impl Fn(L) -> bool) {
+        for (index, gauge) in self.gauges.iter().enumerate() {
+            gauge.set(u8::from(holds(L::from_usize(index))));
+        }
+    }
+}
+
+impl<L: Labels> Series for FlagBy<L> {
+    fn declare(declaration: Declaration) -> Self {
+        describe_gauge!(declaration.name, declaration.help());
+        let gauge = |index| {
+            let labels = declaration.labels(&L::from_usize(index).texts());
+            let gauge = gauge!(declaration.name, labels);
+            gauge.set(0);
+            gauge
+        };
+        Self {
+            gauges: (0..L::LENGTH).map(gauge).collect(),
+            labels: PhantomData,
+        }
+    }
+}
+
+/// A gauge with the seconds since something last happened, or since the start if it never has.
+pub struct Age {
+    start: Instant,
+    /// When it last happened, in milliseconds since the start.
+    last_ms: AtomicU64,
+    exposed: Gauge,
+}
+
+impl Age {
+    /// It has happened now.
+    pub fn restart(&self, now: Instant) {
+        self.last_ms.store(self.ms(now), Relaxed);
+    }
+
+    fn seconds(&self, now: Instant) -> f64 {
+        self.ms(now).saturating_sub(self.last_ms.load(Relaxed)) as f64 / 1e3
+    }
+
+    fn ms(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.start).as_millis();
+        u64::try_from(since).unwrap_or(u64::MAX)
+    }
+}
+
+impl Series for Age {
+    fn declare(declaration: Declaration) -> Self {
+        Self {
+            start: Instant::now(),
+            last_ms: AtomicU64::new(0),
+            exposed: Gauge::declare(declaration),
+        }
+    }
+
+    fn expose(&self) {
+        self.exposed.set(self.seconds(Instant::now()));
+    }
+}
+
 /// A gauge with the largest value of two windows, the current one and the one before it. So each of several
 /// scrapers sees a peak.
 pub struct WindowMaximum {
@@ -251,5 +322,27 @@ impl Series for Histogram {
     fn declare(declaration: Declaration) -> Self {
         describe_histogram!(declaration.name, declaration.help());
         histogram!(declaration.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_age_counts_from_the_start_until_it_is_restarted() {
+        let age = Age::declare(Declaration {
+            name: "age_seconds",
+            labels: &[],
+            help: " An age.",
+        });
+        let after = |seconds: u64| age.start + Duration::from_millis(seconds * 1_000);
+        assert_eq!(age.seconds(after(3)).to_string(), "3");
+        age.restart(after(4));
+        assert_eq!(age.seconds(after(4)).to_string(), "0");
+        assert_eq!(age.seconds(after(6)).to_string(), "2");
+        assert_eq!(age.seconds(after(1)).to_string(), "0");
     }
 }

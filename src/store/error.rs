@@ -1,4 +1,11 @@
-//! The database's errors that the service acts on, by their SQLSTATE.
+//! What the service makes of the database's errors.
+
+use std::error::Error;
+
+use crate::protocol::DatabaseFault;
+
+/// Characters of an error that are shown to whoever asks.
+const SUMMARY_MAX: usize = 200;
 
 /// 42P01: no such table, also when its schema is missing.
 #[must_use]
@@ -12,8 +19,95 @@ pub(super) fn is_undefined(error: &sqlx::Error) -> bool {
 }
 
 fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {
+    code(error).is_some_and(|code| codes.contains(&&*code))
+}
+
+fn code(error: &sqlx::Error) -> Option<std::borrow::Cow<'_, str>> {
     error
         .as_database_error()
         .and_then(sqlx::error::DatabaseError::code)
-        .is_some_and(|code| codes.contains(&&*code))
+}
+
+/// Why a statement failed.
+#[must_use]
+pub fn fault(error: &sqlx::Error) -> DatabaseFault {
+    match error {
+        sqlx::Error::Database(_) => DatabaseFault::of_sqlstate(&code(error).unwrap_or_default()),
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => DatabaseFault::Unreachable,
+        _ => DatabaseFault::Other,
+    }
+}
+
+/// The error in one short line, for answers that anyone may read. Of PostgreSQL's errors only the message and the
+/// code: details, hints and statements may hold a row's values. A refused login names roles and addresses, so only
+/// its code is shown.
+#[must_use]
+pub fn summary(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(database) => {
+            let code = code(error).unwrap_or_default();
+            let fault = DatabaseFault::of_sqlstate(&code);
+            let text = if fault == DatabaseFault::Login {
+                "PostgreSQL refuses the login"
+            } else {
+                database.message()
+            };
+            format!("{} ({code})", one_line(text))
+        }
+        sqlx::Error::Io(cause) => one_line(&format!("the connection failed: {}", cause.kind())),
+        sqlx::Error::Tls(cause) => one_line(&format!("the connection failed: {}", root(&**cause))),
+        sqlx::Error::PoolTimedOut => "no connection was to be had in time".to_owned(),
+        sqlx::Error::PoolClosed => "the connections were given up".to_owned(),
+        _ => "the connection failed".to_owned(),
+    }
+}
+
+fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a dyn Error {
+    error.source().map_or(error, root)
+}
+
+fn one_line(text: &str) -> String {
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control());
+    let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
+    let line = words.join(" ");
+    match line.char_indices().nth(SUMMARY_MAX) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn an_error_is_summed_up_in_one_short_line() {
+        assert_eq!(one_line("a\n\tb\u{7}  c"), "a b c");
+        let long = one_line(&"é".repeat(SUMMARY_MAX + 1));
+        assert_eq!(long.chars().count(), SUMMARY_MAX + 1);
+        assert!(long.ends_with('…'));
+    }
+
+    #[test]
+    fn an_error_that_is_not_postgresql_s_keeps_its_text_to_itself() {
+        let text = "postgres://app:secret@host/db";
+        let io = sqlx::Error::Io(io::Error::new(io::ErrorKind::ConnectionRefused, text));
+        let configuration = sqlx::Error::Configuration(text.into());
+        for (error, fault_of) in [
+            (io, DatabaseFault::Unreachable),
+            (configuration, DatabaseFault::Other),
+        ] {
+            let summary = summary(&error);
+            assert!(!summary.contains("secret"), "{summary}");
+            assert!(summary.starts_with("the connection failed"), "{summary}");
+            assert_eq!(fault(&error), fault_of);
+        }
+    }
 }

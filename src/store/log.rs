@@ -14,8 +14,9 @@ use super::creation_times::Logged;
 use super::database::Database;
 use super::devices::Devices;
 use super::log_state::LogState;
+use super::triggers::FaultyTrigger;
 use super::user_page::Page;
-use super::{control, creation_times, log_state, maintenance, user_page};
+use super::{control, creation_times, log_state, maintenance, triggers, user_page};
 use crate::config::Ingest;
 use crate::protocol::Snapshot;
 
@@ -141,6 +142,11 @@ impl Log {
         events: &[Logged],
     ) -> Result<Vec<(i64, f64)>, sqlx::Error> {
         creation_times::of_each(&self.database.own(), events).await
+    }
+
+    /// What is wrong with the triggers that write the log.
+    pub async fn trigger_faults(&self) -> Result<Vec<FaultyTrigger>, sqlx::Error> {
+        triggers::faults(&self.database.own()).await
     }
 
     /// The share of PostgreSQL's notification queue that is in use, 0 to 1.

@@ -8,6 +8,7 @@
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
+use super::triggers::{self, FaultyTrigger};
 use crate::config::DatabaseUrl;
 use crate::store::is_undefined_table;
 
@@ -28,6 +29,12 @@ pub enum Error {
     /// A migration failed; it has changed nothing.
     #[error("the database refused the migration: {0}")]
     Migrate(#[from] MigrateError),
+    /// Triggers cannot serve this database.
+    #[error("{fault}; {}", .fault.fault.advice())]
+    NotServed {
+        /// Why.
+        fault: FaultyTrigger,
+    },
     /// A statement outside the migrations failed.
     #[error("the database refused: {0}")]
     Statement(#[from] sqlx::Error),
@@ -61,11 +68,20 @@ async fn connect(url: &DatabaseUrl) -> Result<PgConnection, Error> {
         })
 }
 
-/// Applies the migrations that are missing. A second call changes nothing.
-pub async fn up(url: &DatabaseUrl) -> Result<(), Error> {
+/// Applies the migrations that are missing, and puts every trigger that is not in its place there. Returns the tables
+/// where one was not. A second call changes nothing.
+///
+/// # Errors
+/// [`Error`].
+pub async fn up(url: &DatabaseUrl) -> Result<Vec<String>, Error> {
     let mut connection = connect(url).await?;
+    if let Some(fault) = triggers::not_served(&mut connection).await?.pop() {
+        return Err(Error::NotServed { fault });
+    }
     migrator().run_direct(None, &mut connection, false).await?;
-    Ok(connection.close().await?)
+    let repaired = triggers::repair(&mut connection).await?;
+    connection.close().await?;
+    Ok(repaired)
 }
 
 /// Undoes everything: the application's tables and triggers are as they were before [`up`].

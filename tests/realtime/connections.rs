@@ -253,7 +253,8 @@ async fn a_client_that_does_not_read_is_closed_and_delays_no_other_client() {
     let slow = "hushnet_connections_closed_total{reason=\"slow_consumer\"}";
     until("the frozen client is closed", async || {
         for _ in 0..100 {
-            let event = json!({ "type": "device", "user_id": user, "n": sent, "pad": pad });
+            let event =
+                json!({ "type": "device", "user_id": user, "id": sent, "n": sent, "pad": pad });
             notify(&db, "devices_channel", &event.to_string()).await;
             assert_eq!(reader.next_json().await["n"], json!(sent));
             sent += 1;
@@ -305,7 +306,7 @@ async fn lag_is_counted() {
     until("a lag", async || {
         sqlx::query(
             "SELECT pg_notify('devices_channel', json_build_object('type', 'device', 'user_id', $1::uuid, \
-             'n', n)::text) FROM generate_series(1, 5000) n",
+             'id', n, 'n', n)::text) FROM generate_series(1, 5000) n",
         )
         .bind(user)
         .execute(&db)

@@ -27,7 +27,8 @@ async fn a_terminated_listener_comes_back() {
         })
         .await;
         assert!(server.metric("hushnet_listener_connected").await >= 1.0);
-        let event = format!(r#"{{"type":"device","user_id":"{user}","round":{round}}}"#);
+        let event =
+            format!(r#"{{"type":"device","user_id":"{user}","id":{round},"round":{round}}}"#);
         notify(&db, "devices_channel", &event).await;
         assert_eq!(client.next_json().await["round"], round);
     }

@@ -40,10 +40,10 @@ async fn up_down_up_on_a_hushnet_database() {
 
     migrate::up(&url).await.unwrap();
     let ours = [
-        ("devices_notify_trigger", "realtime.on_device"),
-        ("messages_notify_trigger", "realtime.on_messages"),
-        ("sessions_notify_trigger", "realtime.on_session"),
-        ("users_revoke_trigger", "realtime.on_user_deleted"),
+        ("realtime_devices", "realtime.on_device"),
+        ("realtime_messages", "realtime.on_messages"),
+        ("realtime_sessions", "realtime.on_session"),
+        ("realtime_users", "realtime.on_user_deleted"),
     ];
     let ours = ours.map(|(name, function)| (name.to_owned(), function.to_owned()));
     assert_eq!(notifying_triggers(&mut connection).await, ours);
@@ -102,14 +102,34 @@ async fn triggers_under_other_names_and_disabled_ones_come_back_as_they_were() {
         .collect();
     let expected = [
         "audit",
-        "devices_notify_trigger",
-        "messages_notify_trigger",
-        "sessions_notify_trigger",
-        "users_revoke_trigger",
+        "realtime_devices",
+        "realtime_messages",
+        "realtime_sessions",
+        "realtime_users",
     ];
     assert_eq!(names, expected);
     migrate::down(&url).await.unwrap();
     assert_eq!(application(&mut connection).await, before);
+}
+
+/// The application is deployed again after `migrate up`: with its triggers under their old names, or in the place of
+/// ours. `migrate down` leaves what the application has now.
+#[tokio::test]
+async fn triggers_that_were_deployed_again_come_back_as_they_were_last() {
+    let database = Database::hushnet().await;
+    let url: DatabaseUrl = database.url.parse().unwrap();
+    let mut connection = database.connect().await;
+    migrate::up(&url).await.unwrap();
+    let again = "CREATE OR REPLACE TRIGGER messages_notify_trigger AFTER INSERT ON messages
+                 FOR EACH ROW WHEN (NEW.chat_id IS NOT NULL) EXECUTE FUNCTION notify_new_message()";
+    execute(&mut connection, again).await;
+    migrate::down(&url).await.unwrap();
+    let after = application(&mut connection).await;
+    execute(&mut connection, again).await;
+    assert_eq!(application(&mut connection).await, after);
+    migrate::up(&url).await.unwrap();
+    migrate::down(&url).await.unwrap();
+    assert_eq!(application(&mut connection).await, after);
 }
 
 #[tokio::test]

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
-use hushnet_realtime::protocol::{AuthError, EventKind, Label, Limit, ResetReason};
+use hushnet_realtime::protocol::{
+    AuthError, EventKind, Label, Limit, ReadinessReason, ResetReason,
+};
 use jsonschema::{Draft, Validator};
 use serde_json::{Value, json};
 
@@ -358,6 +360,7 @@ fn the_documents_list_every_code_and_no_other() {
     assert!(wanted.len() > 10, "{wanted:?}");
     wanted.extend(AuthError::all().map(AuthError::code));
     wanted.extend(Limit::all().map(Limit::code));
+    wanted.extend(ReadinessReason::all().map(Label::as_str));
     let mut documented = BTreeSet::new();
     codes(openapi(), &mut documented);
     assert_eq!(documented, wanted);

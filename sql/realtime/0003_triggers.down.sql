@@ -1,0 +1,12 @@
+-- Gives the triggers the names that they had before. What the application has put beside them is remembered first,
+-- and comes back with the rest.
+
+SET LOCAL lock_timeout = '10s';
+
+SELECT realtime.repair_triggers();
+
+ALTER TRIGGER realtime_messages ON public.messages RENAME TO messages_notify_trigger;
+ALTER TRIGGER realtime_sessions ON public.sessions RENAME TO sessions_notify_trigger;
+ALTER TRIGGER realtime_devices ON public.devices RENAME TO devices_notify_trigger;
+
+DROP FUNCTION realtime.repair_triggers, realtime.replace_application_triggers, realtime.own_triggers;

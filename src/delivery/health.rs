@@ -1,0 +1,203 @@
+//! What is known of the stream's health. Pure: the caller says what time it is.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use enum_map::EnumMap;
+
+use crate::protocol::{Label, ReadinessReason};
+
+/// A reason why the service is not plainly ready, with what was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The reason.
+    pub reason: ReadinessReason,
+    /// What was seen, in one line, such as the database's error. Anyone may read it.
+    pub detail: Option<Arc<str>>,
+}
+
+/// The reasons that were reported, and the last proof that events arrive: a barrier that was heard.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Health {
+    /// Each with its detail; `None` for a reason that does not hold.
+    reported: EnumMap<ReadinessReason, Option<Arc<str>>>,
+    /// When a barrier was last heard.
+    heard: Option<Instant>,
+    /// Time without a barrier after which nothing is proven.
+    unheard_max: Duration,
+}
+
+impl Health {
+    pub(super) fn expect_barriers(&mut self, unheard_max: Duration) {
+        self.unheard_max = unheard_max;
+    }
+
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.heard = Some(now);
+    }
+
+    pub(super) fn begin(&mut self, reason: ReadinessReason, detail: &str) {
+        self.reported[reason] = Some(detail.into());
+    }
+
+    pub(super) fn end(&mut self, reason: ReadinessReason) {
+        self.reported[reason] = None;
+    }
+
+    /// Every reason that holds now, in the order of the declaration. `live` is whether the listener is connected and
+    /// has caught up.
+    pub(super) fn findings(&self, live: bool, now: Instant) -> Vec<Finding> {
+        ReadinessReason::all()
+            .filter(|reason| self.holds(*reason, live, now))
+            .map(|reason| Finding {
+                reason,
+                detail: self.detail(reason, now),
+            })
+            .collect()
+    }
+
+    fn holds(&self, reason: ReadinessReason, live: bool, now: Instant) -> bool {
+        let is_reported = |reason| self.reported[reason].is_some();
+        match reason {
+            // Its detail stays reported from the last loss on.
+            ReadinessReason::ListenerDisconnected => !live,
+            // A barrier or two that failed are no reason: the last one that was heard still proves enough.
+            ReadinessReason::BarrierFailed => is_reported(reason) && self.is_unproven(now),
+            // While the listener is away, no barrier can be heard.
+            ReadinessReason::BarrierUnheard => {
+                live && self.is_unproven(now)
+                    && !is_reported(ReadinessReason::BarrierFailed)
+                    && !is_reported(ReadinessReason::BarrierUncommitted)
+            }
+            _ => is_reported(reason),
+        }
+    }
+
+    /// Whether no barrier was heard for too long, or ever.
+    fn is_unproven(&self, now: Instant) -> bool {
+        self.heard
+            .is_none_or(|heard| now.saturating_duration_since(heard) >= self.unheard_max)
+    }
+
+    fn detail(&self, reason: ReadinessReason, now: Instant) -> Option<Arc<str>> {
+        if reason == ReadinessReason::BarrierUnheard {
+            let text = match self.heard {
+                Some(heard) => {
+                    let age = now.saturating_duration_since(heard);
+                    format!("the last barrier was heard {} s ago", age.as_secs())
+                }
+                None => "no barrier was heard since the start".to_owned(),
+            };
+            return Some(text.into());
+        }
+        self.reported[reason]
+            .clone()
+            .filter(|text| !text.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ReadinessReason::{
+        BarrierFailed, BarrierUncommitted, BarrierUnheard, ListenerDisconnected,
+        NotificationQueueFilling,
+    };
+
+    const UNHEARD_MAX: Duration = Duration::from_secs(10);
+
+    fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    fn health() -> Health {
+        let mut health = Health::default();
+        health.expect_barriers(UNHEARD_MAX);
+        health
+    }
+
+    fn reasons(health: &Health, live: bool, now: Instant) -> Vec<ReadinessReason> {
+        let findings = health.findings(live, now);
+        findings.into_iter().map(|finding| finding.reason).collect()
+    }
+
+    fn detail(health: &Health, now: Instant) -> String {
+        let findings = health.findings(true, now);
+        findings[0].detail.as_deref().unwrap().to_owned()
+    }
+
+    #[test]
+    fn nothing_is_proven_before_the_first_barrier_is_heard() {
+        let (mut health, start) = (health(), Instant::now());
+        assert_eq!(reasons(&health, false, start), [ListenerDisconnected]);
+        assert_eq!(reasons(&health, true, start), [BarrierUnheard]);
+        health.heard(start);
+        assert_eq!(reasons(&health, true, start), []);
+    }
+
+    #[test]
+    fn the_proof_of_a_barrier_ends_with_its_age() {
+        let (mut health, start) = (health(), Instant::now());
+        health.heard(start);
+        let almost = start + UNHEARD_MAX - Duration::from_millis(1);
+        assert_eq!(reasons(&health, true, almost), []);
+        assert_eq!(
+            reasons(&health, true, start + UNHEARD_MAX),
+            [BarrierUnheard]
+        );
+        let text = detail(&health, start + seconds(12));
+        assert_eq!(text, "the last barrier was heard 12 s ago");
+        health.heard(start + seconds(12));
+        assert_eq!(reasons(&health, true, start + seconds(13)), []);
+    }
+
+    #[test]
+    fn barriers_that_fail_are_as_bad_as_barriers_that_are_not_heard() {
+        let (mut health, start) = (health(), Instant::now());
+        health.heard(start);
+        health.begin(BarrierFailed, "no such function (42883)");
+        assert_eq!(reasons(&health, true, start + seconds(9)), []);
+        let late = start + seconds(10);
+        assert_eq!(reasons(&health, true, late), [BarrierFailed]);
+        assert_eq!(detail(&health, late), "no such function (42883)");
+        let both = [ListenerDisconnected, BarrierFailed];
+        assert_eq!(reasons(&health, false, late), both);
+        // The next one commits, and is not heard yet.
+        health.end(BarrierFailed);
+        assert_eq!(reasons(&health, true, late), [BarrierUnheard]);
+        health.heard(late);
+        assert_eq!(reasons(&health, true, late), []);
+    }
+
+    #[test]
+    fn a_barrier_that_waits_to_commit_is_a_reason_at_once() {
+        let (mut health, start) = (health(), Instant::now());
+        health.heard(start);
+        health.begin(BarrierUncommitted, "");
+        for now in [start, start + seconds(60)] {
+            assert_eq!(reasons(&health, true, now), [BarrierUncommitted]);
+        }
+        assert_eq!(health.findings(true, start)[0].detail, None);
+    }
+
+    #[test]
+    fn a_reason_holds_from_its_report_to_its_end() {
+        let (mut health, start) = (health(), Instant::now());
+        health.heard(start);
+        health.begin(NotificationQueueFilling, "57 %");
+        assert_eq!(reasons(&health, true, start), [NotificationQueueFilling]);
+        assert_eq!(detail(&health, start), "57 %");
+        health.end(NotificationQueueFilling);
+        assert_eq!(reasons(&health, true, start), []);
+    }
+
+    #[test]
+    fn the_listener_s_detail_is_of_its_last_loss() {
+        let (mut health, start) = (health(), Instant::now());
+        health.heard(start);
+        health.begin(ListenerDisconnected, "the connection was closed");
+        assert_eq!(reasons(&health, true, start), [], "it has come back");
+        let detail = health.findings(false, start)[0].detail.clone();
+        assert_eq!(detail.as_deref(), Some("the connection was closed"));
+    }
+}

@@ -1,0 +1,113 @@
+//! Whether the triggers that write the log are in their places: looked up in the catalogue, and repaired.
+
+use std::fmt;
+
+use sqlx::{PgConnection, PgPool};
+
+use crate::protocol::{Label, TriggerFault};
+
+/// What is wrong with the trigger of one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FaultyTrigger {
+    /// The table, with its schema; the publication's name for a publication of all tables.
+    pub relation: String,
+    /// What is wrong.
+    pub fault: TriggerFault,
+}
+
+impl fmt::Display for FaultyTrigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.relation, self.fault.as_str())
+    }
+}
+
+/// What no trigger can help against, in any database: the names of tables and publications, and the fault.
+macro_rules! not_served {
+    () => {
+        "SELECT relation, 'subscription' AS fault
+         FROM unnest(ARRAY['public.messages', 'public.sessions', 'public.devices', 'public.users']) AS relation
+         WHERE EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = to_regclass(relation))
+         UNION ALL
+         SELECT pubname::text, 'publication_for_all_tables' FROM pg_publication WHERE puballtables"
+    };
+}
+
+/// Everything that is wrong, by the OIDs of tables and functions: names can be given to others. Nothing in a database
+/// without the log.
+const FAULTS: &str = concat!(
+    "
+    WITH own AS MATERIALIZED (
+        SELECT relation, required, to_regclass(relation) AS table_oid,
+               to_regprocedure(function) AS function_oid, reads
+        FROM (VALUES
+            ('public.messages', true, 'realtime.on_messages()', NULL),
+            ('public.sessions', true, 'realtime.on_session()', 'public.devices'),
+            ('public.devices', true, 'realtime.on_device()', NULL),
+            ('public.users', false, 'realtime.on_user_deleted()', NULL)
+        ) AS own (relation, required, function, reads)
+    ), placed AS (
+        SELECT relation, required, table_oid, count(t.oid) AS triggers,
+               count(t.oid) FILTER (WHERE t.tgenabled IN ('O', 'A')) AS enabled
+        FROM own LEFT JOIN pg_trigger t ON t.tgrelid = table_oid AND t.tgfoid = function_oid
+        GROUP BY relation, required, table_oid
+    ), faults AS (
+        SELECT relation, CASE
+                   WHEN table_oid IS NULL AND required THEN 'table_missing'
+                   WHEN table_oid IS NULL THEN NULL
+                   WHEN triggers = 0 THEN 'missing'
+                   WHEN enabled = 0 THEN 'disabled'
+                   WHEN enabled > 1 THEN 'twice'
+               END AS fault
+        FROM placed
+        UNION ALL
+        SELECT relation, 'application_trigger' FROM own
+        WHERE EXISTS (
+            SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+            JOIN pg_namespace n ON n.oid = p.pronamespace
+            WHERE t.tgrelid = table_oid AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND n.nspname <> 'realtime'
+              AND (t.tgname IN ('messages_notify_trigger', 'sessions_notify_trigger', 'devices_notify_trigger')
+                   OR p.proname IN ('notify_new_message', 'notify_new_session', 'notify_device_update')))
+        UNION ALL
+        SELECT reads, 'row_security' FROM own
+        JOIN pg_proc p ON p.oid = function_oid
+        JOIN pg_roles owner ON owner.oid = p.proowner
+        JOIN pg_class c ON c.oid = to_regclass(reads)
+        WHERE c.relrowsecurity AND NOT owner.rolsuper AND NOT owner.rolbypassrls
+          AND (c.relforcerowsecurity OR NOT pg_has_role(p.proowner, c.relowner, 'USAGE'))
+        UNION ALL
+        ",
+    not_served!(),
+    ")
+    SELECT relation, fault FROM faults
+    WHERE fault IS NOT NULL AND to_regclass('realtime.state') IS NOT NULL ORDER BY relation, fault"
+);
+
+/// Everything that is wrong; nothing in a database without the log.
+pub(super) async fn faults(pool: &PgPool) -> Result<Vec<FaultyTrigger>, sqlx::Error> {
+    read(sqlx::query_as(FAULTS).fetch_all(pool).await?)
+}
+
+/// Why this database cannot be served by triggers, with or without the log.
+pub(super) async fn not_served(
+    connection: &mut PgConnection,
+) -> Result<Vec<FaultyTrigger>, sqlx::Error> {
+    read(sqlx::query_as(not_served!()).fetch_all(connection).await?)
+}
+
+fn read(rows: Vec<(String, String)>) -> Result<Vec<FaultyTrigger>, sqlx::Error> {
+    rows.into_iter()
+        .map(|(relation, fault)| {
+            let fault = fault
+                .parse()
+                .map_err(|error: strum::ParseError| sqlx::Error::Decode(error.into()))?;
+            Ok(FaultyTrigger { relation, fault })
+        })
+        .collect()
+}
+
+/// Puts every trigger in its place. Returns the tables where one was not.
+pub(super) async fn repair(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT realtime.repair_triggers()")
+        .fetch_one(connection)
+        .await
+}
