@@ -9,4 +9,6 @@ ALTER TRIGGER realtime_messages ON public.messages RENAME TO messages_notify_tri
 ALTER TRIGGER realtime_sessions ON public.sessions RENAME TO sessions_notify_trigger;
 ALTER TRIGGER realtime_devices ON public.devices RENAME TO devices_notify_trigger;
 
+-- With the triggers of TRUNCATE.
+DROP FUNCTION realtime.on_truncate CASCADE;
 DROP FUNCTION realtime.repair_triggers, realtime.replace_application_triggers, realtime.own_triggers;

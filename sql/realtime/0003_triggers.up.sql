@@ -1,7 +1,27 @@
 -- Triggers with names of their own: the application's next deployment does not replace them. They fire whatever
--- `session_replication_role` is, so that a restored or copied row is an event too.
+-- `session_replication_role` is, so that a restored or copied row is an event too. TRUNCATE, which fires no trigger for
+-- its rows, has triggers too.
 
 SET LOCAL lock_timeout = '10s';
+
+-- A table was emptied without an event for any row. One row of the log, for all users, tells of it. Only servers hear
+-- the notification, which makes them read the log.
+CREATE FUNCTION realtime.on_truncate() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    event_id bigint := nextval('realtime.events_id_seq');
+BEGIN
+    INSERT INTO realtime.events (id, user_id, kind, payload)
+    VALUES (event_id, NULL, 'truncated',
+            json_build_object('type', 'truncated', 'table', TG_TABLE_NAME, 'id', event_id));
+    IF NOT realtime.silent() THEN
+        PERFORM pg_notify('realtime_control', 'changed');
+    END IF;
+    RETURN NULL;
+END $$;
+REVOKE EXECUTE ON FUNCTION realtime.on_truncate FROM PUBLIC;
+
+COMMENT ON COLUMN realtime.events.kind IS 'message, session, device, revocation or truncated.';
 
 -- The triggers that write the log, each with its table and what CREATE TRIGGER says of it.
 CREATE FUNCTION realtime.own_triggers()
@@ -15,7 +35,15 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         ('realtime_devices', 'public.devices', true, 'realtime.on_device()',
          'AFTER INSERT OR UPDATE OR DELETE ON public.devices FOR EACH ROW'),
         ('realtime_users', 'public.users', false, 'realtime.on_user_deleted()',
-         'AFTER DELETE ON public.users FOR EACH ROW')
+         'AFTER DELETE ON public.users FOR EACH ROW'),
+        ('realtime_messages_truncate', 'public.messages', true, 'realtime.on_truncate()',
+         'AFTER TRUNCATE ON public.messages'),
+        ('realtime_sessions_truncate', 'public.sessions', true, 'realtime.on_truncate()',
+         'AFTER TRUNCATE ON public.sessions'),
+        ('realtime_devices_truncate', 'public.devices', true, 'realtime.on_truncate()',
+         'AFTER TRUNCATE ON public.devices'),
+        ('realtime_users_truncate', 'public.users', false, 'realtime.on_truncate()',
+         'AFTER TRUNCATE ON public.users')
 $$;
 
 -- Removes the application's own notifying triggers, known by their names or by their functions, and remembers
@@ -54,20 +82,23 @@ DECLARE
     repaired text[] := '{}';
 BEGIN
     PERFORM realtime.replace_application_triggers();
+    FOR wrong IN
+        SELECT t.tgname, t.tgrelid FROM pg_trigger t
+        WHERE t.tgparentid = 0 AND t.tgfoid IN (SELECT function FROM realtime.own_triggers())
+          AND NOT EXISTS (
+              SELECT FROM realtime.own_triggers() o
+              WHERE o.function = t.tgfoid AND to_regclass(o.relation) = t.tgrelid AND o.name = t.tgname
+                AND t.tgenabled = 'A')
+    LOOP
+        EXECUTE format('DROP TRIGGER %I ON %s', wrong.tgname, wrong.tgrelid::regclass);
+    END LOOP;
     FOR own IN
         SELECT *, to_regclass(relation) AS table_oid FROM realtime.own_triggers()
     LOOP
-        FOR wrong IN
-            SELECT tgname, tgrelid FROM pg_trigger
-            WHERE tgfoid = own.function AND tgparentid = 0
-              AND NOT (tgrelid IS NOT DISTINCT FROM own.table_oid AND tgname = own.name AND tgenabled = 'A')
-        LOOP
-            EXECUTE format('DROP TRIGGER %I ON %s', wrong.tgname, wrong.tgrelid::regclass);
-        END LOOP;
         CONTINUE WHEN own.table_oid IS NULL AND NOT own.required;
         IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = own.table_oid AND tgfoid = own.function) THEN
             EXECUTE format('CREATE TRIGGER %I %s EXECUTE FUNCTION %s', own.name, own.fires, own.function);
-            EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', own.table_oid::regclass, own.name);
+            EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', own.relation, own.name);
             repaired := repaired || own.relation;
         END IF;
     END LOOP;

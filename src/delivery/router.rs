@@ -221,8 +221,11 @@ impl Router {
     /// What was routed and what comes cannot be joined: every v1 client is told to fetch its state anew and
     /// goes on from `cursor`.
     pub fn restart(&mut self, reason: ResetReason, cursor: Option<Cursor>, now: Instant) {
-        self.seen.clear();
-        self.seen_before.clear();
+        // Where the log goes on, its ids do too, and an event that was routed may still be notified.
+        if !matches!(reason, ResetReason::Truncated | ResetReason::Retention) {
+            self.seen.clear();
+            self.seen_before.clear();
+        }
         self.given = cursor.as_ref().map(|cursor| Arc::new(cursor.for_clients()));
         let sequence = self.replay_buffer.restart(now);
         let reset = Reset::new(reason, sequence, self.given.clone());

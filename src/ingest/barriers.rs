@@ -172,6 +172,7 @@ impl Barriers {
     pub fn receive(&self, payload: &str) -> Option<ControlMessage> {
         let (nonce, state) = match ControlPayload::parse(payload)? {
             ControlPayload::Awake => return Some(ControlMessage::Awake),
+            ControlPayload::Changed => return Some(ControlMessage::Changed),
             ControlPayload::Barrier(nonce, state) => (nonce, state),
         };
         let now = Instant::now();

@@ -12,6 +12,8 @@ use crate::protocol::Cursor;
 pub enum ControlMessage {
     /// A server is about to read the log continuously: events need not notify.
     Awake,
+    /// The log has a row that is for all users.
+    Changed,
     /// A barrier of this process, from a database without a log.
     BareBarrier,
     /// A barrier of this process, with what its transaction saw.
@@ -56,6 +58,7 @@ impl fmt::Display for Nonce {
 #[derive(Debug, PartialEq)]
 pub(super) enum ControlPayload<'a> {
     Awake,
+    Changed,
     /// Any process's barrier, and the text of its state.
     Barrier(Nonce, &'a str),
 }
@@ -66,6 +69,7 @@ impl<'a> ControlPayload<'a> {
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
         match word {
             "awake" => Some(Self::Awake),
+            "changed" => Some(Self::Changed),
             "barrier" => {
                 let (nonce, state) = rest.split_once(' ').unwrap_or((rest, ""));
                 Some(Self::Barrier(Nonce::parse(nonce)?, state))

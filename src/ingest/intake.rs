@@ -16,7 +16,7 @@ use crate::config::Ingest;
 use crate::delivery::Router;
 use crate::metrics::Metrics;
 use crate::protocol::{Channel, Cursor, Label, Notification, ResetReason, Snapshot, Subject};
-use crate::store::{self, Chunk};
+use crate::store::{self, Chunk, LogRow};
 
 /// Share of PostgreSQL's notification queue from which on events had better be silent.
 const QUEUE_USAGE_HIGH: f64 = 0.5;
@@ -43,6 +43,8 @@ pub(super) struct Intake {
     wake_lock: watch::Sender<bool>,
     /// A barrier that has returned and is completed by the next read of the log.
     returned: Option<Cursor>,
+    /// Whether the read that is under way has met a table that was emptied.
+    truncated: bool,
     /// When a notification without an id was last warned of.
     warned_without_id: Option<Instant>,
 }
@@ -55,6 +57,7 @@ impl Intake {
             metrics,
             wake_lock: watch::Sender::new(false),
             returned: None,
+            truncated: false,
             warned_without_id: None,
         }
     }
@@ -176,6 +179,13 @@ impl Intake {
                 self.schedule.other_server_awake(now);
                 Next::Wait
             }
+            ControlMessage::Changed => {
+                if self.schedule.hasten(now) {
+                    Next::Wait
+                } else {
+                    Next::ReadLog
+                }
+            }
             ControlMessage::Barrier(state) => self.barrier(state, now),
         }
     }
@@ -209,13 +219,16 @@ impl Intake {
     pub(super) fn read(&mut self, chunk: &Chunk) {
         self.metrics.events_caught_up.add(chunk.rows.len() as u64);
         for (id, payload) in &chunk.rows {
-            if let Some(notification) = store::parse_row(*id, payload) {
-                self.router.route(notification);
+            match store::parse_row(*id, payload) {
+                Some(LogRow::Notification(notification)) => self.router.route(notification),
+                Some(LogRow::Truncation) => self.truncated = true,
+                None => {}
             }
         }
     }
 
-    /// Everything visible in this snapshot has been read and routed; `completed` is the barrier that had
+    /// Everything visible in this snapshot has been read and routed. If a table was emptied in between, every v1 client
+    /// fetches its state anew and goes on from this snapshot. `completed` is the barrier that had
     /// returned before the read. Returns the snapshot, where the next read begins.
     pub(super) fn read_to(
         &mut self,
@@ -224,7 +237,12 @@ impl Intake {
         now: Instant,
     ) -> Snapshot {
         let snapshot = reached.snapshot.clone();
-        self.router.advance(reached, now);
+        if mem::take(&mut self.truncated) {
+            self.router
+                .restart(ResetReason::Truncated, Some(reached), now);
+        } else {
+            self.router.advance(reached, now);
+        }
         if let Some(barrier) = completed {
             self.router.complete_barrier(barrier, now);
         }
@@ -473,6 +491,27 @@ mod tests {
     }
 
     #[test]
+    fn a_read_that_meets_an_emptied_table_resets_the_clients_once() {
+        let now = Instant::now();
+        let mut intake = intake(Ingest::Notify, now);
+        assert_eq!(
+            intake.controlled(ControlMessage::Changed, now),
+            Next::ReadLog
+        );
+        let truncation = r#"{"type" : "truncated", "table" : "messages", "id" : 2}"#;
+        intake.read(&Chunk {
+            reading: reading(),
+            rows: vec![(1, payload(1)), (2, truncation.to_owned()), (3, payload(3))],
+        });
+        intake.read_to(cursor("9:9:"), None, now);
+        assert!(has_seen(&intake, 1) && has_seen(&intake, 3));
+        assert_eq!(intake.durable_position(), Some(&cursor("9:9:")));
+        intake.read_to(cursor("10:10:"), None, now);
+        assert_eq!(intake.durable_position(), Some(&cursor("9:9:")));
+        assert_eq!(intake.position(), Some(&cursor("10:10:")));
+    }
+
+    #[test]
     fn an_announcement_of_another_server_starts_the_reading() {
         let now = Instant::now();
         let mut intake = asleep(now);
@@ -486,6 +525,7 @@ mod tests {
             cursor: cursor("9:9:"),
             retained: true,
             known: true,
+            truncated: false,
         }
     }
 }

@@ -35,7 +35,7 @@ pub use self::event::{EVENT_BYTES_MAX, Encoding, Event};
 pub use self::kind::{Channel, EventKind};
 pub use self::label::Label;
 pub use self::notice::Notice;
-pub use self::notification::{MalformedEvent, Notification, Subject};
+pub use self::notification::{MalformedEvent, Notification, Subject, is_truncation};
 pub use self::readiness::{Readiness, ReadinessReason};
 pub use self::refusal::{AuthError, Limit, Refusal};
 pub use self::reset_reason::ResetReason;

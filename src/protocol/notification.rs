@@ -102,6 +102,17 @@ struct Members {
     by_reference: bool,
 }
 
+/// Whether this payload of the log tells that a table was emptied with TRUNCATE. Such a row is for all users.
+#[must_use]
+pub fn is_truncation(payload: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Truncation {
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    serde_json::from_str(payload).is_ok_and(|row: Truncation| row.kind == "truncated")
+}
+
 /// A notification that is no event: not JSON, of an unknown type, or without a `user_id`.
 #[derive(Debug, thiserror::Error)]
 #[error("{cause}; payload: {payload}")]

@@ -17,6 +17,8 @@ pub enum ResetReason {
     Future,
     /// The log no longer reaches back to the cursor.
     Retention,
+    /// A table was emptied with TRUNCATE, which makes no event for its rows.
+    Truncated,
     /// Events may have been missed, and this database has no log to read them from.
     NoLog,
 }

@@ -27,6 +27,6 @@ pub use self::error::{fault, is_undefined_table, summary};
 pub use self::log::Log;
 pub use self::log_state::LogState;
 pub use self::notifications::Notifications;
-pub use self::reading::{Reading, parse_row};
+pub use self::reading::{LogRow, Reading, parse_row};
 pub use self::triggers::FaultyTrigger;
 pub use self::user_page::{PAGE_BYTES_MAX, PAGE_EVENTS, Page};

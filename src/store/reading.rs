@@ -8,7 +8,7 @@
 
 use std::str::FromStr;
 
-use crate::protocol::{Cursor, NotACursor, Notification, ResetReason};
+use crate::protocol::{Cursor, NotACursor, Notification, ResetReason, is_truncation};
 
 /// Where a read was made, and whether the log could serve the reader's position.
 #[derive(Debug, Clone)]
@@ -19,6 +19,9 @@ pub struct Reading {
     pub retained: bool,
     /// Whether the reader's snapshot can have been taken in this history.
     pub known: bool,
+    /// Whether a table was emptied since the reader's snapshot. Of a read for one user; the listener meets the row
+    /// that tells of it.
+    pub truncated: bool,
 }
 
 impl Reading {
@@ -36,6 +39,7 @@ impl Reading {
             },
             retained,
             known,
+            truncated: false,
         })
     }
 
@@ -47,6 +51,8 @@ impl Reading {
             Some(ResetReason::History)
         } else if !self.retained {
             Some(ResetReason::Retention)
+        } else if self.truncated {
+            Some(ResetReason::Truncated)
         } else {
             None
         }
@@ -77,13 +83,26 @@ macro_rules! read_log {
 }
 pub(super) use read_log;
 
-/// The event in a row of the log. Only our triggers write the log: a row that is no event is logged and
-/// skipped.
+/// What a row of the log tells.
+#[derive(Debug)]
+pub enum LogRow<'a> {
+    /// An event, or a revocation.
+    Notification(Notification<'a>),
+    /// A table was emptied with TRUNCATE.
+    Truncation,
+}
+
+/// What a row of the log tells. Only our triggers write the log: any other row is logged and skipped.
 #[must_use]
-pub fn parse_row(id: i64, payload: &str) -> Option<Notification<'_>> {
-    Notification::parse(payload)
-        .inspect_err(|error| tracing::warn!(event = "log_row_malformed", id, %error))
-        .ok()
+pub fn parse_row(id: i64, payload: &str) -> Option<LogRow<'_>> {
+    match Notification::parse(payload) {
+        Ok(notification) => Some(LogRow::Notification(notification)),
+        Err(_) if is_truncation(payload) => Some(LogRow::Truncation),
+        Err(error) => {
+            tracing::warn!(event = "log_row_malformed", id, %error);
+            None
+        }
+    }
 }
 
 pub(super) fn parse<T: FromStr<Err = NotACursor>>(text: &str) -> Result<T, sqlx::Error> {
@@ -97,13 +116,14 @@ mod tests {
 
     #[test]
     fn a_reader_is_reset_unless_its_position_is_known_and_retained() {
-        let reason = |retained, known| {
-            let reading = Reading::new("1-1", "9:9:", retained, known).unwrap();
-            reading.reset_reason()
-        };
+        let read = |retained, known| Reading::new("1-1", "9:9:", retained, known).unwrap();
+        let reason = |retained, known| read(retained, known).reset_reason();
         assert_eq!(reason(true, true), None);
         assert_eq!(reason(false, true), Some(ResetReason::Retention));
         assert_eq!(reason(true, false), Some(ResetReason::History));
+        let mut truncated = read(true, true);
+        truncated.truncated = true;
+        assert_eq!(truncated.reset_reason(), Some(ResetReason::Truncated));
         // An unknown history says nothing about the retention.
         assert_eq!(reason(false, false), Some(ResetReason::History));
     }

@@ -43,13 +43,19 @@ const FAULTS: &str = concat!(
             ('public.messages', true, 'realtime.on_messages()', NULL),
             ('public.sessions', true, 'realtime.on_session()', 'public.devices'),
             ('public.devices', true, 'realtime.on_device()', NULL),
-            ('public.users', false, 'realtime.on_user_deleted()', NULL)
+            ('public.users', false, 'realtime.on_user_deleted()', NULL),
+            ('public.messages', true, 'realtime.on_truncate()', NULL),
+            ('public.sessions', true, 'realtime.on_truncate()', NULL),
+            ('public.devices', true, 'realtime.on_truncate()', NULL),
+            ('public.users', false, 'realtime.on_truncate()', NULL)
         ) AS own (relation, required, function, reads)
+        -- The schema before migration 3 does not hear of TRUNCATE.
+        WHERE function <> 'realtime.on_truncate()' OR to_regprocedure(function) IS NOT NULL
     ), placed AS (
         SELECT relation, required, table_oid, count(t.oid) AS triggers,
                count(t.oid) FILTER (WHERE t.tgenabled IN ('O', 'A')) AS enabled
         FROM own LEFT JOIN pg_trigger t ON t.tgrelid = table_oid AND t.tgfoid = function_oid
-        GROUP BY relation, required, table_oid
+        GROUP BY relation, required, table_oid, function_oid
     ), faults AS (
         SELECT relation, CASE
                    WHEN table_oid IS NULL AND required THEN 'table_missing'
@@ -78,7 +84,7 @@ const FAULTS: &str = concat!(
         ",
     not_served!(),
     ")
-    SELECT relation, fault FROM faults
+    SELECT DISTINCT relation, fault FROM faults
     WHERE fault IS NOT NULL AND to_regclass('realtime.state') IS NOT NULL ORDER BY relation, fault"
 );
 

@@ -3,7 +3,7 @@
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::reading::{Reading, parse_row, read_log};
+use super::reading::{LogRow, Reading, parse_row, read_log};
 use crate::protocol::{Signal, Snapshot};
 
 /// Events in one page.
@@ -26,7 +26,8 @@ pub struct Page {
     pub last_id: Option<i64>,
 }
 
-/// A row: the reading's columns, the event's id and payload, and how many events there are.
+/// A row: the reading's columns, the event's id and payload, how many events there are, and whether a table was
+/// emptied.
 type Row = (
     String,
     String,
@@ -35,6 +36,7 @@ type Row = (
     Option<i64>,
     Option<String>,
     Option<i64>,
+    bool,
 );
 
 /// What [`super::Log::read_user`] does, on this pool.
@@ -49,7 +51,15 @@ pub(super) async fn read(
     let page_events = i64::try_from(PAGE_EVENTS).unwrap_or(i64::MAX - 1);
     let rows = sqlx::query_as::<_, Row>(read_log!(
         "$2",
-        ", total FROM reading LEFT JOIN LATERAL (
+        ", total,
+             (SELECT $5::text IS NULL AND known AND (
+                  EXISTS (SELECT FROM realtime.events
+                          WHERE user_id IS NULL AND xid >= pg_snapshot_xmax($2::text::pg_snapshot))
+                  OR EXISTS (SELECT FROM realtime.events
+                             WHERE user_id IS NULL
+                               AND xid = ANY (ARRAY(SELECT pg_snapshot_xip($2::text::pg_snapshot))))
+              )) AS truncated
+             FROM reading LEFT JOIN LATERAL (
                  SELECT id, payload, total,
                         sum(octet_length(payload)) OVER (ORDER BY id) - octet_length(payload)
                         AS bytes_before
@@ -83,17 +93,19 @@ pub(super) async fn read(
     .bind(until.map(|_| page_events + 1))
     .fetch_all(pool)
     .await?;
-    let (epoch, snapshot, retained, known, _, _, total) =
+    let (epoch, snapshot, retained, known, _, _, total, truncated) =
         rows.first().ok_or(sqlx::Error::RowNotFound)?;
-    let reading = Reading::new(epoch, snapshot, *retained, *known)?;
+    let mut reading = Reading::new(epoch, snapshot, *retained, *known)?;
+    // Later pages go on from a first page that was not truncated; what was emptied since comes live.
+    reading.truncated = *truncated;
     let total = total.map_or(0, i64::unsigned_abs);
     let last_id = rows.last().and_then(|row| row.4);
     let more = total > rows.len() as u64;
     let signals = rows
         .into_iter()
-        .filter_map(|row| {
-            let notification = parse_row(row.4?, row.5.as_deref()?)?;
-            Some(Signal::new(notification, None, None))
+        .filter_map(|row| match parse_row(row.4?, row.5.as_deref()?)? {
+            LogRow::Notification(notification) => Some(Signal::new(notification, None, None)),
+            LogRow::Truncation => None,
         })
         .collect();
     Ok(Page {

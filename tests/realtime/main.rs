@@ -37,3 +37,4 @@ mod support;
 mod systemd;
 mod timeouts;
 mod triggers;
+mod truncate;

@@ -51,7 +51,7 @@ export interface ResetEvent {
    * Why. `no_log` is also what the client itself says when it comes back to a database without a log,
    * since nobody knows what it has missed.
    */
-  readonly reason: 'malformed' | 'history' | 'future' | 'retention' | 'no_log';
+  readonly reason: 'malformed' | 'history' | 'future' | 'retention' | 'truncated' | 'no_log';
   /** From where the stream goes on; `null` in a database without a log. */
   readonly cursor: string | null;
 }

@@ -219,6 +219,33 @@ async fn a_deleted_device_is_closed_on_commit_and_the_others_are_not() {
     }
 }
 
+/// TRUNCATE fires no trigger for the rows that it deletes.
+#[tokio::test]
+async fn whoever_was_in_a_table_that_is_emptied_is_closed() {
+    let key = Key::secret();
+    for table in ["users", "devices"] {
+        let server = Server::start_with(|config| {
+            takes_tokens(config, &key);
+            takes_signatures(config, AuthMode::JwtOrDevice);
+        })
+        .await;
+        let pool = server.db().await;
+        let alice = add_user(&pool).await;
+        let phone = Device::of(&pool, &alice).await;
+        let proof = offered(&phone.subprotocol(unix_seconds()));
+        let mut on_phone = connect(&server, "/ws", &proof).await;
+        let mut by_token = connect(&server, "/ws", &bearer(&token(&key, &claims(&alice)))).await;
+        sqlx::query(sqlx::AssertSqlSafe(format!("TRUNCATE {table} CASCADE")))
+            .execute(&pool)
+            .await
+            .unwrap();
+        assert_eq!(on_phone.close_code().await, 4003, "{table}");
+        if table == "users" {
+            assert_eq!(by_token.close_code().await, 4003);
+        }
+    }
+}
+
 /// Reads up to a message. Changes of devices and cursors may come before it.
 async fn until_message(client: &mut Client) {
     loop {
