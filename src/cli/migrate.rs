@@ -44,7 +44,7 @@ pub(super) async fn run(
     match action {
         Action::Up { ingest } => {
             for table in migrate::up(&url).await? {
-                println!("put the trigger on {table} in its place");
+                output::print_line(format_args!("put the trigger on {table} in its place"))?;
             }
             if let Some(ingest) = ingest {
                 Log::new(url.options(), 1).set_ingest(ingest).await?;

@@ -77,7 +77,7 @@ impl LatencySampler {
         let (deliveries, delivered) = mpsc::channel(DELIVERIES_PER_SECOND);
         let (replays, replayed) = mpsc::channel(REPLAYS_PER_SECOND);
         let (newest, _) = watch::channel(None);
-        let samples = Samples {
+        let recorded = Samples {
             deliveries: delivered,
             replays: replayed,
             newest: newest.clone(),
@@ -87,7 +87,7 @@ impl LatencySampler {
             replays,
             newest,
         };
-        (sampler, samples)
+        (sampler, recorded)
     }
 
     /// The 99th percentile of the last second's deliveries; `None` if there were none.

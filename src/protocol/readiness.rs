@@ -104,7 +104,7 @@ mod tests {
             .find(HEAD)
             .unwrap_or_else(|| panic!("no head:\n{wanted}"));
         let table = &page[begin..];
-        let table = &table[..table.find("\n\n").unwrap() + 1];
+        let table = &table[..=table.find("\n\n").unwrap()];
         assert!(
             table == wanted,
             "docs/operations.md has another table than\n{wanted}"

@@ -118,8 +118,8 @@ impl Scene {
 
     async fn restore_database(&self, mut admin: PgConnection) {
         let name = self.database_name();
-        let admit = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true");
-        execute(&mut admin, &admit).await;
+        let reopen = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true");
+        execute(&mut admin, &reopen).await;
     }
 
     fn database_name(&self) -> String {
