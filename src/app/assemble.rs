@@ -158,7 +158,8 @@ fn start_maintenance(config: &Config, stream: &Stream, supervisor: &mut Supervis
     supervisor.spawn(Task::MetricsUpkeep, upkeep);
     let watching = maintenance::watch_queue(stream.log.clone(), Arc::clone(&stream.metrics));
     supervisor.spawn(Task::QueueWatch, watching);
-    let retaining = maintenance::retain(stream.log.clone(), config.retention());
+    let metrics = Arc::clone(&stream.metrics);
+    let retaining = maintenance::retain(stream.log.clone(), config.retention(), metrics);
     supervisor.spawn(Task::LogRetention, retaining);
 }
 

@@ -20,9 +20,12 @@ mod user_page;
 pub use self::chunks::{Chunk, Chunks};
 pub use self::control::{CONTROL_CHANNEL, HeldWakeLock};
 pub use self::devices::Devices;
-pub use self::error::is_undefined_table;
+pub use self::error::{
+    is_lock_not_available, is_undefined_function, is_undefined_table, is_without_schema,
+};
 pub use self::log::Log;
 pub use self::log_state::LogState;
+pub use self::maintenance::{Blocker, Rotation};
 pub use self::notifications::Notifications;
 pub use self::reading::{Reading, parse_row};
 pub use self::user_page::{PAGE_BYTES_MAX, PAGE_EVENTS, Page};
