@@ -56,7 +56,9 @@ impl fmt::Display for Blocker {
         } = self;
         match (gid, pid) {
             (Some(gid), _) => write!(f, "prepared transaction '{gid}', {age} old"),
-            (None, Some(pid)) => write!(f, "session {pid} ({name}), {state}, transaction {age} old"),
+            (None, Some(pid)) => {
+                write!(f, "session {pid} ({name}), {state}, transaction {age} old")
+            }
             (None, None) => f.write_str("unknown"),
         }
     }
@@ -102,7 +104,9 @@ pub(super) async fn expired(
 /// What [`super::Log::forget`] does, on this pool.
 pub(super) async fn forget(pool: &PgPool, partition: &str) -> Result<(), sqlx::Error> {
     // A role may have another default, which the function refuses.
-    let mut transaction = pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+    let mut transaction = pool
+        .begin_with("BEGIN ISOLATION LEVEL READ COMMITTED")
+        .await?;
     sqlx::query("SELECT realtime.forget($1::name)")
         .bind(partition)
         .execute(&mut *transaction)
@@ -112,7 +116,8 @@ pub(super) async fn forget(pool: &PgPool, partition: &str) -> Result<(), sqlx::E
 
 /// What [`super::Log::blockers`] does, on this pool.
 pub(super) async fn blockers(pool: &PgPool, partition: &str) -> Result<Vec<Blocker>, sqlx::Error> {
-    // Of a prepared transaction, pg_locks has no process, and the number where a session has its own.
+    // A lock of a prepared transaction has no process. Its number is known by the lock that each transaction has
+    // on its own number.
     sqlx::query_as(
         "SELECT l.pid, p.gid,
                 coalesce(nullif(a.application_name, ''), a.backend_type, 'unknown') AS name,
@@ -125,8 +130,10 @@ pub(super) async fn blockers(pool: &PgPool, partition: &str) -> Result<Vec<Block
                  AND relation = to_regclass(format('realtime.%I', $1::text))
                  AND pid IS DISTINCT FROM pg_backend_pid()) AS l
          LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-         LEFT JOIN pg_prepared_xacts p
-             ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::text
+         LEFT JOIN LATERAL (
+             SELECT gid, prepared FROM pg_prepared_xacts JOIN pg_locks own ON transactionid = transaction
+             WHERE own.locktype = 'transactionid' AND own.pid IS NULL
+               AND own.virtualtransaction = l.virtualtransaction LIMIT 1) AS p ON l.pid IS NULL
          ORDER BY coalesce(p.prepared, a.xact_start), l.pid LIMIT $2",
     )
     .bind(partition)
