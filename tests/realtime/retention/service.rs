@@ -152,6 +152,24 @@ async fn a_listener_whose_position_is_too_old_routes_what_is_left_and_resets_onc
     }
 }
 
+/// The partition, the blocker and the remedy of so many warnings.
+async fn blocked_drops(server: &mut Program, count: usize) -> Vec<String> {
+    let mut log = server.program.log.take().unwrap();
+    let mut named = Vec::new();
+    while named.len() < count {
+        let line: Value = serde_json::from_str(&log.line().await).unwrap();
+        let fields = &line["fields"];
+        if fields["event"] == "log_partition_in_use" {
+            assert_eq!(line["level"], "WARN");
+            named.push(format!(
+                "{} {} {}",
+                fields["partition"], fields["blocker"], fields["remedy"]
+            ));
+        }
+    }
+    named
+}
+
 #[tokio::test]
 async fn what_blocks_a_drop_is_named_and_the_ring_goes_on() {
     let _alone = ALONE.lock().await;
@@ -184,19 +202,7 @@ async fn what_blocks_a_drop_is_named_and_the_ring_goes_on() {
         .args(["--database-url", &database.url])
         .stderr(Stdio::piped());
     let mut server = Program::start(&mut command).await;
-    let mut log = server.program.log.take().unwrap();
-    let mut named = Vec::new();
-    while named.len() < 3 {
-        let line: Value = serde_json::from_str(&log.line().await).unwrap();
-        let fields = &line["fields"];
-        if fields["event"] == "log_partition_in_use" {
-            assert_eq!(line["level"], "WARN");
-            named.push(format!(
-                "{} {} {}",
-                fields["partition"], fields["blocker"], fields["remedy"]
-            ));
-        }
-    }
+    let mut named = blocked_drops(&mut server, 3).await;
     named.sort();
     let pid = names(&mut backup, "SELECT pg_backend_pid()::text").await;
     let terminate = format!("SELECT pg_terminate_backend({})", pid[0]);
