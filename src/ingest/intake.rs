@@ -105,6 +105,7 @@ impl Intake {
 
     /// Events were missed that cannot be read: the stream restarts here.
     pub(super) fn restart(&mut self, reason: ResetReason, cursor: Option<Cursor>, now: Instant) {
+        self.truncated = false;
         self.router.restart(reason, cursor, now);
     }
 
