@@ -33,7 +33,7 @@ import time
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 APPLICATION = REPOSITORY / "sql/hushnet"
-MIGRATION = REPOSITORY / "sql/realtime/0001_log_and_triggers.up.sql"
+MIGRATIONS = sorted((REPOSITORY / "sql/realtime").glob("*.up.sql"))
 USERS = 1000
 WARM_UP_S = 1
 MEMORY = pathlib.Path("/dev/shm")
@@ -289,7 +289,7 @@ def parse_arguments():
     parser.add_argument("--commit", default="disk,1ms", help="which kinds of commit (%(default)s)")
     parser.add_argument("--batch", action="store_true", help="1, 10 and 100 rows a statement")
     parser.add_argument("--migration", action="append", type=pathlib.Path, metavar="FILE",
-                        help="another text of the migration to measure; several are compared")
+                        default=[], help="another text of the migrations, in one file, to measure; several are compared")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write all figures here")
     parser.add_argument("--smoke", action="store_true", help="some seconds, to see that it runs")
     options = parser.parse_args()
@@ -312,10 +312,10 @@ def parse_arguments():
 
 def choose_triggers(options):
     """The databases of ours with the files that make them, and what is compared."""
-    files = options.migration or [MIGRATION]
-    migrations = {f"ours{number}": [file] for number, file in enumerate(files)}
+    files = options.migration
+    migrations = {f"ours{number}": [file] for number, file in enumerate(files)} or {"ours0": MIGRATIONS}
     labels = {f"ours{number}": f"{file.stem}: " if len(files) > 1 else ""
-              for number, file in enumerate(files)}
+              for number, file in enumerate(files)} or {"ours0": ""}
     triggers = [Trigger("none", "none"), Trigger("HushNet's", "hushnet")]
     for database, label in labels.items():
         triggers += [Trigger(label + "notify", database, "notify"),

@@ -93,22 +93,10 @@ async fn fill(connection: &mut PgConnection, plan: &Plan) -> anyhow::Result<Fill
         connection,
         &format!(
             "SET synchronous_commit = off;
-             DO $$
-             DECLARE
-                 newest timestamptz := (SELECT min(lower_bound) FROM realtime.partitions);
-                 made   name;
-             BEGIN
-                 FOR day IN 1..{DAYS} LOOP
-                     made := 'events_past_' || day;
-                     EXECUTE format('CREATE TABLE realtime.%I (LIKE realtime.events INCLUDING DEFAULTS)',
-                         made);
-                     EXECUTE format('ALTER TABLE realtime.events ATTACH PARTITION realtime.%I '
-                         'FOR VALUES FROM (%L) TO (%L)', made,
-                         newest - day * interval '1 day', newest - (day - 1) * interval '1 day');
-                     INSERT INTO realtime.partitions VALUES (made,
-                         newest - day * interval '1 day', newest - (day - 1) * interval '1 day');
-                 END LOOP;
-             END $$"
+             UPDATE realtime.partitions SET opened_at = now() - interval '{DAYS} days' * (8 - slot) / 8,
+                 closed_at = CASE WHEN slot < 7 THEN now() - interval '{DAYS} days' * (7 - slot) / 8 END
+             WHERE slot < 8;
+             UPDATE realtime.state SET slot = 7;"
         ),
     )
     .await;
@@ -121,8 +109,8 @@ async fn fill(connection: &mut PgConnection, plan: &Plan) -> anyhow::Result<Fill
                  oldest timestamptz := clock_timestamp() - interval '{DAYS} days';
              BEGIN
                  FOR begun IN 0..{log_rows} - 1 BY {ROWS} LOOP
-                     INSERT INTO realtime.events (id, user_id, kind, payload, created_at)
-                     SELECT n + 1, u, 'message',
+                     INSERT INTO realtime.events (slot, id, user_id, kind, payload, created_at)
+                     SELECT 8 * n / {log_rows}, n + 1, u, 'message',
                          format('{{\"type\" : \"message\", \"chat_id\" : \"%s\", \"user_id\" : \"%s\", '
                                 '\"id\" : %s}}', lpad(to_hex(n), 32, '0')::uuid, u, n + 1),
                          oldest + interval '{DAYS} days' * n / {log_rows}

@@ -183,7 +183,8 @@ fn start_maintenance(
     let watching =
         maintenance::watch_triggers(stream.log.clone(), health, Arc::clone(&stream.metrics));
     supervisor.spawn(Task::TriggerWatch, watching);
-    let retaining = maintenance::retain(stream.log.clone(), config.retention());
+    let metrics = Arc::clone(&stream.metrics);
+    let retaining = maintenance::retain(stream.log.clone(), config.retention(), metrics);
     supervisor.spawn(Task::LogRetention, retaining);
 }
 

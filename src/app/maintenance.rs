@@ -10,7 +10,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use crate::delivery::HealthReport;
 use crate::metrics::Metrics;
 use crate::protocol::{Label, ReadinessReason};
-use crate::store::Log;
+use crate::store::{self, Log, Rotation};
 
 const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(15);
 const QUEUE_USAGE_INTERVAL: Duration = Duration::from_secs(5);
@@ -88,16 +88,79 @@ pub(super) async fn watch_triggers(log: Log, health: HealthReport, metrics: Arc<
     }
 }
 
-/// Makes the log's partitions ahead and drops the old ones. Several servers of one database may do it at once.
-pub(super) async fn retain(log: Log, retention: Duration) {
+/// Rotates the log's partitions and drops the old ones. Several servers of one database may do it at once.
+pub(super) async fn retain(log: Log, retention: Duration, metrics: Arc<Metrics>) {
     let mut interval = without_bursts(RETENTION_INTERVAL);
     loop {
         interval.tick().await;
-        match log.maintain(retention).await {
-            Ok(0) => {}
-            Ok(dropped) => tracing::info!(event = "log_partitions_dropped", dropped),
-            Err(error) => tracing::debug!(event = "log_not_maintained", %error),
+        let retained = match rotate_and_drop(&log, retention, &metrics).await {
+            Err(error) if store::is_undefined_function(&error) => {
+                // The schema is that of the release before.
+                let dropped = log.maintain(retention).await;
+                dropped.map(|dropped| tracing::debug!(event = "log_maintained", dropped))
+            }
+            retained => retained,
+        };
+        match retained {
+            Ok(()) => {}
+            Err(error) if store::is_without_schema(&error) => {
+                tracing::debug!(event = "log_not_maintained", %error);
+            }
+            Err(error) => {
+                metrics.log_maintenance_failures.increment();
+                tracing::warn!(event = "log_not_maintained", %error);
+            }
         }
+    }
+}
+
+/// Each step is a transaction of its own, so that a partition that is in use holds up no other step.
+async fn rotate_and_drop(
+    log: &Log,
+    retention: Duration,
+    metrics: &Metrics,
+) -> Result<(), sqlx::Error> {
+    let rotation = log.rotate(retention).await?;
+    let expired = log.expired(retention).await?;
+    let mut overdue = 0_u32;
+    for partition in &expired {
+        match log.forget(partition).await {
+            Ok(()) => tracing::info!(event = "log_partition_dropped", partition),
+            Err(error) => {
+                overdue += 1;
+                metrics.log_maintenance_failures.increment();
+                warn_of_blockers(log, partition, &error).await;
+            }
+        }
+    }
+    metrics.log_partitions_overdue.set(f64::from(overdue));
+    if rotation == Rotation::Full {
+        metrics.log_maintenance_failures.increment();
+        tracing::warn!(
+            event = "log_partitions_all_in_use",
+            remedy = "end what holds up the dropping of old partitions; until then the open partition grows"
+        );
+    }
+    Ok(())
+}
+
+/// Says why a partition is still there, and what to do.
+async fn warn_of_blockers(log: &Log, partition: &str, error: &sqlx::Error) {
+    let blockers = if store::is_lock_not_available(error) {
+        log.blockers(partition).await.unwrap_or_default()
+    } else {
+        Vec::new()
+    };
+    for blocker in &blockers {
+        tracing::warn!(
+            event = "log_partition_in_use",
+            partition,
+            %blocker,
+            remedy = blocker.remedy()
+        );
+    }
+    if blockers.is_empty() {
+        tracing::warn!(event = "log_partition_not_dropped", partition, %error);
     }
 }
 

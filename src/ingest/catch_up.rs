@@ -113,7 +113,8 @@ impl CatchUp<'_> {
         Ok(())
     }
 
-    /// Routes from the log and returns how far that reaches.
+    /// Routes from the log and returns how far that reaches. From a position that is too old, the events that
+    /// are left are routed first, and then the clients are reset.
     async fn read_log(
         &mut self,
         from: &Snapshot,
@@ -121,6 +122,7 @@ impl CatchUp<'_> {
     ) -> Result<Cursor, Lost> {
         let mut chunks = self.log.read_all(from);
         let mut reached = None;
+        let mut reset = None;
         let mut deadline = Instant::now() + READ_TIMEOUT;
         loop {
             let chunk = tokio::select! {
@@ -133,16 +135,15 @@ impl CatchUp<'_> {
                 () = sleep_until(deadline.into()) => return Err(Lost::ReadTimeout(READ_TIMEOUT)),
             };
             let Some(chunk) = chunk else {
-                return reached.ok_or(Lost::Closed);
+                let reached = reached.ok_or(Lost::Closed)?;
+                if let Some(reason) = reset {
+                    let cursor = Some(Cursor::clone(&reached));
+                    self.intake.restart(reason, cursor, Instant::now());
+                }
+                return Ok(reached);
             };
-            if reached.is_none()
-                && let Some(reason) = chunk.reading.reset_reason()
-            {
-                let cursor = chunk.reading.cursor;
-                self.intake
-                    .restart(reason, Some(cursor.clone()), Instant::now());
-                return Ok(cursor);
-            }
+            // The same in all chunks. An unknown history has no events for this reader.
+            reset = chunk.reading.reset_reason();
             self.intake.read(&chunk);
             reached = Some(chunk.reading.cursor);
             deadline = Instant::now() + READ_TIMEOUT;

@@ -102,6 +102,11 @@ declare_metrics! {
     /// Share of PostgreSQL's notification queue in use, 0 to 1; when it is full, every transaction that
     /// notifies fails.
     notification_queue_usage: Gauge = "hushnet_notification_queue_usage_ratio";
+    /// Attempts to rotate the log's partitions or to drop an old one that failed, and attempts to rotate
+    /// without a free partition.
+    log_maintenance_failures: Counter = "hushnet_log_maintenance_failures_total";
+    /// Partitions of the log that are older than the retention and could not be dropped.
+    log_partitions_overdue: Gauge = "hushnet_log_partitions_overdue";
 }
 
 impl Metrics {

@@ -14,6 +14,7 @@ use super::creation_times::Logged;
 use super::database::Database;
 use super::devices::Devices;
 use super::log_state::LogState;
+use super::maintenance::{Blocker, Rotation};
 use super::triggers::FaultyTrigger;
 use super::user_page::Page;
 use super::{control, creation_times, log_state, maintenance, triggers, user_page};
@@ -111,7 +112,28 @@ impl Log {
         control::send_bare_barrier(&self.database.own(), nonce).await
     }
 
-    /// Makes partitions ahead and drops those older than `retention`; returns how many were dropped.
+    /// Closes the open partition when it is older than an eighth of `retention` and opens the next one.
+    pub async fn rotate(&self, retention: Duration) -> Result<Rotation, sqlx::Error> {
+        maintenance::rotate(&self.database.own(), retention).await
+    }
+
+    /// The names of the partitions whose events are all older than `retention`, oldest first.
+    pub async fn expired(&self, retention: Duration) -> Result<Vec<String>, sqlx::Error> {
+        maintenance::expired(&self.database.own(), retention).await
+    }
+
+    /// Drops the events of a closed partition. Fails when its lock is not to be had within 0.2 s.
+    pub async fn forget(&self, partition: &str) -> Result<(), sqlx::Error> {
+        maintenance::forget(&self.database.own(), partition).await
+    }
+
+    /// What has a lock on a partition, oldest first; the first few.
+    pub async fn blockers(&self, partition: &str) -> Result<Vec<Blocker>, sqlx::Error> {
+        maintenance::blockers(&self.database.own(), partition).await
+    }
+
+    /// Rotates, and drops the events of one partition that are older than `retention`; returns how many
+    /// partitions were dropped. In the schema before migration 2: makes partitions ahead and drops the old.
     pub async fn maintain(&self, retention: Duration) -> Result<i32, sqlx::Error> {
         maintenance::maintain(&self.database.own(), retention).await
     }

@@ -23,9 +23,13 @@ pub use self::control::{CONTROL_CHANNEL, HeldWakeLock};
 pub use self::creation_times::Logged;
 pub use self::database::SERVICE_CONNECTIONS_MAX;
 pub use self::devices::Devices;
-pub use self::error::{fault, is_undefined_table, summary};
+pub use self::error::{
+    fault, is_lock_not_available, is_undefined_function, is_undefined_table, is_without_schema,
+    summary,
+};
 pub use self::log::Log;
 pub use self::log_state::LogState;
+pub use self::maintenance::{Blocker, Rotation};
 pub use self::notifications::Notifications;
 pub use self::reading::{Reading, parse_row};
 pub use self::triggers::FaultyTrigger;

@@ -56,6 +56,11 @@ impl Reading {
 /// A statement that reads the log for a reader whose snapshot is `$from`; its first columns are those of
 /// a [`Reading`]. The epoch is read once for each connection: a promotion ends all connections to the
 /// standby before.
+///
+/// A position is retained if every transaction up to `dropped_to` is visible in it, but for those that no event
+/// has been dropped of (`realtime.forget` in `sql/realtime/`). In the schema before migration 2 the names
+/// `dropped_to` and `dropped_running` are no columns of `realtime.state` and mean those of `absent`: then a
+/// position is retained if it has seen every transaction before `retained_from`.
 macro_rules! read_log {
     ($from:literal, $events:expr) => {
         concat!(
@@ -63,13 +68,24 @@ macro_rules! read_log {
                  SELECT coalesce(nullif(current_setting('realtime.epoch', true), ''),
                                  set_config('realtime.epoch', realtime.epoch(), false)) AS epoch,
                         pg_current_snapshot()::text AS snapshot,
-                        pg_snapshot_xmin(",
-            $from,
-            "::text::pg_snapshot) >= retained_from AS retained,
+                        retained,
                         pg_snapshot_xmax(",
             $from,
             "::text::pg_snapshot) <= pg_snapshot_xmax(pg_current_snapshot()) AS known
-                 FROM realtime.state WHERE singleton)
+                 FROM (SELECT NULL::xid8 AS dropped_to, NULL::xid8[] AS dropped_running) AS absent,
+                      LATERAL (
+                          SELECT CASE WHEN dropped_to IS NULL THEN pg_snapshot_xmin(",
+            $from,
+            "::text::pg_snapshot) >= retained_from
+                          ELSE pg_snapshot_xmax(",
+            $from,
+            "::text::pg_snapshot) > dropped_to AND NOT EXISTS (
+                              SELECT FROM pg_snapshot_xip(",
+            $from,
+            "::text::pg_snapshot) AS xid
+                              WHERE xid <= dropped_to AND xid <> ALL (dropped_running))
+                          END AS retained
+                          FROM realtime.state WHERE singleton) AS state)
              SELECT epoch, snapshot, retained, known, id, payload",
             $events
         )

@@ -60,7 +60,7 @@ async fn a_listener_that_was_away_beyond_the_retention_resets_its_clients() {
     // As if every event up to a transaction of the future had been dropped.
     sqlx::query(
         "UPDATE realtime.state
-         SET retained_from = (pg_current_xact_id()::text::bigint + 1000000)::text::xid8",
+         SET dropped_to = (pg_current_xact_id()::text::bigint + 1000000)::text::xid8",
     )
     .execute(&db)
     .await

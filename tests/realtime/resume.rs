@@ -214,7 +214,7 @@ async fn an_invalid_cursor_is_answered_with_a_reset() {
     let (system, timeline) = epoch.split_once('-').unwrap();
     execute(
         &mut scene.server.database().connect().await,
-        "UPDATE realtime.state SET retained_from = '5'",
+        "UPDATE realtime.state SET dropped_to = '4'",
     )
     .await;
     for (since, reason) in [

@@ -7,6 +7,7 @@ use hushnet_devdb::Cluster;
 use hushnet_realtime::store::migrate;
 use hushnet_testkit::application;
 use hushnet_testkit::database::{self, Template, UNSAFE_SETTINGS};
+use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection, PgPool};
 
 /// The cluster that all tests share. Its server stops with the process.
@@ -41,6 +42,46 @@ impl Database {
     pub async fn migrated() -> Self {
         let database = Self::hushnet().await;
         migrate::up(&database.url.parse().unwrap()).await.unwrap();
+        database
+    }
+
+    /// The same in a cluster that allows prepared transactions. They run in every snapshot of their cluster, so
+    /// the other tests have another one.
+    pub async fn with_prepared_transactions() -> Self {
+        static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+        static TEMPLATE: Template = Template::new("t_hushnet");
+        let cluster = CLUSTER.get_or_init(|| {
+            let mut settings = UNSAFE_SETTINGS.to_vec();
+            settings.extend([
+                ("max_connections", "200"),
+                ("max_prepared_transactions", "50"),
+            ]);
+            let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("prepared");
+            std::fs::create_dir_all(&home).unwrap();
+            database::start_cluster(&home, &settings)
+        });
+        let copying = TEMPLATE.copy(cluster, async |url| {
+            let mut connection = database::connect(url).await;
+            application::create_schema(&mut connection).await;
+            connection.close().await.unwrap();
+            migrate::up(&url.parse().unwrap()).await.unwrap();
+        });
+        Self { url: copying.await }
+    }
+
+    /// With the service's migrations up to this one.
+    pub async fn migrated_to(version: i64) -> Self {
+        let database = Self::hushnet().await;
+        let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql/realtime");
+        let mut migrator = Migrator::new(migrations).await.unwrap();
+        migrator.create_schema("realtime");
+        migrator.dangerous_set_table_name("realtime._sqlx_migrations");
+        let mut connection = database.connect().await;
+        migrator
+            .run_direct(Some(version), &mut connection, false)
+            .await
+            .unwrap();
+        connection.close().await.unwrap();
         database
     }
 
