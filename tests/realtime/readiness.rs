@@ -2,9 +2,8 @@
 //! itself.
 
 use serde_json::Value;
-use uuid::Uuid;
 
-use crate::support::{Database, Server, execute, notify, until};
+use crate::support::{Database, Server, add_user, execute, insert_message, until};
 
 const RECONNECTS: &str = "hushnet_listener_reconnects_total";
 
@@ -42,8 +41,8 @@ async fn change(server: &Server, statements: &str) {
 async fn barriers_that_fail_turn_readyz_red_and_leave_the_listener_alone() {
     let server = Server::start().await;
     let db = server.db().await;
-    let user = Uuid::new_v4();
-    let mut client = server.connect(user).await;
+    let alice = add_user(&db).await;
+    let mut client = server.connect(alice.id).await;
     assert!(
         server.get("/readyz").await.json()["reasons"]
             .as_array()
@@ -66,9 +65,8 @@ async fn barriers_that_fail_turn_readyz_red_and_leave_the_listener_alone() {
     let rebuilt = server.metric(RECONNECTS).await;
     assert!(rebuilt < 1.0, "the listener was rebuilt");
     // The listener still hears.
-    let event = format!(r#"{{"type":"device","user_id":"{user}"}}"#);
-    notify(&db, "devices_channel", &event).await;
-    assert_eq!(client.next_text().await, event);
+    insert_message(&db, None, &alice, &alice).await;
+    client.until_type("message").await;
 
     change(&server, MEND).await;
     until_ready(&server).await;
