@@ -6,12 +6,13 @@
 
 use std::mem;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
-use super::control_message::{BarrierState, ControlMessage};
+use super::control_message::{BareBarrierState, BarrierState, ControlMessage};
 use super::schedule::Schedule;
+use super::without_id::WithoutId;
 use crate::config::Ingest;
 use crate::delivery::Router;
 use crate::metrics::Metrics;
@@ -21,9 +22,6 @@ use crate::store::{self, Chunk};
 /// Share of PostgreSQL's notification queue from which on events had better be silent.
 const QUEUE_USAGE_HIGH: f64 = 0.5;
 
-/// Between two warnings of notifications without an id.
-const WITHOUT_ID_WARNING_INTERVAL: Duration = Duration::from_mins(1);
-
 /// What is left to do after a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
@@ -31,6 +29,8 @@ pub(super) enum Next {
     Wait,
     /// The log has something that was not notified.
     ReadLog,
+    /// The database has a log by now: what was routed without it has to be joined to it.
+    Join,
 }
 
 /// The router and the schedule of one process, and what connects them.
@@ -43,8 +43,10 @@ pub(super) struct Intake {
     wake_lock: watch::Sender<bool>,
     /// A barrier that has returned and is completed by the next read of the log.
     returned: Option<Cursor>,
-    /// When a notification without an id was last warned of.
-    warned_without_id: Option<Instant>,
+    /// Notifications without an id, since the last barrier that found the log.
+    without_id: WithoutId,
+    /// The last barrier over this connection that found no log: everything visible to it has been routed.
+    without_log: Option<Snapshot>,
 }
 
 impl Intake {
@@ -55,7 +57,8 @@ impl Intake {
             metrics,
             wake_lock: watch::Sender::new(false),
             returned: None,
-            warned_without_id: None,
+            without_id: WithoutId::default(),
+            without_log: None,
         }
     }
 
@@ -79,7 +82,12 @@ impl Intake {
         self.router.durable_position()
     }
 
-    /// There is a new connection, to a database with this way of ingest.
+    /// The last barrier over this connection that found no log.
+    pub(super) fn without_log(&self) -> Option<&Snapshot> {
+        self.without_log.as_ref()
+    }
+
+    /// There is a new connection, or a new log, to a database with this way of ingest.
     pub(super) fn reconnected(&mut self, ingest: Ingest, now: Instant) {
         self.schedule.reconnected(ingest, now);
         self.returned = None;
@@ -88,6 +96,21 @@ impl Intake {
     /// Events no longer come.
     pub(super) fn away(&mut self) {
         self.router.away();
+        self.without_log = None;
+    }
+
+    /// The log has gone, or may have while nobody listened. Its cursors are worth nothing, and each event comes once
+    /// more as HushNet's own triggers notify it.
+    pub(super) fn leave_log(&mut self, now: Instant) {
+        self.schedule = Schedule::new(Ingest::Notify, now);
+        self.announce_wake_lock();
+        self.returned = None;
+        self.router.restart(ResetReason::NoLog, None, now);
+        for payload in self.without_id.take() {
+            if let Ok(notification) = Notification::parse(&payload) {
+                self.router.route(notification);
+            }
+        }
     }
 
     /// Events come, from a database without a log.
@@ -127,12 +150,18 @@ impl Intake {
                 return Next::Wait;
             }
         };
-        if notification.id.is_none() && self.router.position().is_some() {
-            self.without_id(channel, now());
-            return Next::Wait;
-        }
         let only_rings =
             notification.by_reference || matches!(notification.subject, Subject::Revocation { .. });
+        if self.router.position().is_none() {
+            if !only_rings {
+                self.router.route(notification);
+            }
+            return Next::Wait;
+        }
+        if notification.id.is_none() {
+            self.without_id.hold(channel, payload, &self.metrics);
+            return Next::Wait;
+        }
         if self.schedule.trusts_notifications() && !only_rings {
             self.router.route(notification);
             return Next::Wait;
@@ -145,24 +174,6 @@ impl Intake {
         Next::Wait
     }
 
-    /// There is a log, whose triggers write an id, and another trigger notifies as well: its notification would be the
-    /// same event once more.
-    fn without_id(&mut self, channel: Channel, now: Instant) {
-        self.metrics.notifications_without_id.increment(channel);
-        let since = self
-            .warned_without_id
-            .map(|warned| now.duration_since(warned));
-        if since.is_none_or(|since| since >= WITHOUT_ID_WARNING_INTERVAL) {
-            self.warned_without_id = Some(now);
-            tracing::warn!(
-                event = "notification_without_id",
-                channel = channel.as_str(),
-                advice = "something else than the log's triggers notifies on this channel, and is not heard; if it is \
-                          the application's own trigger, run hushnet-realtime migrate up"
-            );
-        }
-    }
-
     /// The earliest time for a read that only a notification asks for.
     pub(super) fn rung_read(&self) -> Instant {
         self.schedule.rung_read()
@@ -171,13 +182,30 @@ impl Intake {
     /// A message came over the control channel.
     pub(super) fn controlled(&mut self, message: ControlMessage, now: Instant) -> Next {
         match message {
-            ControlMessage::BareBarrier => Next::Wait,
+            ControlMessage::BareBarrier(state) => self.bare_barrier(state, now),
             ControlMessage::Awake => {
                 self.schedule.other_server_awake(now);
                 Next::Wait
             }
-            ControlMessage::Barrier(state) => self.barrier(state, now),
+            ControlMessage::Barrier(_) if self.router.position().is_none() => Next::Join,
+            ControlMessage::Barrier(state) => {
+                self.without_id.drop_foreign(&self.metrics, now);
+                self.barrier(state, now)
+            }
         }
+    }
+
+    /// Notifications come in the order of commits: what HushNet's own triggers have notified before the log was there
+    /// has been routed when the barrier says that it is there.
+    fn bare_barrier(&mut self, barrier: BareBarrierState, now: Instant) -> Next {
+        if self.router.position().is_some() {
+            self.leave_log(now);
+        }
+        if barrier.has_log {
+            return Next::Join;
+        }
+        self.without_log = Some(barrier.snapshot);
+        Next::Wait
     }
 
     fn barrier(&mut self, barrier: BarrierState, now: Instant) -> Next {
@@ -243,249 +271,4 @@ impl Intake {
 }
 
 #[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::delivery::{Bounds, Hub, ReplayBuffer};
-    use crate::store::Reading;
-
-    fn cursor(snapshot: &str) -> Cursor {
-        format!("1-1.{snapshot}").parse().unwrap()
-    }
-
-    fn payload(id: i64) -> String {
-        let user = Uuid::nil();
-        format!(r#"{{"type":"device","user_id":"{user}","id":{id}}}"#)
-    }
-
-    fn has_seen(intake: &Intake, id: i64) -> bool {
-        let payload = payload(id);
-        intake
-            .router
-            .has_seen(&Notification::parse(&payload).unwrap())
-    }
-
-    fn by_reference(id: i64) -> String {
-        let whole = payload(id);
-        let open = whole.strip_suffix('}').unwrap();
-        format!(r#"{open},"by_reference":true}}"#)
-    }
-
-    fn barrier(snapshot: &str, ingest: Ingest) -> ControlMessage {
-        ControlMessage::Barrier(BarrierState {
-            cursor: cursor(snapshot),
-            ingest,
-            silent: ingest == Ingest::Tail,
-            queue_usage: 0.0,
-        })
-    }
-
-    /// Connected to a database with this way of ingest, at snapshot 5.
-    fn intake(ingest: Ingest, now: Instant) -> Intake {
-        let bounds = Bounds {
-            bytes_max: 1 << 20,
-            age_max: Duration::from_mins(1),
-        };
-        let metrics = Arc::new(Metrics::new());
-        let buffer = ReplayBuffer::new(bounds, now);
-        let (router, _) = Router::new(Hub::new(16), buffer, Arc::clone(&metrics), now);
-        let mut intake = Intake::new(router, metrics, now);
-        intake.reconnected(ingest, now);
-        intake.begin(cursor("5:5:"), now);
-        intake
-    }
-
-    /// Adaptive and asleep, so that each event notifies.
-    fn asleep(now: Instant) -> Intake {
-        let mut intake = intake(Ingest::Adaptive, now);
-        intake.controlled(barrier("6:6:", Ingest::Adaptive), now);
-        for _ in 0..2 {
-            let completed = intake.take_returned();
-            intake.read_to(cursor("9:9:"), completed, now);
-        }
-        assert_eq!(intake.next_read(), None);
-        intake
-    }
-
-    /// For notifications that must not depend on the time.
-    fn no_clock() -> Instant {
-        unreachable!("the clock is not asked")
-    }
-
-    fn notified(intake: &mut Intake, payload: &str, now: Instant) -> Next {
-        intake.notified(Channel::Devices, payload, || now)
-    }
-
-    #[test]
-    fn with_notify_an_event_is_routed_as_it_comes() {
-        let mut intake = intake(Ingest::Notify, Instant::now());
-        let next = intake.notified(Channel::Devices, &payload(1), no_clock);
-        assert_eq!(next, Next::Wait);
-        assert!(has_seen(&intake, 1));
-    }
-
-    #[test]
-    fn with_tail_a_notification_waits_for_the_read_that_comes_anyway() {
-        let now = Instant::now();
-        let mut intake = intake(Ingest::Tail, now);
-        assert_eq!(notified(&mut intake, &payload(1), now), Next::Wait);
-        assert!(!has_seen(&intake, 1), "it could overtake a silent one");
-        assert!(intake.next_read().is_some());
-    }
-
-    #[test]
-    fn asleep_a_notification_of_something_new_asks_for_a_read() {
-        let now = Instant::now();
-        let mut intake = asleep(now);
-        assert_eq!(notified(&mut intake, &payload(1), now), Next::ReadLog);
-        assert!(!has_seen(&intake, 1));
-        intake.read(&Chunk {
-            reading: reading(),
-            rows: vec![(1, payload(1))],
-        });
-        assert_eq!(notified(&mut intake, &payload(1), now), Next::Wait);
-    }
-
-    #[test]
-    fn an_event_by_reference_asks_for_a_read_whatever_was_notified_with_its_id() {
-        let mut intake = intake(Ingest::Notify, Instant::now());
-        let text = by_reference(1);
-        intake.notified(Channel::Devices, &payload(1), no_clock);
-        let next = notified(&mut intake, &text, Instant::now());
-        assert_eq!(next, Next::ReadLog);
-    }
-
-    #[test]
-    fn where_there_is_a_log_an_event_without_an_id_is_dropped() {
-        let now = Instant::now();
-        let text = r#"{"type":"device","user_id":"00000000-0000-0000-0000-000000000000"}"#;
-        for ingest in [Ingest::Notify, Ingest::Adaptive] {
-            let mut intake = intake(ingest, now);
-            assert_eq!(notified(&mut intake, text, now), Next::Wait);
-            assert_eq!(intake.router.take_routed(), 0);
-        }
-        let mut without_log = intake(Ingest::Notify, now);
-        without_log.restart(ResetReason::NoLog, None, now);
-        assert_eq!(notified(&mut without_log, text, now), Next::Wait);
-        assert_eq!(without_log.router.take_routed(), 1);
-    }
-
-    #[test]
-    fn a_notified_revocation_is_not_routed_and_asks_for_a_read() {
-        let mut intake = intake(Ingest::Notify, Instant::now());
-        let user = Uuid::nil();
-        let text = format!(r#"{{"type":"revocation","user_id":"{user}","device_id":null,"id":1}}"#);
-        for channel in [Channel::Revocations, Channel::Devices] {
-            let next = intake.notified(channel, &text, Instant::now);
-            assert_eq!(next, Next::ReadLog);
-        }
-        assert_eq!(intake.router.take_routed(), 0);
-    }
-
-    #[test]
-    fn notifications_alone_ask_for_at_most_one_read_each_5_ms() {
-        let now = Instant::now();
-        let mut intake = intake(Ingest::Notify, now);
-        assert!(
-            intake.rung_read() <= now,
-            "the first read waits for nothing"
-        );
-        intake.read_to(cursor("9:9:"), None, now);
-        assert_eq!(intake.rung_read(), now + Duration::from_millis(5));
-    }
-
-    #[test]
-    fn a_malformed_notification_or_row_is_skipped() {
-        let mut intake = intake(Ingest::Notify, Instant::now());
-        let next = intake.notified(Channel::Devices, "{", no_clock);
-        assert_eq!(next, Next::Wait);
-        intake.read(&Chunk {
-            reading: reading(),
-            rows: vec![(1, "{".to_owned()), (2, payload(2))],
-        });
-        assert!(!has_seen(&intake, 1) && has_seen(&intake, 2));
-    }
-
-    #[test]
-    fn with_notify_a_returned_barrier_is_completed() {
-        let now = Instant::now();
-        let mut intake = intake(Ingest::Notify, now);
-        let next = intake.controlled(barrier("8:8:", Ingest::Notify), now);
-        assert_eq!(next, Next::Wait);
-        assert_eq!(intake.durable_position(), Some(&cursor("8:8:")));
-        assert_eq!(intake.take_returned(), None);
-    }
-
-    #[test]
-    fn a_barrier_that_may_have_seen_silent_events_is_completed_by_the_next_read() {
-        let now = Instant::now();
-        let mut intake = asleep(now);
-        let before = intake.durable_position().cloned();
-        let next = intake.controlled(barrier("12:12:", Ingest::Adaptive), now);
-        assert_eq!(next, Next::ReadLog);
-        assert_eq!(intake.durable_position().cloned(), before);
-        let completed = intake.take_returned();
-        let from = intake.read_to(cursor("20:20:"), completed, now);
-        assert_eq!(from.to_string(), "20:20:");
-        assert_eq!(intake.durable_position(), Some(&cursor("12:12:")));
-        assert_eq!(intake.position(), Some(&cursor("20:20:")));
-    }
-
-    #[test]
-    fn a_barrier_that_returns_during_a_read_waits_for_the_next_read() {
-        let now = Instant::now();
-        let mut intake = asleep(now);
-        let before = intake.durable_position().cloned();
-        let completed = intake.take_returned();
-        intake.controlled(barrier("12:12:", Ingest::Adaptive), now);
-        intake.read_to(cursor("11:11:"), completed, now);
-        assert_eq!(intake.durable_position().cloned(), before);
-        let completed = intake.take_returned();
-        intake.read_to(cursor("13:13:"), completed, now);
-        assert_eq!(intake.durable_position(), Some(&cursor("12:12:")));
-    }
-
-    #[test]
-    fn a_new_connection_forgets_the_barriers_of_the_one_before() {
-        let now = Instant::now();
-        let mut intake = asleep(now);
-        intake.controlled(barrier("12:12:", Ingest::Adaptive), now);
-        intake.reconnected(Ingest::Adaptive, now);
-        assert_eq!(intake.take_returned(), None);
-    }
-
-    #[test]
-    fn a_filling_notification_queue_asks_for_the_wake_lock() {
-        let start = Instant::now();
-        let mut intake = asleep(start);
-        let wanted = intake.wake_lock();
-        for (seconds, queue_usage, expected) in [(1, 0.49, false), (2, 0.5, true)] {
-            let message = ControlMessage::Barrier(BarrierState {
-                cursor: cursor("12:12:"),
-                ingest: Ingest::Adaptive,
-                silent: false,
-                queue_usage,
-            });
-            intake.controlled(message, start + Duration::from_secs(seconds));
-            assert_eq!(*wanted.borrow(), expected, "{queue_usage}");
-        }
-    }
-
-    #[test]
-    fn an_announcement_of_another_server_starts_the_reading() {
-        let now = Instant::now();
-        let mut intake = asleep(now);
-        assert_eq!(intake.controlled(ControlMessage::Awake, now), Next::Wait);
-        assert!(intake.next_read().is_some());
-        assert!(!*intake.wake_lock().borrow());
-    }
-
-    fn reading() -> Reading {
-        Reading {
-            cursor: cursor("9:9:"),
-            retained: true,
-            known: true,
-        }
-    }
-}
+mod tests;

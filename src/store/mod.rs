@@ -23,7 +23,7 @@ pub use self::control::{CONTROL_CHANNEL, HeldWakeLock};
 pub use self::creation_times::Logged;
 pub use self::database::SERVICE_CONNECTIONS_MAX;
 pub use self::devices::Devices;
-pub use self::error::{fault, is_undefined_table, summary};
+pub use self::error::{fault, is_undefined, is_undefined_table, summary};
 pub use self::log::Log;
 pub use self::log_state::LogState;
 pub use self::notifications::Notifications;

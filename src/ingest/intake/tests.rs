@@ -1,0 +1,294 @@
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::*;
+use crate::delivery::{Bounds, Hub, ReplayBuffer};
+use crate::store::Reading;
+
+fn cursor(snapshot: &str) -> Cursor {
+    format!("1-1.{snapshot}").parse().unwrap()
+}
+
+fn payload(id: i64) -> String {
+    let user = Uuid::nil();
+    format!(r#"{{"type":"device","user_id":"{user}","id":{id}}}"#)
+}
+
+fn has_seen(intake: &Intake, id: i64) -> bool {
+    let payload = payload(id);
+    intake
+        .router
+        .has_seen(&Notification::parse(&payload).unwrap())
+}
+
+fn by_reference(id: i64) -> String {
+    let whole = payload(id);
+    let open = whole.strip_suffix('}').unwrap();
+    format!(r#"{open},"by_reference":true}}"#)
+}
+
+fn barrier(snapshot: &str, ingest: Ingest) -> ControlMessage {
+    ControlMessage::Barrier(BarrierState {
+        cursor: cursor(snapshot),
+        ingest,
+        silent: ingest == Ingest::Tail,
+        queue_usage: 0.0,
+    })
+}
+
+/// Connected to a database with this way of ingest, at snapshot 5.
+fn intake(ingest: Ingest, now: Instant) -> Intake {
+    let bounds = Bounds {
+        bytes_max: 1 << 20,
+        age_max: Duration::from_mins(1),
+    };
+    let metrics = Arc::new(Metrics::new());
+    let buffer = ReplayBuffer::new(bounds, now);
+    let (router, _) = Router::new(Hub::new(16), buffer, Arc::clone(&metrics), now);
+    let mut intake = Intake::new(router, metrics, now);
+    intake.reconnected(ingest, now);
+    intake.begin(cursor("5:5:"), now);
+    intake
+}
+
+/// Adaptive and asleep, so that each event notifies.
+fn asleep(now: Instant) -> Intake {
+    let mut intake = intake(Ingest::Adaptive, now);
+    intake.controlled(barrier("6:6:", Ingest::Adaptive), now);
+    for _ in 0..2 {
+        let completed = intake.take_returned();
+        intake.read_to(cursor("9:9:"), completed, now);
+    }
+    assert_eq!(intake.next_read(), None);
+    intake
+}
+
+/// For notifications that must not depend on the time.
+fn no_clock() -> Instant {
+    unreachable!("the clock is not asked")
+}
+
+fn notified(intake: &mut Intake, payload: &str, now: Instant) -> Next {
+    intake.notified(Channel::Devices, payload, || now)
+}
+
+#[test]
+fn with_notify_an_event_is_routed_as_it_comes() {
+    let mut intake = intake(Ingest::Notify, Instant::now());
+    let next = intake.notified(Channel::Devices, &payload(1), no_clock);
+    assert_eq!(next, Next::Wait);
+    assert!(has_seen(&intake, 1));
+}
+
+#[test]
+fn with_tail_a_notification_waits_for_the_read_that_comes_anyway() {
+    let now = Instant::now();
+    let mut intake = intake(Ingest::Tail, now);
+    assert_eq!(notified(&mut intake, &payload(1), now), Next::Wait);
+    assert!(!has_seen(&intake, 1), "it could overtake a silent one");
+    assert!(intake.next_read().is_some());
+}
+
+#[test]
+fn asleep_a_notification_of_something_new_asks_for_a_read() {
+    let now = Instant::now();
+    let mut intake = asleep(now);
+    assert_eq!(notified(&mut intake, &payload(1), now), Next::ReadLog);
+    assert!(!has_seen(&intake, 1));
+    intake.read(&Chunk {
+        reading: reading(),
+        rows: vec![(1, payload(1))],
+    });
+    assert_eq!(notified(&mut intake, &payload(1), now), Next::Wait);
+}
+
+#[test]
+fn an_event_by_reference_asks_for_a_read_whatever_was_notified_with_its_id() {
+    let mut intake = intake(Ingest::Notify, Instant::now());
+    let text = by_reference(1);
+    intake.notified(Channel::Devices, &payload(1), no_clock);
+    let next = notified(&mut intake, &text, Instant::now());
+    assert_eq!(next, Next::ReadLog);
+}
+
+#[test]
+fn where_there_is_a_log_an_event_without_an_id_is_dropped() {
+    let now = Instant::now();
+    let text = r#"{"type":"device","user_id":"00000000-0000-0000-0000-000000000000"}"#;
+    for ingest in [Ingest::Notify, Ingest::Adaptive] {
+        let mut intake = intake(ingest, now);
+        assert_eq!(notified(&mut intake, text, now), Next::Wait);
+        assert_eq!(intake.router.take_routed(), 0);
+    }
+    let mut without_log = intake(Ingest::Notify, now);
+    without_log.restart(ResetReason::NoLog, None, now);
+    assert_eq!(notified(&mut without_log, text, now), Next::Wait);
+    assert_eq!(without_log.router.take_routed(), 1);
+}
+
+#[test]
+fn a_notified_revocation_is_not_routed_and_asks_for_a_read() {
+    let mut intake = intake(Ingest::Notify, Instant::now());
+    let user = Uuid::nil();
+    let text = format!(r#"{{"type":"revocation","user_id":"{user}","device_id":null,"id":1}}"#);
+    for channel in [Channel::Revocations, Channel::Devices] {
+        let next = intake.notified(channel, &text, Instant::now);
+        assert_eq!(next, Next::ReadLog);
+    }
+    assert_eq!(intake.router.take_routed(), 0);
+}
+
+#[test]
+fn notifications_alone_ask_for_at_most_one_read_each_5_ms() {
+    let now = Instant::now();
+    let mut intake = intake(Ingest::Notify, now);
+    assert!(
+        intake.rung_read() <= now,
+        "the first read waits for nothing"
+    );
+    intake.read_to(cursor("9:9:"), None, now);
+    assert_eq!(intake.rung_read(), now + Duration::from_millis(5));
+}
+
+#[test]
+fn a_malformed_notification_or_row_is_skipped() {
+    let mut intake = intake(Ingest::Notify, Instant::now());
+    let next = intake.notified(Channel::Devices, "{", no_clock);
+    assert_eq!(next, Next::Wait);
+    intake.read(&Chunk {
+        reading: reading(),
+        rows: vec![(1, "{".to_owned()), (2, payload(2))],
+    });
+    assert!(!has_seen(&intake, 1) && has_seen(&intake, 2));
+}
+
+#[test]
+fn with_notify_a_returned_barrier_is_completed() {
+    let now = Instant::now();
+    let mut intake = intake(Ingest::Notify, now);
+    let next = intake.controlled(barrier("8:8:", Ingest::Notify), now);
+    assert_eq!(next, Next::Wait);
+    assert_eq!(intake.durable_position(), Some(&cursor("8:8:")));
+    assert_eq!(intake.take_returned(), None);
+}
+
+#[test]
+fn a_barrier_that_may_have_seen_silent_events_is_completed_by_the_next_read() {
+    let now = Instant::now();
+    let mut intake = asleep(now);
+    let before = intake.durable_position().cloned();
+    let next = intake.controlled(barrier("12:12:", Ingest::Adaptive), now);
+    assert_eq!(next, Next::ReadLog);
+    assert_eq!(intake.durable_position().cloned(), before);
+    let completed = intake.take_returned();
+    let from = intake.read_to(cursor("20:20:"), completed, now);
+    assert_eq!(from.to_string(), "20:20:");
+    assert_eq!(intake.durable_position(), Some(&cursor("12:12:")));
+    assert_eq!(intake.position(), Some(&cursor("20:20:")));
+}
+
+#[test]
+fn a_barrier_that_returns_during_a_read_waits_for_the_next_read() {
+    let now = Instant::now();
+    let mut intake = asleep(now);
+    let before = intake.durable_position().cloned();
+    let completed = intake.take_returned();
+    intake.controlled(barrier("12:12:", Ingest::Adaptive), now);
+    intake.read_to(cursor("11:11:"), completed, now);
+    assert_eq!(intake.durable_position().cloned(), before);
+    let completed = intake.take_returned();
+    intake.read_to(cursor("13:13:"), completed, now);
+    assert_eq!(intake.durable_position(), Some(&cursor("12:12:")));
+}
+
+#[test]
+fn a_new_connection_forgets_the_barriers_of_the_one_before() {
+    let now = Instant::now();
+    let mut intake = asleep(now);
+    intake.controlled(barrier("12:12:", Ingest::Adaptive), now);
+    intake.reconnected(Ingest::Adaptive, now);
+    assert_eq!(intake.take_returned(), None);
+}
+
+#[test]
+fn a_filling_notification_queue_asks_for_the_wake_lock() {
+    let start = Instant::now();
+    let mut intake = asleep(start);
+    let wanted = intake.wake_lock();
+    for (seconds, queue_usage, expected) in [(1, 0.49, false), (2, 0.5, true)] {
+        let message = ControlMessage::Barrier(BarrierState {
+            cursor: cursor("12:12:"),
+            ingest: Ingest::Adaptive,
+            silent: false,
+            queue_usage,
+        });
+        intake.controlled(message, start + Duration::from_secs(seconds));
+        assert_eq!(*wanted.borrow(), expected, "{queue_usage}");
+    }
+}
+
+#[test]
+fn an_announcement_of_another_server_starts_the_reading() {
+    let now = Instant::now();
+    let mut intake = asleep(now);
+    assert_eq!(intake.controlled(ControlMessage::Awake, now), Next::Wait);
+    assert!(intake.next_read().is_some());
+    assert!(!*intake.wake_lock().borrow());
+}
+
+fn reading() -> Reading {
+    Reading {
+        cursor: cursor("9:9:"),
+        retained: true,
+        known: true,
+    }
+}
+
+fn without_id() -> String {
+    r#"{"type":"device","user_id":"00000000-0000-0000-0000-000000000000"}"#.to_owned()
+}
+
+fn bare_barrier(has_log: bool) -> ControlMessage {
+    ControlMessage::BareBarrier(BareBarrierState {
+        snapshot: "6:6:".parse().unwrap(),
+        has_log,
+    })
+}
+
+#[test]
+fn when_the_log_has_gone_what_hushnet_s_triggers_have_notified_is_routed() {
+    let now = Instant::now();
+    for ingest in [Ingest::Notify, Ingest::Tail] {
+        let mut intake = intake(ingest, now);
+        notified(&mut intake, &without_id(), now);
+        intake.controlled(barrier("6:6:", ingest), now);
+        for _ in 0..2 {
+            notified(&mut intake, &without_id(), now);
+        }
+        assert_eq!(intake.router.take_routed(), 0);
+        assert_eq!(intake.controlled(bare_barrier(false), now), Next::Wait);
+        assert_eq!(intake.router.take_routed(), 2, "those since the barrier");
+        assert_eq!(intake.position(), None);
+        assert_eq!(intake.next_read(), None, "there is nothing to read");
+        notified(&mut intake, &without_id(), now);
+        assert_eq!(intake.router.take_routed(), 1);
+        let next = notified(&mut intake, &by_reference(1), now);
+        assert_eq!(next, Next::Wait);
+    }
+}
+
+#[test]
+fn a_log_that_comes_is_joined_from_the_last_barrier_without_it() {
+    let now = Instant::now();
+    let mut intake = intake(Ingest::Notify, now);
+    intake.controlled(bare_barrier(false), now);
+    assert_eq!(intake.without_log(), Some(&"6:6:".parse().unwrap()));
+    assert_eq!(intake.controlled(bare_barrier(true), now), Next::Join);
+    let with_log = barrier("9:9:", Ingest::Notify);
+    assert_eq!(intake.controlled(with_log, now), Next::Join);
+    intake.read_to(cursor("9:9:"), None, now);
+    assert_eq!(intake.position(), Some(&cursor("9:9:")));
+    intake.away();
+    assert_eq!(intake.without_log(), None, "there is a gap");
+}
