@@ -109,7 +109,12 @@ impl<'a, S: Stream> Replay<'a, S> {
         let user_id = self.connection.subscription.user_id();
         let after = self.connection.position.repair_after();
         match self.connection.shared.replay_buffer.after(user_id, after) {
-            Some(found) => self.send_from_buffer(ReplayCause::Lag, found).await,
+            Some(found) => {
+                if found.has_lost_log {
+                    self.reset(ResetReason::NoLog, None);
+                }
+                self.send_from_buffer(ReplayCause::Lag, found).await
+            }
             None => self.repair_from_log().await,
         }
     }
@@ -133,6 +138,7 @@ impl<'a, S: Stream> Replay<'a, S> {
             .metrics
             .replayed(cause, ReplaySource::Memory, found.total);
         loop {
+            let has_lost_log = found.has_lost_log;
             for signal in found.signals {
                 self.make_room().await?;
                 self.connection.take_signal(signal, Source::Buffer)?;
@@ -143,7 +149,12 @@ impl<'a, S: Stream> Replay<'a, S> {
             }
             let after = self.connection.position.taken();
             match shared.replay_buffer.after(user_id, after) {
-                Some(next) => found = next,
+                Some(next) => {
+                    if next.has_lost_log && !has_lost_log {
+                        self.reset(ResetReason::NoLog, None);
+                    }
+                    found = next;
+                }
                 // A slow client: the buffer has forgotten the rest meanwhile.
                 None => return Box::pin(self.repair_from_log()).await,
             }

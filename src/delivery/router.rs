@@ -227,7 +227,10 @@ impl Router {
             self.seen_before.clear();
         }
         self.given = cursor.as_ref().map(|cursor| Arc::new(cursor.for_clients()));
-        let sequence = self.replay_buffer.restart(now);
+        let sequence = match cursor {
+            Some(_) => self.replay_buffer.restart(now),
+            None => self.replay_buffer.lose_log(),
+        };
         let reset = Reset::new(reason, sequence, self.given.clone());
         self.position = None;
         if let Some(cursor) = &cursor {

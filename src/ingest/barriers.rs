@@ -52,7 +52,7 @@ pub struct Barriers {
     metrics: Arc<Metrics>,
     interval: Duration,
     outstanding: Mutex<OutstandingBarriers>,
-    /// Whether the database has no log, so that a barrier carries no snapshot.
+    /// Whether the database had no log when it was last looked at.
     bare: AtomicBool,
     health: HealthReport,
     wanted: Notify,
@@ -159,12 +159,22 @@ impl Barriers {
         Commit::Unreachable
     }
 
+    /// Sends the barrier in the way that the database has it. When the log has gone, the barrier says so to the
+    /// listener, in the order of commits.
     async fn send(&self, nonce: &str) -> Result<(), sqlx::Error> {
-        if self.bare.load(Relaxed) {
-            self.log.send_bare_barrier(nonce).await
-        } else {
-            self.log.send_barrier(nonce).await
+        if !self.bare.load(Relaxed) {
+            match self.log.send_barrier(nonce).await {
+                Err(error) if store::is_undefined(&error) => {
+                    // A part of the log may be missing, which is a fault and no log that has gone.
+                    if self.log.exists().await? {
+                        return Err(error);
+                    }
+                    self.bare.store(true, Relaxed);
+                }
+                sent => return sent,
+            }
         }
+        self.log.send_bare_barrier(nonce).await
     }
 
     /// Completes the barrier in this notification of the control channel. `None` when the notification
@@ -186,10 +196,11 @@ impl Barriers {
     /// Forgets the outstanding barriers: the connection that they would have returned on is gone. The
     /// next one is sent at once.
     pub fn restart(&self, bare: bool) {
+        // First: a barrier that is sent in the way of before is forgotten.
+        self.bare.store(bare, Relaxed);
         self.outstanding().clear();
         // The proof concerned the connection before this one.
         let _ = self.dead.notified().now_or_never();
-        self.bare.store(bare, Relaxed);
         self.wanted.notify_one();
     }
 

@@ -17,7 +17,7 @@ use crate::store::{Log, Notifications};
 /// Between two chunks of the log.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Notifications that are held while the log is read.
-const HELD_MAX: usize = 100_000;
+pub(super) const HELD_MAX: usize = 100_000;
 
 /// What came over the connection.
 #[derive(Debug)]
@@ -52,74 +52,79 @@ pub(super) struct CatchUp<'a> {
     pub(super) barriers: &'a Arc<Barriers>,
     pub(super) notifications: &'a mut Notifications,
     pub(super) intake: &'a mut Intake,
+    /// What comes meanwhile. If the read fails, it is still there.
+    pub(super) held: &'a mut Held<Received>,
 }
 
 impl CatchUp<'_> {
-    /// Routes everything that is visible now and was not in `from`, then what was notified meanwhile.
-    pub(super) async fn run(&mut self, mut from: Snapshot) -> Result<(), Lost> {
-        let mut held = Held::new(HELD_MAX);
+    /// Routes everything that is visible now and was not in `from`, then what was notified meanwhile. Returns what
+    /// is left to do.
+    pub(super) async fn run(&mut self, mut from: Snapshot) -> Result<Next, Lost> {
         loop {
             if self.intake.next_read().is_none() {
-                self.hold_until(self.intake.rung_read(), &mut held).await?;
+                self.hold_until(self.intake.rung_read()).await?;
             }
             let completed = self.intake.take_returned();
-            let held_before = held.len();
-            let reached = self.read_log(&from, &mut held).await?;
+            let held_before = self.held.len();
+            let reached = self.read_log(&from).await?;
             from = self.intake.read_to(reached, completed, Instant::now());
-            if !self.release(&mut held, held_before) {
-                return Ok(());
+            match self.release(held_before) {
+                Next::ReadLog if self.intake.position().is_some() => {}
+                Next::ReadLog => return Ok(Next::Wait),
+                next => return Ok(next),
             }
         }
     }
 
-    /// Passes on what was held. Returns whether the log has to be read once more. The read has brought the
-    /// events of the first `held_before` notifications, which came before it began.
-    fn release(&mut self, held: &mut Held<Received>, held_before: usize) -> bool {
+    /// Passes on what was held, and returns what is left to do. The read has brought the events of the first
+    /// `held_before` notifications, which came before it began.
+    fn release(&mut self, held_before: usize) -> Next {
         // All notifications that were dropped are in the log.
-        let overflowed = held.take_overflowed();
+        let mut next = if self.held.take_overflowed() {
+            Next::ReadLog
+        } else {
+            Next::Wait
+        };
         let mut number = 0;
-        while let Some(received) = held.pop() {
+        while let Some(received) = self.held.pop() {
             let was_read = number < held_before && matches!(received, Received::Event(..));
-            if received.pass_to(self.intake) == Next::ReadLog && !was_read {
+            match received.pass_to(self.intake) {
                 // What was committed after it must not overtake it, and stays held.
-                return true;
+                Next::ReadLog if !was_read => return Next::ReadLog,
+                Next::Join => next = Next::Join,
+                _ => {}
             }
             number += 1;
         }
-        overflowed
+        next
     }
 
     /// Holds what comes until this time.
-    async fn hold_until(&mut self, time: Instant, held: &mut Held<Received>) -> Result<(), Lost> {
+    async fn hold_until(&mut self, time: Instant) -> Result<(), Lost> {
         loop {
             tokio::select! {
                 biased;
                 () = self.barriers.dead() => return Err(Lost::Dead),
                 () = sleep_until(time.into()) => return Ok(()),
-                notification = self.notifications.next() => self.hold(notification, held)?,
+                notification = self.notifications.next() => self.hold(notification)?,
             }
         }
     }
 
     fn hold(
-        &self,
+        &mut self,
         notification: Result<Option<PgNotification>, sqlx::Error>,
-        held: &mut Held<Received>,
     ) -> Result<(), Lost> {
         let notification = notification?.ok_or(Lost::Closed)?;
         if let Some(received) = Received::new(notification, self.barriers) {
-            held.push(received);
+            self.held.push(received);
         }
         Ok(())
     }
 
     /// Routes from the log and returns how far that reaches. From a position that is too old, the events that
     /// are left are routed first, and then the clients are reset.
-    async fn read_log(
-        &mut self,
-        from: &Snapshot,
-        held: &mut Held<Received>,
-    ) -> Result<Cursor, Lost> {
+    async fn read_log(&mut self, from: &Snapshot) -> Result<Cursor, Lost> {
         let mut chunks = self.log.read_all(from);
         let mut reached = None;
         let mut reset = None;
@@ -129,7 +134,7 @@ impl CatchUp<'_> {
                 () = self.barriers.dead() => return Err(Lost::Dead),
                 chunk = chunks.next() => chunk?,
                 notification = self.notifications.next() => {
-                    self.hold(notification, held)?;
+                    self.hold(notification)?;
                     continue;
                 }
                 () = sleep_until(deadline.into()) => return Err(Lost::ReadTimeout(READ_TIMEOUT)),

@@ -5,7 +5,7 @@ use std::fmt;
 use uuid::Uuid;
 
 use crate::config::Ingest;
-use crate::protocol::Cursor;
+use crate::protocol::{Cursor, Snapshot};
 
 /// A message on the control channel.
 #[derive(Debug, PartialEq)]
@@ -14,10 +14,19 @@ pub enum ControlMessage {
     Awake,
     /// The log has a row that is for all users.
     Changed,
-    /// A barrier of this process, from a database without a log.
-    BareBarrier,
+    /// A barrier of this process that is sent where there is no log.
+    BareBarrier(BareBarrierState),
     /// A barrier of this process, with what its transaction saw.
     Barrier(BarrierState),
+}
+
+/// What the transaction of a barrier without a log saw.
+#[derive(Debug, PartialEq)]
+pub struct BareBarrierState {
+    /// Its snapshot.
+    pub snapshot: Snapshot,
+    /// Whether there is a log by now.
+    pub has_log: bool,
 }
 
 /// What the transaction of a barrier saw.
@@ -81,16 +90,20 @@ impl<'a> ControlPayload<'a> {
 
 impl ControlMessage {
     /// The message of a barrier with this state: epoch, snapshot, way of ingest, `t` where events may be
-    /// silent, and the queue's usage; empty in a database without a log. `None` for a state that this
-    /// version cannot read.
+    /// silent, and the queue's usage. Of one that is sent where there is no log: `log` or `no_log`, and the
+    /// snapshot. `None` for a state that this version cannot read.
     pub(super) fn of_barrier(state: &str) -> Option<Self> {
-        if state.is_empty() {
-            return Some(Self::BareBarrier);
-        }
         let mut words = state.split(' ');
+        let first = words.next()?;
+        if let "log" | "no_log" = first {
+            return Some(Self::BareBarrier(BareBarrierState {
+                snapshot: words.next()?.parse().ok()?,
+                has_log: first == "log",
+            }));
+        }
         Some(Self::Barrier(BarrierState {
             cursor: Cursor {
-                epoch: words.next()?.parse().ok()?,
+                epoch: first.parse().ok()?,
                 snapshot: words.next()?.parse().ok()?,
                 from_stream: false,
             },
@@ -128,16 +141,20 @@ mod tests {
     }
 
     #[test]
-    fn a_barrier_without_a_log_has_no_state() {
-        let text = format!("barrier {NONCE}");
-        let Some(ControlPayload::Barrier(nonce, state)) = ControlPayload::parse(&text) else {
-            panic!("{text}");
-        };
-        assert_eq!(nonce.to_string(), NONCE);
-        assert_eq!(
-            ControlMessage::of_barrier(state),
-            Some(ControlMessage::BareBarrier)
-        );
+    fn a_barrier_without_a_log_says_whether_there_is_one_by_now() {
+        for (word, has_log) in [("no_log", false), ("log", true)] {
+            let text = format!("barrier {NONCE} {word} 5:9:7");
+            let Some(ControlPayload::Barrier(nonce, state)) = ControlPayload::parse(&text) else {
+                panic!("{text}");
+            };
+            assert_eq!(nonce.to_string(), NONCE);
+            let snapshot = "5:9:7".parse().unwrap();
+            let expected = BareBarrierState { snapshot, has_log };
+            assert_eq!(
+                ControlMessage::of_barrier(state),
+                Some(ControlMessage::BareBarrier(expected))
+            );
+        }
     }
 
     #[test]
@@ -146,7 +163,14 @@ mod tests {
         for text in ["", "asleep", "barrier", "barrier 7", "barrier x"] {
             assert_eq!(ControlPayload::parse(text), None, "{text:?}");
         }
-        for state in ["1-1", "1-1 5:9:7 telepathy t 0", "1-1 9:5: notify t 0"] {
+        for state in [
+            "",
+            "log",
+            "no_log 9:5:",
+            "1-1",
+            "1-1 5:9:7 telepathy t 0",
+            "1-1 9:5: notify t 0",
+        ] {
             assert_eq!(ControlMessage::of_barrier(state), None, "{state:?}");
         }
     }

@@ -6,12 +6,13 @@
 
 use std::mem;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
-use super::control_message::{BarrierState, ControlMessage};
+use super::control_message::{BareBarrierState, BarrierState, ControlMessage};
 use super::schedule::Schedule;
+use super::without_id::WithoutId;
 use crate::config::Ingest;
 use crate::delivery::Router;
 use crate::metrics::Metrics;
@@ -21,9 +22,6 @@ use crate::store::{self, Chunk, LogRow};
 /// Share of PostgreSQL's notification queue from which on events had better be silent.
 const QUEUE_USAGE_HIGH: f64 = 0.5;
 
-/// Between two warnings of notifications without an id.
-const WITHOUT_ID_WARNING_INTERVAL: Duration = Duration::from_mins(1);
-
 /// What is left to do after a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
@@ -31,6 +29,8 @@ pub(super) enum Next {
     Wait,
     /// The log has something that was not notified.
     ReadLog,
+    /// The database has a log by now: what was routed without it has to be joined to it.
+    Join,
 }
 
 /// The router and the schedule of one process, and what connects them.
@@ -45,8 +45,10 @@ pub(super) struct Intake {
     returned: Option<Cursor>,
     /// Whether the read that is under way has met a table that was emptied.
     truncated: bool,
-    /// When a notification without an id was last warned of.
-    warned_without_id: Option<Instant>,
+    /// Notifications without an id, since the last barrier that found the log.
+    without_id: WithoutId,
+    /// The last barrier over this connection that found no log: everything visible to it has been routed.
+    without_log: Option<Snapshot>,
 }
 
 impl Intake {
@@ -58,7 +60,8 @@ impl Intake {
             wake_lock: watch::Sender::new(false),
             returned: None,
             truncated: false,
-            warned_without_id: None,
+            without_id: WithoutId::default(),
+            without_log: None,
         }
     }
 
@@ -82,7 +85,12 @@ impl Intake {
         self.router.durable_position()
     }
 
-    /// There is a new connection, to a database with this way of ingest.
+    /// The last barrier over this connection that found no log.
+    pub(super) fn without_log(&self) -> Option<&Snapshot> {
+        self.without_log.as_ref()
+    }
+
+    /// There is a new connection, or a new log, to a database with this way of ingest.
     pub(super) fn reconnected(&mut self, ingest: Ingest, now: Instant) {
         self.schedule.reconnected(ingest, now);
         self.returned = None;
@@ -91,6 +99,21 @@ impl Intake {
     /// Events no longer come.
     pub(super) fn away(&mut self) {
         self.router.away();
+        self.without_log = None;
+    }
+
+    /// The log has gone, or may have while nobody listened. Its cursors are worth nothing, and each event comes once
+    /// more as HushNet's own triggers notify it.
+    pub(super) fn leave_log(&mut self, now: Instant) {
+        self.schedule = Schedule::new(Ingest::Notify, now);
+        self.announce_wake_lock();
+        self.returned = None;
+        self.router.restart(ResetReason::NoLog, None, now);
+        for payload in self.without_id.take() {
+            if let Ok(notification) = Notification::parse(&payload) {
+                self.router.route(notification);
+            }
+        }
     }
 
     /// Events come, from a database without a log.
@@ -131,12 +154,18 @@ impl Intake {
                 return Next::Wait;
             }
         };
-        if notification.id.is_none() && self.router.position().is_some() {
-            self.without_id(channel, now());
-            return Next::Wait;
-        }
         let only_rings =
             notification.by_reference || matches!(notification.subject, Subject::Revocation { .. });
+        if self.router.position().is_none() {
+            if !only_rings {
+                self.router.route(notification);
+            }
+            return Next::Wait;
+        }
+        if notification.id.is_none() {
+            self.without_id.hold(channel, payload, &self.metrics);
+            return Next::Wait;
+        }
         if self.schedule.trusts_notifications() && !only_rings {
             self.router.route(notification);
             return Next::Wait;
@@ -149,24 +178,6 @@ impl Intake {
         Next::Wait
     }
 
-    /// There is a log, whose triggers write an id, and another trigger notifies as well: its notification would be the
-    /// same event once more.
-    fn without_id(&mut self, channel: Channel, now: Instant) {
-        self.metrics.notifications_without_id.increment(channel);
-        let since = self
-            .warned_without_id
-            .map(|warned| now.duration_since(warned));
-        if since.is_none_or(|since| since >= WITHOUT_ID_WARNING_INTERVAL) {
-            self.warned_without_id = Some(now);
-            tracing::warn!(
-                event = "notification_without_id",
-                channel = channel.as_str(),
-                advice = "something else than the log's triggers notifies on this channel, and is not heard; if it is \
-                          the application's own trigger, run hushnet-realtime migrate up"
-            );
-        }
-    }
-
     /// The earliest time for a read that only a notification asks for.
     pub(super) fn rung_read(&self) -> Instant {
         self.schedule.rung_read()
@@ -175,7 +186,7 @@ impl Intake {
     /// A message came over the control channel.
     pub(super) fn controlled(&mut self, message: ControlMessage, now: Instant) -> Next {
         match message {
-            ControlMessage::BareBarrier => Next::Wait,
+            ControlMessage::BareBarrier(state) => self.bare_barrier(state, now),
             ControlMessage::Awake => {
                 self.schedule.other_server_awake(now);
                 Next::Wait
@@ -187,8 +198,25 @@ impl Intake {
                     Next::ReadLog
                 }
             }
-            ControlMessage::Barrier(state) => self.barrier(state, now),
+            ControlMessage::Barrier(_) if self.router.position().is_none() => Next::Join,
+            ControlMessage::Barrier(state) => {
+                self.without_id.drop_foreign(&self.metrics, now);
+                self.barrier(state, now)
+            }
         }
+    }
+
+    /// Notifications come in the order of commits: what HushNet's own triggers have notified before the log was there
+    /// has been routed when the barrier says that it is there.
+    fn bare_barrier(&mut self, barrier: BareBarrierState, now: Instant) -> Next {
+        if self.router.position().is_some() {
+            self.leave_log(now);
+        }
+        if barrier.has_log {
+            return Next::Join;
+        }
+        self.without_log = Some(barrier.snapshot);
+        Next::Wait
     }
 
     fn barrier(&mut self, barrier: BarrierState, now: Instant) -> Next {

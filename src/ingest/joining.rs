@@ -19,15 +19,17 @@ pub(super) enum Joining {
 
 impl Joining {
     /// `present` is the log's cursor, `None` in a database that has no log; `position` the last committed
-    /// barrier; `has_listened` whether a connection came before this one.
+    /// barrier; `without_log` the last barrier that was heard over this connection and found no log: what it sees
+    /// was routed, and is not in the log; `has_listened` whether any connection has been live.
     pub(super) fn decide(
         present: Option<Cursor>,
         position: Option<&Cursor>,
+        without_log: Option<&Snapshot>,
         has_listened: bool,
     ) -> Self {
         let Some(present) = present else {
             return Self::WithoutLog {
-                reset: has_listened,
+                reset: has_listened && without_log.is_none(),
             };
         };
         match position {
@@ -35,8 +37,11 @@ impl Joining {
                 Self::Restart(ResetReason::History, present)
             }
             Some(position) => Self::CatchUp(position.snapshot.clone()),
-            None if has_listened => Self::Restart(ResetReason::NoLog, present),
-            None => Self::Begin(present),
+            None => match without_log {
+                Some(snapshot) => Self::CatchUp(snapshot.clone()),
+                None if has_listened => Self::Restart(ResetReason::NoLog, present),
+                None => Self::Begin(present),
+            },
         }
     }
 }
@@ -61,14 +66,14 @@ mod tests {
 
     #[test]
     fn the_first_connection_begins_with_the_present() {
-        let joining = Joining::decide(Some(cursor("1-1.9:9:")), None, false);
+        let joining = Joining::decide(Some(cursor("1-1.9:9:")), None, None, false);
         assert_eq!(joining, Joining::Begin(cursor("1-1.9:9:")));
     }
 
     #[test]
     fn a_later_one_reads_what_came_since_the_last_barrier() {
         let position = cursor("1-1.5:7:6");
-        let joining = Joining::decide(Some(cursor("1-1.9:9:")), Some(&position), true);
+        let joining = Joining::decide(Some(cursor("1-1.9:9:")), Some(&position), None, true);
         assert_eq!(joining, Joining::CatchUp("5:7:6".parse().unwrap()));
     }
 
@@ -76,7 +81,7 @@ mod tests {
     fn another_history_resets_the_clients() {
         let position = cursor("1-1.5:5:");
         for present in ["1-2.9:9:", "2-1.9:9:"] {
-            let joining = Joining::decide(Some(cursor(present)), Some(&position), true);
+            let joining = Joining::decide(Some(cursor(present)), Some(&position), None, true);
             let expected = Joining::Restart(ResetReason::History, cursor(present));
             assert_eq!(joining, expected);
         }
@@ -86,13 +91,23 @@ mod tests {
     fn without_a_log_only_a_gap_resets_the_clients() {
         for has_listened in [false, true] {
             let reset = has_listened;
-            let joining = Joining::decide(None, None, has_listened);
+            let joining = Joining::decide(None, None, None, has_listened);
             assert_eq!(joining, Joining::WithoutLog { reset });
         }
-        // The log has come since: what was live before it has no position.
-        let joining = Joining::decide(Some(cursor("1-1.9:9:")), None, true);
+        // The log has come in the gap: what was live before it has no position.
+        let joining = Joining::decide(Some(cursor("1-1.9:9:")), None, None, true);
         let expected = Joining::Restart(ResetReason::NoLog, cursor("1-1.9:9:"));
         assert_eq!(joining, expected);
+    }
+
+    #[test]
+    fn a_log_that_comes_while_events_come_is_read_from_the_last_barrier_without_it() {
+        let without_log: Snapshot = "5:7:6".parse().unwrap();
+        let joining = Joining::decide(Some(cursor("1-1.9:9:")), None, Some(&without_log), true);
+        assert_eq!(joining, Joining::CatchUp(without_log.clone()));
+        // It has gone again, and no event was missed.
+        let joining = Joining::decide(None, None, Some(&without_log), true);
+        assert_eq!(joining, Joining::WithoutLog { reset: false });
     }
 
     #[test]

@@ -15,7 +15,8 @@ use tokio::sync::watch;
 use tokio::time::sleep_until;
 
 use super::barriers::Barriers;
-use super::catch_up::{CatchUp, Received};
+use super::catch_up::{CatchUp, HELD_MAX, Received};
+use super::held::Held;
 use super::injector::Injected;
 use super::intake::{Intake, Next};
 use super::joining::{Joining, ingest_after_change};
@@ -23,13 +24,15 @@ use super::lost::Lost;
 use crate::config::Ingest;
 use crate::delivery::{HealthReport, Router};
 use crate::metrics::Metrics;
-use crate::protocol::{Channel, Label, ReadinessReason, ResetReason, Snapshot};
-use crate::store::{CONTROL_CHANNEL, Log, Notifications};
+use crate::protocol::{Channel, Label, ReadinessReason, Snapshot};
+use crate::store::{self, CONTROL_CHANNEL, Log, LogState, Notifications};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// The first query on a new connection.
 const STATE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Barriers that may find a log in which something is missing. `migrate up` is then still at work.
+const INCOMPLETE_MAX: u32 = 30;
 
 /// The task that feeds the router.
 #[derive(Debug)]
@@ -40,8 +43,10 @@ pub struct Listener {
     intake: Intake,
     health: HealthReport,
     metrics: Arc<Metrics>,
-    /// The way of ingest that is still to be written to the database.
+    /// The way of ingest that is written to each log before this process first uses it.
     ingest_wanted: Option<Ingest>,
+    /// How often in a row a log was incomplete.
+    incomplete: u32,
     /// Whether a connection has ever been live: clients were promised nothing before.
     has_listened: bool,
     connected: bool,
@@ -67,6 +72,7 @@ impl Listener {
             intake: Intake::new(router, Arc::clone(&metrics), Instant::now()),
             metrics,
             ingest_wanted,
+            incomplete: 0,
             has_listened: false,
             connected: false,
             injected: Injected::default(),
@@ -121,11 +127,12 @@ impl Listener {
         notifications: &mut Notifications,
         backoff: &mut Duration,
     ) -> Result<Infallible, Lost> {
-        self.join(notifications).await?;
+        let next = self.join(notifications).await?;
         self.metrics.listener_connected.set(true);
         (self.connected, self.has_listened) = (true, true);
         *backoff = BACKOFF_FIRST;
         tracing::info!(event = "listener_connected");
+        self.follow(notifications, next).await?;
         loop {
             let next_read = self.intake.next_read();
             let next = tokio::select! {
@@ -140,31 +147,48 @@ impl Listener {
                     if next_read.is_some() => Next::ReadLog,
                 payloads = self.injected.next() => self.inject(&payloads),
             };
-            if next == Next::ReadLog
-                && let Some(position) = self.intake.position()
-            {
-                let from = position.snapshot.clone();
-                self.catch_up(notifications, from).await?;
-            }
+            self.follow(notifications, next).await?;
+        }
+    }
+
+    /// Does what is left to do after a notification, and what is left after that.
+    async fn follow(
+        &mut self,
+        notifications: &mut Notifications,
+        mut next: Next,
+    ) -> Result<(), Lost> {
+        loop {
+            let position = self.intake.position();
+            next = match (next, position.map(|position| position.snapshot.clone())) {
+                (Next::Wait, _) | (Next::ReadLog, None) => return Ok(()),
+                (Next::ReadLog, Some(from)) => self.catch_up(notifications, from).await?,
+                (Next::Join, _) => self.join(notifications).await?,
+            };
         }
     }
 
     /// Routes what was committed since the position, or begins with the present where that cannot be
-    /// known.
-    async fn join(&mut self, notifications: &mut Notifications) -> Result<(), Lost> {
-        let state = tokio::time::timeout(STATE_TIMEOUT, self.log.state())
-            .await
-            .map_err(|_| Lost::ReadTimeout(STATE_TIMEOUT))??;
+    /// known. Returns what is left to do.
+    async fn join(&mut self, notifications: &mut Notifications) -> Result<Next, Lost> {
+        let state = match self.state().await {
+            Err(Lost::Database(error)) if self.may_wait_for(&error) => {
+                tracing::warn!(event = "log_incomplete", %error);
+                return Ok(Next::Wait);
+            }
+            state => state?,
+        };
         let mut ingest = Ingest::Notify;
         if let Some(state) = &state {
             ingest = state.ingest;
-            if let Some(wanted) = self.ingest_wanted {
+            if let Some(wanted) = self.ingest_wanted
+                && self.intake.position().is_none()
+            {
                 self.log.set_ingest(wanted).await?;
-                self.ingest_wanted = None;
                 ingest = ingest_after_change(ingest, wanted);
             }
             self.intake.reconnected(ingest, Instant::now());
         }
+        self.incomplete = 0;
         if ingest == Ingest::Notify && !self.has_listened {
             tracing::info!(
                 event = "notifications_are_trusted",
@@ -175,35 +199,71 @@ impl Listener {
         // Only barriers count that have seen what was set.
         self.barriers.restart(state.is_none());
         let present = state.map(|state| state.cursor);
-        match Joining::decide(present, self.intake.durable_position(), self.has_listened) {
-            Joining::WithoutLog { reset } => {
-                if reset {
-                    self.intake
-                        .restart(ResetReason::NoLog, None, Instant::now());
-                }
-                self.intake.live_without_log();
-            }
+        match Joining::decide(
+            present,
+            self.intake.durable_position(),
+            self.intake.without_log(),
+            self.has_listened,
+        ) {
+            Joining::WithoutLog { reset: true } => self.intake.leave_log(Instant::now()),
+            Joining::WithoutLog { reset: false } => self.intake.live_without_log(),
             Joining::Begin(cursor) => self.intake.begin(cursor, Instant::now()),
-            Joining::CatchUp(from) => self.catch_up(notifications, from).await?,
+            Joining::CatchUp(from) => {
+                if self.intake.position().is_none() {
+                    tracing::info!(event = "log_found");
+                }
+                return self.catch_up(notifications, from).await;
+            }
             Joining::Restart(reason, cursor) => {
                 self.intake.restart(reason, Some(cursor), Instant::now());
             }
         }
-        Ok(())
+        Ok(Next::Wait)
+    }
+
+    async fn state(&self) -> Result<Option<LogState>, Lost> {
+        tokio::time::timeout(STATE_TIMEOUT, self.log.state())
+            .await
+            .map_err(|_| Lost::ReadTimeout(STATE_TIMEOUT))?
+            .map_err(Lost::Database)
+    }
+
+    /// Whether a log that is incomplete may wait for the next barrier: events come without it.
+    fn may_wait_for(&mut self, error: &sqlx::Error) -> bool {
+        self.incomplete += 1;
+        let is_served = self.intake.without_log().is_some();
+        is_served && store::is_undefined(error) && self.incomplete <= INCOMPLETE_MAX
     }
 
     async fn catch_up(
         &mut self,
         notifications: &mut Notifications,
         from: Snapshot,
-    ) -> Result<(), Lost> {
+    ) -> Result<Next, Lost> {
+        let mut held = Held::new(HELD_MAX);
         let mut catch_up = CatchUp {
             log: &self.log,
             barriers: &self.barriers,
             notifications,
             intake: &mut self.intake,
+            held: &mut held,
         };
-        catch_up.run(from).await
+        let caught_up = catch_up.run(from).await;
+        match &caught_up {
+            Err(Lost::Database(error)) if store::is_undefined(error) => {}
+            _ => return caught_up,
+        }
+        if self.log.exists().await? {
+            return caught_up;
+        }
+        self.intake.leave_log(Instant::now());
+        let mut next = Next::Wait;
+        while let Some(received) = held.pop() {
+            if received.pass_to(&mut self.intake) == Next::Join {
+                next = Next::Join;
+            }
+        }
+        Ok(next)
     }
 
     fn inject(&mut self, payloads: &str) -> Next {

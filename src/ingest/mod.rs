@@ -13,7 +13,8 @@ mod lost;
 mod outstanding;
 mod schedule;
 pub mod wake_lock;
+mod without_id;
 
 pub use self::barriers::Barriers;
-pub use self::control_message::{BarrierState, ControlMessage};
+pub use self::control_message::{BareBarrierState, BarrierState, ControlMessage};
 pub use self::listener::Listener;

@@ -15,13 +15,38 @@ pub(super) async fn send_barrier(pool: &PgPool, nonce: &str) -> Result<(), sqlx:
         .map(drop)
 }
 
-/// Notifies the control channel with this nonce alone, in a database without a log.
-pub(super) async fn send_bare_barrier(pool: &PgPool, nonce: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT pg_notify('realtime_control', 'barrier ' || $1)")
-        .bind(nonce)
-        .execute(pool)
+/// Whether the database has a log. Looked up in the catalogue, which needs no right on the schema. A migration makes
+/// and drops everything at once.
+macro_rules! has_log {
+    () => {
+        "EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                 WHERE n.nspname = 'realtime' AND c.relname = 'state')"
+    };
+}
+
+/// Whether the database has a log.
+pub(super) async fn has_log(pool: &PgPool) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(concat!("SELECT ", has_log!()))
+        .fetch_one(pool)
         .await
-        .map(drop)
+}
+
+/// Notifies the control channel with this nonce, whether the database has a log by now, and the snapshot of the same
+/// transaction, in its conservative form where NOTIFY would not take it.
+pub(super) async fn send_bare_barrier(pool: &PgPool, nonce: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(concat!(
+        "SELECT pg_notify('realtime_control', format('barrier %s %s %s', $1,
+             CASE WHEN ",
+        has_log!(),
+        " THEN 'log' ELSE 'no_log' END,
+             CASE WHEN length(s::text) <= 7000 THEN s::text
+                  ELSE format('%1$s:%1$s:', pg_snapshot_xmin(s)) END))
+         FROM pg_current_snapshot() AS s"
+    ))
+    .bind(nonce)
+    .execute(pool)
+    .await
+    .map(drop)
 }
 
 /// The wake lock, on a connection of its own. Dropping it ends the session, and with it the lock.

@@ -13,9 +13,10 @@ pub fn is_undefined_table(error: &sqlx::Error) -> bool {
     has_code(error, &["42P01"])
 }
 
-/// 3F000, 42P01 or 42883: no such schema, table or function.
-pub(super) fn is_undefined(error: &sqlx::Error) -> bool {
-    has_code(error, &["3F000", "42P01", "42883"])
+/// 3F000, 42P01, 42703 or 42883: no such schema, table, column or function.
+#[must_use]
+pub fn is_undefined(error: &sqlx::Error) -> bool {
+    has_code(error, &["3F000", "42P01", "42703", "42883"])
 }
 
 /// 42883: no such function, in a schema that exists.

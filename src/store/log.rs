@@ -107,7 +107,13 @@ impl Log {
         control::send_barrier(&self.database.own(), nonce).await
     }
 
-    /// The same in a database without a log: only the nonce comes back.
+    /// Whether the database has a log.
+    pub async fn exists(&self) -> Result<bool, sqlx::Error> {
+        control::has_log(&self.database.own()).await
+    }
+
+    /// Sends a barrier in a database without a log. It comes back with its snapshot, and with whether there is a log
+    /// by now.
     pub async fn send_bare_barrier(&self, nonce: &str) -> Result<(), sqlx::Error> {
         control::send_bare_barrier(&self.database.own(), nonce).await
     }

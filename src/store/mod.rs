@@ -24,8 +24,8 @@ pub use self::creation_times::Logged;
 pub use self::database::SERVICE_CONNECTIONS_MAX;
 pub use self::devices::Devices;
 pub use self::error::{
-    fault, is_lock_not_available, is_undefined_function, is_undefined_table, is_without_schema,
-    summary,
+    fault, is_lock_not_available, is_undefined, is_undefined_function, is_undefined_table,
+    is_without_schema, summary,
 };
 pub use self::log::Log;
 pub use self::log_state::LogState;

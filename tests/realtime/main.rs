@@ -24,6 +24,7 @@ mod ingest;
 mod latency;
 mod limits;
 mod listener;
+mod log_switch;
 mod migrations;
 mod output;
 mod pending;

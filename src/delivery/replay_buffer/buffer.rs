@@ -53,6 +53,8 @@ pub(super) struct Contents {
     last_sequence: u64,
     /// Signals up to this sequence number have been forgotten.
     pub(super) forgotten_through: u64,
+    /// The sequence number of the reset that said that there is no log any more; 0 if there was none.
+    log_lost: u64,
 }
 
 impl Contents {
@@ -64,6 +66,7 @@ impl Contents {
             full_bytes: 0,
             last_sequence: after,
             forgotten_through: after,
+            log_lost: 0,
         }
     }
 
@@ -174,7 +177,15 @@ impl ReplayBuffer {
     #[must_use]
     pub fn begin_segment(&self, barrier: &Cursor, now: Instant) -> Option<Arc<Cursor>> {
         let mut contents = self.write();
-        let segment = Segment::new(Some(barrier), contents.last_sequence, now);
+        let last = contents.last_sequence;
+        // What was pushed before there was a log belongs to no cursor. It stays for those that lag.
+        if let Some(open) = contents.segments.back()
+            && open.barrier.is_none()
+            && open.after < last
+        {
+            contents.segments.push_back(Segment::new(None, last, now));
+        }
+        let segment = Segment::new(Some(barrier), last, now);
         let cursor = segment.cursor.clone();
         contents.segments.push_back(segment);
         contents.forget_old(self.bounds.age_max, now);
@@ -188,6 +199,19 @@ impl ReplayBuffer {
         let mut contents = self.write();
         let sequence = Sequence::after(Sequence::new(contents.last_sequence));
         *contents = Contents::new(self.bounds, sequence.get(), now);
+        sequence
+    }
+
+    /// The log has gone, and no cursor can be served. The signals stay for connections that lag. Returns the
+    /// sequence number of the reset that says so.
+    #[must_use]
+    pub fn lose_log(&self) -> Sequence {
+        let mut contents = self.write();
+        for segment in &mut contents.segments {
+            (segment.barrier, segment.cursor) = (None, None);
+        }
+        let sequence = Sequence::after(Sequence::new(contents.last_sequence));
+        (contents.last_sequence, contents.log_lost) = (sequence.get(), sequence.get());
         sequence
     }
 
@@ -245,8 +269,12 @@ impl ReplayBuffer {
             return None;
         }
         let view = contents.view(user_id, sequence);
+        let has_lost_log = sequence < contents.log_lost;
         drop(contents);
-        Some(view.found())
+        Some(Found {
+            has_lost_log,
+            ..view.found()
+        })
     }
 
     /// The sequence number of the last signal pushed.

@@ -17,6 +17,8 @@ pub struct Found {
     pub more: bool,
     /// The number of events for the client, those of later pages included.
     pub total: u64,
+    /// Whether the reset was missed too that said that there is no log any more.
+    pub has_lost_log: bool,
 }
 
 /// The blocks and segments that hold one user's signals, taken out of the buffer's lock: the router does not

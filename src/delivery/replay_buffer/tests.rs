@@ -286,3 +286,30 @@ fn nothing_is_known_of_another_history() {
     assert!(buffer.after(users[0], nth(20)).is_none());
     assert_eq!(buffer.after(users[0], nth(21)).unwrap().signals.len(), 0);
 }
+
+#[test]
+fn without_a_log_no_cursor_is_served_but_a_lag_is_repaired_and_the_reset_is_not_missed() {
+    let (buffer, user) = (buffer(1 << 20), Uuid::new_v4());
+    for id in 1..=4 {
+        barrier(&buffer, &format!("{id}:{id}:"));
+        push(&buffer, user, id);
+    }
+    assert_eq!(Some(buffer.lose_log()), nth(5));
+    push(&buffer, user, 5);
+    assert!(buffer.since(user, &given("4:4:")).is_none());
+    let found = buffer.after(user, nth(3)).unwrap();
+    assert_eq!((ids(&found), found.has_lost_log), (vec![4, 5], true));
+    assert!(events(&found).all(|event| event.cursor.is_none()));
+    let found = buffer.after(user, nth(5)).unwrap();
+    assert_eq!((ids(&found), found.has_lost_log), (vec![5], false));
+}
+
+#[test]
+fn a_first_cursor_brings_nothing_of_before_the_log() {
+    let (buffer, user) = (buffer(1 << 20), Uuid::new_v4());
+    push(&buffer, user, 1);
+    barrier(&buffer, "2:2:");
+    push(&buffer, user, 2);
+    assert_eq!(ids(&buffer.since(user, &given("2:2:")).unwrap()), [2]);
+    assert_eq!(ids(&buffer.after(user, None).unwrap()), [1, 2]);
+}

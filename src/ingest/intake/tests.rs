@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use super::*;
@@ -263,4 +265,52 @@ fn reading() -> Reading {
         known: true,
         truncated: false,
     }
+}
+
+fn without_id() -> String {
+    r#"{"type":"device","user_id":"00000000-0000-0000-0000-000000000000"}"#.to_owned()
+}
+
+fn bare_barrier(has_log: bool) -> ControlMessage {
+    ControlMessage::BareBarrier(BareBarrierState {
+        snapshot: "6:6:".parse().unwrap(),
+        has_log,
+    })
+}
+
+#[test]
+fn when_the_log_has_gone_what_hushnet_s_triggers_have_notified_is_routed() {
+    let now = Instant::now();
+    for ingest in [Ingest::Notify, Ingest::Tail] {
+        let mut intake = intake(ingest, now);
+        notified(&mut intake, &without_id(), now);
+        intake.controlled(barrier("6:6:", ingest), now);
+        for _ in 0..2 {
+            notified(&mut intake, &without_id(), now);
+        }
+        assert_eq!(intake.router.take_routed(), 0);
+        assert_eq!(intake.controlled(bare_barrier(false), now), Next::Wait);
+        assert_eq!(intake.router.take_routed(), 2, "those since the barrier");
+        assert_eq!(intake.position(), None);
+        assert_eq!(intake.next_read(), None, "there is nothing to read");
+        notified(&mut intake, &without_id(), now);
+        assert_eq!(intake.router.take_routed(), 1);
+        let next = notified(&mut intake, &by_reference(1), now);
+        assert_eq!(next, Next::Wait);
+    }
+}
+
+#[test]
+fn a_log_that_comes_is_joined_from_the_last_barrier_without_it() {
+    let now = Instant::now();
+    let mut intake = intake(Ingest::Notify, now);
+    intake.controlled(bare_barrier(false), now);
+    assert_eq!(intake.without_log(), Some(&"6:6:".parse().unwrap()));
+    assert_eq!(intake.controlled(bare_barrier(true), now), Next::Join);
+    let with_log = barrier("9:9:", Ingest::Notify);
+    assert_eq!(intake.controlled(with_log, now), Next::Join);
+    intake.read_to(cursor("9:9:"), None, now);
+    assert_eq!(intake.position(), Some(&cursor("9:9:")));
+    intake.away();
+    assert_eq!(intake.without_log(), None, "there is a gap");
 }
