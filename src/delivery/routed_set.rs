@@ -4,33 +4,53 @@
 //! is committed, and the event must not be dropped as a repeat of that.
 
 use std::collections::HashSet;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 
-use foldhash::fast::RandomState;
+use foldhash::quality::RandomState;
 
 use crate::protocol::Notification;
 
-/// An event's id and text as one number. Its hash is keyed by a random number of this process, so that nobody
-/// can write a text that takes another one's place.
+/// An event's text, of which its id is a part, as one number. The hash is keyed by a random number of this process,
+/// so that nobody can write a text that takes another one's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Fingerprint(u64);
 
 /// Makes the fingerprints of one process.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Fingerprints(foldhash::quality::RandomState);
+pub(super) struct Fingerprints(RandomState);
 
 impl Fingerprints {
     /// The fingerprint of the event in this notification; `None` for an event without an id, which nothing
     /// tells from another one with the same text.
     pub(super) fn of(&self, notification: &Notification<'_>) -> Option<Fingerprint> {
-        let id = notification.id?;
-        Some(Fingerprint(self.0.hash_one((id, notification.text))))
+        notification.id?;
+        let mut hasher = self.0.build_hasher();
+        hasher.write(notification.text.as_bytes());
+        Some(Fingerprint(hasher.finish()))
+    }
+}
+
+/// A fingerprint is a hash already.
+#[derive(Debug, Default)]
+struct Unchanged(u64);
+
+impl Hasher for Unchanged {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only fingerprints are hashed");
+    }
+
+    fn write_u64(&mut self, fingerprint: u64) {
+        self.0 = fingerprint;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
 /// A set of fingerprints.
 #[derive(Debug, Default)]
-pub(super) struct RoutedSet(HashSet<Fingerprint, RandomState>);
+pub(super) struct RoutedSet(HashSet<Fingerprint, BuildHasherDefault<Unchanged>>);
 
 impl RoutedSet {
     pub(super) fn contains(&self, event: Fingerprint) -> bool {
