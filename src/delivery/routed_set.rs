@@ -3,73 +3,92 @@
 //! The id alone would not do. Any role may notify, so an id may be notified with another text before its event
 //! is committed, and the event must not be dropped as a repeat of that.
 
-use std::collections::HashSet;
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hasher};
 
-use foldhash::quality::RandomState;
+use foldhash::{fast, quality};
 
 use crate::protocol::Notification;
 
-/// An event's text, of which its id is a part, as one number. The hash is keyed by a random number of this process,
-/// so that nobody can write a text that takes another one's place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Fingerprint(u64);
+/// Neighbouring ids in one block. Ids come from a sequence, so that most events find their block in the processor's
+/// cache. A block is one line of it.
+const BLOCK_IDS: i64 = 16;
 
-/// Makes the fingerprints of one process.
+/// An event's id, and the hash of its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fingerprint {
+    id: i64,
+    hash: u64,
+}
+
+impl Fingerprint {
+    /// The part of the hash that a block keeps; never 0, which is an id without an event. Of two texts with one id, one
+    /// in 2^31 pairs has the same.
+    fn tag(self) -> u32 {
+        (self.hash >> 32) as u32 | 1
+    }
+}
+
+/// Makes the fingerprints of one process. Their hash is keyed by a random number, so that nobody can write a text
+/// that takes another one's place.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Fingerprints(RandomState);
+pub(super) struct Fingerprints(quality::RandomState);
 
 impl Fingerprints {
     /// The fingerprint of the event in this notification; `None` for an event without an id, which nothing
     /// tells from another one with the same text.
     pub(super) fn of(&self, notification: &Notification<'_>) -> Option<Fingerprint> {
-        notification.id?;
+        let id = notification.id?;
         let mut hasher = self.0.build_hasher();
         hasher.write(notification.text.as_bytes());
-        Some(Fingerprint(hasher.finish()))
+        let hash = hasher.finish();
+        Some(Fingerprint { id, hash })
     }
 }
 
-/// A fingerprint is a hash already.
+/// A set of events.
 #[derive(Debug, Default)]
-struct Unchanged(u64);
-
-impl Hasher for Unchanged {
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("only fingerprints are hashed");
-    }
-
-    fn write_u64(&mut self, fingerprint: u64) {
-        self.0 = fingerprint;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
+pub(super) struct RoutedSet {
+    /// The tag of the first event with each id; 0 where there is none.
+    blocks: HashMap<i64, [u32; BLOCK_IDS as usize], fast::RandomState>,
+    /// The hashes of the other events with these ids.
+    others: HashSet<u64, fast::RandomState>,
 }
-
-/// A set of fingerprints.
-#[derive(Debug, Default)]
-pub(super) struct RoutedSet(HashSet<Fingerprint, BuildHasherDefault<Unchanged>>);
 
 impl RoutedSet {
     pub(super) fn contains(&self, event: Fingerprint) -> bool {
-        self.0.contains(&event)
+        let (block, index) = place(event.id);
+        match self.blocks.get(&block).map_or(0, |tags| tags[index]) {
+            0 => false,
+            tag => tag == event.tag() || self.others.contains(&event.hash),
+        }
     }
 
     /// Adds an event. Returns whether it was not in the set.
     pub(super) fn insert(&mut self, event: Fingerprint) -> bool {
-        self.0.insert(event)
+        let (block, index) = place(event.id);
+        let tag = &mut self.blocks.entry(block).or_default()[index];
+        if *tag == 0 {
+            *tag = event.tag();
+            return true;
+        }
+        *tag != event.tag() && self.others.insert(event.hash)
     }
 
-    /// How many events it holds.
+    /// How many events its memory is for: six bytes each.
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.blocks.len() * BLOCK_IDS as usize + self.others.len()
     }
 
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        self.blocks.clear();
+        self.others.clear();
     }
+}
+
+/// The block of an id, and its index there.
+fn place(id: i64) -> (i64, usize) {
+    (id.div_euclid(BLOCK_IDS), id.rem_euclid(BLOCK_IDS) as usize)
 }
 
 #[cfg(test)]
@@ -86,29 +105,39 @@ mod tests {
     #[test]
     fn an_event_is_known_by_id_and_text_together() {
         let fingerprints = Fingerprints::default();
-        let texts = [
-            device_event(r#","id":1"#, ""),
-            device_event(r#","id":2"#, ""),
-            device_event(r#","id":1"#, r#","n":1"#),
-        ];
-        let events: Vec<_> = texts
-            .iter()
-            .map(|text| {
-                fingerprints
-                    .of(&Notification::parse(text).unwrap())
-                    .unwrap()
-            })
-            .collect();
+        let ids = [0, 1, 15, 16, 17, -1, -16, i64::MAX, i64::MIN];
         let mut set = RoutedSet::default();
-        for (held, event) in events.iter().enumerate() {
-            assert!(!set.contains(*event));
-            assert_eq!(set.len(), held);
-            assert!(set.insert(*event));
-            assert!(!set.insert(*event));
-            assert!(set.contains(*event));
+        for more in ["", r#","n":1"#, r#","n":2"#] {
+            for id in ids {
+                let text = device_event(&format!(r#","id":{id}"#), more);
+                let event = fingerprints.of(&Notification::parse(&text).unwrap());
+                let event = event.unwrap();
+                assert!(!set.contains(event), "{text}");
+                assert!(set.insert(event), "{text}");
+                assert!(!set.insert(event) && set.contains(event), "{text}");
+            }
         }
         set.clear();
-        assert!(events.iter().all(|event| !set.contains(*event)) && set.len() == 0);
+        assert_eq!(set.len(), 0);
+        let text = device_event(r#","id":1"#, "");
+        let event = fingerprints.of(&Notification::parse(&text).unwrap());
+        assert!(!set.contains(event.unwrap()));
+    }
+
+    #[test]
+    fn ids_that_lie_apart_count_as_much_as_the_memory_that_they_take() {
+        let mut set = RoutedSet::default();
+        for id in 0..10 {
+            set.insert(Fingerprint { id, hash: 1 });
+        }
+        assert_eq!(set.len(), 16);
+        for id in 1..=10 {
+            set.insert(Fingerprint {
+                id: id << 20,
+                hash: 1,
+            });
+        }
+        assert_eq!(set.len(), 11 * 16);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::routed_set::{Fingerprints, RoutedSet};
 use crate::metrics::Metrics;
 use crate::protocol::{Cursor, Label, Notification, Reset, ResetReason, Signal, Snapshot, Subject};
 
-/// Events that are remembered in each of two generations, nine bytes each. Beyond it the older generation is forgotten, and an
+/// Events that are remembered in each of two generations, six bytes each. Beyond it the older generation is forgotten, and an
 /// event may be sent twice.
 const SEEN_MAX: usize = 1 << 20;
 /// The shortest segment of the replay buffer, however fast the position moves.

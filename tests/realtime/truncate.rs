@@ -66,7 +66,10 @@ async fn a_client_that_was_away_is_reset_once() {
     let hello = next_frame(&mut client).await;
     let before = hello["cursor"].as_str().unwrap();
     drop(client);
+    let mut witness = connect(&server, &bob, None).await;
+    assert_eq!(next_frame(&mut witness).await["type"], "hello");
     truncate(&db, "messages").await;
+    assert_eq!(next_frame(&mut witness).await["type"], "reset");
     insert_message(&db, None, &bob, &bob).await;
     let mut back = connect(&server, &bob, Some(before)).await;
     let hello = next_frame(&mut back).await;
