@@ -102,13 +102,13 @@ impl Intake {
         self.without_log = None;
     }
 
-    /// The log has gone, or may have while nobody listened. Its cursors are worth nothing, and each event comes once
-    /// more as HushNet's own triggers notify it.
+    /// The log has gone, or events of a database without a log were missed. No cursor is worth anything any more. What
+    /// was notified without an id since the last barrier that found the log came from HushNet's own triggers.
     pub(super) fn leave_log(&mut self, now: Instant) {
         self.schedule = Schedule::new(Ingest::Notify, now);
         self.announce_wake_lock();
         self.returned = None;
-        self.router.restart(ResetReason::NoLog, None, now);
+        self.restart(ResetReason::NoLog, None, now);
         for payload in self.without_id.take() {
             if let Ok(notification) = Notification::parse(&payload) {
                 self.router.route(notification);
