@@ -28,8 +28,6 @@ use crate::store::{CONTROL_CHANNEL, Log, Notifications};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
-/// The first query on a new connection.
-const STATE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The task that feeds the router.
 #[derive(Debug)]
@@ -105,7 +103,9 @@ impl Listener {
                 self.metrics.listener_reconnects.increment();
             }
             let pause = backoff.mul_f64(rand::random_range(0.5..1.0));
-            tracing::warn!(event = "listener_disconnected", %error, retry_ms = pause.as_millis());
+            let (cause, advice) = (error.fault().as_str(), error.fault().advice());
+            let retry_ms = pause.as_millis();
+            tracing::warn!(event = "listener_disconnected", cause, %error, retry_ms, advice);
             // A database that answers again need not be waited for.
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -152,9 +152,7 @@ impl Listener {
     /// Routes what was committed since the position, or begins with the present where that cannot be
     /// known.
     async fn join(&mut self, notifications: &mut Notifications) -> Result<(), Lost> {
-        let state = tokio::time::timeout(STATE_TIMEOUT, self.log.state())
-            .await
-            .map_err(|_| Lost::ReadTimeout(STATE_TIMEOUT))??;
+        let state = self.log.state().await?;
         let mut ingest = Ingest::Notify;
         if let Some(state) = &state {
             ingest = state.ingest;
@@ -202,6 +200,7 @@ impl Listener {
             barriers: &self.barriers,
             notifications,
             intake: &mut self.intake,
+            health: &self.health,
         };
         catch_up.run(from).await
     }

@@ -254,7 +254,7 @@ async fn a_client_that_does_not_read_is_closed_and_delays_no_other_client() {
     until("the frozen client is closed", async || {
         for _ in 0..100 {
             let event =
-                json!({ "type": "device", "user_id": user, "id": sent, "n": sent, "pad": pad });
+                json!({ "type": "device", "user_id": user, "id": sent + 1, "n": sent, "pad": pad });
             notify(&db, "devices_channel", &event.to_string()).await;
             assert_eq!(reader.next_json().await["n"], json!(sent));
             sent += 1;

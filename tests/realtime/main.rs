@@ -33,6 +33,7 @@ mod retention;
 mod run;
 mod schema;
 mod shutdown;
+mod statements;
 mod support;
 mod systemd;
 mod timeouts;

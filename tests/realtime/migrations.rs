@@ -41,9 +41,13 @@ async fn up_down_up_on_a_hushnet_database() {
     migrate::up(&url).await.unwrap();
     let ours = [
         ("realtime_devices", "realtime.on_device"),
+        ("realtime_devices_truncate", "realtime.on_truncate"),
         ("realtime_messages", "realtime.on_messages"),
+        ("realtime_messages_truncate", "realtime.on_truncate"),
         ("realtime_sessions", "realtime.on_session"),
+        ("realtime_sessions_truncate", "realtime.on_truncate"),
         ("realtime_users", "realtime.on_user_deleted"),
+        ("realtime_users_truncate", "realtime.on_truncate"),
     ];
     let ours = ours.map(|(name, function)| (name.to_owned(), function.to_owned()));
     assert_eq!(notifying_triggers(&mut connection).await, ours);
@@ -103,9 +107,13 @@ async fn triggers_under_other_names_and_disabled_ones_come_back_as_they_were() {
     let expected = [
         "audit",
         "realtime_devices",
+        "realtime_devices_truncate",
         "realtime_messages",
+        "realtime_messages_truncate",
         "realtime_sessions",
+        "realtime_sessions_truncate",
         "realtime_users",
+        "realtime_users_truncate",
     ];
     assert_eq!(names, expected);
     migrate::down(&url).await.unwrap();
