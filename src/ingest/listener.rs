@@ -25,12 +25,10 @@ use crate::config::Ingest;
 use crate::delivery::{HealthReport, Router};
 use crate::metrics::Metrics;
 use crate::protocol::{Channel, Label, ReadinessReason, Snapshot};
-use crate::store::{self, CONTROL_CHANNEL, Log, LogState, Notifications};
+use crate::store::{self, CONTROL_CHANNEL, Log, Notifications};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
-/// The first query on a new connection.
-const STATE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Barriers that may find a log in which something is missing. `migrate up` is then still at work.
 const INCOMPLETE_MAX: u32 = 30;
 
@@ -111,7 +109,9 @@ impl Listener {
                 self.metrics.listener_reconnects.increment();
             }
             let pause = backoff.mul_f64(rand::random_range(0.5..1.0));
-            tracing::warn!(event = "listener_disconnected", %error, retry_ms = pause.as_millis());
+            let (cause, advice) = (error.fault().as_str(), error.fault().advice());
+            let retry_ms = pause.as_millis();
+            tracing::warn!(event = "listener_disconnected", cause, %error, retry_ms, advice);
             // A database that answers again need not be waited for.
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -170,8 +170,8 @@ impl Listener {
     /// Routes what was committed since the position, or begins with the present where that cannot be
     /// known. Returns what is left to do.
     async fn join(&mut self, notifications: &mut Notifications) -> Result<Next, Lost> {
-        let state = match self.state().await {
-            Err(Lost::Database(error)) if self.may_wait_for(&error) => {
+        let state = match self.log.state().await {
+            Err(error) if self.may_wait_for(&error) => {
                 tracing::warn!(event = "log_incomplete", %error);
                 return Ok(Next::Wait);
             }
@@ -221,13 +221,6 @@ impl Listener {
         Ok(Next::Wait)
     }
 
-    async fn state(&self) -> Result<Option<LogState>, Lost> {
-        tokio::time::timeout(STATE_TIMEOUT, self.log.state())
-            .await
-            .map_err(|_| Lost::ReadTimeout(STATE_TIMEOUT))?
-            .map_err(Lost::Database)
-    }
-
     /// Whether a log that is incomplete may wait for the next barrier: events come without it.
     fn may_wait_for(&mut self, error: &sqlx::Error) -> bool {
         self.incomplete += 1;
@@ -247,6 +240,7 @@ impl Listener {
             notifications,
             intake: &mut self.intake,
             held: &mut held,
+            health: &self.health,
         };
         let caught_up = catch_up.run(from).await;
         match &caught_up {
