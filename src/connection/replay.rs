@@ -18,8 +18,6 @@ use crate::store::{PAGE_EVENTS, Page, Reading};
 
 /// How long a client waits for the feed; then it is closed and may try again later.
 const FEED_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the read of one page of the log may take.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection while it is sent what it has missed.
 pub(super) struct Replay<'a, S> {
@@ -263,15 +261,13 @@ impl<'a, S: Stream> Replay<'a, S> {
         let page = shared
             .log
             .read_user(user_id, from, last_id, until, with_revocations);
-        let page = tokio::time::timeout(PAGE_TIMEOUT, page);
         match self.connection.meanwhile(page).await? {
-            Ok(Ok(page)) => Ok(page),
+            Ok(page) => Ok(page),
             // The client keeps its cursor, and nothing is lost.
-            Ok(Err(error)) => {
+            Err(error) => {
                 tracing::warn!(event = "replay_failed", %error);
                 Err(Closed::ByServer(CloseCode::TryAgainLater))
             }
-            Err(_) => Err(Closed::ByServer(CloseCode::TryAgainLater)),
         }
     }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::protocol::AuthError;
 
-/// How long a look-up may take, including the wait for a connection.
-pub(super) const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a look-up may take, including the wait for a connection. PostgreSQL ends its statement before.
+pub(super) const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Fails with [`AuthError::Unavailable`] when the database does not answer in time or refuses.
 pub(super) async fn lookup<T>(

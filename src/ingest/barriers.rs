@@ -32,6 +32,12 @@ const COMMIT_PATIENCE: Duration = Duration::from_millis(1_500);
 /// notifying commits share.
 const COMMIT_SLOW: Duration = Duration::from_millis(250);
 
+/// A barrier that waits for longer, and not for a synchronous standby, is given up. PostgreSQL itself ends one that
+/// waits for a lock before.
+const COMMIT_DEADLINE: Duration = Duration::from_secs(10);
+/// Between two times that all connections are given up because the database takes no writes.
+const READ_ONLY_RENEWAL: Duration = Duration::from_secs(10);
+
 /// What became of a barrier that was sent.
 enum Commit {
     /// It has committed.
@@ -41,8 +47,8 @@ enum Commit {
     DoneElsewhere,
     /// The database refused it, or the connection broke.
     Failed(sqlx::Error),
-    /// The database takes no new connection.
-    Unreachable,
+    /// The database takes no new connection, or none answers.
+    Unreachable(sqlx::Error),
 }
 
 /// The barriers of one process: sent by a task, completed by the listener.
@@ -81,6 +87,7 @@ impl Barriers {
     /// Sends barriers for ever, one after another.
     pub async fn run(&self) {
         let mut failures = Failures::default();
+        let mut renewed = None;
         loop {
             tokio::select! {
                 () = sleep(self.interval) => {}
@@ -89,7 +96,7 @@ impl Barriers {
             let sent = Instant::now();
             let nonce = Nonce::random();
             self.outstanding().send(nonce, sent);
-            match self.commit(nonce).await {
+            match self.commit(nonce, sent).await {
                 Commit::Done => self.committed(nonce, sent.elapsed(), &mut failures),
                 Commit::DoneElsewhere => {
                     self.committed(nonce, sent.elapsed(), &mut failures);
@@ -97,21 +104,16 @@ impl Barriers {
                     self.dead.notify_one();
                 }
                 Commit::Failed(error) => {
-                    let (fault, summary) = (store::fault(&error), store::summary(&error));
-                    self.failed(nonce, &mut failures, fault, &summary);
+                    let fault = self.failed(nonce, &mut failures, &error);
+                    if fault == DatabaseFault::ReadOnly {
+                        self.leave_read_only(&mut renewed);
+                    }
                 }
-                Commit::Unreachable => {
-                    let fault = DatabaseFault::Unreachable;
-                    self.failed(
-                        nonce,
-                        &mut failures,
-                        fault,
-                        "PostgreSQL takes no new connection",
-                    );
+                Commit::Unreachable(error) => {
+                    self.failed(nonce, &mut failures, &error);
                     self.log.renew();
                 }
             }
-            self.set_uncommitted(false);
             self.check_missed();
         }
     }
@@ -119,7 +121,7 @@ impl Barriers {
     /// Waits until the barrier has committed, for as long as the database takes new connections. After
     /// [`COMMIT_PATIENCE`] it is sent once more, on a new connection: a network that has swallowed
     /// packets leaves old connections open and silent.
-    async fn commit(&self, nonce: Nonce) -> Commit {
+    async fn commit(&self, nonce: Nonce, sent: Instant) -> Commit {
         let nonce = nonce.to_string();
         let mut waits = false;
         for elsewhere in [false, true] {
@@ -128,9 +130,9 @@ impl Barriers {
             loop {
                 let patience = async {
                     sleep(COMMIT_PATIENCE).await;
-                    self.log.is_reachable().await
+                    self.log.reach().await
                 };
-                let reachable = tokio::select! {
+                let reached = tokio::select! {
                     sent = &mut sending => return match sent {
                         Err(error) => Commit::Failed(error),
                         Ok(()) if elsewhere && begun.elapsed() < COMMIT_SLOW => {
@@ -138,10 +140,10 @@ impl Barriers {
                         }
                         Ok(()) => Commit::Done,
                     },
-                    reachable = patience => reachable,
+                    reached = patience => reached,
                 };
-                if !reachable {
-                    return Commit::Unreachable;
+                if let Err(error) = reached {
+                    return unreached(error);
                 }
                 if !elsewhere {
                     self.log.renew();
@@ -154,9 +156,14 @@ impl Barriers {
                 }
                 self.set_uncommitted(true);
                 self.check_missed();
+                if sent.elapsed() >= COMMIT_DEADLINE
+                    && !self.log.awaits_standby().await.unwrap_or(false)
+                {
+                    return Commit::Unreachable(store::deadline_passed());
+                }
             }
         }
-        Commit::Unreachable
+        Commit::Unreachable(store::deadline_passed())
     }
 
     /// Sends the barrier in the way that the database has it. When the log has gone, the barrier says so to the
@@ -223,20 +230,37 @@ impl Barriers {
         self.metrics.barrier_uncommitted.set(uncommitted);
     }
 
-    /// The barrier will not come. That says nothing about the listener, which is left alone.
-    fn failed(&self, nonce: Nonce, failures: &mut Failures, fault: DatabaseFault, error: &str) {
+    /// The barrier will not come. That says nothing about the listener, which is left alone. Returns why.
+    fn failed(&self, nonce: Nonce, failures: &mut Failures, error: &sqlx::Error) -> DatabaseFault {
+        let (fault, error) = (store::fault(error), store::summary(error));
         self.outstanding().withdraw(nonce);
         self.metrics.barriers_failed.increment(fault);
-        self.health.begin(ReadinessReason::BarrierFailed, error);
+        self.health.begin(ReadinessReason::BarrierFailed, &error);
+        // A barrier that PostgreSQL has ended while it waited is followed by one that waits as well.
+        if fault != DatabaseFault::Timeout {
+            self.set_uncommitted(false);
+        }
         if let Some(failures) = failures.add(fault, Instant::now()) {
             let (cause, advice) = (fault.as_str(), fault.advice());
             tracing::warn!(event = "barrier_failed", cause, error, failures, advice);
+        }
+        fault
+    }
+
+    /// The primary has become a standby, and the same address may lead to another server by now: every connection is
+    /// made anew.
+    fn leave_read_only(&self, renewed: &mut Option<Instant>) {
+        if renewed.is_none_or(|renewed| renewed.elapsed() >= READ_ONLY_RENEWAL) {
+            *renewed = Some(Instant::now());
+            self.log.renew();
+            self.dead.notify_one();
         }
     }
 
     fn committed(&self, nonce: Nonce, after: Duration, failures: &mut Failures) {
         self.metrics.barrier_commit.record(after);
         self.health.end(ReadinessReason::BarrierFailed);
+        self.set_uncommitted(false);
         if let Some(failures) = failures.end() {
             tracing::info!(event = "barriers_commit_again", failures);
         }
@@ -265,5 +289,16 @@ impl Barriers {
         self.outstanding
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A new connection was refused, or not answered. A database that answers is no outage: the connections that there are
+/// stay.
+fn unreached(error: sqlx::Error) -> Commit {
+    match error {
+        sqlx::Error::Database(_) if store::fault(&error) == DatabaseFault::Connections => {
+            Commit::Failed(error)
+        }
+        error => Commit::Unreachable(error),
     }
 }

@@ -11,11 +11,12 @@ use super::control_message::ControlMessage;
 use super::held::Held;
 use super::intake::{Intake, Next};
 use super::lost::Lost;
-use crate::protocol::{Channel, Cursor, Snapshot};
-use crate::store::{Log, Notifications};
+use crate::delivery::HealthReport;
+use crate::protocol::{Channel, Cursor, Label, ReadinessReason, Snapshot};
+use crate::store::{self, Log, Notifications};
 
-/// Between two chunks of the log.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// After a statement that took too long, before the next one.
+const RETRY: Duration = Duration::from_secs(1);
 /// Notifications that are held while the log is read.
 pub(super) const HELD_MAX: usize = 100_000;
 
@@ -54,6 +55,7 @@ pub(super) struct CatchUp<'a> {
     pub(super) intake: &'a mut Intake,
     /// What comes meanwhile. If the read fails, it is still there.
     pub(super) held: &'a mut Held<Received>,
+    pub(super) health: &'a HealthReport,
 }
 
 impl CatchUp<'_> {
@@ -123,21 +125,28 @@ impl CatchUp<'_> {
     }
 
     /// Routes from the log and returns how far that reaches. From a position that is too old, the events that
-    /// are left are routed first, and then the clients are reset.
+    /// are left are routed first, and then the clients are reset. A statement that takes too long is tried again, from
+    /// where it had come to, for as long as the connection lives.
     async fn read_log(&mut self, from: &Snapshot) -> Result<Cursor, Lost> {
         let mut chunks = self.log.read_all(from);
         let mut reached = None;
         let mut reset = None;
-        let mut deadline = Instant::now() + READ_TIMEOUT;
         loop {
             let chunk = tokio::select! {
                 () = self.barriers.dead() => return Err(Lost::Dead),
-                chunk = chunks.next() => chunk?,
+                chunk = chunks.next() => chunk,
                 notification = self.notifications.next() => {
                     self.hold(notification)?;
                     continue;
                 }
-                () = sleep_until(deadline.into()) => return Err(Lost::ReadTimeout(READ_TIMEOUT)),
+            };
+            let chunk = match chunk {
+                Err(error) if store::may_pass(&error) => {
+                    self.stuck(&error);
+                    self.hold_until(Instant::now() + RETRY).await?;
+                    continue;
+                }
+                chunk => chunk?,
             };
             let Some(chunk) = chunk else {
                 let reached = reached.ok_or(Lost::Closed)?;
@@ -147,11 +156,20 @@ impl CatchUp<'_> {
                 }
                 return Ok(reached);
             };
-            // The same in all chunks. An unknown history has no events for this reader.
+            // It stays so from chunk to chunk. An unknown history has no events for this reader.
             reset = chunk.reading.reset_reason();
             self.intake.read(&chunk);
             reached = Some(chunk.reading.cursor);
-            deadline = Instant::now() + READ_TIMEOUT;
         }
+    }
+
+    /// Events do not come: new clients wait, and `/readyz` says so until the log has been read.
+    fn stuck(&mut self, error: &sqlx::Error) {
+        let reason = ReadinessReason::ListenerDisconnected;
+        self.health.begin(reason, &store::summary(error));
+        self.intake.away();
+        let fault = store::fault(error);
+        let (cause, advice) = (fault.as_str(), fault.advice());
+        tracing::warn!(event = "log_read_failed", cause, %error, retry_ms = RETRY.as_millis(), advice);
     }
 }

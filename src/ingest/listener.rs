@@ -29,8 +29,6 @@ use crate::store::{self, CONTROL_CHANNEL, Log, LogState, Notifications};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
-/// The first query on a new connection.
-const STATE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Barriers that may find a log in which something is missing. `migrate up` is then still at work.
 const INCOMPLETE_MAX: u32 = 30;
 
@@ -111,7 +109,9 @@ impl Listener {
                 self.metrics.listener_reconnects.increment();
             }
             let pause = backoff.mul_f64(rand::random_range(0.5..1.0));
-            tracing::warn!(event = "listener_disconnected", %error, retry_ms = pause.as_millis());
+            let (cause, advice) = (error.fault().as_str(), error.fault().advice());
+            let retry_ms = pause.as_millis();
+            tracing::warn!(event = "listener_disconnected", cause, %error, retry_ms, advice);
             // A database that answers again need not be waited for.
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -222,10 +222,7 @@ impl Listener {
     }
 
     async fn state(&self) -> Result<Option<LogState>, Lost> {
-        tokio::time::timeout(STATE_TIMEOUT, self.log.state())
-            .await
-            .map_err(|_| Lost::ReadTimeout(STATE_TIMEOUT))?
-            .map_err(Lost::Database)
+        self.log.state().await.map_err(Lost::Database)
     }
 
     /// Whether a log that is incomplete may wait for the next barrier: events come without it.
@@ -247,6 +244,7 @@ impl Listener {
             notifications,
             intake: &mut self.intake,
             held: &mut held,
+            health: &self.health,
         };
         let caught_up = catch_up.run(from).await;
         match &caught_up {

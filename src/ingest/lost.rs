@@ -1,7 +1,6 @@
 //! Why the listener gives up a connection.
 
-use std::time::Duration;
-
+use crate::protocol::DatabaseFault;
 use crate::store;
 
 /// Why a connection was given up.
@@ -11,13 +10,19 @@ pub(super) enum Lost {
     Database(#[from] sqlx::Error),
     #[error("the connection was closed")]
     Closed,
-    #[error("barriers no longer came back")]
+    #[error("barriers no longer come back, or cannot be written")]
     Dead,
-    #[error("the log was not read within {} s", .0.as_secs())]
-    ReadTimeout(Duration),
 }
 
 impl Lost {
+    /// Why, in the database's terms.
+    pub(super) fn fault(&self) -> DatabaseFault {
+        match self {
+            Self::Database(error) => store::fault(error),
+            Self::Closed | Self::Dead => DatabaseFault::Unreachable,
+        }
+    }
+
     /// The reason in one line that anyone may read.
     pub(super) fn summary(&self) -> String {
         match self {

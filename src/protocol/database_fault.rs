@@ -11,7 +11,7 @@ pub enum DatabaseFault {
     Undefined,
     /// The role lacks a right.
     Privilege,
-    /// The database takes no writes: it is in recovery, or the role's transactions are read-only.
+    /// The database takes no writes: it is in recovery.
     ReadOnly,
     /// A disk, the memory or the notification queue is full.
     Full,
@@ -19,7 +19,7 @@ pub enum DatabaseFault {
     Connections,
     /// The role may not log in, or there is no such database.
     Login,
-    /// A timeout of the database or of its role ended the statement.
+    /// The statement waited for a lock, or for an answer, for too long.
     Timeout,
     /// The connection was lost, or none can be made.
     Unreachable,
@@ -60,7 +60,7 @@ impl DatabaseFault {
                 "give the service's role its right back, or let it own the schema realtime"
             }
             Self::ReadOnly => {
-                "name the primary in DATABASE_URL; if it is the primary, look at default_transaction_read_only"
+                "name the primary in DATABASE_URL: this server is in recovery, or takes no writes at all"
             }
             Self::Full => {
                 "free what is full: PostgreSQL's disk, its memory, or its notification queue \
@@ -71,7 +71,8 @@ impl DatabaseFault {
             }
             Self::Login => "check user, password and database in DATABASE_URL, and pg_hba.conf",
             Self::Timeout => {
-                "look at the role's statement_timeout and lock_timeout, and at what it waited for"
+                "look in pg_stat_activity at what holds the lock that it waits for (pg_blocking_pids()), or why the \
+                 database is slow"
             }
             Self::Unreachable => "check that PostgreSQL is up and can be reached",
             Self::Other => "PostgreSQL's log has the statement and the whole error",

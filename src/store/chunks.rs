@@ -1,77 +1,278 @@
-//! The log for the listener: all users' events after a position, in one snapshot, chunk by chunk.
+//! The log for the listener: all users' events after a position and up to one snapshot, chunk by chunk.
+//!
+//! Few events come by one statement. More come by pages, each a statement of its own that reads a bounded part of the
+//! log in the order of ids and says again whether the position is retained. So a read of any length ends no
+//! statement by its timeout, a statement that fails is tried again from the last row on, and no page reads what
+//! another has read.
+
+use std::mem;
 
 use futures_util::stream::{BoxStream, Fuse};
 use futures_util::{StreamExt, TryStreamExt};
 use sqlx::postgres::PgRow;
-use sqlx::{Executor, FromRow, PgPool};
+use sqlx::{Executor, FromRow};
+use tokio::time::{Instant, timeout_at};
 
+use super::database::Database;
+use super::deadline::{DeadlinePassed, ROW_DEADLINE};
 use super::reading::{Reading, read_log};
 use crate::protocol::Snapshot;
 
-/// Events in one chunk.
+/// Events in one chunk, and in a read that needs no pages.
 const CHUNK_EVENTS: usize = super::user_page::PAGE_EVENTS;
+/// Rows of the log that one page looks at.
+const PAGE_ROWS: u32 = 10_000;
 
 /// Some of all users' events; all chunks of one read are of one snapshot.
 #[derive(Debug)]
 pub struct Chunk {
-    /// Where it was read.
+    /// Where it was read. What the position is worth may get worse from chunk to chunk, never better.
     pub reading: Reading,
     /// Ids and payloads, at most a page.
     pub rows: Vec<(i64, String)>,
 }
 
-/// A row: the reading's columns, and the event's id and payload. A read without events has one row that
-/// has neither.
-type Row = (String, String, bool, bool, Option<i64>, Option<String>);
+/// A row: the reading's columns, the event's id and payload, whether there are too many events for one statement,
+/// whether the log has an index by id, and where the pages begin. A row without a payload only says how far the page
+/// has come.
+type Row = (
+    String,
+    String,
+    bool,
+    bool,
+    Option<i64>,
+    Option<String>,
+    Option<bool>,
+    bool,
+    Option<i64>,
+);
+
+/// All unseen events, if they are few. `$2` is the bound.
+const FEW: &str = read_log!(
+    "$1",
+    ", more, to_regclass('realtime.events_id') IS NOT NULL AS by_id, NULL::bigint AS start
+     FROM reading LEFT JOIN LATERAL (
+         SELECT id, payload, count(*) OVER () > $2 AS more FROM (
+             (SELECT id, payload FROM realtime.events
+              WHERE known AND xid >= pg_snapshot_xmax($1::text::pg_snapshot)
+              ORDER BY xid, id LIMIT $2 + 1)
+             UNION ALL
+             (SELECT older.id, older.payload
+              FROM pg_snapshot_xip($1::text::pg_snapshot) AS running, LATERAL (
+                  SELECT id, payload FROM realtime.events
+                  WHERE known AND xid = running ORDER BY id LIMIT $2 + 1
+              ) AS older LIMIT $2 + 1)
+         ) AS unseen
+     ) AS events ON true
+     ORDER BY id"
+);
+
+/// The next `$5` rows of the log by id after `$4`, without the payloads of those that the reader has seen and of those
+/// that are not visible in `$2`.
+///
+/// An id is given to a row after its transaction has its number. So a transaction that began after the reader's
+/// snapshot has higher ids than any event that the snapshot sees: the pages begin at the id of the newest of these
+/// (`$3`, once it is known), less a margin for rows that were written by hand. Events of the transactions that were
+/// running then may be older, and are looked up by transaction.
+const PAGE: &str = read_log!(
+    "$1",
+    ", NULL::boolean AS more, true AS by_id, start
+     FROM reading CROSS JOIN LATERAL (
+         SELECT coalesce($3::bigint, (
+             SELECT max(newest.id) - 10000 FROM (
+                 SELECT upper, coalesce(lag(upper) OVER (ORDER BY upper), '0'::xid8) AS lower
+                 FROM (SELECT pg_snapshot_xip($1::text::pg_snapshot)
+                       UNION ALL SELECT pg_snapshot_xmax($1::text::pg_snapshot)) AS bounds (upper)
+             ) AS seen, LATERAL (
+                 SELECT id FROM realtime.events WHERE xid > lower AND xid < upper
+                 ORDER BY xid DESC, id DESC LIMIT 1
+             ) AS newest
+         ), -9223372036854775808) AS start
+     ) AS begun LEFT JOIN LATERAL (
+         SELECT id, CASE WHEN NOT pg_visible_in_snapshot(xid, (SELECT $1::text::pg_snapshot))
+                          AND pg_visible_in_snapshot(xid, (SELECT $2::text::pg_snapshot))
+                    THEN payload END AS payload
+         FROM (
+             (SELECT id, xid, payload FROM realtime.events
+              WHERE known AND id > greatest(start, $4) ORDER BY id LIMIT $5)
+             UNION ALL
+             (SELECT older.id, older.xid, older.payload
+              FROM pg_snapshot_xip($1::text::pg_snapshot) AS running, LATERAL (
+                  SELECT id, xid, payload FROM realtime.events
+                  WHERE known AND xid = running AND id > $4 AND id <= start ORDER BY id LIMIT $5
+              ) AS older ORDER BY id LIMIT $5)
+             ORDER BY id LIMIT $5
+         ) AS scanned
+     ) AS events ON true
+     ORDER BY id"
+);
+
+/// All the rest of the unseen events that are visible in `$2`, for a log without an index by id.
+const REST: &str = read_log!(
+    "$1",
+    ", NULL::boolean AS more, false AS by_id, NULL::bigint AS start
+     FROM reading LEFT JOIN LATERAL (
+         SELECT id, payload FROM (
+             SELECT id, xid, payload FROM realtime.events
+             WHERE known AND id > $3 AND xid >= pg_snapshot_xmax($1::text::pg_snapshot)
+             UNION ALL
+             SELECT id, xid, payload FROM realtime.events
+             WHERE known AND id > $3 AND xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))
+         ) AS unseen WHERE pg_visible_in_snapshot(xid, (SELECT $2::text::pg_snapshot))
+     ) AS events ON true
+     ORDER BY id"
+);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Few,
+    Pages,
+    Rest,
+}
+
+/// A statement that is under way.
+struct Statement {
+    rows: Fuse<BoxStream<'static, Result<PgRow, sqlx::Error>>>,
+    way: Way,
+    /// Whether no row has come.
+    is_first: bool,
+    /// Rows of the log that have come.
+    scanned: u32,
+    /// The events are too many for [`Way::Few`].
+    more: bool,
+    /// When it ends unless a row comes.
+    deadline: Instant,
+}
 
 /// A read of the log that is under way. It goes on while [`Chunks::next`] is awaited; dropping it ends
 /// the read.
 pub struct Chunks {
-    rows: Fuse<BoxStream<'static, Result<PgRow, sqlx::Error>>>,
-    chunk: Option<Chunk>,
+    database: Database,
+    from: Snapshot,
+    /// Of the first statement, but for what the position is worth.
+    reading: Option<Reading>,
+    /// Whether the log has an index by id.
+    by_id: bool,
+    /// Where the pages begin.
+    start: Option<i64>,
+    /// The last row that has come.
+    last_id: i64,
+    rows: Vec<(i64, String)>,
+    statement: Option<Statement>,
+    has_ended: bool,
 }
 
 impl Chunks {
-    pub(super) fn begin(pool: &PgPool, from: &Snapshot) -> Self {
-        let statement = sqlx::query(read_log!(
-            "$1",
-            " FROM reading LEFT JOIN LATERAL (
-                 SELECT id, payload FROM realtime.events
-                 WHERE known AND xid >= pg_snapshot_xmax($1::text::pg_snapshot)
-                 UNION ALL
-                 SELECT id, payload FROM realtime.events
-                 WHERE known AND xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))
-             ) AS events ON true
-             ORDER BY id"
-        ))
-        .bind(from.to_string());
+    pub(super) fn begin(database: Database, from: &Snapshot) -> Self {
         Self {
-            rows: pool.fetch(statement).fuse(),
-            chunk: None,
+            database,
+            from: from.clone(),
+            reading: None,
+            by_id: false,
+            start: None,
+            last_id: i64::MIN,
+            rows: Vec::new(),
+            statement: None,
+            has_ended: false,
         }
     }
 
-    /// The next chunk; `None` after the last. The first comes also when there is no event.
-    /// Cancel-safe: rows of a chunk that is not full are kept.
+    /// The next chunk; `None` after the last. The last may have no event.
+    /// Cancel-safe: rows of a chunk that is not full are kept. So they are after an error, and the next call goes on
+    /// with what has not come yet.
     ///
     /// # Errors
     /// The database's.
     pub async fn next(&mut self) -> Result<Option<Chunk>, sqlx::Error> {
-        while let Some(row) = self.rows.try_next().await? {
-            let (epoch, snapshot, retained, known, id, payload) = Row::from_row(&row)?;
-            let chunk = match &mut self.chunk {
-                Some(chunk) => chunk,
-                None => self.chunk.insert(Chunk {
-                    reading: Reading::new(&epoch, &snapshot, retained, known)?,
-                    rows: Vec::new(),
-                }),
-            };
-            chunk.rows.extend(id.zip(payload));
-            if chunk.rows.len() >= CHUNK_EVENTS {
+        while !self.has_ended {
+            if self.statement.is_none() {
+                self.statement = Some(self.send());
+            }
+            let Some(statement) = &mut self.statement else {
                 break;
+            };
+            let row = timeout_at(statement.deadline, statement.rows.try_next()).await;
+            match row.unwrap_or_else(|_| Err(DeadlinePassed.into())) {
+                Ok(Some(row)) => {
+                    statement.deadline = Instant::now() + ROW_DEADLINE;
+                    self.take(&row)?;
+                }
+                Ok(None) => self.statement_ended(),
+                Err(error) => {
+                    self.statement = None;
+                    return Err(error);
+                }
+            }
+            if self.has_ended || self.rows.len() >= CHUNK_EVENTS {
+                let rows = mem::take(&mut self.rows);
+                let reading = self.reading.clone().ok_or(sqlx::Error::RowNotFound)?;
+                return Ok(Some(Chunk { reading, rows }));
             }
         }
-        Ok(self.chunk.take())
+        Ok(None)
+    }
+
+    /// Begins the next statement.
+    fn send(&self) -> Statement {
+        let from = self.from.to_string();
+        let until = self.reading.as_ref();
+        let until = until.map(|reading| reading.cursor.snapshot.to_string());
+        let (way, query) = match until {
+            None => {
+                let bound = i64::try_from(CHUNK_EVENTS).unwrap_or(i64::MAX - 1);
+                (Way::Few, sqlx::query(FEW).bind(from).bind(bound))
+            }
+            Some(until) if self.by_id => {
+                let page = sqlx::query(PAGE).bind(from).bind(until).bind(self.start);
+                let page = page.bind(self.last_id).bind(i64::from(PAGE_ROWS));
+                (Way::Pages, page)
+            }
+            Some(until) => {
+                let rest = sqlx::query(REST).bind(from).bind(until);
+                (Way::Rest, rest.bind(self.last_id))
+            }
+        };
+        Statement {
+            rows: self.database.own().fetch(query).fuse(),
+            way,
+            scanned: 0,
+            more: false,
+            is_first: true,
+            deadline: Instant::now() + ROW_DEADLINE,
+        }
+    }
+
+    fn take(&mut self, row: &PgRow) -> Result<(), sqlx::Error> {
+        let Some(statement) = &mut self.statement else {
+            return Ok(());
+        };
+        let (epoch, snapshot, retained, known, id, payload, more, by_id, start) =
+            Row::from_row(row)?;
+        if mem::take(&mut statement.is_first) {
+            let reading = Reading::new(&epoch, &snapshot, retained, known)?;
+            match &mut self.reading {
+                Some(first) => first.join(&reading)?,
+                None => self.reading = Some(reading),
+            }
+            (self.by_id, self.start) = (by_id, start);
+            statement.more = more.unwrap_or(false);
+        }
+        if let (Some(id), false) = (id, statement.more) {
+            statement.scanned += 1;
+            self.last_id = id;
+            self.rows.extend(payload.map(|payload| (id, payload)));
+        }
+        Ok(())
+    }
+
+    fn statement_ended(&mut self) {
+        if let Some(statement) = self.statement.take() {
+            self.has_ended = match statement.way {
+                Way::Few => !statement.more,
+                Way::Pages => statement.scanned < PAGE_ROWS,
+                Way::Rest => true,
+            };
+        }
     }
 }
 

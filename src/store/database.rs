@@ -5,7 +5,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, PgPool};
+use sqlx::{Connection, PgPool};
+
+use super::session;
 
 /// Time that a query may wait for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -16,19 +18,6 @@ const OWN_CONNECTIONS_MAX: u32 = 3;
 pub const SERVICE_CONNECTIONS_MAX: u32 = OWN_CONNECTIONS_MAX + 3;
 /// The database is unreachable when a new connection has not answered by then.
 const REACH_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Sent on each new connection.
-///
-/// The planner's estimates are far off for a log that grows faster than it is analysed. JIT would then
-/// compile for hundreds of milliseconds, and a sequential scan would read a day's events, where the
-/// index answers in less than one millisecond.
-///
-/// A barrier's commit must reach the disk, because clients are given its snapshot as their position.
-/// After a crash PostgreSQL hands out again the numbers of transactions that were not flushed.
-const SESSION: &str = "SET jit = off;
-    SET enable_seqscan = off;
-    SELECT set_config('synchronous_commit', 'on', false)
-    WHERE current_setting('synchronous_commit') = 'off'";
 
 #[derive(Debug, Clone)]
 struct Pools {
@@ -98,11 +87,14 @@ impl Database {
     }
 
     /// Whether the database takes a new connection and answers on it.
-    pub(super) async fn is_reachable(&self) -> bool {
-        let ask = async { self.options.connect().await?.ping().await };
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub(super) async fn reach(&self) -> Result<(), sqlx::Error> {
+        let ask = async { session::connect(&self.options).await?.ping().await };
         tokio::time::timeout(REACH_TIMEOUT, ask)
             .await
-            .is_ok_and(|answer| answer.is_ok())
+            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 }
 
@@ -110,8 +102,6 @@ fn pool(options: &PgConnectOptions, connections_max: u32) -> PgPool {
     PgPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        .after_connect(|connection, _| {
-            Box::pin(async move { sqlx::raw_sql(SESSION).execute(connection).await.map(drop) })
-        })
+        .after_connect(|connection, _| Box::pin(session::own(connection)))
         .connect_lazy_with(options.clone())
 }

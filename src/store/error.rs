@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use super::deadline::has_passed;
 use crate::protocol::DatabaseFault;
 
 /// Characters of an error that are shown to whoever asks.
@@ -58,8 +59,17 @@ pub fn fault(error: &sqlx::Error) -> DatabaseFault {
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => DatabaseFault::Unreachable,
+        error if has_passed(error) => DatabaseFault::Timeout,
         _ => DatabaseFault::Other,
     }
+}
+
+/// Whether the same statement may well succeed a little later on the same database: it took too long, or the service
+/// had no connection for it.
+#[must_use]
+pub fn may_pass(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed)
+        || fault(error) == DatabaseFault::Timeout
 }
 
 /// The error in one short line, for answers that anyone may read. Of PostgreSQL's errors only the message and the
@@ -82,6 +92,7 @@ pub fn summary(error: &sqlx::Error) -> String {
         sqlx::Error::Tls(cause) => one_line(&format!("the connection failed: {}", root(&**cause))),
         sqlx::Error::PoolTimedOut => "no connection was to be had in time".to_owned(),
         sqlx::Error::PoolClosed => "the connections were given up".to_owned(),
+        error if has_passed(error) => error.to_string(),
         _ => "the connection failed".to_owned(),
     }
 }

@@ -1,7 +1,7 @@
 //! The log of events, `realtime.events`, and what else the service asks of its database.
 //!
 //! The triggers write the log (`sql/realtime/`). All reads are by snapshot, and each is bounded by a
-//! page or a chunk. Fails with the database's own error; nothing here retries.
+//! page or a chunk. Every statement ends by itself in time. Fails with the database's own error; nothing here retries.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::chunks::Chunks;
 use super::creation_times::Logged;
 use super::database::Database;
+use super::deadline::within_deadline;
 use super::devices::Devices;
 use super::log_state::LogState;
 use super::maintenance::{Blocker, Rotation};
@@ -60,27 +61,27 @@ impl Log {
         self.database.close().await;
     }
 
-    /// Whether the database takes a new connection and answers on it.
-    pub async fn is_reachable(&self) -> bool {
-        self.database.is_reachable().await
+    /// Whether the database takes a new connection and answers on it. The error says why not.
+    pub async fn reach(&self) -> Result<(), sqlx::Error> {
+        self.database.reach().await
     }
 
     /// What the log says of itself; `None` in a database that has none. Empties a log that was
     /// written by another database system.
     pub async fn state(&self) -> Result<Option<LogState>, sqlx::Error> {
-        log_state::read(&self.database.own()).await
+        within_deadline(log_state::read(&self.database.own())).await
     }
 
     /// Writes how events are to reach the server.
     pub async fn set_ingest(&self, ingest: Ingest) -> Result<(), sqlx::Error> {
-        log_state::set_ingest(&self.database.own(), ingest).await
+        within_deadline(log_state::set_ingest(&self.database.own(), ingest)).await
     }
 
     /// The events of all users that are visible now and were not in `from`, in the order of their ids
     /// and in one snapshot.
     #[must_use]
     pub fn read_all(&self, from: &Snapshot) -> Chunks {
-        Chunks::begin(&self.database.own(), from)
+        Chunks::begin(self.database.clone(), from)
     }
 
     /// A page of the events of one user that are visible now and were not in `from`, after `last_id`.
@@ -98,7 +99,8 @@ impl Log {
         with_revocations: bool,
     ) -> Result<Page, sqlx::Error> {
         let pool = self.database.requests();
-        user_page::read(&pool, user_id, from, last_id, until, with_revocations).await
+        let page = user_page::read(&pool, user_id, from, last_id, until, with_revocations);
+        within_deadline(page).await
     }
 
     /// Notifies the control channel with this nonce and the snapshot of the same transaction, and
@@ -109,7 +111,7 @@ impl Log {
 
     /// Whether the database has a log.
     pub async fn exists(&self) -> Result<bool, sqlx::Error> {
-        control::has_log(&self.database.own()).await
+        within_deadline(control::has_log(&self.database.own())).await
     }
 
     /// Sends a barrier in a database without a log. It comes back with its snapshot, and with whether there is a log
@@ -118,30 +120,35 @@ impl Log {
         control::send_bare_barrier(&self.database.own(), nonce).await
     }
 
+    /// Whether a barrier waits for a synchronous standby. PostgreSQL ends such a wait only with its session.
+    pub async fn awaits_standby(&self) -> Result<bool, sqlx::Error> {
+        within_deadline(control::awaits_standby(&self.database.own())).await
+    }
+
     /// Closes the open partition when it is older than an eighth of `retention` and opens the next one.
     pub async fn rotate(&self, retention: Duration) -> Result<Rotation, sqlx::Error> {
-        maintenance::rotate(&self.database.own(), retention).await
+        within_deadline(maintenance::rotate(&self.database.own(), retention)).await
     }
 
     /// The names of the partitions whose events are all older than `retention`, oldest first.
     pub async fn expired(&self, retention: Duration) -> Result<Vec<String>, sqlx::Error> {
-        maintenance::expired(&self.database.own(), retention).await
+        within_deadline(maintenance::expired(&self.database.own(), retention)).await
     }
 
     /// Drops the events of a closed partition. Fails when its lock is not to be had within 0.2 s.
     pub async fn forget(&self, partition: &str) -> Result<(), sqlx::Error> {
-        maintenance::forget(&self.database.own(), partition).await
+        within_deadline(maintenance::forget(&self.database.own(), partition)).await
     }
 
     /// What has a lock on a partition, oldest first; the first few.
     pub async fn blockers(&self, partition: &str) -> Result<Vec<Blocker>, sqlx::Error> {
-        maintenance::blockers(&self.database.own(), partition).await
+        within_deadline(maintenance::blockers(&self.database.own(), partition)).await
     }
 
     /// Rotates, and drops the events of one partition that are older than `retention`; returns how many
     /// partitions were dropped. In the schema before migration 2: makes partitions ahead and drops the old.
     pub async fn maintain(&self, retention: Duration) -> Result<i32, sqlx::Error> {
-        maintenance::maintain(&self.database.own(), retention).await
+        within_deadline(maintenance::maintain(&self.database.own(), retention)).await
     }
 
     /// When each of these events was written, in seconds since 1970, as (id, time). All must be of
@@ -151,7 +158,7 @@ impl Log {
         ids: &[i64],
         xmin: u64,
     ) -> Result<Vec<(i64, f64)>, sqlx::Error> {
-        creation_times::of_all(&self.database.own(), ids, xmin).await
+        within_deadline(creation_times::of_all(&self.database.own(), ids, xmin)).await
     }
 
     /// The same of one user's events, for a request of a client.
@@ -161,7 +168,13 @@ impl Log {
         ids: &[i64],
         xmin: u64,
     ) -> Result<Vec<(i64, f64)>, sqlx::Error> {
-        creation_times::of_user(&self.database.requests(), user_id, ids, xmin).await
+        within_deadline(creation_times::of_user(
+            &self.database.requests(),
+            user_id,
+            ids,
+            xmin,
+        ))
+        .await
     }
 
     /// The same of events of any users and any age.
@@ -169,16 +182,16 @@ impl Log {
         &self,
         events: &[Logged],
     ) -> Result<Vec<(i64, f64)>, sqlx::Error> {
-        creation_times::of_each(&self.database.own(), events).await
+        within_deadline(creation_times::of_each(&self.database.own(), events)).await
     }
 
     /// What is wrong with the triggers that write the log.
     pub async fn trigger_faults(&self) -> Result<Vec<FaultyTrigger>, sqlx::Error> {
-        triggers::faults(&self.database.own()).await
+        within_deadline(triggers::faults(&self.database.own())).await
     }
 
     /// The share of PostgreSQL's notification queue that is in use, 0 to 1.
     pub async fn notification_queue_usage(&self) -> Result<f64, sqlx::Error> {
-        maintenance::notification_queue_usage(&self.database.own()).await
+        within_deadline(maintenance::notification_queue_usage(&self.database.own())).await
     }
 }

@@ -8,6 +8,7 @@
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
+use super::session;
 use super::triggers::{self, FaultyTrigger};
 use crate::config::DatabaseUrl;
 use crate::store::is_undefined_table;
@@ -59,13 +60,15 @@ fn migrator() -> Migrator {
 }
 
 async fn connect(url: &DatabaseUrl) -> Result<PgConnection, Error> {
-    url.options()
-        .connect()
-        .await
-        .map_err(|cause| Error::Connect {
-            url: url.masked(),
-            cause,
-        })
+    let connecting = async {
+        let mut connection = url.options().connect().await?;
+        session::migrating(&mut connection).await?;
+        Ok(connection)
+    };
+    connecting.await.map_err(|cause| Error::Connect {
+        url: url.masked(),
+        cause,
+    })
 }
 
 /// Applies the migrations that are missing, and puts every trigger that is not in its place there. Returns the tables

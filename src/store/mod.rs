@@ -4,6 +4,7 @@ mod chunks;
 mod control;
 mod creation_times;
 mod database;
+mod deadline;
 pub mod demo;
 mod devices;
 mod error;
@@ -14,6 +15,7 @@ mod maintenance;
 pub mod migrate;
 mod notifications;
 mod reading;
+mod session;
 pub mod state;
 mod triggers;
 mod user_page;
@@ -22,10 +24,11 @@ pub use self::chunks::{Chunk, Chunks};
 pub use self::control::{CONTROL_CHANNEL, HeldWakeLock};
 pub use self::creation_times::Logged;
 pub use self::database::SERVICE_CONNECTIONS_MAX;
+pub use self::deadline::deadline_passed;
 pub use self::devices::Devices;
 pub use self::error::{
     fault, is_lock_not_available, is_undefined, is_undefined_function, is_undefined_table,
-    is_without_schema, summary,
+    is_without_schema, may_pass, summary,
 };
 pub use self::log::Log;
 pub use self::log_state::LogState;

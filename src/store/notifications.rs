@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions};
 
+use super::session;
+
 /// One attempt to connect; sqlx itself retries a refused connection within this time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -15,7 +17,7 @@ impl Notifications {
     /// Connects and listens. Nothing that commits after this returns is missed.
     ///
     /// # Errors
-    /// The database's, or `PoolTimedOut` when LISTEN has not been answered in time.
+    /// The database's, or `PoolTimedOut` when neither LISTEN nor a second attempt to connect has been answered in time.
     pub async fn listen(
         options: &PgConnectOptions,
         channels: impl IntoIterator<Item = &str>,
@@ -24,6 +26,7 @@ impl Notifications {
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(CONNECT_TIMEOUT)
+            .after_connect(|connection, _| Box::pin(session::own(connection)))
             .connect_lazy_with(options.clone());
         let listening = async {
             let mut listener = PgListener::connect_with(&pool).await?;
@@ -32,9 +35,15 @@ impl Notifications {
             listener.listen_all(channels).await?;
             Ok(Self(listener))
         };
-        tokio::time::timeout(CONNECT_TIMEOUT, listening)
-            .await
-            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        match tokio::time::timeout(CONNECT_TIMEOUT, listening).await {
+            // The pool tries again where PostgreSQL has no connection left, and hides that it was so.
+            Err(_) | Ok(Err(sqlx::Error::PoolTimedOut)) => {
+                let again = tokio::time::timeout(CONNECT_TIMEOUT, session::connect(options)).await;
+                let why = again.ok().and_then(Result::err);
+                Err(why.unwrap_or(sqlx::Error::PoolTimedOut))
+            }
+            Ok(listening) => listening,
+        }
     }
 
     /// The next notification; `None` when the connection was closed. Cancel-safe.

@@ -43,6 +43,23 @@ impl Reading {
         })
     }
 
+    /// Another statement of the same read has been made here. This one keeps its cursor, and is worth no more than the
+    /// other.
+    ///
+    /// # Errors
+    /// The database has become another: its transactions are not those of before.
+    pub(super) fn join(&mut self, other: &Self) -> Result<(), sqlx::Error> {
+        let is_same = other.cursor.epoch == self.cursor.epoch
+            && other.cursor.snapshot.covers(&self.cursor.snapshot);
+        if !is_same {
+            let text = "the history changed while the log was read";
+            return Err(sqlx::Error::Protocol(text.to_owned()));
+        }
+        self.retained &= other.retained;
+        self.known &= other.known;
+        Ok(())
+    }
+
     /// Why the reader cannot go on from its position; `None` when the read has returned all events
     /// after it.
     #[must_use]
@@ -142,5 +159,22 @@ mod tests {
         assert_eq!(truncated.reset_reason(), Some(ResetReason::Truncated));
         // An unknown history says nothing about the retention.
         assert_eq!(reason(false, false), Some(ResetReason::History));
+    }
+
+    #[test]
+    fn the_statements_of_one_read_are_joined_to_what_the_worst_of_them_is_worth() {
+        let reading = |epoch, snapshot, retained| {
+            let reading = Reading::new(epoch, snapshot, retained, true);
+            reading.unwrap()
+        };
+        let mut first = reading("1-1", "9:9:", true);
+        first.join(&reading("1-1", "12:12:", true)).unwrap();
+        assert_eq!(first.cursor.to_string(), "1-1.9:9:");
+        first.join(&reading("1-1", "12:12:", false)).unwrap();
+        first.join(&reading("1-1", "12:12:", true)).unwrap();
+        assert_eq!(first.reset_reason(), Some(ResetReason::Retention));
+        // A promotion, and a crash that has taken transactions back.
+        assert!(first.join(&reading("1-2", "12:12:", true)).is_err());
+        assert!(first.join(&reading("1-1", "8:8:", true)).is_err());
     }
 }

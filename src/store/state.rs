@@ -10,14 +10,14 @@
 //! them when the answer does not arrive. A client that has stored them tells HushNet's server.
 //! Never returns a push token, which concerns only the device and the server.
 //!
-//! Fails with the database's own error, or with `TimedOut` after [`READ_TIMEOUT`]; nothing retries.
+//! Fails with the database's own error, or after [`READ_TIMEOUT`]; nothing retries.
 
-use std::io;
 use std::time::Duration;
 
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use super::deadline::{STATEMENT_DEADLINE, within_deadline};
 use super::error::is_undefined;
 
 /// Rows in one answer: the oldest. Beyond it [`State::more`] is set.
@@ -26,7 +26,7 @@ pub const PENDING_ROWS_MAX: u32 = 2_000;
 /// longer row would block those behind it. Beyond the bound [`State::more`] is set.
 pub const PENDING_BYTES_MAX: u32 = 1 << 20;
 /// How long one read may take, including the wait for a connection. Clients give up before.
-pub const READ_TIMEOUT: Duration = Duration::from_secs(10);
+pub const READ_TIMEOUT: Duration = STATEMENT_DEADLINE;
 
 /// State, and the position in the stream of events at which it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,9 +126,7 @@ impl Read {
                 read => read,
             }
         };
-        tokio::time::timeout(READ_TIMEOUT, read)
-            .await
-            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+        within_deadline(read).await
     }
 }
 

@@ -34,6 +34,7 @@ mod retention;
 mod run;
 mod schema;
 mod shutdown;
+mod statements;
 mod support;
 mod systemd;
 mod timeouts;

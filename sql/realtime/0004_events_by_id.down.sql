@@ -1,0 +1,1 @@
+DROP INDEX realtime.events_id;
