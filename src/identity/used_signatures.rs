@@ -61,7 +61,7 @@ mod tests {
 
     const WINDOW: Duration = Duration::from_secs(30);
     /// Twice the window, and the time of a look-up.
-    const OFFERED_SECONDS: u64 = 65;
+    const OFFERED_SECONDS: u64 = 70;
 
     fn of(key: u8, second: u64) -> SignedSecond {
         ([key; 32], second)
