@@ -156,8 +156,8 @@ impl CatchUp<'_> {
                 }
                 return Ok(reached);
             };
-            // An unknown history has no events for this reader.
-            reset = reset.or(chunk.reading.reset_reason());
+            // It stays so from chunk to chunk. An unknown history has no events for this reader.
+            reset = chunk.reading.reset_reason();
             self.intake.read(&chunk);
             reached = Some(chunk.reading.cursor);
         }

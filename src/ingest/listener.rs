@@ -221,6 +221,10 @@ impl Listener {
         Ok(Next::Wait)
     }
 
+    async fn state(&self) -> Result<Option<LogState>, Lost> {
+        self.log.state().await.map_err(Lost::Database)
+    }
+
     /// Whether a log that is incomplete may wait for the next barrier: events come without it.
     fn may_wait_for(&mut self, error: &sqlx::Error) -> bool {
         self.incomplete += 1;

@@ -120,6 +120,11 @@ impl Log {
         control::send_bare_barrier(&self.database.own(), nonce).await
     }
 
+    /// Whether a barrier waits for a synchronous standby. PostgreSQL ends such a wait only with its session.
+    pub async fn awaits_standby(&self) -> Result<bool, sqlx::Error> {
+        within_deadline(control::awaits_standby(&self.database.own())).await
+    }
+
     /// Closes the open partition when it is older than an eighth of `retention` and opens the next one.
     pub async fn rotate(&self, retention: Duration) -> Result<Rotation, sqlx::Error> {
         within_deadline(maintenance::rotate(&self.database.own(), retention)).await
@@ -138,11 +143,6 @@ impl Log {
     /// What has a lock on a partition, oldest first; the first few.
     pub async fn blockers(&self, partition: &str) -> Result<Vec<Blocker>, sqlx::Error> {
         within_deadline(maintenance::blockers(&self.database.own(), partition)).await
-    }
-
-    /// Whether a barrier waits for a synchronous standby. PostgreSQL ends such a wait only with its session.
-    pub async fn awaits_standby(&self) -> Result<bool, sqlx::Error> {
-        within_deadline(control::awaits_standby(&self.database.own())).await
     }
 
     /// Rotates, and drops the events of one partition that are older than `retention`; returns how many

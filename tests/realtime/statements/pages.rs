@@ -163,7 +163,7 @@ async fn each_page_asks_again_whether_the_position_is_retained() {
     assert_eq!(read(&mut chunks, &mut ids).await, Some(true));
     execute(
         &mut database.connect().await,
-        "UPDATE realtime.state SET retained_from = pg_current_xact_id()",
+        "UPDATE realtime.state SET dropped_to = pg_current_xact_id(), dropped_running = '{}'",
     )
     .await;
     let mut last = Some(true);
