@@ -25,7 +25,7 @@ use crate::config::Ingest;
 use crate::delivery::{HealthReport, Router};
 use crate::metrics::Metrics;
 use crate::protocol::{Channel, Label, ReadinessReason, Snapshot};
-use crate::store::{self, CONTROL_CHANNEL, Log, Notifications};
+use crate::store::{self, CONTROL_CHANNEL, Log, LogState, Notifications};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
@@ -170,8 +170,8 @@ impl Listener {
     /// Routes what was committed since the position, or begins with the present where that cannot be
     /// known. Returns what is left to do.
     async fn join(&mut self, notifications: &mut Notifications) -> Result<Next, Lost> {
-        let state = match self.log.state().await {
-            Err(error) if self.may_wait_for(&error) => {
+        let state = match self.state().await {
+            Err(Lost::Database(error)) if self.may_wait_for(&error) => {
                 tracing::warn!(event = "log_incomplete", %error);
                 return Ok(Next::Wait);
             }
