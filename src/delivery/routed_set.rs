@@ -12,7 +12,7 @@ use crate::protocol::Notification;
 
 /// Neighbouring ids in one block. Ids come from a sequence, so that most events find their block in the processor's
 /// cache. A block is one line of it.
-const BLOCK_IDS: i64 = 16;
+const BLOCK_IDS: usize = 16;
 
 /// An event's id, and the hash of its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Fingerprints {
 #[derive(Debug, Default)]
 pub(super) struct RoutedSet {
     /// The tag of the first event with each id; 0 where there is none.
-    blocks: HashMap<i64, [u32; BLOCK_IDS as usize], fast::RandomState>,
+    blocks: HashMap<i64, [u32; BLOCK_IDS], fast::RandomState>,
     /// The hashes of the other events with these ids.
     others: HashSet<u64, fast::RandomState>,
 }
@@ -77,7 +77,7 @@ impl RoutedSet {
 
     /// How many events its memory is for: six bytes each.
     pub(super) fn len(&self) -> usize {
-        self.blocks.len() * BLOCK_IDS as usize + self.others.len()
+        self.blocks.len() * BLOCK_IDS + self.others.len()
     }
 
     pub(super) fn clear(&mut self) {
@@ -88,7 +88,8 @@ impl RoutedSet {
 
 /// The block of an id, and its index there.
 fn place(id: i64) -> (i64, usize) {
-    (id.div_euclid(BLOCK_IDS), id.rem_euclid(BLOCK_IDS) as usize)
+    let index = usize::from(id.to_le_bytes()[0]) % BLOCK_IDS;
+    (id >> BLOCK_IDS.ilog2(), index)
 }
 
 #[cfg(test)]
