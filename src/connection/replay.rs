@@ -312,6 +312,8 @@ fn refusal(reading: &Reading, from: &Cursor) -> Option<ResetReason> {
         Some(ResetReason::Future)
     } else if !reading.retained {
         Some(ResetReason::Retention)
+    } else if reading.truncated {
+        Some(ResetReason::Truncated)
     } else {
         None
     }
