@@ -296,8 +296,9 @@ BEGIN
     SELECT ingest, slot INTO way, open_slot FROM realtime.state;
     INSERT INTO realtime.events (slot, id, user_id, kind, payload)
     VALUES (coalesce(open_slot, 0), event_id, emit.user_id, emit.kind, event_payload);
-    IF NOT (way = 'tail'
-            OR way = 'adaptive' AND NOT pg_try_advisory_xact_lock_shared(realtime.doorbell())) THEN
+    -- The mode is null to a transaction whose snapshot is older than the log: its events notify.
+    IF (way = 'tail'
+        OR way = 'adaptive' AND NOT pg_try_advisory_xact_lock_shared(realtime.doorbell())) IS NOT TRUE THEN
         PERFORM realtime.announce(channel, kind, user_id, event_id, event_payload);
     END IF;
 END $$;

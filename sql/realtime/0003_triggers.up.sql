@@ -2,8 +2,8 @@
 -- `session_replication_role` is, so that a restored or copied row is an event too. TRUNCATE, which fires no trigger for
 -- its rows, has triggers too.
 
--- A table was emptied without an event for any row. One row of the log, for all users, tells of it. Only servers hear
--- the notification, which makes them read the log.
+-- A table was emptied without an event for any row. One row of the log, for all users, records it. Only servers
+-- receive the notification, which makes them read the log.
 CREATE FUNCTION realtime.on_truncate() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -12,7 +12,7 @@ BEGIN
     INSERT INTO realtime.events (id, user_id, kind, payload)
     VALUES (event_id, NULL, 'truncated',
             json_build_object('type', 'truncated', 'table', TG_TABLE_NAME, 'id', event_id));
-    IF NOT realtime.silent() THEN
+    IF realtime.silent() IS NOT TRUE THEN
         PERFORM pg_notify('realtime_control', 'changed');
     END IF;
     RETURN NULL;

@@ -59,7 +59,12 @@ pub(super) async fn watch_triggers(log: Log, health: HealthReport, metrics: Arc<
         let faulty = match log.trigger_faults().await {
             Ok(faulty) => faulty,
             Err(error) => {
-                tracing::debug!(event = "triggers_unknown", %error);
+                tracing::warn!(
+                    event = "triggers_unknown",
+                    %error,
+                    advice = "whether the triggers that write the log are in their places is not known until the next \
+                              look"
+                );
                 continue;
             }
         };

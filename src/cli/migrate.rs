@@ -22,7 +22,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Apply what is missing; takes the place of HushNet's own notifying triggers
+    /// Apply what is missing, and put every trigger in its place; replaces HushNet's own notifying triggers
     Up {
         /// How events reach the server; without it the database's own value stands
         #[arg(long, env = "HUSHNET_INGEST", value_name = "WAY")]

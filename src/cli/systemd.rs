@@ -29,7 +29,7 @@ pub(super) fn stopping() {
 }
 
 /// Tells systemd's watchdog that the process lives, again and again. Runs on the service's own runtime: when that
-/// is stuck, the watchdog must not be told.
+/// is stuck, the watchdog must not be notified.
 pub(super) async fn keep_alive() -> Infallible {
     let Some(within) = sd_notify::watchdog_enabled() else {
         return std::future::pending().await;

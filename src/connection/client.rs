@@ -33,7 +33,7 @@ use crate::protocol::{
 /// A client that is connected.
 #[derive(Debug)]
 pub struct Connection<S> {
-    /// The name in the log, which a v1 client is told.
+    /// The name in the log, which a v1 client gets in its hello.
     pub(super) id: Uuid,
     pub(super) shared: Arc<Shared>,
     pub(super) socket: Socket<S>,

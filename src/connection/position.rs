@@ -162,7 +162,7 @@ impl Position {
         self.replaying = false;
     }
 
-    /// Whether a replay is under way, so that the client cannot be told where it is.
+    /// Whether a replay is under way, so that the client gets no cursor yet.
     pub(super) fn is_replaying(&self) -> bool {
         self.replaying
     }

@@ -47,14 +47,14 @@ impl Feed {
 pub struct HealthReport(pub(super) watch::Sender<Feed>);
 
 impl HealthReport {
-    /// From here on nothing is proven when no barrier was heard for so long.
-    pub fn expect_barriers(&self, unheard_max: Duration) {
-        self.change(|health| health.expect_barriers(unheard_max));
+    /// From here on nothing is proven when no barrier has returned for so long.
+    pub fn expect_barriers(&self, silence_max: Duration) {
+        self.change(|health| health.expect_barriers(silence_max));
     }
 
-    /// A barrier was heard: what was committed before it has come.
-    pub fn heard(&self, now: Instant) {
-        self.change(|health| health.heard(now));
+    /// A barrier has returned: what was committed before it has come.
+    pub fn barrier_returned(&self, now: Instant) {
+        self.change(|health| health.barrier_returned(now));
     }
 
     /// The reason holds from here on. The detail is one line that anyone may read; it may be empty.
@@ -85,7 +85,7 @@ mod tests {
         let (sender, mut feed) = watch::channel(Feed::default());
         let (report, now) = (HealthReport(sender), Instant::now());
         report.expect_barriers(Duration::from_secs(10));
-        report.heard(now);
+        report.barrier_returned(now);
         report.begin(ReadinessReason::BarrierUncommitted, "");
         let reasons = |feed: &Feed| -> Vec<_> {
             let findings = feed.findings(now).into_iter();

@@ -16,24 +16,24 @@ pub struct Finding {
     pub detail: Option<Arc<str>>,
 }
 
-/// The reasons that were reported, and the last proof that events arrive: a barrier that was heard.
+/// The reasons that were reported, and the last proof that events arrive: a barrier that has returned.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Health {
     /// Each with its detail; `None` for a reason that does not hold.
     reported: EnumMap<ReadinessReason, Option<Arc<str>>>,
-    /// When a barrier was last heard.
-    heard: Option<Instant>,
+    /// When a barrier last returned.
+    returned: Option<Instant>,
     /// Time without a barrier after which nothing is proven.
-    unheard_max: Duration,
+    silence_max: Duration,
 }
 
 impl Health {
-    pub(super) fn expect_barriers(&mut self, unheard_max: Duration) {
-        self.unheard_max = unheard_max;
+    pub(super) fn expect_barriers(&mut self, silence_max: Duration) {
+        self.silence_max = silence_max;
     }
 
-    pub(super) fn heard(&mut self, now: Instant) {
-        self.heard = Some(now);
+    pub(super) fn barrier_returned(&mut self, now: Instant) {
+        self.returned = Some(now);
     }
 
     pub(super) fn begin(&mut self, reason: ReadinessReason, detail: &str) {
@@ -61,10 +61,10 @@ impl Health {
         match reason {
             // Its detail stays reported from the last loss on.
             ReadinessReason::ListenerDisconnected => !live,
-            // A barrier or two that failed are no reason: the last one that was heard still proves enough.
+            // A barrier or two that failed are no reason: the last one that returned still proves enough.
             ReadinessReason::BarrierFailed => is_reported(reason) && self.is_unproven(now),
-            // While the listener is away, no barrier can be heard.
-            ReadinessReason::BarrierUnheard => {
+            // While the listener is away, no barrier can return.
+            ReadinessReason::BarrierNotReturned => {
                 live && self.is_unproven(now)
                     && !is_reported(ReadinessReason::BarrierFailed)
                     && !is_reported(ReadinessReason::BarrierUncommitted)
@@ -73,20 +73,20 @@ impl Health {
         }
     }
 
-    /// Whether no barrier was heard for too long, or ever.
+    /// Whether no barrier has returned for too long, or ever.
     fn is_unproven(&self, now: Instant) -> bool {
-        self.heard
-            .is_none_or(|heard| now.saturating_duration_since(heard) >= self.unheard_max)
+        self.returned
+            .is_none_or(|returned| now.saturating_duration_since(returned) >= self.silence_max)
     }
 
     fn detail(&self, reason: ReadinessReason, now: Instant) -> Option<Arc<str>> {
-        if reason == ReadinessReason::BarrierUnheard {
-            let text = match self.heard {
-                Some(heard) => {
-                    let age = now.saturating_duration_since(heard);
-                    format!("the last barrier was heard {} s ago", age.as_secs())
+        if reason == ReadinessReason::BarrierNotReturned {
+            let text = match self.returned {
+                Some(returned) => {
+                    let age = now.saturating_duration_since(returned);
+                    format!("the last barrier returned {} s ago", age.as_secs())
                 }
-                None => "no barrier was heard since the start".to_owned(),
+                None => "no barrier has returned since the start".to_owned(),
             };
             return Some(text.into());
         }
@@ -100,11 +100,11 @@ impl Health {
 mod tests {
     use super::*;
     use ReadinessReason::{
-        BarrierFailed, BarrierUncommitted, BarrierUnheard, ListenerDisconnected,
+        BarrierFailed, BarrierNotReturned, BarrierUncommitted, ListenerDisconnected,
         NotificationQueueFilling,
     };
 
-    const UNHEARD_MAX: Duration = Duration::from_secs(10);
+    const SILENCE_MAX: Duration = Duration::from_secs(10);
 
     fn seconds(count: u64) -> Duration {
         Duration::from_secs(count)
@@ -112,7 +112,7 @@ mod tests {
 
     fn health() -> Health {
         let mut health = Health::default();
-        health.expect_barriers(UNHEARD_MAX);
+        health.expect_barriers(SILENCE_MAX);
         health
     }
 
@@ -127,34 +127,34 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_proven_before_the_first_barrier_is_heard() {
+    fn nothing_is_proven_before_the_first_barrier_returns() {
         let (mut health, start) = (health(), Instant::now());
         assert_eq!(reasons(&health, false, start), [ListenerDisconnected]);
-        assert_eq!(reasons(&health, true, start), [BarrierUnheard]);
-        health.heard(start);
+        assert_eq!(reasons(&health, true, start), [BarrierNotReturned]);
+        health.barrier_returned(start);
         assert_eq!(reasons(&health, true, start), []);
     }
 
     #[test]
     fn the_proof_of_a_barrier_ends_with_its_age() {
         let (mut health, start) = (health(), Instant::now());
-        health.heard(start);
+        health.barrier_returned(start);
         let almost = start + Duration::from_millis(9_999);
         assert_eq!(reasons(&health, true, almost), []);
         assert_eq!(
-            reasons(&health, true, start + UNHEARD_MAX),
-            [BarrierUnheard]
+            reasons(&health, true, start + SILENCE_MAX),
+            [BarrierNotReturned]
         );
         let text = detail(&health, start + seconds(12));
-        assert_eq!(text, "the last barrier was heard 12 s ago");
-        health.heard(start + seconds(12));
+        assert_eq!(text, "the last barrier returned 12 s ago");
+        health.barrier_returned(start + seconds(12));
         assert_eq!(reasons(&health, true, start + seconds(13)), []);
     }
 
     #[test]
-    fn barriers_that_fail_are_as_bad_as_barriers_that_are_not_heard() {
+    fn barriers_that_fail_are_as_bad_as_barriers_that_do_not_return() {
         let (mut health, start) = (health(), Instant::now());
-        health.heard(start);
+        health.barrier_returned(start);
         health.begin(BarrierFailed, "no such function (42883)");
         assert_eq!(reasons(&health, true, start + seconds(9)), []);
         let late = start + seconds(10);
@@ -162,17 +162,17 @@ mod tests {
         assert_eq!(detail(&health, late), "no such function (42883)");
         let both = [ListenerDisconnected, BarrierFailed];
         assert_eq!(reasons(&health, false, late), both);
-        // The next one commits, and is not heard yet.
+        // The next one commits, and has not returned yet.
         health.end(BarrierFailed);
-        assert_eq!(reasons(&health, true, late), [BarrierUnheard]);
-        health.heard(late);
+        assert_eq!(reasons(&health, true, late), [BarrierNotReturned]);
+        health.barrier_returned(late);
         assert_eq!(reasons(&health, true, late), []);
     }
 
     #[test]
     fn a_barrier_that_waits_to_commit_is_a_reason_at_once() {
         let (mut health, start) = (health(), Instant::now());
-        health.heard(start);
+        health.barrier_returned(start);
         health.begin(BarrierUncommitted, "");
         for now in [start, start + seconds(60)] {
             assert_eq!(reasons(&health, true, now), [BarrierUncommitted]);
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn a_reason_holds_from_its_report_to_its_end() {
         let (mut health, start) = (health(), Instant::now());
-        health.heard(start);
+        health.barrier_returned(start);
         health.begin(NotificationQueueFilling, "57 %");
         assert_eq!(reasons(&health, true, start), [NotificationQueueFilling]);
         assert_eq!(detail(&health, start), "57 %");
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn the_listener_s_detail_is_of_its_last_loss() {
         let (mut health, start) = (health(), Instant::now());
-        health.heard(start);
+        health.barrier_returned(start);
         health.begin(ListenerDisconnected, "the connection was closed");
         assert_eq!(reasons(&health, true, start), [], "it has come back");
         let detail = health.findings(false, start)[0].detail.clone();

@@ -218,7 +218,7 @@ impl Router {
         self.durable.as_ref().or(self.position.as_ref())
     }
 
-    /// What was routed and what comes cannot be joined: every v1 client is told to fetch its state anew and
+    /// What was routed and what comes cannot be joined: every v1 client gets a reset, fetches its state anew and
     /// goes on from `cursor`.
     pub fn restart(&mut self, reason: ResetReason, cursor: Option<Cursor>, now: Instant) {
         // Where the log goes on, its ids do too, and an event that was routed may still be notified.

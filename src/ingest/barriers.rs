@@ -5,7 +5,7 @@
 //! NOTIFY is delivered in the order of commits, so when the barrier's notification comes back,
 //! everything visible in that snapshot has been routed. Three committed barriers that do not come back
 //! prove the listener dead, whatever TCP says. A barrier that cannot commit says nothing about the
-//! listener. Whether it fails or is not heard, nothing is proven then: `/readyz` says so, and why.
+//! listener. Whether it fails or does not return, nothing is proven then: `/readyz` says so, and why.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,8 +23,8 @@ use crate::metrics::Metrics;
 use crate::protocol::{DatabaseFault, Label, ReadinessReason};
 use crate::store::{self, Log};
 
-/// Without a barrier that is heard for so long, or for three intervals if that is longer, nothing is proven.
-const UNHEARD_MAX: Duration = Duration::from_secs(10);
+/// If no barrier has returned for so long, or for three intervals if that is longer, nothing is proven.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// A commit that takes longer makes the task ask whether the database is reachable.
 const COMMIT_PATIENCE: Duration = Duration::from_millis(1_500);
@@ -70,7 +70,7 @@ impl Barriers {
     /// No barrier yet.
     #[must_use]
     pub fn new(log: Log, interval: Duration, health: HealthReport, metrics: Arc<Metrics>) -> Self {
-        health.expect_barriers(UNHEARD_MAX.max(interval * 3));
+        health.expect_barriers(SILENCE_MAX.max(interval * 3));
         Self {
             log,
             metrics,
@@ -196,7 +196,7 @@ impl Barriers {
         let took = self.outstanding().complete(nonce, now)?;
         self.metrics.barrier_round_trip.record(took);
         self.metrics.barrier_age.restart(now);
-        self.health.heard(now);
+        self.health.barrier_returned(now);
         ControlMessage::of_barrier(state)
     }
 

@@ -1,7 +1,7 @@
 //! What notifications, barriers and reads of the log do to the router and to the schedule, and whether
 //! they ask for a read of the log.
 //!
-//! Without I/O and without a clock: the listener's loop brings what it has received and is told whether
+//! Without I/O and without a clock: the listener's loop passes in what it has received, and the answer says whether
 //! to read the log.
 
 use std::mem;

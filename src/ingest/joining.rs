@@ -19,7 +19,7 @@ pub(super) enum Joining {
 
 impl Joining {
     /// `present` is the log's cursor, `None` in a database that has no log; `position` the last committed
-    /// barrier; `without_log` the last barrier that was heard over this connection and found no log: what it sees
+    /// barrier; `without_log` the last barrier that returned over this connection and found no log: what it sees
     /// was routed, and is not in the log; `has_listened` whether any connection has been live.
     pub(super) fn decide(
         present: Option<Cursor>,

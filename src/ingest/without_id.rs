@@ -36,7 +36,7 @@ impl WithoutId {
         }
     }
 
-    /// A barrier has found the log: its triggers have told of everything that came before. What is held is the same
+    /// A barrier has found the log: its triggers have written everything that came before. What is held is the same
     /// events once more, and is dropped.
     pub(super) fn drop_foreign(&mut self, metrics: &Metrics, now: Instant) {
         let Some((channel, _)) = self.held.front() else {
@@ -48,7 +48,7 @@ impl WithoutId {
             tracing::warn!(
                 event = "notification_without_id",
                 channel = channel.as_str(),
-                advice = "something else than the log's triggers notifies on this channel, and is not heard; if it is \
+                advice = "something else than the log's triggers notifies on this channel, and is ignored; if it is \
                           the application's own trigger, run hushnet-realtime migrate up"
             );
         }

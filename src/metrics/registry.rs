@@ -69,7 +69,7 @@ declare_metrics! {
     replays: CounterBy<Replay> = "hushnet_replays_total" by "cause", "source";
     /// Events sent to clients that had missed them.
     events_replayed: Counter = "hushnet_events_replayed_total";
-    /// Clients that were told to fetch their state anew, by reason.
+    /// Clients that were reset, which makes them fetch their state anew, by reason.
     resets: CounterBy<ResetReason> = "hushnet_resets_total" by "reason";
     /// Events that were met again in the log or among the notifications, and dropped.
     events_repeated: Counter = "hushnet_events_repeated_total";
@@ -89,13 +89,13 @@ declare_metrics! {
     barrier_commit: Histogram = "hushnet_barrier_commit_seconds";
     /// From sending a barrier to hearing it, in seconds.
     barrier_round_trip: Histogram = "hushnet_barrier_round_trip_seconds";
-    /// Seconds since the last barrier that was heard, or since the start if none was.
+    /// Seconds since the last barrier returned, or since the start if none has.
     barrier_age: Age = "hushnet_barrier_age_seconds";
     /// Barriers that did not commit, by cause.
     barriers_failed: CounterBy<DatabaseFault> = "hushnet_barriers_failed_total" by "cause";
     /// 1 while a barrier waits to commit although the database answers, else 0.
     barrier_uncommitted: Flag = "hushnet_barrier_uncommitted";
-    /// 1 while the listener hears PostgreSQL's notifications, else 0.
+    /// 1 while the listener receives PostgreSQL's notifications, else 0.
     listener_connected: Flag = "hushnet_listener_connected";
     /// Times that the listener lost its connection to PostgreSQL.
     listener_reconnects: Counter = "hushnet_listener_reconnects_total";

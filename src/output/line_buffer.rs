@@ -157,7 +157,7 @@ mod tests {
 
     const FOREVER: Duration = Duration::from_mins(5);
 
-    /// A stream that says what it is asked to write, and writes it when it is told whether it can.
+    /// A stream that reports what it is asked to write, and waits for permission to write it.
     struct Reader {
         asked: Sender<String>,
         takes: Receiver<bool>,

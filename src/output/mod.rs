@@ -2,7 +2,7 @@
 //!
 //! Nothing here panics, also when a stream is closed. The service waits for nobody who reads: its lines go through
 //! a bounded buffer to a thread of their own, and what does not fit is dropped and counted. A command that only
-//! prints does wait for its reader, and is told when the reader has gone.
+//! prints does wait for its reader, and fails when the reader has gone.
 
 mod descriptor;
 mod line_buffer;

@@ -58,14 +58,14 @@ pub fn announce(text: impl Display) -> io::Result<()> {
 /// Waits until nobody can read standard output any more. Without this, a command that waits for something to print
 /// would stay although its reader has gone.
 pub async fn output_closed() {
-    let (closed, heard) = oneshot::channel();
+    let (closed, hung_up) = oneshot::channel();
     let watching = std::thread::Builder::new().spawn(move || {
         if watch(&standard_output().0) {
             // The command may have ended by itself.
             let _ = closed.send(());
         }
     });
-    if watching.is_err() || heard.await.is_err() {
+    if watching.is_err() || hung_up.await.is_err() {
         // It is then noticed at the next line.
         pending::<()>().await;
     }

@@ -72,7 +72,7 @@ readiness_reasons! {
     BarrierUncommitted: Unavailable, "Look in `pg_stat_activity`: `wait_event` `SyncRep` is a synchronous standby that \
         is gone; for `Lock`, end the session that `pg_blocking_pids()` names.";
     /// Barriers commit, and their notifications do not come back: nothing proves that events arrive.
-    BarrierUnheard: Unavailable, "The listener is rebuilt by itself. If it lasts, connect directly to PostgreSQL: \
+    BarrierNotReturned: Unavailable, "The listener is rebuilt by itself. If it lasts, connect directly to PostgreSQL: \
         LISTEN does not work through a pooler in transaction mode.";
     /// A trigger that writes the log is not in its place, or something keeps changes from it: they may make no event.
     TriggerFaulty: Degraded, "`detail` has each table and its fault, and the log says what to do (`trigger_faulty`). \

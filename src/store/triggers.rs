@@ -49,7 +49,7 @@ const FAULTS: &str = concat!(
             ('public.devices', true, 'realtime.on_truncate()', NULL),
             ('public.users', false, 'realtime.on_truncate()', NULL)
         ) AS own (relation, required, function, reads)
-        -- The schema before migration 3 does not hear of TRUNCATE.
+        -- The schema before migration 3 has no triggers of TRUNCATE.
         WHERE function <> 'realtime.on_truncate()' OR to_regprocedure(function) IS NOT NULL
     ), placed AS (
         SELECT relation, required, table_oid, count(t.oid) AS triggers,

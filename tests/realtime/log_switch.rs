@@ -271,3 +271,26 @@ async fn an_incomplete_log_is_waited_for() {
     scene.stop.send(true).unwrap();
     scene.writing.await.unwrap();
 }
+
+/// Such a transaction cannot see the way of ingest, which is a row that is younger than its snapshot.
+#[tokio::test]
+async fn events_of_a_transaction_that_is_older_than_the_log_notify() {
+    let database = Database::hushnet().await;
+    let db = database.pool().await;
+    let bob = add_user(&db).await;
+    let mut older = database.connect().await;
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_snapshot()";
+    execute(&mut older, begin).await;
+    migrate::up(&database.url.parse().unwrap()).await.unwrap();
+    let server = Server::start_on(database, |_| {}).await;
+    let mut client = server.connect(bob.id).await;
+    let device = bob.device_id;
+    let insert = format!(
+        "INSERT INTO sessions (sender_device_id, receiver_device_id) VALUES ('{device}', '{device}');
+         COMMIT"
+    );
+    execute(&mut older, &insert).await;
+    let event = client.next_json().await;
+    assert_eq!(event["type"], "session");
+    assert!(event["id"].is_i64(), "{event}");
+}

@@ -1,4 +1,4 @@
-//! `/readyz` follows the barriers: it is red when none commits and when none is heard, says why, and becomes green by
+//! `/readyz` follows the barriers: it is red when none commits and when none returns, says why, and becomes green by
 //! itself.
 
 use serde_json::Value;
@@ -64,7 +64,7 @@ async fn barriers_that_fail_turn_readyz_red_and_leave_the_listener_alone() {
     assert!(server.metric("hushnet_barrier_age_seconds").await >= 10.0);
     let rebuilt = server.metric(RECONNECTS).await;
     assert!(rebuilt < 1.0, "the listener was rebuilt");
-    // The listener still hears.
+    // The listener still receives.
     insert_message(&db, None, &alice, &alice).await;
     client.until_type("message").await;
 
@@ -85,9 +85,9 @@ async fn barriers_that_are_not_heard_turn_readyz_red_and_rebuild_the_listener() 
         $$ SELECT pg_notify('nobody_listens', nonce) $$;";
     change(&server, &format!("{BREAK}{deaf}")).await;
 
-    let reason = until_refused(&server, "barrier_unheard").await;
+    let reason = until_refused(&server, "barrier_not_returned").await;
     let detail = reason["detail"].as_str().unwrap();
-    assert!(detail.starts_with("the last barrier was heard"), "{detail}");
+    assert!(detail.starts_with("the last barrier returned"), "{detail}");
     server.until_metric(RECONNECTS, 1.0).await;
 
     change(&server, MEND).await;

@@ -25,7 +25,7 @@ mod tests;
 pub struct Cluster {
     layout: Layout,
     server: Started,
-    /// The last field, so that it is dropped after the supervisor was told to stop the server.
+    /// The last field, so that it is dropped after the supervisor was asked to stop the server.
     _service_lock: ServiceLock,
 }
 

@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use sqlx::PgPool;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -44,6 +45,8 @@ struct Book {
     ended: AtomicUsize,
     reads_begun: AtomicUsize,
     reads_done: AtomicUsize,
+    /// A read has begun or is done.
+    read: Notify,
 }
 
 impl Writers {
@@ -72,12 +75,14 @@ impl Writers {
     /// Waits until some more transactions have ended.
     async fn go_on(&self) {
         self.book.reads_begun.fetch_add(1, Ordering::SeqCst);
+        self.book.read.notify_waiters();
         let target = self.book.ended.load(Ordering::SeqCst) + ENDED_PER_READ;
         until("the writers write", async || {
             self.book.ended.load(Ordering::SeqCst) >= target
         })
         .await;
         self.book.reads_done.fetch_add(1, Ordering::SeqCst);
+        self.book.read.notify_waiters();
     }
 
     /// Every message that was committed, by its chat, after all transactions have ended.
@@ -90,10 +95,15 @@ impl Writers {
 }
 
 async fn write(db: PgPool, from: User, to: User, mut random: StdRng, book: Arc<Book>) {
-    while book.reads_done.load(Ordering::SeqCst) < READS {
+    loop {
+        // Before the counters are looked at: a read that begins or ends in between is not missed.
+        let read = book.read.notified();
+        if book.reads_done.load(Ordering::SeqCst) >= READS {
+            return;
+        }
         let reads = book.reads_begun.load(Ordering::SeqCst);
         if book.ended.load(Ordering::SeqCst) >= reads * ENDED_PER_READ_MAX {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            read.await;
             continue;
         }
         let chats = {

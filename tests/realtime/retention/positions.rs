@@ -126,7 +126,7 @@ async fn a_read_has_all_events_or_knows_that_some_are_gone() {
                     while let Some(found) = missed(&log, &bob, &since).await {
                         assert_eq!(
                             found, EVENTS,
-                            "events are missing, and the reader is not told"
+                            "events are missing, and the reader is not reset"
                         );
                     }
                 })
