@@ -1,6 +1,6 @@
 # `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-busy check console bench bench-fanout bench-instructions bench-delivery bench-ingest bench-smoke chaos mutations conformance hostile fuzz fuzz-smoke clean
+.PHONY: help run test test-busy test-upgrade check console bench bench-fanout bench-instructions bench-delivery bench-ingest bench-smoke chaos mutations conformance hostile fuzz fuzz-smoke clean
 
 TARGET = $${CARGO_TARGET_DIR:-target}
 
@@ -22,6 +22,15 @@ test: ## Run every test against a real PostgreSQL, on free ports
 
 test-busy: ## The same beside two busy loops for each core: no test may depend on the machine's speed
 	sh scripts/busy.sh $(MAKE) test
+
+# The newest commit that has been released.
+RELEASE_BEFORE = 1cd145db216574ad25fd15963f1d2d552e761fe0
+
+test-upgrade: ## Upgrade from the release before with both programs at work; builds that one, for minutes
+	@sh scripts/setup.sh run
+	cargo build --locked
+	@program=$$(sh scripts/release-before.sh $(RELEASE_BEFORE)) || { [ $$? = 3 ] && exit 0; exit 1; }; \
+	RELEASE_BEFORE=$$program cargo test --locked --test realtime upgrade -- --nocapture
 
 check: ## Check the format, clippy's lints, and the dependencies
 	@sh scripts/setup.sh check

@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use hushnet_realtime::config::{self, ConfigError};
 use hushnet_realtime::output::OutputError;
 
-use super::{demo, migrate, run, serve, tail, token};
+use super::{demo, history, migrate, run, serve, tail, token};
 
 /// Carries every committed PostgreSQL change that concerns a user to every device of that user.
 #[derive(Debug, Parser)]
@@ -27,6 +27,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Put the service's schema into the application's database, or take it out again
     Migrate(migrate::Arguments),
+    /// Begin a new history of the log, after the database was put back to an earlier state
+    History(history::Arguments),
     /// Print a user's events as they come, one JSON object a line
     Tail(tail::Arguments),
     /// Make and check tokens by the server's settings, for development
@@ -48,6 +50,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> anyhow::Result<()> {
             Command::Run(arguments) => run::run(arguments).await,
             Command::Serve(arguments) => serve::run(arguments).await,
             Command::Migrate(arguments) => migrate::run(arguments).await,
+            Command::History(arguments) => history::run(arguments).await,
             Command::Tail(arguments) => tail::run(arguments).await,
             Command::Token(arguments) => token::run(arguments).await,
             Command::Demo(arguments) => demo::run(arguments).await,

@@ -4,6 +4,7 @@ mod arguments;
 mod demo;
 mod descriptors;
 mod exit;
+mod history;
 mod logging;
 mod migrate;
 mod run;

@@ -14,7 +14,7 @@ use super::position::{Replayed, Source};
 use crate::delivery::{Feed, Found};
 use crate::metrics::{ReplayCause, ReplaySource};
 use crate::protocol::{CloseCode, Closed, Cursor, Encoding, Notice, ResetReason, Signal, Snapshot};
-use crate::store::{PAGE_EVENTS, Page, Reading};
+use crate::store::{Durability, PAGE_EVENTS, Page, Reading};
 
 /// How long a client waits for the feed; then it is closed and may try again later.
 const FEED_TIMEOUT: Duration = Duration::from_secs(10);
@@ -261,6 +261,14 @@ impl<'a, S: Stream> Replay<'a, S> {
         let page = shared
             .log
             .read_user(user_id, from, last_id, until, with_revocations);
+        let page = async {
+            let page = page.await?;
+            // The position of the first page is the connection's, and the client's after a reset.
+            if until.is_none() && page.reading.durability == Durability::Unflushed {
+                shared.log.flush().await?;
+            }
+            Ok::<_, sqlx::Error>(page)
+        };
         match self.connection.meanwhile(page).await? {
             Ok(page) => Ok(page),
             // The client keeps its cursor, and nothing is lost.

@@ -12,8 +12,8 @@ use super::held::Held;
 use super::intake::{Intake, Next};
 use super::lost::Lost;
 use crate::delivery::HealthReport;
-use crate::protocol::{Channel, Cursor, Label, ReadinessReason, Snapshot};
-use crate::store::{self, Log, Notifications};
+use crate::protocol::{Channel, Cursor, Label, ReadinessReason, ResetReason, Snapshot};
+use crate::store::{self, Durability, Log, Notifications, Reading};
 
 /// After a statement that took too long, before the next one.
 const RETRY: Duration = Duration::from_secs(1);
@@ -124,9 +124,9 @@ impl CatchUp<'_> {
         Ok(())
     }
 
-    /// Routes from the log and returns how far that reaches. From a position that is too old, the events that
-    /// are left are routed first, and then the clients are reset. A statement that takes too long is tried again, from
-    /// where it had come to, for as long as the connection lives.
+    /// Routes from the log and returns how far that reaches. From a position that is too old, or of another history, the
+    /// events that are there are routed first, and then the clients are reset. A statement that takes too long is tried
+    /// again, from where it had come to, for as long as the connection lives.
     async fn read_log(&mut self, from: &Snapshot) -> Result<Cursor, Lost> {
         let mut chunks = self.log.read_all(from);
         let mut reached = None;
@@ -149,18 +149,31 @@ impl CatchUp<'_> {
                 chunk => chunk?,
             };
             let Some(chunk) = chunk else {
-                let reached = reached.ok_or(Lost::Closed)?;
+                let reached: Reading = reached.ok_or(Lost::Closed)?;
                 if let Some(reason) = reset {
-                    let cursor = Some(Cursor::clone(&reached));
-                    self.intake.restart(reason, cursor, Instant::now());
+                    self.restart(reason, &reached).await?;
                 }
-                return Ok(reached);
+                return Ok(reached.cursor);
             };
-            // It stays so from chunk to chunk. An unknown history has no events for this reader.
+            // It stays so from chunk to chunk.
             reset = chunk.reading.reset_reason();
+            let has_position = self.intake.position().is_some();
+            if has_position && !self.intake.is_of_history(&chunk.reading.cursor) {
+                reset = Some(ResetReason::History);
+            }
             self.intake.read(&chunk);
-            reached = Some(chunk.reading.cursor);
+            reached = Some(chunk.reading);
         }
+    }
+
+    /// The clients are reset, and are given the cursor of this reading when what it sees is on disk.
+    async fn restart(&mut self, reason: ResetReason, reading: &Reading) -> Result<(), Lost> {
+        if reading.durability == Durability::Unflushed {
+            self.log.flush().await?;
+        }
+        let cursor = Some(reading.cursor.clone());
+        self.intake.restart(reason, cursor, Instant::now());
+        Ok(())
     }
 
     /// Events do not come: new clients wait, and `/readyz` says so until the log has been read.

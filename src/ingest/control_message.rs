@@ -40,6 +40,8 @@ pub struct BarrierState {
     pub silent: bool,
     /// Share of PostgreSQL's notification queue in use, 0 to 1.
     pub queue_usage: f64,
+    /// The number of the transaction; `None` in the schema before migration 5.
+    pub transaction: Option<u64>,
 }
 
 /// Tells a barrier from all others: a fresh random number, which nobody knows before the barrier returns. So
@@ -89,8 +91,9 @@ impl<'a> ControlPayload<'a> {
 }
 
 impl ControlMessage {
-    /// The message of a barrier with this state: epoch, snapshot, way of ingest, `t` where events may be
-    /// silent, and the queue's usage. Of one that is sent where there is no log: `log` or `no_log`, and the
+    /// The message of a barrier with this state: the epoch of the release before, snapshot, way of ingest, `t` where
+    /// events may be silent, the queue's usage, epoch, and the transaction's number. The schema before migration 5
+    /// lacks the last two. Of one that is sent where there is no log: `log` or `no_log`, and the
     /// snapshot. `None` for a state that this version cannot read.
     pub(super) fn of_barrier(state: &str) -> Option<Self> {
         let mut words = state.split(' ');
@@ -101,15 +104,22 @@ impl ControlMessage {
                 has_log: first == "log",
             }));
         }
+        let snapshot = words.next()?.parse().ok()?;
+        let ingest = words.next()?.parse().ok()?;
+        let silent = words.next()? == "t";
+        let queue_usage = words.next()?.parse().ok()?;
+        let epoch = words.next().unwrap_or(first).parse().ok()?;
+        let transaction = words.next().map(str::parse).transpose().ok()?;
         Some(Self::Barrier(BarrierState {
             cursor: Cursor {
-                epoch: first.parse().ok()?,
-                snapshot: words.next()?.parse().ok()?,
+                epoch,
+                snapshot,
                 from_stream: false,
             },
-            ingest: words.next()?.parse().ok()?,
-            silent: words.next()? == "t",
-            queue_usage: words.next()?.parse().ok()?,
+            ingest,
+            silent,
+            queue_usage,
+            transaction,
         }))
     }
 }
@@ -129,15 +139,20 @@ mod tests {
             ControlPayload::parse(&text),
             Some(ControlPayload::Barrier(nonce, state))
         );
-        assert_eq!(
-            ControlMessage::of_barrier(state),
+        let barrier = |epoch, transaction| {
+            let cursor: Cursor = format!("{epoch}.5:9:7").parse().unwrap();
             Some(ControlMessage::Barrier(BarrierState {
-                cursor: "1-1.5:9:7".parse().unwrap(),
+                cursor,
                 ingest: Ingest::Adaptive,
                 silent: true,
                 queue_usage: 0.25,
+                transaction,
             }))
-        );
+        };
+        let of_schema_4 = ControlMessage::of_barrier(state);
+        assert_eq!(of_schema_4, barrier("1-1", None));
+        let present = ControlMessage::of_barrier(&format!("{state} 8-1 12"));
+        assert_eq!(present, barrier("8-1", Some(12)));
     }
 
     #[test]
@@ -170,6 +185,8 @@ mod tests {
             "1-1",
             "1-1 5:9:7 telepathy t 0",
             "1-1 9:5: notify t 0",
+            "1-1 5:9: notify t 0 8 12",
+            "1-1 5:9: notify t 0 8-1 x",
         ] {
             assert_eq!(ControlMessage::of_barrier(state), None, "{state:?}");
         }

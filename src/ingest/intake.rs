@@ -29,7 +29,7 @@ pub(super) enum Next {
     Wait,
     /// The log has something that was not notified.
     ReadLog,
-    /// The database has a log by now: what was routed without it has to be joined to it.
+    /// The database has a log by now, or a new history has begun: what was routed before has to be joined to it.
     Join,
 }
 
@@ -78,6 +78,12 @@ impl Intake {
     /// Where a read of the log begins; `None` in a database without a log.
     pub(super) fn position(&self) -> Option<&Cursor> {
         self.router.position()
+    }
+
+    /// Whether this cursor can be compared with the position.
+    pub(super) fn is_of_history(&self, cursor: &Cursor) -> bool {
+        self.position()
+            .is_some_and(|position| position.epoch == cursor.epoch)
     }
 
     /// Where it begins after a loss.
@@ -198,7 +204,7 @@ impl Intake {
                     Next::ReadLog
                 }
             }
-            ControlMessage::Barrier(_) if self.router.position().is_none() => Next::Join,
+            ControlMessage::Barrier(state) if !self.is_of_history(&state.cursor) => Next::Join,
             ControlMessage::Barrier(state) => {
                 self.without_id.drop_foreign(&self.metrics, now);
                 self.barrier(state, now)
@@ -223,7 +229,7 @@ impl Intake {
         let filling = barrier.queue_usage >= QUEUE_USAGE_HIGH;
         self.schedule
             .routed(self.router.take_routed(), filling, now);
-        let completed = self.schedule.barrier(barrier.ingest, barrier.silent, now);
+        let completed = self.schedule.barrier(&barrier, now);
         self.announce_wake_lock();
         if completed {
             self.router.complete_barrier(barrier.cursor, now);

@@ -221,8 +221,27 @@ impl Listener {
         Ok(Next::Wait)
     }
 
+    /// What the log says of itself. Where the database has forgotten what a barrier has proven to be on its disk, the
+    /// disk was put back to an earlier state: a new history begins.
     async fn state(&self) -> Result<Option<LogState>, Lost> {
-        self.log.state().await.map_err(Lost::Database)
+        let state = self.log.state().await?;
+        let (Some(found), Some(position)) = (&state, self.intake.durable_position()) else {
+            return Ok(state);
+        };
+        let is_ahead = position.epoch == found.cursor.epoch
+            && position.snapshot.xmax() > found.cursor.snapshot.xmax();
+        if !is_ahead {
+            return Ok(state);
+        }
+        self.log.renew_history(Some(found.cursor.epoch)).await?;
+        tracing::warn!(
+            event = "history_renewed",
+            position = %position,
+            database = %found.cursor,
+            advice = "the database is older than what this server has delivered: an earlier state of its disk was put \
+                      back; every client fetches its state anew"
+        );
+        Ok(self.log.state().await?)
     }
 
     /// Whether a log that is incomplete may wait for the next barrier: events come without it.

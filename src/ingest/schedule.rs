@@ -9,6 +9,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::control_message::BarrierState;
 use crate::config::Ingest;
 use crate::protocol::Snapshot;
 
@@ -37,7 +38,7 @@ enum Phase {
     /// Events may be silent.
     Tailing,
     /// Events notify again, but transactions that stayed silent may still be running: those with a
-    /// number below this one. `None` until a read has shown it.
+    /// number below this one. `None` until a read has shown it, in the schema before migration 5.
     Settling(Option<u64>),
 }
 
@@ -117,15 +118,16 @@ impl Schedule {
         self.awake
     }
 
-    /// A barrier has returned: its transaction saw this way of ingest, and whether events may be silent.
-    /// Returns whether the barrier is completed; if not, the next read of the log completes it.
-    pub(super) fn barrier(&mut self, ingest: Ingest, silent: bool, now: Instant) -> bool {
-        self.ingest = ingest;
-        self.awake &= ingest == Ingest::Adaptive;
-        if silent || self.awake {
+    /// A barrier has returned. Returns whether it is completed; if not, the next read of the log completes it.
+    pub(super) fn barrier(&mut self, barrier: &BarrierState, now: Instant) -> bool {
+        self.ingest = barrier.ingest;
+        self.awake &= barrier.ingest == Ingest::Adaptive;
+        if barrier.silent || self.awake {
             self.begin_tailing(now);
         } else if self.phase == Phase::Tailing {
-            (self.phase, self.next_read) = (Phase::Settling(None), now);
+            // The barrier took its number when it had found that events notify: a transaction that found otherwise
+            // has a lower one.
+            (self.phase, self.next_read) = (Phase::Settling(barrier.transaction), now);
         }
         self.trusts_notifications()
     }
@@ -200,11 +202,22 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// A barrier of transaction 9.
+    fn barrier(ingest: Ingest, silent: bool) -> BarrierState {
+        BarrierState {
+            cursor: "1-1.9:9:".parse().unwrap(),
+            ingest,
+            silent,
+            queue_usage: 0.0,
+            transaction: Some(9),
+        }
+    }
+
     /// Adaptive, asleep, and no transaction that stayed silent is left.
     fn settled(now: Instant) -> Schedule {
         let mut schedule = Schedule::new(Ingest::Adaptive, now);
         assert!(schedule.next_read().is_some(), "a server may be awake");
-        schedule.barrier(Ingest::Adaptive, false, now);
+        schedule.barrier(&barrier(Ingest::Adaptive, false), now);
         for _ in 0..2 {
             schedule.read(&snapshot("9:9:"), 0, now);
         }
@@ -224,7 +237,7 @@ mod tests {
     fn with_notify_a_barrier_is_completed_and_the_log_is_not_read() {
         let now = Instant::now();
         let mut schedule = Schedule::new(Ingest::Notify, now);
-        assert!(schedule.barrier(Ingest::Notify, false, now));
+        assert!(schedule.barrier(&barrier(Ingest::Notify, false), now));
         schedule.routed(1_000_000, true, now + RATE_WINDOW);
         assert_eq!(
             (schedule.next_read(), schedule.wants_wake_lock()),
@@ -236,7 +249,7 @@ mod tests {
     fn with_tail_the_log_is_read_fast_while_busy_and_slower_while_idle() {
         let now = Instant::now();
         let mut schedule = Schedule::new(Ingest::Tail, now);
-        assert!(!schedule.barrier(Ingest::Tail, true, now));
+        assert!(!schedule.barrier(&barrier(Ingest::Tail, true), now));
         schedule.read(&snapshot("9:9:"), 1, now);
         for (idle_ms, pause_ms) in [(1, 1), (24, 3), (80, 10), (400, 50), (10_000, 50)] {
             let idle = now + Duration::from_millis(idle_ms);
@@ -256,7 +269,7 @@ mod tests {
         let mut window = windows(start);
         let mut schedule = settled(start);
         // Even asleep, only reading moves the position: a server elsewhere may be awake.
-        assert!(!schedule.barrier(Ingest::Adaptive, false, start));
+        assert!(!schedule.barrier(&barrier(Ingest::Adaptive, false), start));
         schedule.routed(WAKE_EVENTS_PER_SECOND / 4, false, window());
         assert!(!schedule.wants_wake_lock() && schedule.next_read().is_none());
         schedule.routed(WAKE_EVENTS_PER_SECOND, false, window());
@@ -296,7 +309,7 @@ mod tests {
         schedule.other_server_awake(now);
         assert!(schedule.next_read().is_some());
         let mut schedule = settled(now);
-        schedule.barrier(Ingest::Adaptive, true, now);
+        schedule.barrier(&barrier(Ingest::Adaptive, true), now);
         schedule.read(&snapshot("20:20:"), 0, now);
         assert!(schedule.next_read().is_some() && !schedule.wants_wake_lock());
     }
@@ -309,24 +322,51 @@ mod tests {
         assert!(schedule.wants_wake_lock());
     }
 
+    /// A read's snapshot ends at the highest transaction that has ended, and a silent one may be running above.
     #[test]
     fn falling_asleep_it_reads_until_all_silent_transactions_have_ended() {
         let now = Instant::now();
         let mut schedule = Schedule::new(Ingest::Tail, now);
+        let asleep = BarrierState {
+            transaction: Some(25),
+            ..barrier(Ingest::Notify, false)
+        };
         assert!(
-            !schedule.barrier(Ingest::Notify, false, now),
+            !schedule.barrier(&asleep, now),
             "silent events may be visible to this barrier"
         );
-        schedule.read(&snapshot("10:20:10,15"), 0, now);
-        for running in ["10:25:10", "19:30:19"] {
+        for running in ["10:20:10,15", "20:20:", "24:30:24,28"] {
             schedule.read(&snapshot(running), 0, now);
-            assert!(schedule.next_read().is_some());
+            assert!(schedule.next_read().is_some(), "{running}");
+        }
+        // A later barrier does not prolong it.
+        let later = BarrierState {
+            transaction: Some(29),
+            ..barrier(Ingest::Notify, false)
+        };
+        schedule.barrier(&later, now);
+        schedule.read(&snapshot("25:30:25,28"), 0, now);
+        assert!(schedule.next_read().is_none());
+        assert!(
+            !schedule.barrier(&later, now),
+            "a transaction with an old snapshot may yet be silent"
+        );
+    }
+
+    #[test]
+    fn before_migration_5_it_reads_until_those_of_the_first_read_have_ended() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(Ingest::Tail, now);
+        let asleep = BarrierState {
+            transaction: None,
+            ..barrier(Ingest::Notify, false)
+        };
+        schedule.barrier(&asleep, now);
+        for running in ["10:20:10,15", "10:25:10", "19:30:19"] {
+            schedule.read(&snapshot(running), 0, now);
+            assert!(schedule.next_read().is_some(), "{running}");
         }
         schedule.read(&snapshot("20:30:20,21"), 0, now);
         assert!(schedule.next_read().is_none());
-        assert!(
-            !schedule.barrier(Ingest::Notify, false, now),
-            "a transaction with an old snapshot may yet be silent"
-        );
     }
 }

@@ -1,7 +1,7 @@
 //! A client's position in the stream of events: a database snapshot, and the history it belongs to.
 //!
 //! A snapshot names exactly which transactions its reader has seen, so "everything after it" has no
-//! gap, whatever the order of commits. A cursor is written as `system-timeline.xmin:xmax:xip,…`, and ends with
+//! gap, whatever the order of commits. A cursor is written as `history-timeline.xmin:xmax:xip,…`, and ends with
 //! `~` if it was given out over a WebSocket. Clients treat it as opaque. Parsing a cursor allocates at most
 //! [`TEXT_BYTES_MAX`] and fails on anything that PostgreSQL could not have written. Pure.
 
@@ -10,17 +10,16 @@ use std::str::FromStr;
 
 /// The longest snapshot that clients are given, in bytes.
 const SNAPSHOT_BYTES_MAX: usize = 256;
-/// Running transactions in a snapshot that would be longer. With xmin and xmax they take at most 251 bytes.
-const RUNNING_MAX: usize = 10;
 /// Longer than any cursor that we write: two 20-digit numbers and a snapshot.
 const TEXT_BYTES_MAX: usize = SNAPSHOT_BYTES_MAX + 64;
 
-/// A database's history. Another system, or the new timeline of a promoted standby, is another history: its
-/// transaction numbers cannot be compared with these.
+/// The run of transaction numbers that a snapshot's numbers belong to. Those of another history, or of another
+/// timeline, cannot be compared with these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch {
-    /// `system_identifier` of `pg_control_system()`.
-    pub system: u64,
+    /// `history` of `realtime.state`, a random number; in the schema before migration 5 the database's system
+    /// identifier. 0: the log belongs to another database, and a new history is about to begin.
+    pub history: u64,
     /// The timeline of the write-ahead log.
     pub timeline: u32,
 }
@@ -88,15 +87,19 @@ impl Snapshot {
     }
 
     /// The form that clients are given: cut at the first running transaction that has no room, as if nothing from
-    /// there on had been seen.
+    /// there on had been seen. The same as `realtime.snapshot_text`.
     pub(crate) fn shortened(&self) -> Self {
-        match self.running.get(RUNNING_MAX) {
-            Some(xmax) if self.to_string().len() > SNAPSHOT_BYTES_MAX => Self {
-                xmin: self.xmin,
-                xmax: *xmax,
-                running: self.running[..RUNNING_MAX].into(),
-            },
-            _ => self.clone(),
+        if self.to_string().len() <= SNAPSHOT_BYTES_MAX {
+            return self.clone();
+        }
+        // xmin, xmax and each running transaction take one byte more than the longest of them has digits.
+        let digits = self.xmax.to_string().len();
+        let fit = SNAPSHOT_BYTES_MAX / (digits + 1) - 2;
+        let (running, cut) = self.running.split_at(fit.min(self.running.len()));
+        Self {
+            xmin: self.xmin,
+            xmax: cut.first().copied().unwrap_or(self.xmax),
+            running: running.into(),
         }
     }
 
@@ -128,7 +131,7 @@ impl fmt::Display for Cursor {
         write!(
             f,
             "{}-{}.{}",
-            self.epoch.system, self.epoch.timeline, self.snapshot
+            self.epoch.history, self.epoch.timeline, self.snapshot
         )?;
         if self.from_stream {
             write!(f, "{STREAM_MARK}")
@@ -162,9 +165,9 @@ impl FromStr for Epoch {
     type Err = NotACursor;
 
     fn from_str(text: &str) -> Result<Self, NotACursor> {
-        let (system, timeline) = text.split_once('-').ok_or(NotACursor)?;
+        let (history, timeline) = text.split_once('-').ok_or(NotACursor)?;
         Ok(Self {
-            system: number(system)?,
+            history: number(history)?,
             timeline: u32::try_from(number(timeline)?).map_err(|_| NotACursor)?,
         })
     }
@@ -287,12 +290,20 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_of_more_than_256_bytes_is_cut_at_its_eleventh_running_transaction() {
+    fn a_snapshot_of_more_than_256_bytes_is_cut_at_the_first_running_transaction_that_does_not_fit()
+    {
         let (longest, longer) = (with_running(30, 10_000_000), with_running(30, 100_000_000));
         assert_eq!((longest.len(), longer.len()), (256, 257));
         assert_eq!(snapshot(&longest).shortened(), snapshot(&longest));
-        let cut = snapshot(&with_running(10, 1_000_010));
+        let cut = snapshot(&with_running(23, 1_000_023));
         assert_eq!(snapshot(&longer).shortened(), cut);
+        // With the longest numbers that there are, all that fit.
+        let numbers = (i64::MAX as u64 - 60)..(i64::MAX as u64);
+        let running: Vec<_> = numbers.map(|xid| xid.to_string()).collect();
+        let xmin = &running[0];
+        let text = format!("{xmin}:{}:{}", i64::MAX, running.join(","));
+        let cut = snapshot(&text).shortened().to_string();
+        assert!((236..=256).contains(&cut.len()), "{cut}");
     }
 
     /// Every snapshot over the transactions 1 to 6, against the definition transaction by

@@ -40,6 +40,7 @@ type Row = (
     String,
     bool,
     bool,
+    bool,
     Option<i64>,
     Option<String>,
     Option<bool>,
@@ -246,10 +247,10 @@ impl Chunks {
         let Some(statement) = &mut self.statement else {
             return Ok(());
         };
-        let (epoch, snapshot, retained, known, id, payload, more, by_id, start) =
+        let (epoch, snapshot, retained, known, flushed, id, payload, more, by_id, start) =
             Row::from_row(row)?;
         if mem::take(&mut statement.is_first) {
-            let reading = Reading::new(&epoch, &snapshot, retained, known)?;
+            let reading = Reading::new(&epoch, &snapshot, retained, known, flushed)?;
             match &mut self.reading {
                 Some(first) => first.join(&reading)?,
                 None => self.reading = Some(reading),

@@ -20,7 +20,7 @@ use super::triggers::FaultyTrigger;
 use super::user_page::Page;
 use super::{control, creation_times, log_state, maintenance, triggers, user_page};
 use crate::config::Ingest;
-use crate::protocol::Snapshot;
+use crate::protocol::{Epoch, Snapshot};
 
 /// The log of one database. Cheap to clone; every clone uses the same connections.
 #[derive(Debug, Clone)]
@@ -66,10 +66,21 @@ impl Log {
         self.database.reach().await
     }
 
-    /// What the log says of itself; `None` in a database that has none. Empties a log that was
-    /// written by another database system.
+    /// What the log says of itself; `None` in a database that has none. Empties a log that belongs to another database
+    /// or was put in the place of the one before, and begins a new history there.
     pub async fn state(&self) -> Result<Option<LogState>, sqlx::Error> {
         within_deadline(log_state::read(&self.database.own())).await
+    }
+
+    /// Returns when everything that was written to the database before is on disk.
+    pub async fn flush(&self) -> Result<(), sqlx::Error> {
+        within_deadline(log_state::flush(&self.database.own())).await
+    }
+
+    /// Begins a new history: every cursor that was given out before gets a reset. With `former`, only if that is the
+    /// present one. Returns the new history's id, `None` if it began none.
+    pub async fn renew_history(&self, former: Option<Epoch>) -> Result<Option<u64>, sqlx::Error> {
+        within_deadline(log_state::renew_history(&self.database.own(), former)).await
     }
 
     /// Writes how events are to reach the server.

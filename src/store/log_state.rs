@@ -1,16 +1,16 @@
-//! What the log says of itself: its present cursor, and how events reach the server.
+//! What the log says of itself: its history, its present cursor, and how events reach the server.
 
 use sqlx::PgPool;
 
-use super::error::is_undefined_table;
+use super::error::{is_undefined, is_undefined_function, is_undefined_table, is_without_schema};
 use super::reading::parse;
 use crate::config::{Ingest, UnknownIngest};
-use crate::protocol::Cursor;
+use crate::protocol::{Cursor, Epoch};
 
 /// What the log says of itself.
 #[derive(Debug)]
 pub struct LogState {
-    /// The present.
+    /// The present. What it sees is on disk.
     pub cursor: Cursor,
     /// How events reach the server.
     pub ingest: Ingest,
@@ -18,29 +18,84 @@ pub struct LogState {
 
 /// What [`super::Log::state`] does, on this pool.
 pub(super) async fn read(pool: &PgPool) -> Result<Option<LogState>, sqlx::Error> {
-    let found = sqlx::query_as::<_, (bool, String, String)>(
-        "SELECT realtime.claim_history(), realtime.cursor(), ingest FROM realtime.state",
-    )
-    .fetch_one(pool)
-    .await;
-    let (emptied, cursor, ingest) = match found {
-        Ok(row) => row,
-        Err(error) if is_undefined_table(&error) => return Ok(None),
-        Err(error) => return Err(error),
+    let emptied = match begin_history(pool).await {
+        // The schema before migration 5.
+        Err(error) if is_undefined_function(&error) => return read_before(pool).await,
+        Err(error) if is_without_schema(&error) => return Ok(None),
+        emptied => emptied?,
     };
     if emptied {
         tracing::warn!(
-            event = "log_emptied",
-            reason = "written by another database system"
+            event = "history_began",
+            advice = "the log was of another database, or of a table that was replaced, and has been emptied; every \
+                      client fetches its state anew"
         );
     }
-    let ingest = ingest
-        .parse()
-        .map_err(|error: UnknownIngest| sqlx::Error::Decode(error.into()))?;
-    Ok(Some(LogState {
-        cursor: parse(&cursor)?,
-        ingest,
-    }))
+    let read = sqlx::query_as(
+        "SELECT realtime.unflushed_cursor(), ingest, realtime.is_flushed(pg_current_wal_insert_lsn())
+         FROM realtime.state",
+    );
+    let (cursor, ingest, flushed): (String, String, bool) = read.fetch_one(pool).await?;
+    if !flushed {
+        flush(pool).await?;
+    }
+    LogState::parse(&cursor, &ingest).map(Some)
+}
+
+async fn begin_history(pool: &PgPool) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT realtime.begin_history()")
+        .fetch_one(pool)
+        .await
+}
+
+/// The same in the schema before migration 5.
+async fn read_before(pool: &PgPool) -> Result<Option<LogState>, sqlx::Error> {
+    let read = sqlx::query_as(
+        "SELECT realtime.claim_history(), realtime.cursor(), ingest FROM realtime.state",
+    );
+    let (_, cursor, ingest): (bool, String, String) = match read.fetch_one(pool).await {
+        Err(error) if is_undefined_table(&error) => return Ok(None),
+        row => row?,
+    };
+    LogState::parse(&cursor, &ingest).map(Some)
+}
+
+impl LogState {
+    fn parse(cursor: &str, ingest: &str) -> Result<Self, sqlx::Error> {
+        let ingest = ingest
+            .parse()
+            .map_err(|error: UnknownIngest| sqlx::Error::Decode(error.into()))?;
+        Ok(Self {
+            cursor: parse(cursor)?,
+            ingest,
+        })
+    }
+}
+
+/// What [`super::Log::flush`] does, on this pool.
+pub(super) async fn flush(pool: &PgPool) -> Result<(), sqlx::Error> {
+    match sqlx::query("SELECT realtime.flush()").execute(pool).await {
+        // The schema before migration 5.
+        Err(error) if is_undefined_function(&error) => Ok(()),
+        flushed => flushed.map(drop),
+    }
+}
+
+/// What [`super::Log::renew_history`] does, on this pool.
+pub(super) async fn renew_history(
+    pool: &PgPool,
+    former: Option<Epoch>,
+) -> Result<Option<u64>, sqlx::Error> {
+    let former = former.map(|epoch| i64::try_from(epoch.history).unwrap_or(i64::MAX));
+    let renewed = sqlx::query_scalar::<_, Option<i64>>("SELECT realtime.renew_history($1)")
+        .bind(former)
+        .fetch_one(pool)
+        .await;
+    match renewed {
+        // The schema before migration 5, or none.
+        Err(error) if is_undefined(&error) => Ok(None),
+        renewed => Ok(renewed?.map(i64::unsigned_abs)),
+    }
 }
 
 pub(super) async fn set_ingest(pool: &PgPool, ingest: Ingest) -> Result<(), sqlx::Error> {

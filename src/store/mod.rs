@@ -34,6 +34,6 @@ pub use self::log::Log;
 pub use self::log_state::LogState;
 pub use self::maintenance::{Blocker, Rotation};
 pub use self::notifications::Notifications;
-pub use self::reading::{LogRow, Reading, parse_row};
+pub use self::reading::{Durability, LogRow, Reading, parse_row};
 pub use self::triggers::FaultyTrigger;
 pub use self::user_page::{PAGE_BYTES_MAX, PAGE_EVENTS, Page};

@@ -8,7 +8,7 @@
 
 use std::str::FromStr;
 
-use crate::protocol::{Cursor, NotACursor, Notification, ResetReason, is_truncation};
+use crate::protocol::{Cursor, Epoch, NotACursor, Notification, ResetReason, is_truncation};
 
 /// Where a read was made, and whether the log could serve the reader's position.
 #[derive(Debug, Clone)]
@@ -22,6 +22,18 @@ pub struct Reading {
     /// Whether a table was emptied since the reader's snapshot. Of a read for one user; the listener meets the row
     /// that tells of it.
     pub truncated: bool,
+    /// Whether what the snapshot sees is on disk.
+    pub durability: Durability,
+}
+
+/// Whether what a snapshot sees is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// No crash takes it back.
+    Flushed,
+    /// The snapshot is no position for clients before [`super::Log::flush`] has returned: after a crash PostgreSQL
+    /// gives out again the transaction numbers that are not on disk.
+    Unflushed,
 }
 
 impl Reading {
@@ -30,16 +42,27 @@ impl Reading {
         snapshot: &str,
         retained: bool,
         known: bool,
+        flushed: bool,
     ) -> Result<Self, sqlx::Error> {
+        let epoch: Epoch = parse(epoch)?;
+        if epoch.history == 0 {
+            let text = "the log belongs to another database, and no new history has begun yet";
+            return Err(sqlx::Error::Protocol(text.to_owned()));
+        }
         Ok(Self {
             cursor: Cursor {
-                epoch: parse(epoch)?,
+                epoch,
                 snapshot: parse(snapshot)?,
                 from_stream: false,
             },
             retained,
             known,
             truncated: false,
+            durability: if flushed {
+                Durability::Flushed
+            } else {
+                Durability::Unflushed
+            },
         })
     }
 
@@ -77,8 +100,9 @@ impl Reading {
 }
 
 /// A statement that reads the log for a reader whose snapshot is `$from`; its first columns are those of
-/// a [`Reading`]. The epoch is read once for each connection: a promotion ends all connections to the
-/// standby before.
+/// a [`Reading`]. In the schema before migration 5 the names `history` and `log_oid` are no columns of
+/// `realtime.state` and mean those of `absent`. At the beginning of a page of the write-ahead log the position of the
+/// next record is past the page's header, which takes at most 40 bytes and need not be flushed.
 ///
 /// A position is retained if every transaction up to `dropped_to` is visible in it, but for those that no event
 /// has been dropped of (`realtime.forget` in `sql/realtime/`). In the schema before migration 2 the names
@@ -88,16 +112,25 @@ macro_rules! read_log {
     ($from:literal, $events:expr) => {
         concat!(
             "WITH reading AS MATERIALIZED (
-                 SELECT coalesce(nullif(current_setting('realtime.epoch', true), ''),
-                                 set_config('realtime.epoch', realtime.epoch(), false)) AS epoch,
+                 SELECT epoch,
                         pg_current_snapshot()::text AS snapshot,
                         retained,
                         pg_snapshot_xmax(",
             $from,
-            "::text::pg_snapshot) <= pg_snapshot_xmax(pg_current_snapshot()) AS known
-                 FROM (SELECT NULL::xid8 AS dropped_to, NULL::xid8[] AS dropped_running) AS absent,
+            "::text::pg_snapshot) <= pg_snapshot_xmax(pg_current_snapshot()) AS known,
+                        unflushed <= 0 OR unflushed <= 40
+                            AND pg_wal_lsn_diff(flushed_to, '0/0') % current_setting('wal_block_size')::integer = 0
+                            AS flushed
+                 FROM (SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), lsn) AS unflushed, lsn AS flushed_to
+                       FROM pg_current_wal_flush_lsn() AS lsn) AS wal,
+                      (SELECT NULL::xid8 AS dropped_to, NULL::xid8[] AS dropped_running,
+                              NULL::bigint AS history, NULL::oid AS log_oid) AS absent,
                       LATERAL (
-                          SELECT CASE WHEN dropped_to IS NULL THEN pg_snapshot_xmin(",
+                          SELECT CASE WHEN history IS NULL THEN realtime.epoch()
+                          ELSE CASE WHEN log_oid = to_regclass('realtime.events') THEN history ELSE 0 END || '-'
+                              || ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer
+                          END AS epoch,
+                          CASE WHEN dropped_to IS NULL THEN pg_snapshot_xmin(",
             $from,
             "::text::pg_snapshot) >= retained_from
                           ELSE pg_snapshot_xmax(",
@@ -109,7 +142,7 @@ macro_rules! read_log {
                               WHERE xid <= dropped_to AND xid <> ALL (dropped_running))
                           END AS retained
                           FROM realtime.state WHERE singleton) AS state)
-             SELECT epoch, snapshot, retained, known, id, payload",
+             SELECT epoch, snapshot, retained, known, flushed, id, payload",
             $events
         )
     };
@@ -149,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_reader_is_reset_unless_its_position_is_known_and_retained() {
-        let read = |retained, known| Reading::new("1-1", "9:9:", retained, known).unwrap();
+        let read = |retained, known| Reading::new("1-1", "9:9:", retained, known, true).unwrap();
         let reason = |retained, known| read(retained, known).reset_reason();
         assert_eq!(reason(true, true), None);
         assert_eq!(reason(false, true), Some(ResetReason::Retention));
@@ -162,9 +195,14 @@ mod tests {
     }
 
     #[test]
+    fn a_log_of_another_database_cannot_be_read() {
+        assert!(Reading::new("0-1", "9:9:", true, true, true).is_err());
+    }
+
+    #[test]
     fn the_statements_of_one_read_are_joined_to_what_the_worst_of_them_is_worth() {
         let reading = |epoch, snapshot, retained| {
-            let reading = Reading::new(epoch, snapshot, retained, true);
+            let reading = Reading::new(epoch, snapshot, retained, true, true);
             reading.unwrap()
         };
         let mut first = reading("1-1", "9:9:", true);

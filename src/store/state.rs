@@ -3,7 +3,7 @@
 //!
 //! State and cursor are read by one SQL statement. A statement has one snapshot, so no transaction is
 //! needed: the state is as of the cursor, each later change comes as an event after the cursor, and no
-//! change is in both. This holds for messages and devices, whose changes make events. A row of
+//! change is in both. A cursor is handed out when what it sees is on disk. This holds for messages and devices, whose changes make events. A row of
 //! `pending_sessions` makes no event; the session that it becomes does.
 //!
 //! Never changes state: a read that marked messages as delivered, as HushNet's own does, would lose
@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::deadline::{STATEMENT_DEADLINE, within_deadline};
 use super::error::is_undefined;
+use super::log_state::flush;
 
 /// Rows in one answer: the oldest. Beyond it [`State::more`] is set.
 pub const PENDING_ROWS_MAX: u32 = 2_000;
@@ -40,11 +41,9 @@ pub struct State {
     pub more: bool,
 }
 
-/// One read, for a database with the log and for one without.
-struct Read {
-    with_cursor: &'static str,
-    without_cursor: &'static str,
-}
+/// One read, as a statement for each schema that a database may have, the newest first: the present log; the log
+/// before migration 5; no log. Which one it is shows when PostgreSQL knows the functions of the first ones not.
+struct Read([&'static str; 3]);
 
 /// The statement around a query of rows that have `created_at` and `id`. `$1` is the rows' owner, `$2`
 /// and `$3` are the bounds in rows and in bytes.
@@ -74,10 +73,14 @@ macro_rules! statement {
 
 macro_rules! read {
     ($rows:literal) => {
-        Read {
-            with_cursor: statement!("realtime.cursor()", $rows),
-            without_cursor: statement!("NULL::text", $rows),
-        }
+        Read([
+            statement!(
+                "realtime.unflushed_cursor(), realtime.is_flushed(pg_current_wal_insert_lsn())",
+                $rows
+            ),
+            statement!("realtime.cursor(), true", $rows),
+            statement!("NULL::text, true", $rows),
+        ])
     };
 }
 
@@ -118,24 +121,31 @@ pub async fn devices(pool: &PgPool, user_id: Uuid) -> Result<State, sqlx::Error>
 
 impl Read {
     async fn of(&self, pool: &PgPool, owner: Uuid) -> Result<State, sqlx::Error> {
+        let Self([present, before, without_log]) = *self;
         let read = async {
-            match query(pool, self.with_cursor, owner).await {
-                // One of the application's tables may be missing instead. The second statement then
-                // fails too, and its error names the table.
-                Err(error) if is_undefined(&error) => query(pool, self.without_cursor, owner).await,
-                read => read,
+            for statement in [present, before] {
+                match query(pool, statement, owner).await {
+                    Err(error) if is_undefined(&error) => {}
+                    read => return read,
+                }
             }
+            // One of the application's tables may be missing instead. This statement then fails too, and its error
+            // names the table.
+            query(pool, without_log, owner).await
         };
         within_deadline(read).await
     }
 }
 
 async fn query(pool: &PgPool, statement: &'static str, owner: Uuid) -> Result<State, sqlx::Error> {
-    let (cursor, body, more) = sqlx::query_as(statement)
+    let (cursor, flushed, body, more): (_, bool, _, _) = sqlx::query_as(statement)
         .bind(owner)
         .bind(i64::from(PENDING_ROWS_MAX))
         .bind(i64::from(PENDING_BYTES_MAX))
         .fetch_one(pool)
         .await?;
+    if !flushed {
+        flush(pool).await?;
+    }
     Ok(State { cursor, body, more })
 }

@@ -33,6 +33,7 @@ type Row = (
     String,
     bool,
     bool,
+    bool,
     Option<i64>,
     Option<String>,
     Option<i64>,
@@ -93,17 +94,17 @@ pub(super) async fn read(
     .bind(until.map(|_| page_events + 1))
     .fetch_all(pool)
     .await?;
-    let (epoch, snapshot, retained, known, _, _, total, truncated) =
+    let (epoch, snapshot, retained, known, flushed, _, _, total, truncated) =
         rows.first().ok_or(sqlx::Error::RowNotFound)?;
-    let mut reading = Reading::new(epoch, snapshot, *retained, *known)?;
+    let mut reading = Reading::new(epoch, snapshot, *retained, *known, *flushed)?;
     // Later pages go on from a first page that was not truncated; what was emptied since comes live.
     reading.truncated = *truncated;
     let total = total.map_or(0, i64::unsigned_abs);
-    let last_id = rows.last().and_then(|row| row.4);
+    let last_id = rows.last().and_then(|row| row.5);
     let more = total > rows.len() as u64;
     let signals = rows
         .into_iter()
-        .filter_map(|row| match parse_row(row.4?, row.5.as_deref()?)? {
+        .filter_map(|row| match parse_row(row.5?, row.6.as_deref()?)? {
             LogRow::Notification(notification) => Some(Signal::new(notification, None, None)),
             LogRow::Truncation => None,
         })

@@ -190,8 +190,15 @@ async fn a_client_that_comes_back_with_its_first_cursor_is_resumed_and_gets_noth
     let mut client = v1(&scene.server, scene.bob.id, None).await;
     scene.more(20).await;
     scene.up().await;
+    let history: String = sqlx::query_scalar("SELECT realtime.history()")
+        .fetch_one(&scene.db)
+        .await
+        .unwrap();
     let cursor = loop {
-        if let Some(cursor) = client.next_json().await["cursor"].as_str() {
+        // Between the migrations the log had another history.
+        if let Some(cursor) = client.next_json().await["cursor"].as_str()
+            && cursor.starts_with(&history)
+        {
             break cursor.to_owned();
         }
     };

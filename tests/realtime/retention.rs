@@ -397,7 +397,7 @@ async fn a_cursor_with_many_open_transactions_is_in_its_short_form() {
     let (alice, bob) = (add_user(&db).await, add_user(&db).await);
     let log = log_of(&database);
     let mut open = Vec::new();
-    let both = "SELECT realtime.cursor(), realtime.epoch() || '.', pg_current_snapshot()::text";
+    let both = "SELECT realtime.cursor(), realtime.history() || '.', pg_current_snapshot()::text";
     until("the cursor is in its short form", async || {
         let mut transaction = database.connect().await;
         execute(&mut transaction, "BEGIN; SELECT pg_current_xact_id();").await;
@@ -413,7 +413,7 @@ async fn a_cursor_with_many_open_transactions_is_in_its_short_form() {
             ..cursor.parse().unwrap()
         };
         assert_eq!(format!("{cursor}~"), full.for_clients().to_string());
-        snapshot.len() > 256 && cursor.split(',').count() == 10
+        snapshot.len() > 256 && cursor.split(',').count() < snapshot.split(',').count()
     })
     .await;
     // The short form repeats more events and loses none.

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::delivery::{Bounds, Hub, ReplayBuffer};
-use crate::store::Reading;
+use crate::store::{Durability, Reading};
 
 fn cursor(snapshot: &str) -> Cursor {
     format!("1-1.{snapshot}").parse().unwrap()
@@ -34,6 +34,7 @@ fn barrier(snapshot: &str, ingest: Ingest) -> ControlMessage {
         ingest,
         silent: ingest == Ingest::Tail,
         queue_usage: 0.0,
+        transaction: Some(9),
     })
 }
 
@@ -222,6 +223,7 @@ fn a_filling_notification_queue_asks_for_the_wake_lock() {
             ingest: Ingest::Adaptive,
             silent: false,
             queue_usage,
+            transaction: Some(9),
         });
         intake.controlled(message, start + Duration::from_secs(seconds));
         assert_eq!(*wanted.borrow(), expected, "{queue_usage}");
@@ -264,6 +266,7 @@ fn reading() -> Reading {
         retained: true,
         known: true,
         truncated: false,
+        durability: Durability::Flushed,
     }
 }
 

@@ -115,6 +115,19 @@ async fn a_running_service_goes_on_over_the_migration() {
         if migrate {
             migrate::up(&database.url.parse().unwrap()).await.unwrap();
             insert_message(&db, None, &alice, &bob).await;
+            // Histories are younger than the schema of before.
+            let reset = loop {
+                let frame = client.next_json().await;
+                if frame["type"] == "reset" {
+                    break frame;
+                }
+                assert!(
+                    frame["type"] == "cursor" || frame["type"] == "message",
+                    "{frame}"
+                );
+            };
+            assert_eq!(reset["reason"], "history", "{reset}");
+            insert_message(&db, None, &alice, &bob).await;
         }
     }
 }

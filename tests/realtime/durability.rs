@@ -1,0 +1,269 @@
+//! Only what is on disk is a position: whatever cursor is handed out, a crash of PostgreSQL takes back nothing that it
+//! has seen.
+//!
+//! Each test has a cluster of its own, in which an asynchronous commit reaches the disk only when something else makes
+//! it.
+
+use std::path::{Path, PathBuf};
+
+use hushnet_devdb::Cluster;
+use hushnet_realtime::store::{Log, migrate};
+use hushnet_testkit::application;
+use serde_json::json;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::support::{
+    Database, Server, User, add_user, connect, execute, insert_message, soon, until,
+};
+
+/// With `fsync` off, what PostgreSQL calls flushed is written to the kernel, which outlives PostgreSQL.
+const SETTINGS: [(&str, &str); 5] = [
+    ("fsync", "off"),
+    ("full_page_writes", "off"),
+    ("autovacuum", "off"),
+    ("wal_writer_delay", "10s"),
+    ("synchronous_commit", "off"),
+];
+
+/// A cluster with a migrated database and two users.
+struct Scene {
+    directory: PathBuf,
+    cluster: Option<Cluster>,
+    database: Database,
+    alice: User,
+    bob: User,
+}
+
+impl Scene {
+    async fn set() -> Self {
+        let name = format!("durability-{}", Uuid::new_v4().simple());
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let cluster = Cluster::start_with(&directory, &SETTINGS).await.unwrap();
+        cluster.create_database("hushnet").await.unwrap();
+        let url = cluster.url("hushnet");
+        let mut connection = connect(&url).await;
+        application::create_schema(&mut connection).await;
+        migrate::up(&url.parse().unwrap()).await.unwrap();
+        let database = Database { url };
+        let db = database.pool().await;
+        let (alice, bob) = (add_user(&db).await, add_user(&db).await);
+        execute(&mut connection, "CHECKPOINT").await;
+        Self {
+            directory,
+            cluster: Some(cluster),
+            database,
+            alice,
+            bob,
+        }
+    }
+
+    async fn serve(&self) -> Server {
+        // No barrier flushes by chance.
+        Server::start_on(self.database.clone(), |config| {
+            config.barrier_interval_ms = 60_000;
+        })
+        .await
+    }
+
+    /// A message that is visible and not on disk. Returns where the write-ahead log ends.
+    async fn commit_asynchronously(&self, db: &PgPool) -> Unflushed {
+        insert_message(db, None, &self.alice, &self.bob).await;
+        let written: String = sqlx::query_scalar("SELECT pg_current_wal_insert_lsn()::text")
+            .fetch_one(db)
+            .await
+            .unwrap();
+        let unflushed = Unflushed(written);
+        assert!(!unflushed.is_flushed(db).await, "the test is of no use");
+        unflushed
+    }
+
+    async fn crash(&mut self) {
+        let cluster = self.cluster.take().unwrap();
+        let pid = std::fs::read_to_string(self.directory.join("data/postmaster.pid")).unwrap();
+        let pid = pid.lines().next().unwrap().trim().parse().unwrap();
+        hushnet_testkit::program::signal("QUIT", pid).await;
+        cluster.stop().await.unwrap();
+    }
+
+    async fn stop(&mut self) {
+        self.cluster.take().unwrap().stop().await.unwrap();
+    }
+
+    async fn start(&mut self) {
+        let cluster = Cluster::start_with(&self.directory, &SETTINGS).await;
+        self.cluster = Some(cluster.unwrap());
+    }
+
+    async fn end(mut self) {
+        self.stop().await;
+        std::fs::remove_dir_all(&self.directory).unwrap();
+    }
+}
+
+/// A position in the write-ahead log.
+struct Unflushed(String);
+
+impl Unflushed {
+    async fn is_flushed(&self, db: &PgPool) -> bool {
+        sqlx::query_scalar("SELECT realtime.is_flushed($1::pg_lsn)")
+            .bind(&self.0)
+            .fetch_one(db)
+            .await
+            .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn what_a_barrier_has_seen_is_on_disk_when_it_has_committed() {
+    let scene = Scene::set().await;
+    let db = scene.database.pool().await;
+    let written = scene.commit_asynchronously(&db).await;
+    let log = Log::new(scene.database.url.parse().unwrap(), 1);
+    log.send_barrier("7").await.unwrap();
+    assert!(written.is_flushed(&db).await);
+    // The position that a listener begins with.
+    let written = scene.commit_asynchronously(&db).await;
+    log.state().await.unwrap();
+    assert!(written.is_flushed(&db).await);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn the_cursor_function_waits_and_then_says_what_to_do() {
+    let scene = Scene::set().await;
+    let db = scene.database.pool().await;
+    scene.commit_asynchronously(&db).await;
+    let read = || sqlx::query_scalar::<_, String>("SELECT realtime.cursor()").fetch_one(&db);
+    let error = read().await.unwrap_err();
+    let error = error.as_database_error().unwrap();
+    assert_eq!(error.code().unwrap(), "55000");
+    assert!(error.message().contains("not on disk"), "{error}");
+    let log = Log::new(scene.database.url.parse().unwrap(), 1);
+    let (cursor, flushed) = tokio::join!(read(), log.flush());
+    flushed.unwrap();
+    assert!(cursor.unwrap().contains('.'));
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn every_cursor_that_the_service_hands_out_has_seen_only_what_is_on_disk() {
+    let scene = Scene::set().await;
+    let log = Log::new(scene.database.url.parse().unwrap(), 1);
+    let before = log.state().await.unwrap().unwrap().cursor.to_string();
+    let db = scene.database.pool().await;
+    // The replay buffer of a server that starts later does not reach back to it.
+    scene.commit_asynchronously(&db).await;
+    let mut server = scene.serve().await;
+    let (epoch, _) = before.split_once('.').unwrap();
+    let path = format!("/ws?user_id={}", scene.bob.id);
+
+    let written = scene.commit_asynchronously(&db).await;
+    let state = format!("/messages/pending/{}", scene.bob.device_id);
+    let response = server.get(&state).await;
+    assert_eq!(response.status, 200, "{}", response.body);
+    assert!(written.is_flushed(&db).await, "a read of state");
+
+    // A replay is the client's position too, and so is the cursor of a reset.
+    for since in [before.clone(), format!("{epoch}.900000000:900000000:")] {
+        let written = scene.commit_asynchronously(&db).await;
+        let mut client = server.connect_v1(&format!("{path}&since={since}")).await;
+        client.next_json().await;
+        assert!(written.is_flushed(&db).await, "since {since}");
+    }
+    server.begin_stop();
+    server.stopped().await.unwrap();
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_crash_takes_back_nothing_that_a_cursor_has_seen() {
+    let mut scene = Scene::set().await;
+    let mut server = scene.serve().await;
+    let db = server.db().await;
+    for _ in 0..20 {
+        scene.commit_asynchronously(&db).await;
+    }
+    let path = format!("/messages/pending/{}", scene.bob.device_id);
+    let response = server.get(&path).await;
+    let cursor = response.headers["realtime-cursor"].clone();
+    scene.commit_asynchronously(&db).await;
+    scene.crash().await;
+    scene.start().await;
+    let db = scene.database.pool().await;
+    let survived: i64 = sqlx::query_scalar("SELECT count(*) FROM messages")
+        .fetch_one(&db)
+        .await
+        .unwrap();
+    assert_eq!(
+        survived, 20,
+        "the last message was written after the cursor"
+    );
+    until("the service is ready", async || {
+        server.get("/readyz").await.status == 200
+    })
+    .await;
+    for _ in 0..5 {
+        scene.commit_asynchronously(&db).await;
+    }
+    let path = format!("/ws?user_id={}&since={cursor}", scene.bob.id);
+    let mut client = server.connect_v1(&path).await;
+    let hello = client.next_json().await;
+    assert_eq!(hello["resumed"], json!(true), "{hello}");
+    for _ in 0..5 {
+        client.until_type("message").await;
+    }
+    drop(client);
+    server.begin_stop();
+    server.stopped().await.unwrap();
+    scene.end().await;
+}
+
+/// Nothing in the database tells that its disk was put back to an earlier state, but a server knows what it has
+/// delivered.
+#[tokio::test]
+async fn a_server_that_is_ahead_of_the_database_begins_a_new_history() {
+    let mut scene = Scene::set().await;
+    scene.stop().await;
+    let (data, image) = (scene.directory.join("data"), scene.directory.join("image"));
+    copy(&data, &image).await;
+    scene.start().await;
+    let mut server = Server::start_on(scene.database.clone(), |config| {
+        config.barrier_interval_ms = 100;
+    })
+    .await;
+    let db = server.db().await;
+    let path = format!("/ws?user_id={}", scene.bob.id);
+    let mut client = server.connect_v1(&path).await;
+    let hello = client.next_json().await;
+    insert_message(&db, None, &scene.alice, &scene.bob).await;
+    let event = client.next_json().await;
+    assert_eq!(event["type"], "message", "{event}");
+    // A barrier proves that the event is on disk.
+    let told = soon("a cursor", client.next_json()).await;
+    assert_ne!(told["cursor"], hello["cursor"], "{told}");
+    db.close().await;
+
+    scene.crash().await;
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(&image, &data).unwrap();
+    scene.start().await;
+    let reset = soon("a reset", client.next_json()).await;
+    assert_eq!(reset["type"], "reset", "{reset}");
+    assert_eq!(reset["reason"], json!("history"), "{reset}");
+    let db = scene.database.pool().await;
+    insert_message(&db, None, &scene.alice, &scene.bob).await;
+    let id = |event: &serde_json::Value| event["id"].as_i64().unwrap();
+    let next = client.next_json().await;
+    assert!(id(&next) > id(&event), "{next} after {event}");
+    drop(client);
+    server.begin_stop();
+    server.stopped().await.unwrap();
+    scene.end().await;
+}
+
+async fn copy(from: &Path, to: &Path) {
+    let mut command = hushnet_testkit::program::command("cp");
+    let copied = command.arg("-a").arg(from).arg(to).status().await.unwrap();
+    assert!(copied.success());
+}
