@@ -57,6 +57,21 @@ async fn postgresql_is_down_for_a_while() {
     .await;
 }
 
+/// What survives reaches everyone. An event that the crash took back may have been sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgresql_crashes_while_writers_commit_asynchronously() {
+    let mut plan = Plan::named("crashed_asynchronous");
+    plan.asynchronous = true;
+    let mut scene = Scene::set(plan, |_| {}).await;
+    for _ in 0..4 {
+        scene.load(settings::load_time() / 5).await;
+        scene.lab.stop(Shutdown::Immediate).await;
+        scene.lab.start().await;
+    }
+    scene.load(settings::load_time() / 5).await;
+    scene.judge().await.verdict.assert_flawless(false, true);
+}
+
 async fn restart(name: &'static str, how: Shutdown, down: Duration) {
     let mut scene = Scene::set(Plan::named(name), |_| {}).await;
     for _ in 0..2 {

@@ -17,6 +17,8 @@ pub enum Outcome {
     RolledBack,
     /// The connection died in the COMMIT.
     Unknown,
+    /// The COMMIT had returned, and a crash of PostgreSQL took it back.
+    TakenBack,
 }
 
 /// One message.
@@ -109,14 +111,19 @@ impl Ledger {
         Ok(names.into_iter().filter_map(|n| self.message(n)).collect())
     }
 
-    /// Looks up the outcomes that the writers do not know. All writers have ended.
-    pub async fn resolve(&self, connection: &mut PgConnection) {
+    /// Looks up the outcomes that the writers do not know. All writers have ended. Of writers that commit
+    /// `asynchronous`ly, a crash may have taken back what they have seen committed.
+    pub async fn resolve(&self, connection: &mut PgConnection, asynchronous: bool) {
         let stored: HashSet<usize> = self.stored(connection).await.unwrap().into_iter().collect();
         for (message, record) in self.records.lock().unwrap().iter_mut().enumerate() {
             let there = stored.contains(&message);
             match record.outcome {
                 Outcome::Unknown | Outcome::Open if there => record.outcome = Outcome::Committed,
                 Outcome::Unknown | Outcome::Open => record.outcome = Outcome::RolledBack,
+                Outcome::Committed if asynchronous && !there => {
+                    (record.outcome, record.ended, record.ended_at) =
+                        (Outcome::TakenBack, u64::MAX, None);
+                }
                 known => assert_eq!(
                     known == Outcome::Committed,
                     there,

@@ -53,6 +53,8 @@ pub struct Library {
     ids_before: HashSet<i64>,
     /// The messages behind the ids.
     handed: HashSet<usize>,
+    /// Messages that came with the id of another one: PostgreSQL gave it out again after a crash.
+    pub hidden: HashSet<usize>,
     /// In the order of their first arrival.
     pub arrivals: Vec<Arrival>,
     /// The messages that the state had after a reset.
@@ -76,6 +78,7 @@ impl Library {
             ids: HashSet::new(),
             ids_before: HashSet::new(),
             handed: HashSet::new(),
+            hidden: HashSet::new(),
             arrivals: Vec::new(),
             refetched: HashSet::new(),
             resets: HashMap::new(),
@@ -138,6 +141,9 @@ impl Library {
             return;
         };
         if known {
+            if !self.handed.contains(&message) {
+                self.hidden.insert(message);
+            }
             return;
         }
         if !self.handed.insert(message) {

@@ -47,6 +47,8 @@ pub struct Plan {
     pub rows_max: usize,
     /// Transactions in a hundred whose event is too long to be notified.
     pub by_reference: i32,
+    /// Whether writers commit without waiting for the disk.
+    pub asynchronous: bool,
 }
 
 impl Plan {
@@ -69,6 +71,7 @@ impl Plan {
             long_ms: 200..2_000,
             rows_max: 6,
             by_reference: 3,
+            asynchronous: false,
         }
     }
 }
@@ -114,10 +117,14 @@ impl Scene {
         .fetch_all(&mut database)
         .await
         .unwrap();
+        let commit = if plan.asynchronous { "off" } else { "on" };
         let application = Arc::new(Application {
             ledger: Arc::new(Ledger::new(rand::random())),
             users,
-            database: lab.options().application_name("writer"),
+            database: lab
+                .options()
+                .application_name("writer")
+                .options([("synchronous_commit", commit)]),
             pace: plan.pace,
             long_ms: plan.long_ms.clone(),
             rows_max: plan.rows_max,
@@ -225,7 +232,11 @@ impl Scene {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        self.application.ledger.resolve(&mut database).await;
+        let asynchronous = self.plan.asynchronous;
+        self.application
+            .ledger
+            .resolve(&mut database, asynchronous)
+            .await;
         database.close().await.unwrap();
     }
 

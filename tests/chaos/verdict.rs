@@ -26,6 +26,10 @@ pub struct Verdict {
     pub lost: usize,
     /// Received although rolled back.
     pub phantoms: usize,
+    /// Committed, and taken back by a crash of PostgreSQL.
+    pub taken_back: usize,
+    /// Due, and received with an id that a crash had taken back and that the client knew.
+    pub hidden: usize,
     /// Events of another user or of no writer, and one event under two ids.
     pub strange: usize,
     /// Received after an event that was written when this one had been committed.
@@ -45,8 +49,10 @@ impl Verdict {
     /// Compares each client's arrivals with the ledger.
     pub fn new(records: &[Record], clients: &[Finished]) -> Self {
         let committed = records.iter().filter(|r| r.outcome == Outcome::Committed);
+        let taken_back = records.iter().filter(|r| r.outcome == Outcome::TakenBack);
         let mut verdict = Self {
             events: committed.count(),
+            taken_back: taken_back.count(),
             ..Self::default()
         };
         for (number, client) in clients.iter().enumerate() {
@@ -79,7 +85,9 @@ impl Verdict {
                 continue;
             }
             self.due += 1;
-            if !cut_plain && !library.has(message) {
+            if self.taken_back > 0 && library.hidden.contains(&message) {
+                self.hidden += 1;
+            } else if !cut_plain && !library.has(message) {
                 self.lost += 1;
                 self.note(self.lost, || {
                     format!(
@@ -91,7 +99,7 @@ impl Verdict {
         }
         for arrival in &library.arrivals {
             let record = &records[arrival.message];
-            if record.outcome != Outcome::Committed {
+            if !matches!(record.outcome, Outcome::Committed | Outcome::TakenBack) {
                 self.phantoms += 1;
                 self.note(self.phantoms, || format!("device {number} got {record:?}"));
             }
@@ -201,6 +209,13 @@ impl fmt::Display for Verdict {
         let reasons: HashSet<&String> = self.resets.iter().collect();
         if !reasons.is_empty() {
             write!(f, "; {} resets {reasons:?}", self.resets.len())?;
+        }
+        if self.taken_back > 0 {
+            let (taken_back, hidden) = (self.taken_back, self.hidden);
+            write!(
+                f,
+                "; {taken_back} taken back by a crash, {hidden} hidden by their ids"
+            )?;
         }
         if self.plain_cuts > 0 {
             write!(
