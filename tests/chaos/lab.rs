@@ -1,8 +1,6 @@
 //! A private PostgreSQL that may be killed, a database on it, and the link that leads to it.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, chown};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -13,6 +11,7 @@ use hushnet_realtime::store::migrate;
 use hushnet_testkit::application;
 use hushnet_testkit::database::connect;
 pub use hushnet_testkit::database::execute;
+use hushnet_testkit::standby;
 use hushnet_testkit::wait::until;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -173,26 +172,9 @@ impl Lab {
 
     /// An asynchronous standby.
     pub async fn standby(&self) -> Cluster {
-        let primary = fs::metadata(fs::canonicalize(self.directory.join("data")).unwrap()).unwrap();
+        let url = self.cluster().url("postgres");
         let home = self.directory.join(STANDBY);
-        fs::create_dir_all(&home).unwrap();
-        chown(&home, Some(primary.uid()), Some(primary.gid())).unwrap();
-        let programs = fs::read_link(format!("/proc/{}/exe", self.postmaster())).unwrap();
-        let mut command = Command::new(programs.with_file_name("pg_basebackup"));
-        command
-            .current_dir("/")
-            .args(["--write-recovery-conf", "--checkpoint", "fast", "--no-sync"])
-            .arg("--pgdata")
-            .arg(home.join("data"))
-            .arg("--dbname")
-            .arg(self.cluster().url("postgres"));
-        if fs::metadata("/proc/self").unwrap().uid() != primary.uid() {
-            command.uid(primary.uid()).gid(primary.gid());
-        }
-        let copying = tokio::process::Command::from(command).output();
-        let output = copying.await.unwrap();
-        assert!(output.status.success(), "{output:?}");
-        Cluster::start_with(&home, &SETTINGS).await.unwrap()
+        standby::start(&self.directory, &url, &home, &SETTINGS).await
     }
 
     /// Waits until the standby has everything, ends the primary and promotes the standby.

@@ -15,6 +15,7 @@
 //! | `client.rs` | the reference WebSocket client |
 //! | `program.rs` | starting a program, reading its output, signalling and ending it |
 //! | `server.rs` | the service as a program: started, awaited, asked, stopped |
+//! | `standby.rs` | an asynchronous standby of a private cluster |
 
 #![allow(
     clippy::unwrap_used,
@@ -29,4 +30,5 @@ pub mod database;
 pub mod http;
 pub mod program;
 pub mod server;
+pub mod standby;
 pub mod wait;
