@@ -6,8 +6,8 @@
 #   sh scripts/setup.sh conformance   also the Autobahn test suite's cases
 #   sh scripts/setup.sh fuzz          also cargo-fuzz, and a C++ compiler for it
 #   sh scripts/setup.sh instructions  also valgrind, and what runs benchmarks under it
-#   sh scripts/setup.sh test   also Prometheus's programs, Chromium, WebSocket clients for Python and Node,
-#                              and what the clients in JavaScript are built and tested with
+#   sh scripts/setup.sh test   also Prometheus's programs, PgBouncer, Chromium, WebSocket clients for Python and
+#                              Node, and what the clients in JavaScript are built and tested with
 #
 # Debian packages are installed with apt, as root or with sudo; everything else goes into .hushnet/
 # and node_modules beside each package.json. No service is started: nothing here takes a port.
@@ -73,19 +73,33 @@ as_root() {
 # Installs the packages, with fresh lists only if it does not go with the old ones.
 apt_install() {
   install="apt-get -qq -o Dpkg::Use-Pty=0 install --yes --no-install-recommends $*"
+  before=
+  undo=:
+  after=
   # Debian would create a cluster `main` on port 5432 and start it.
   case " $* " in
     *" postgresql-"*) before='directory=/etc/postgresql-common/createcluster.d
 existed=no; [ ! -d $directory ] || existed=yes
 mkdir -p $directory
-trap "rm -f $directory/hushnet-realtime.conf; [ $existed = yes ] || rmdir $directory" EXIT
 echo "create_main_cluster = false" > $directory/hushnet-realtime.conf
-' ;;
-    *) before= ;;
+'
+      undo='rm -f $directory/hushnet-realtime.conf; [ $existed = yes ] || rmdir $directory' ;;
+  esac
+  # Debian would start it on port 6432, now and at each boot.
+  case " $* " in
+    *" pgbouncer "*) before="$before"'policy=/usr/sbin/policy-rc.d
+ours=no; [ -e $policy ] || ours=yes
+[ $ours = no ] || { printf "#!/bin/sh\nexit 101\n" > $policy; chmod 755 $policy; }
+'
+      undo="$undo"'; [ $ours = no ] || rm -f $policy'
+      after='update-rc.d pgbouncer disable' ;;
   esac
   say "installing $*"
   as_root "export DEBIAN_FRONTEND=noninteractive
-${before}$install || { apt-get -qq update && $install; }"
+undo() { $undo; }
+trap undo EXIT
+${before}$install || { apt-get -qq update && $install; }
+$after"
 }
 
 install_packages() {
@@ -102,6 +116,7 @@ install_packages() {
     have node || packages="$packages nodejs"
     have npm || packages="$packages npm"
     have chromium || packages="$packages chromium"
+    [ -x /usr/sbin/pgbouncer ] || have pgbouncer || packages="$packages pgbouncer"
   fi
   postgres=yes
   has_postgres || postgres=no
