@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use hushnet_websocket::{CloseQueue, SocketLimits};
-use sqlx::postgres::PgConnectOptions;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -30,7 +29,6 @@ use crate::store::Log;
 
 /// What events pass on their way from the database to the connections.
 struct Stream {
-    options: PgConnectOptions,
     log: Log,
     hub: Hub,
     replay_buffer: ReplayBuffer,
@@ -94,14 +92,13 @@ pub(super) fn assemble(
 
 impl Stream {
     fn new(config: &Config) -> Result<Self, RunError> {
-        let options = config.database()?.options();
+        let url = config.database()?;
         let bounds = Bounds {
             bytes_max: config.recent_bytes_max as usize,
             age_max: config.recent_age_max(),
         };
         Ok(Self {
-            log: Log::new(options.clone(), config.database_pool_size),
-            options,
+            log: Log::new(url.options(), config.database_pool_size),
             hub: Hub::new(config.user_channel_capacity as usize),
             replay_buffer: ReplayBuffer::new(bounds, Instant::now().into()),
             metrics: Arc::new(Metrics::new()),
@@ -136,7 +133,6 @@ fn start_ingest(
         Arc::clone(&stream.metrics),
     ));
     let listener = Listener::new(
-        stream.options.clone(),
         stream.log.clone(),
         Arc::clone(&barriers),
         router,
@@ -152,7 +148,7 @@ fn start_ingest(
         }
         None => listener,
     };
-    let wake_lock = wake_lock::hold_while_wanted(stream.options.clone(), listener.wake_lock());
+    let wake_lock = wake_lock::hold_while_wanted(stream.log.clone(), listener.wake_lock());
     supervisor.spawn(Task::WakeLock, wake_lock);
     supervisor.spawn(Task::Listener, listener.run());
     supervisor.spawn(Task::Barriers, async move { barriers.run().await });

@@ -14,10 +14,11 @@ pub struct DatabaseUrl {
 }
 
 impl DatabaseUrl {
-    /// How to connect.
+    /// How to connect. Without `extra_float_digits`, which PgBouncer refuses at the start of a session.
     #[must_use]
     pub fn options(&self) -> PgConnectOptions {
-        self.options.clone().application_name("hushnet-realtime")
+        let options = self.options.clone().application_name("hushnet-realtime");
+        options.extra_float_digits(None)
     }
 
     /// The address as it was given, password and all.

@@ -58,11 +58,16 @@ impl Health {
 
     fn holds(&self, reason: ReadinessReason, live: bool, now: Instant) -> bool {
         let is_reported = |reason| self.reported[reason].is_some();
+        // Then there is no connection, and no barrier commits: that is no reason of its own.
+        let is_unusable =
+            is_reported(ReadinessReason::Pooler) || is_reported(ReadinessReason::Recovery);
         match reason {
             // Its detail stays reported from the last loss on.
-            ReadinessReason::ListenerDisconnected => !live,
+            ReadinessReason::ListenerDisconnected => !live && !is_unusable,
             // A barrier or two that failed are no reason: the last one that returned still proves enough.
-            ReadinessReason::BarrierFailed => is_reported(reason) && self.is_unproven(now),
+            ReadinessReason::BarrierFailed => {
+                is_reported(reason) && self.is_unproven(now) && !is_unusable
+            }
             // While the listener is away, no barrier can return.
             ReadinessReason::BarrierNotReturned => {
                 live && self.is_unproven(now)
@@ -167,6 +172,20 @@ mod tests {
         assert_eq!(reasons(&health, true, late), [BarrierNotReturned]);
         health.barrier_returned(late);
         assert_eq!(reasons(&health, true, late), []);
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_used_is_the_reason_for_all_that_follows_from_it() {
+        let (mut health, start) = (health(), Instant::now());
+        for reason in [ReadinessReason::Pooler, ReadinessReason::Recovery] {
+            health.begin(ListenerDisconnected, "seen");
+            health.begin(BarrierFailed, "seen");
+            health.begin(reason, "seen");
+            assert_eq!(reasons(&health, false, start), [reason]);
+            health.end(reason);
+            let both = [ListenerDisconnected, BarrierFailed];
+            assert_eq!(reasons(&health, false, start), both);
+        }
     }
 
     #[test]

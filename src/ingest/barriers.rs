@@ -35,8 +35,8 @@ const COMMIT_SLOW: Duration = Duration::from_millis(250);
 /// A barrier that waits for longer, and not for a synchronous standby, is given up. PostgreSQL itself ends one that
 /// waits for a lock before.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(10);
-/// Between two times that all connections are given up because the database takes no writes.
-const READ_ONLY_RENEWAL: Duration = Duration::from_secs(10);
+/// Between two times that all connections are given up because the address leads elsewhere than to a primary.
+const ADDRESS_RENEWAL: Duration = Duration::from_secs(10);
 
 /// What became of a barrier that was sent.
 enum Commit {
@@ -105,8 +105,8 @@ impl Barriers {
                 }
                 Commit::Failed(error) => {
                     let fault = self.failed(nonce, &mut failures, &error);
-                    if fault == DatabaseFault::ReadOnly {
-                        self.leave_read_only(&mut renewed);
+                    if matches!(fault, DatabaseFault::ReadOnly | DatabaseFault::Pooler) {
+                        self.leave_address(&mut renewed);
                     }
                 }
                 Commit::Unreachable(error) => {
@@ -147,6 +147,8 @@ impl Barriers {
                 }
                 if !elsewhere {
                     self.log.renew();
+                    // Before the time of the next commit begins. Why it failed, the next barrier says.
+                    let _ = self.log.ready().await;
                     break;
                 }
                 // It waits for a lock or a synchronous standby, and another would wait behind it.
@@ -247,10 +249,10 @@ impl Barriers {
         fault
     }
 
-    /// The primary has become a standby, and the same address may lead to another server by now: every connection is
-    /// made anew.
-    fn leave_read_only(&self, renewed: &mut Option<Instant>) {
-        if renewed.is_none_or(|renewed| renewed.elapsed() >= READ_ONLY_RENEWAL) {
+    /// The primary has become a standby, or a pooler has come before it, and the same address may lead to another server
+    /// by now: the address is probed again, and every connection is made anew.
+    fn leave_address(&self, renewed: &mut Option<Instant>) {
+        if renewed.is_none_or(|renewed| renewed.elapsed() >= ADDRESS_RENEWAL) {
             *renewed = Some(Instant::now());
             self.log.renew();
             self.dead.notify_one();

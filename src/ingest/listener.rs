@@ -10,7 +10,6 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::PgConnectOptions;
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 
@@ -24,7 +23,7 @@ use super::lost::Lost;
 use crate::config::Ingest;
 use crate::delivery::{HealthReport, Router};
 use crate::metrics::Metrics;
-use crate::protocol::{Channel, Label, ReadinessReason, Snapshot};
+use crate::protocol::{Channel, DatabaseFault, Label, ReadinessReason, Snapshot};
 use crate::store::{self, CONTROL_CHANNEL, Log, LogState, Notifications};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -35,7 +34,6 @@ const INCOMPLETE_MAX: u32 = 30;
 /// The task that feeds the router.
 #[derive(Debug)]
 pub struct Listener {
-    options: PgConnectOptions,
     log: Log,
     barriers: Arc<Barriers>,
     intake: Intake,
@@ -55,7 +53,6 @@ impl Listener {
     /// A listener that is not connected yet.
     #[must_use]
     pub fn new(
-        options: PgConnectOptions,
         log: Log,
         barriers: Arc<Barriers>,
         router: Router,
@@ -63,7 +60,6 @@ impl Listener {
         ingest_wanted: Option<Ingest>,
     ) -> Self {
         Self {
-            options,
             log,
             barriers,
             health: router.health_report(),
@@ -94,15 +90,15 @@ impl Listener {
         let mut backoff = BACKOFF_FIRST;
         loop {
             let channels = Channel::all().map(Channel::as_str).chain([CONTROL_CHANNEL]);
-            let error = match Notifications::listen(&self.options, channels).await {
+            let error = match Notifications::listen(&self.log, channels).await {
                 Ok(mut notifications) => {
                     let Err(error) = self.serve(&mut notifications, &mut backoff).await;
                     error
                 }
                 Err(error) => error.into(),
             };
-            let reason = ReadinessReason::ListenerDisconnected;
-            self.health.begin(reason, &error.summary());
+            self.log.distrust_address();
+            self.report(Some(&error));
             self.intake.away();
             if mem::take(&mut self.connected) {
                 self.metrics.listener_connected.set(false);
@@ -121,12 +117,33 @@ impl Listener {
         }
     }
 
+    /// Reports why there is no connection, or that the address can be used.
+    fn report(&self, lost: Option<&Lost>) {
+        let fault = lost.map(Lost::fault);
+        let detail = lost.map(Lost::summary).unwrap_or_default();
+        for (reason, of) in [
+            (ReadinessReason::Pooler, DatabaseFault::Pooler),
+            (ReadinessReason::Recovery, DatabaseFault::ReadOnly),
+        ] {
+            if fault == Some(of) {
+                self.health.begin(reason, &detail);
+            } else {
+                self.health.end(reason);
+            }
+        }
+        if lost.is_some() {
+            self.health
+                .begin(ReadinessReason::ListenerDisconnected, &detail);
+        }
+    }
+
     /// Joins what was routed to what comes, and routes it until the connection is lost.
     async fn serve(
         &mut self,
         notifications: &mut Notifications,
         backoff: &mut Duration,
     ) -> Result<Infallible, Lost> {
+        self.report(None);
         let next = self.join(notifications).await?;
         self.metrics.listener_connected.set(true);
         (self.connected, self.has_listened) = (true, true);

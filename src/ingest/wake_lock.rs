@@ -9,22 +9,21 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
 use tokio::sync::watch;
 
-use crate::store::HeldWakeLock;
+use crate::store::{HeldWakeLock, Log};
 
 /// Between two attempts, and between two checks of the connection.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Holds the lock while `wanted` is true. Ends when the listener has.
-pub async fn hold_while_wanted(options: PgConnectOptions, mut wanted: watch::Receiver<bool>) {
+pub async fn hold_while_wanted(log: Log, mut wanted: watch::Receiver<bool>) {
     loop {
         if wanted.wait_for(|wanted| *wanted).await.is_err() {
             return;
         }
         let held = async {
-            let mut lock = HeldWakeLock::take(&options).await?;
+            let mut lock = HeldWakeLock::take(&log).await?;
             loop {
                 tokio::time::sleep(RETRY).await;
                 lock.check().await?;

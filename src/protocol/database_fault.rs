@@ -13,6 +13,8 @@ pub enum DatabaseFault {
     Privilege,
     /// The database takes no writes: it is in recovery.
     ReadOnly,
+    /// The address leads to a pooler that gives the session's connection to others.
+    Pooler,
     /// A disk, the memory or the notification queue is full.
     Full,
     /// The server or the role has no connection left.
@@ -35,6 +37,8 @@ impl DatabaseFault {
             "3F000" | "42P01" | "42883" => Self::Undefined,
             "42501" => Self::Privilege,
             "25006" => Self::ReadOnly,
+            // The statements that the service has prepared are its session's.
+            "26000" | "42P05" => Self::Pooler,
             // 54000 is what a full notification queue is answered with.
             "53100" | "53200" | "54000" | "58030" => Self::Full,
             "53300" => Self::Connections,
@@ -61,6 +65,10 @@ impl DatabaseFault {
             }
             Self::ReadOnly => {
                 "name the primary in DATABASE_URL: this server is in recovery, or takes no writes at all"
+            }
+            Self::Pooler => {
+                "connect directly to PostgreSQL, or through a pooler in session mode: in transaction or statement mode \
+                 LISTEN does not work, and settings would leak into others' sessions"
             }
             Self::Full => {
                 "free what is full: PostgreSQL's disk, its memory, or its notification queue \
@@ -90,6 +98,8 @@ mod tests {
             ("42883", DatabaseFault::Undefined),
             ("42501", DatabaseFault::Privilege),
             ("25006", DatabaseFault::ReadOnly),
+            ("26000", DatabaseFault::Pooler),
+            ("42P05", DatabaseFault::Pooler),
             ("53100", DatabaseFault::Full),
             ("54000", DatabaseFault::Full),
             ("53300", DatabaseFault::Connections),

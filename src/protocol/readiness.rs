@@ -62,6 +62,13 @@ macro_rules! readiness_reasons {
 readiness_reasons! {
     /// The server is ending.
     Draining: Unavailable, "Send new clients to another server.";
+    /// The address leads to a pooler in transaction or statement mode: LISTEN does not work there, and what the service
+    /// sets for its sessions would leak into others'.
+    Pooler: Unavailable, "Connect directly to PostgreSQL, or set the pooler's mode for this database to session. The \
+        server looks again by itself.";
+    /// The database is in recovery: a standby takes no LISTEN and no writes.
+    Recovery: Unavailable, "Nothing, if it is about to be promoted: the server looks again by itself. Else name the \
+        primary in `DATABASE_URL`.";
     /// The listener has no connection to PostgreSQL, or still reads what was committed meanwhile.
     ListenerDisconnected: Unavailable, "Nothing, if it passes: the listener reconnects by itself. If it lasts, check \
         that PostgreSQL is up, can be reached, and has a connection left (`max_connections`).";

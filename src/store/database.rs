@@ -5,17 +5,19 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, PgPool};
+use sqlx::{ConnectOptions, Connection, PgPool};
 
+use super::address::Address;
 use super::session;
+use super::unusable::Unusable;
 
 /// Time that a query may wait for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Connections for the service's own work.
 const OWN_CONNECTIONS_MAX: u32 = 3;
-/// Connections beside those for requests: the service's own, the listener's, the wake lock's, and the one that asks
-/// whether the database is reachable.
-pub const SERVICE_CONNECTIONS_MAX: u32 = OWN_CONNECTIONS_MAX + 3;
+/// Connections beside those for requests: the service's own, the listener's, the wake lock's, the one that asks
+/// whether the database is reachable, and the two of a probe.
+pub const SERVICE_CONNECTIONS_MAX: u32 = OWN_CONNECTIONS_MAX + 5;
 /// The database is unreachable when a new connection has not answered by then.
 const REACH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -26,10 +28,10 @@ struct Pools {
 }
 
 impl Pools {
-    fn new(options: &PgConnectOptions, requests_max: u32) -> Self {
+    fn new(address: &Address, requests_max: u32) -> Self {
         Self {
-            own: pool(options, OWN_CONNECTIONS_MAX),
-            requests: pool(options, requests_max),
+            own: pool(address, OWN_CONNECTIONS_MAX),
+            requests: pool(address, requests_max),
         }
     }
 }
@@ -37,7 +39,7 @@ impl Pools {
 /// The connections to one database. Cheap to clone; every clone uses the same connections.
 #[derive(Debug, Clone)]
 pub(super) struct Database {
-    options: PgConnectOptions,
+    address: Address,
     requests_max: u32,
     pools: Arc<RwLock<Pools>>,
 }
@@ -45,12 +47,18 @@ pub(super) struct Database {
 impl Database {
     /// Connects when first needed; for requests of clients, up to `requests_max` times.
     pub(super) fn new(options: PgConnectOptions, requests_max: u32) -> Self {
-        let pools = Pools::new(&options, requests_max);
+        let address = Address::new(options);
+        let pools = Pools::new(&address, requests_max);
         Self {
-            options,
+            address,
             requests_max,
             pools: Arc::new(RwLock::new(pools)),
         }
+    }
+
+    /// Where the connections lead.
+    pub(super) fn address(&self) -> &Address {
+        &self.address
     }
 
     fn pools(&self) -> Pools {
@@ -72,7 +80,8 @@ impl Database {
     /// ones may hang for as long as the kernel retries. Queries that wait for a connection fail. Idle
     /// connections end at once, the others with their query.
     pub(super) fn renew(&self) {
-        let fresh = Pools::new(&self.options, self.requests_max);
+        self.address.forget();
+        let fresh = Pools::new(&self.address, self.requests_max);
         let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *pools, fresh);
         drop(pools);
@@ -86,22 +95,33 @@ impl Database {
         tokio::join!(pools.own.close(), pools.requests.close());
     }
 
-    /// Whether the database takes a new connection and answers on it.
+    /// Whether the database takes a new connection and answers on it. Sends no statement.
     ///
     /// # Errors
     /// Why it does not.
     pub(super) async fn reach(&self) -> Result<(), sqlx::Error> {
-        let ask = async { session::connect(&self.options).await?.ping().await };
+        let ask = async { self.address.options().connect().await?.ping().await };
         tokio::time::timeout(REACH_TIMEOUT, ask)
             .await
             .unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 }
 
-fn pool(options: &PgConnectOptions, connections_max: u32) -> PgPool {
+fn pool(address: &Address, connections_max: u32) -> PgPool {
+    let probed = address.clone();
     PgPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        .after_connect(|connection, _| Box::pin(session::own(connection)))
-        .connect_lazy_with(options.clone())
+        .after_connect(move |connection, _| {
+            let probed = probed.clone();
+            Box::pin(async move {
+                match probed.ready().await {
+                    // sqlx would try again until the time for a connection is over, and log each time.
+                    Err(error) if Unusable::of(&error).is_some() => std::future::pending().await,
+                    probed => probed?,
+                }
+                session::own(connection).await
+            })
+        })
+        .connect_lazy_with(address.options().clone())
 }

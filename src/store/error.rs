@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use super::deadline::has_passed;
+use super::unusable::Unusable;
 use crate::protocol::DatabaseFault;
 
 /// Characters of an error that are shown to whoever asks.
@@ -38,6 +39,11 @@ pub fn is_lock_not_available(error: &sqlx::Error) -> bool {
     has_code(error, &["55P03"])
 }
 
+/// 08P01: PostgreSQL, or a pooler before it, takes no such message now.
+pub(super) fn is_protocol_violation(error: &sqlx::Error) -> bool {
+    has_code(error, &["08P01"])
+}
+
 fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {
     code(error).is_some_and(|code| codes.contains(&&*code))
 }
@@ -60,6 +66,8 @@ pub fn fault(error: &sqlx::Error) -> DatabaseFault {
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => DatabaseFault::Unreachable,
         error if has_passed(error) => DatabaseFault::Timeout,
+        error if Unusable::of(error) == Some(Unusable::Pooler) => DatabaseFault::Pooler,
+        error if Unusable::of(error) == Some(Unusable::Recovery) => DatabaseFault::ReadOnly,
         _ => DatabaseFault::Other,
     }
 }
@@ -93,7 +101,10 @@ pub fn summary(error: &sqlx::Error) -> String {
         sqlx::Error::PoolTimedOut => "no connection was to be had in time".to_owned(),
         sqlx::Error::PoolClosed => "the connections were given up".to_owned(),
         error if has_passed(error) => error.to_string(),
-        _ => "the connection failed".to_owned(),
+        error => match Unusable::of(error) {
+            Some(unusable) => unusable.to_string(),
+            None => "the connection failed".to_owned(),
+        },
     }
 }
 
@@ -137,6 +148,18 @@ mod tests {
             let summary = summary(&error);
             assert!(!summary.contains("secret"), "{summary}");
             assert!(summary.starts_with("the connection failed"), "{summary}");
+            assert_eq!(fault(&error), fault_of);
+        }
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_used_says_why() {
+        for (unusable, fault_of) in [
+            (Unusable::Pooler, DatabaseFault::Pooler),
+            (Unusable::Recovery, DatabaseFault::ReadOnly),
+        ] {
+            let error = sqlx::Error::from(unusable);
+            assert_eq!(summary(&error), unusable.to_string());
             assert_eq!(fault(&error), fault_of);
         }
     }

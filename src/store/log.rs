@@ -9,6 +9,7 @@ use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 use uuid::Uuid;
 
+use super::address::Address;
 use super::chunks::Chunks;
 use super::creation_times::Logged;
 use super::database::Database;
@@ -48,6 +49,24 @@ impl Log {
     #[must_use]
     pub fn requests(&self) -> PgPool {
         self.database.requests()
+    }
+
+    /// The database's address.
+    pub(super) fn address(&self) -> &Address {
+        self.database.address()
+    }
+
+    /// Returns when a probe of the database's address has passed: nothing is SET for a session before.
+    ///
+    /// # Errors
+    /// Why the address cannot be used, or the database's.
+    pub async fn ready(&self) -> Result<(), sqlx::Error> {
+        self.address().ready().await
+    }
+
+    /// The address may lead elsewhere by now: it is probed before the next connection is made.
+    pub fn distrust_address(&self) {
+        self.address().forget();
     }
 
     /// Gives up all connections and begins with new ones: in a network that swallows packets, the old
@@ -117,6 +136,7 @@ impl Log {
     /// Notifies the control channel with this nonce and the snapshot of the same transaction, and
     /// returns when that has committed.
     pub async fn send_barrier(&self, nonce: &str) -> Result<(), sqlx::Error> {
+        self.ready().await?;
         control::send_barrier(&self.database.own(), nonce).await
     }
 
@@ -128,6 +148,7 @@ impl Log {
     /// Sends a barrier in a database without a log. It comes back with its snapshot, and with whether there is a log
     /// by now.
     pub async fn send_bare_barrier(&self, nonce: &str) -> Result<(), sqlx::Error> {
+        self.ready().await?;
         control::send_bare_barrier(&self.database.own(), nonce).await
     }
 

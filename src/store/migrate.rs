@@ -8,8 +8,10 @@
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
+use super::address::Address;
 use super::session;
 use super::triggers::{self, FaultyTrigger};
+use super::unusable::Unusable;
 use crate::config::DatabaseUrl;
 use crate::store::is_undefined_table;
 
@@ -61,7 +63,13 @@ fn migrator() -> Migrator {
 
 async fn connect(url: &DatabaseUrl) -> Result<PgConnection, Error> {
     let connecting = async {
-        let mut connection = url.options().connect().await?;
+        let address = Address::new(url.options());
+        match address.ready().await {
+            // `status` reads.
+            Err(error) if Unusable::of(&error) == Some(Unusable::Recovery) => {}
+            ready => ready?,
+        }
+        let mut connection = address.options().connect().await?;
         session::migrating(&mut connection).await?;
         Ok(connection)
     };

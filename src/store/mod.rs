@@ -1,5 +1,6 @@
 //! Everything that is asked of PostgreSQL: every SQL statement of the service stands here or in `sql/`.
 
+mod address;
 mod chunks;
 mod control;
 mod creation_times;
@@ -14,14 +15,17 @@ mod log_state;
 mod maintenance;
 pub mod migrate;
 mod notifications;
+mod probe;
 mod reading;
 mod session;
 pub mod state;
 mod triggers;
+mod unusable;
 mod user_page;
+mod wake_lock;
 
 pub use self::chunks::{Chunk, Chunks};
-pub use self::control::{CONTROL_CHANNEL, HeldWakeLock};
+pub use self::control::CONTROL_CHANNEL;
 pub use self::creation_times::Logged;
 pub use self::database::SERVICE_CONNECTIONS_MAX;
 pub use self::deadline::deadline_passed;
@@ -37,3 +41,4 @@ pub use self::notifications::Notifications;
 pub use self::reading::{Durability, LogRow, Reading, parse_row};
 pub use self::triggers::FaultyTrigger;
 pub use self::user_page::{PAGE_BYTES_MAX, PAGE_EVENTS, Page};
+pub use self::wake_lock::HeldWakeLock;

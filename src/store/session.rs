@@ -1,11 +1,11 @@
 //! What the service's sessions set for themselves, so that no setting of a role or of a database changes what they do.
 //!
 //! [`own`] and [`migrating`] are the only places of the crate that SET anything for a session. Whoever opens a
-//! connection for the service calls one of them first. What is set stays with the session: behind a pooler in
-//! transaction mode it would leak into others' transactions.
+//! connection for the service calls one of them before its first statement, and only after the address was probed
+//! (`address`). What is set stays with the session: behind a pooler in transaction mode it would leak into others'
+//! transactions.
 
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, PgConnection};
+use sqlx::PgConnection;
 
 /// A statement that sets these (name, value) for the session, without those that this version of PostgreSQL lacks.
 /// All names are qualified: the search path is still the role's.
@@ -23,6 +23,7 @@ macro_rules! set {
                  ('default_transaction_deferrable', 'off'),
                  ('row_security', 'off'),
                  ('jit', 'off'),
+                 ('extra_float_digits', '1'),
                  ",
             $settings,
             ") AS own (name, value) ON known.name = own.name
@@ -67,13 +68,6 @@ pub(super) async fn own(connection: &mut PgConnection) -> Result<(), sqlx::Error
 /// Makes a new connection one for migrations.
 pub(super) async fn migrating(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     set(connection, MIGRATING).await
-}
-
-/// One of the service's own connections, outside the pools.
-pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
-    let mut connection = options.connect().await?;
-    own(&mut connection).await?;
-    Ok(connection)
 }
 
 async fn set(connection: &mut PgConnection, settings: &'static str) -> Result<(), sqlx::Error> {

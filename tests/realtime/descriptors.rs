@@ -192,9 +192,9 @@ async fn a_limit_below_connections_max_is_said_at_the_start() {
     for said in [
         "WARN",
         "limit=128",
-        "wanted=100308",
+        "wanted=100312",
         "connections_max=100000",
-        "connections_admitted=57",
+        "connections_admitted=54",
         "LimitNOFILE",
     ] {
         assert!(line.contains(said), "no {said} in {line}");
@@ -215,11 +215,11 @@ async fn a_limit_below_connections_max_is_said_at_the_start() {
 #[tokio::test]
 async fn a_limit_that_leaves_nothing_for_clients_is_a_mistake_of_the_call() {
     let database = Database::migrated().await;
-    let output = limited(52, &database, &[]).output();
+    let output = limited(56, &database, &[]).output();
     let output = soon("the command", output).await.unwrap();
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8_lossy(&output.stderr);
-    for word in ["52 open files", "100308", "ulimit -n", "LimitNOFILE="] {
+    for word in ["56 open files", "100312", "ulimit -n", "LimitNOFILE="] {
         assert!(said.contains(word), "no {word} in {said}");
     }
 }

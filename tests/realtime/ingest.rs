@@ -81,7 +81,7 @@ async fn a_listener_that_was_away_beyond_the_retention_resets_its_clients() {
 #[tokio::test]
 async fn the_wake_lock_is_announced_before_it_is_waited_for() {
     let database = Database::migrated().await;
-    let options = database.url.parse().unwrap();
+    let log = Log::new(database.url.parse().unwrap(), 1);
     let mut other = PgListener::connect(&database.url).await.unwrap();
     other.listen("realtime_control").await.unwrap();
     let mut writer = database.connect().await;
@@ -90,7 +90,7 @@ async fn the_wake_lock_is_announced_before_it_is_waited_for() {
         "BEGIN; SELECT pg_advisory_xact_lock_shared(realtime.doorbell());",
     )
     .await;
-    let taking = tokio::spawn(async move { HeldWakeLock::take(&options).await });
+    let taking = tokio::spawn(async move { HeldWakeLock::take(&log).await });
     let announced = soon("the announcement", other.recv()).await.unwrap();
     assert_eq!(announced.payload(), "awake");
     assert!(!taking.is_finished(), "an event is being written");

@@ -5,6 +5,7 @@
 
 mod client;
 mod database;
+mod pooler;
 mod server;
 
 pub use hushnet_testkit::application::{
@@ -17,4 +18,5 @@ pub use hushnet_testkit::wait::{deadline, soon, until};
 
 pub use self::client::{client_on, connect_client};
 pub use self::database::{Database, cluster};
+pub use self::pooler::Pooler;
 pub use self::server::Server;

@@ -1,0 +1,122 @@
+//! The service on a database in recovery: it stays up, says so, and serves when the standby is promoted.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use hushnet_devdb::Cluster;
+use hushnet_realtime::store::migrate;
+use hushnet_testkit::database::UNSAFE_SETTINGS;
+use hushnet_testkit::{application, standby};
+use sqlx::Connection;
+use sqlx::postgres::PgConnectOptions;
+use tempfile::TempDir;
+
+use crate::support::{Database, Server, add_user, connect, execute, insert_message, until};
+
+const NAME: &str = "hushnet";
+const REFUSED: &str = "hushnet_barriers_failed_total{cause=\"read_only\"}";
+
+/// A primary with the service's schema, its standby, and the directory of both.
+struct Pair {
+    primary: Cluster,
+    standby: Cluster,
+    directory: TempDir,
+}
+
+impl Pair {
+    async fn start() -> Self {
+        let directory = tempfile::Builder::new()
+            .permissions(fs::Permissions::from_mode(0o755))
+            .tempdir()
+            .unwrap();
+        let home = directory.path().join("primary");
+        let primary = Cluster::start_with(&home, &UNSAFE_SETTINGS).await.unwrap();
+        primary.create_database(NAME).await.unwrap();
+        let url = primary.url(NAME);
+        let mut connection = connect(&url).await;
+        application::create_schema(&mut connection).await;
+        connection.close().await.unwrap();
+        migrate::up(&url.parse().unwrap()).await.unwrap();
+        let copy = directory.path().join("standby");
+        let standby = standby::start(&home, &url, &copy, &UNSAFE_SETTINGS).await;
+        Self {
+            primary,
+            standby,
+            directory,
+        }
+    }
+}
+
+/// The directory of a cluster's socket.
+fn socket(cluster: &Cluster) -> std::path::PathBuf {
+    let options: PgConnectOptions = cluster.url(NAME).parse().unwrap();
+    options.get_socket().unwrap().clone()
+}
+
+fn lead(address: &Path, cluster: &Cluster) {
+    let _ = fs::remove_file(address);
+    symlink(socket(cluster), address).unwrap();
+}
+
+async fn until_red(server: &Server) {
+    until("/readyz says recovery", async || {
+        let ready = server.get("/readyz").await;
+        let body = ready.json();
+        let reasons = body["reasons"].as_array().unwrap();
+        ready.status == 503 && body["error"]["code"] == "recovery" && reasons.len() == 1
+    })
+    .await;
+}
+
+/// Promotes the standby. The service then serves without being told.
+async fn promoted(server: &Server, standby: &Cluster) {
+    let database = Database {
+        url: standby.url(NAME),
+    };
+    execute(&mut database.connect().await, "SELECT pg_promote()").await;
+    until("/readyz is green", async || {
+        server.get("/readyz").await.json()["status"] == "ready"
+    })
+    .await;
+    let db = database.pool().await;
+    let bob = add_user(&db).await;
+    let mut client = server.connect(bob.id).await;
+    insert_message(&db, None, &bob, &bob).await;
+    client.until_type("message").await;
+}
+
+#[tokio::test]
+async fn a_start_on_a_standby_waits_for_its_promotion() {
+    let pair = Pair::start().await;
+    let database = Database {
+        url: pair.standby.url(NAME),
+    };
+    let server = Server::start_unready(database, |config| config.barrier_interval_ms = 100);
+    until_red(&server).await;
+    server.until_metric(REFUSED, 20.0).await;
+    until_red(&server).await;
+    assert_eq!(server.get("/healthz").await.status, 200);
+    pair.primary.stop().await.unwrap();
+    promoted(&server, &pair.standby).await;
+    pair.standby.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_address_that_leads_to_a_standby_while_the_service_runs_is_noticed() {
+    let pair = Pair::start().await;
+    let address = pair.directory.path().join("address");
+    lead(&address, &pair.primary);
+    let database = Database {
+        url: format!(
+            "postgres://hushnet@localhost:5432/{NAME}?host={}",
+            address.display()
+        ),
+    };
+    let server = Server::start_on(database, |config| config.barrier_interval_ms = 100).await;
+    lead(&address, &pair.standby);
+    pair.primary.stop().await.unwrap();
+    until_red(&server).await;
+    promoted(&server, &pair.standby).await;
+    pair.standby.stop().await.unwrap();
+}
