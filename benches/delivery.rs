@@ -6,11 +6,13 @@
 //! | `latency` | commit to client at a fixed rate of events, for each way of ingest |
 //! | `storm` | all clients lose their connections at once and come back at once with their cursors |
 //! | `cold` | a client comes back with a cursor of days ago, which only the log can serve |
+//! | `burst` | one transaction of very many events: events per second, memory, what follows behind it |
 //!
 //! ```text
 //! cargo bench --bench delivery                                       # all of it
 //! cargo bench --bench delivery -- latency --ingest tail --rate 2000
 //! cargo bench --bench delivery -- storm --clients 5000
+//! cargo bench --bench delivery -- burst --events 1000000 --ingest tail
 //! cargo bench --bench delivery -- --test                             # tiny: does it run, is anything lost?
 //! ```
 //!
@@ -26,7 +28,7 @@ use hushnet_realtime::config::Ingest;
 
 use delivery_support::report::Report;
 use delivery_support::stack::{Pinning, Stack};
-use delivery_support::{cold, latency, storm};
+use delivery_support::{burst, cold, latency, storm};
 
 mod delivery_support;
 
@@ -35,7 +37,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Parts to run (latency, storm, cold); anything else is another benchmark's and runs none
+    /// Parts to run (latency, storm, cold, burst); anything else is another benchmark's and runs none
     parts: Vec<String>,
     /// Run tiny numbers, to see that it runs and loses nothing
     #[arg(long)]
@@ -61,6 +63,9 @@ struct Arguments {
     /// Rows in the log that a cold cursor is resumed from
     #[arg(long, value_name = "ROWS", default_value_t = 2_000_000)]
     log_rows: u32,
+    /// Events in the one transaction of the burst
+    #[arg(long, value_name = "EVENTS", default_value_t = 8_000_000)]
+    events: usize,
     /// A setting of PostgreSQL, as in jit=off; may be given again
     #[arg(long, value_name = "NAME=VALUE")]
     postgres: Vec<String>,
@@ -124,11 +129,18 @@ impl Arguments {
             samples: if test { 10 } else { 200 },
         }
     }
+
+    fn burst(&self, test: bool) -> burst::Plan {
+        burst::Plan {
+            ways: self.ways(),
+            events: if test { 50_000 } else { self.events },
+        }
+    }
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if !["latency", "storm", "cold"]
+    if !["latency", "storm", "cold", "burst"]
         .iter()
         .any(|part| arguments.wants(part))
     {
@@ -170,6 +182,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<u64> {
         }
         if arguments.wants("cold") {
             lost += cold::run(&stack, &mut report, &arguments.cold(test)).await?;
+        }
+        if arguments.wants("burst") {
+            lost += burst::run(&stack, &mut report, &arguments.burst(test)).await?;
         }
         stack.stop().await?;
         Ok(lost)

@@ -17,6 +17,7 @@ const BUFFER_BYTES: usize = 1_024;
 pub(crate) struct Frame {
     #[serde(rename = "type")]
     pub(crate) kind: String,
+    pub(crate) id: Option<i64>,
     chat_id: Option<Uuid>,
     pub(crate) cursor: Option<String>,
     #[serde(default)]

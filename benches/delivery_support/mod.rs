@@ -1,5 +1,6 @@
 //! The parts of `delivery`, and what they share.
 
+pub(crate) mod burst;
 pub(crate) mod client;
 pub(crate) mod cold;
 pub(crate) mod latency;

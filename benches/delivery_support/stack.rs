@@ -126,6 +126,16 @@ impl Stack {
         Ok(self.directory.close()?)
     }
 
+    /// Drops a database, whoever is connected to it.
+    pub(crate) async fn drop_database(&self, database: &str) {
+        let mut connection = self.connect("postgres").await;
+        execute(
+            &mut connection,
+            &format!("DROP DATABASE {database} WITH (FORCE)"),
+        )
+        .await;
+    }
+
     pub(crate) fn url(&self, database: &str) -> String {
         self.cluster.url(database)
     }
@@ -206,6 +216,14 @@ impl Process {
     }
 }
 
+/// The most memory that a process has had resident, in bytes.
+pub(crate) fn peak_memory(pid: u32) -> anyhow::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    Ok(kib.context("no VmHWM")?.parse::<u64>()? << 10)
+}
+
 /// CPU time of the server, of PostgreSQL and of this process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cpu {
@@ -235,6 +253,20 @@ impl Cpu {
 
 /// Starts the service as a program, on a free port, and waits until it is ready.
 pub(crate) async fn start_server(stack: &Stack, database: &str, ingest: Ingest) -> Server {
+    // The server opens other files too. If it may open fewer than by default, it only warns.
+    let connections_max = stack.descriptors.clamp(2_048, 100_000) - 1_024;
+    let connections_max = connections_max.to_string();
+    let settings = ["--connections-max", &connections_max];
+    start_server_with(stack, database, ingest, &settings).await
+}
+
+/// The same with these settings.
+pub(crate) async fn start_server_with(
+    stack: &Stack,
+    database: &str,
+    ingest: Ingest,
+    settings: &[&str],
+) -> Server {
     let program = env!("CARGO_BIN_EXE_hushnet-realtime");
     let mut command = match stack.pinning.server {
         Some(core) => {
@@ -244,16 +276,25 @@ pub(crate) async fn start_server(stack: &Stack, database: &str, ingest: Ingest) 
         }
         None => command(program),
     };
-    // The server opens other files too. If it may open fewer than by default, it only warns.
-    let connections_max = stack.descriptors.clamp(2_048, 100_000) - 1_024;
     command
         .args(["serve", "--listen", "127.0.0.1:0", "--log", "warn"])
         .args(["--ingest", ingest.as_str()])
-        .args(["--connections-max", &connections_max.to_string()])
+        .args(settings)
         .args(["--database-url", &stack.url(database)]);
     let server = Server::start(&mut command).await;
     server.until_ready().await;
     server
+}
+
+/// The bound on the server's memory that it prints for these settings, in bytes.
+pub(crate) async fn memory_ceiling(settings: &[&str]) -> anyhow::Result<u64> {
+    let mut command = command(env!("CARGO_BIN_EXE_hushnet-realtime"));
+    let printed = command.args(["serve", "--print-config"]).args(settings);
+    let text = String::from_utf8(printed.output().await?.stdout)?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("# memory_ceiling_bytes = "));
+    Ok(line.context("no bound is printed")?.parse()?)
 }
 
 /// How many clients were served what they had missed, from the replay buffer and from the log.
