@@ -11,8 +11,10 @@ use uuid::Uuid;
 
 use crate::config::{AuthMode, Config};
 use crate::connection::REPLAYED_MAX;
+use crate::delivery::{ROUTED_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_MIN};
 use crate::edge::{REQUEST_CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX};
 use crate::http::RESPONSE_PERMITS_MAX;
+use crate::ingest::{HELD_BYTES_MAX, WITHOUT_ID_BYTES_MAX};
 use crate::limits::{RATES_PER_CONNECTION, SPARE_RATES};
 use crate::output::BUFFER_BYTES_MAX;
 use crate::protocol::{EVENT_BYTES_MAX, Event, Signal};
@@ -44,6 +46,9 @@ pub(super) fn signatures_max(config: &Config) -> usize {
 pub struct MemoryBudget {
     program: usize,
     recent: usize,
+    segments: usize,
+    routed: usize,
+    notifications: usize,
     tables: usize,
     database: usize,
     connections: usize,
@@ -68,6 +73,9 @@ impl MemoryBudget {
         Self {
             program: PROGRAM_BYTES + BUFFER_BYTES_MAX,
             recent: config.recent_bytes_max as usize,
+            segments: segments_max(config) * SEGMENT_BYTES_MAX,
+            routed: ROUTED_BYTES_MAX,
+            notifications: HELD_BYTES_MAX + WITHOUT_ID_BYTES_MAX,
             tables: rates + signatures,
             database: config.database_pool_size as usize * (page + 2 * PENDING_BYTES_MAX as usize)
                 + 2 * page,
@@ -84,6 +92,9 @@ impl MemoryBudget {
         let parts = [
             self.program,
             self.recent,
+            self.segments,
+            self.routed,
+            self.notifications,
             self.tables,
             self.database,
             self.connections,
@@ -118,6 +129,12 @@ fn connection_bytes(config: &Config) -> usize {
     websocket.max(request_bytes(config))
 }
 
+/// The segments of the replay buffer: those that are young enough, the one before them, and the open one.
+fn segments_max(config: &Config) -> usize {
+    let young = config.recent_age_max().as_millis() / SEGMENT_MIN.as_millis();
+    usize::try_from(young).unwrap_or(usize::MAX - 2) + 2
+}
+
 fn request_bytes(config: &Config) -> usize {
     CONNECTION_BYTES + REQUEST_HEAD_BYTES_MAX + tls_bytes(config)
 }
@@ -137,6 +154,9 @@ impl fmt::Display for MemoryBudget {
         writeln!(f, "# Memory with every limit reached at once, in bytes:")?;
         writeln!(f, "#   the program            {:>15}", self.program)?;
         writeln!(f, "#   recent_bytes_max       {:>15}", self.recent)?;
+        writeln!(f, "#   recent_age_max_ms      {:>15}", self.segments)?;
+        writeln!(f, "#   events routed before   {:>15}", self.routed)?;
+        writeln!(f, "#   notifications held     {:>15}", self.notifications)?;
         writeln!(f, "#   rates and signatures   {:>15}", self.tables)?;
         writeln!(f, "#   reads of the database  {:>15}", self.database)?;
         writeln!(
@@ -156,12 +176,13 @@ mod tests {
     #[test]
     fn every_limit_that_holds_memory_counts() {
         let default = MemoryBudget::of(&Config::default()).bytes();
-        let changes: [fn(&mut Config); 6] = [
+        let changes: [fn(&mut Config); 7] = [
             |config| config.limits.connections_max *= 2,
             |config| config.limits.frame_bytes_max *= 2,
             |config| config.limits.write_buffer_bytes_max *= 2,
             |config| config.user_channel_capacity *= 2,
             |config| config.recent_bytes_max *= 2,
+            |config| config.recent_age_max_ms *= 2,
             |config| config.database_pool_size *= 2,
         ];
         for (index, change) in changes.into_iter().enumerate() {

@@ -6,6 +6,7 @@ use super::assemble::assemble;
 use super::descriptors::Descriptors;
 use super::drain::drain;
 use super::error::RunError;
+use super::memory_budget::MemoryBudget;
 use super::serve::serve;
 use super::supervisor::{Supervisor, TaskEnded};
 use crate::config::{Config, ConfigError};
@@ -36,6 +37,8 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     check(&config)?;
+    let bytes = MemoryBudget::of(&config).bytes();
+    tracing::info!(event = "memory_ceiling", bytes);
     let descriptors = Descriptors::of_process(&config)?;
     let mut supervisor = Supervisor::default();
     let api = assemble(&config, descriptors, &mut supervisor)?;

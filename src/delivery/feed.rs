@@ -57,6 +57,16 @@ impl HealthReport {
         self.change(|health| health.barrier_returned(now));
     }
 
+    /// A barrier has returned late, behind many events.
+    pub fn barrier_returned_late(&self, now: Instant) {
+        self.change(|health| health.barrier_returned_late(now));
+    }
+
+    /// Events come, and the barriers behind them have not returned yet.
+    pub fn behind(&self, now: Instant) {
+        self.change(|health| health.behind(now));
+    }
+
     /// The reason holds from here on. The detail is one line that anyone may read; it may be empty.
     pub fn begin(&self, reason: ReadinessReason, detail: &str) {
         self.change(|health| health.begin(reason, detail));

@@ -23,6 +23,9 @@ pub(super) struct Health {
     reported: EnumMap<ReadinessReason, Option<Arc<str>>>,
     /// When a barrier last returned.
     returned: Option<Instant>,
+    /// When events were last seen to come although the barriers behind them had not returned, or only late. `None` from
+    /// the first barrier on that returns in time.
+    behind: Option<Instant>,
     /// Time without a barrier after which nothing is proven.
     silence_max: Duration,
 }
@@ -34,6 +37,15 @@ impl Health {
 
     pub(super) fn barrier_returned(&mut self, now: Instant) {
         self.returned = Some(now);
+        self.behind = None;
+    }
+
+    pub(super) fn barrier_returned_late(&mut self, now: Instant) {
+        (self.returned, self.behind) = (Some(now), Some(now));
+    }
+
+    pub(super) fn behind(&mut self, now: Instant) {
+        self.behind = Some(now);
     }
 
     pub(super) fn begin(&mut self, reason: ReadinessReason, detail: &str) {
@@ -74,18 +86,30 @@ impl Health {
                     && !is_reported(ReadinessReason::BarrierFailed)
                     && !is_reported(ReadinessReason::BarrierUncommitted)
             }
+            // Before it is live, the listener catches up as well, and no client is let in.
+            ReadinessReason::CatchingUp => {
+                live && (is_reported(reason) || self.is_recent(self.behind, now))
+            }
             _ => is_reported(reason),
         }
     }
 
-    /// Whether no barrier has returned for too long, or ever.
+    /// Whether for too long no barrier has returned, nor anything else shown that events come; or never.
     fn is_unproven(&self, now: Instant) -> bool {
-        self.returned
-            .is_none_or(|returned| now.saturating_duration_since(returned) >= self.silence_max)
+        !self.is_recent(self.returned, now) && !self.is_recent(self.behind, now)
+    }
+
+    fn is_recent(&self, time: Option<Instant>, now: Instant) -> bool {
+        time.is_some_and(|time| now.saturating_duration_since(time) < self.silence_max)
     }
 
     fn detail(&self, reason: ReadinessReason, now: Instant) -> Option<Arc<str>> {
-        if reason == ReadinessReason::BarrierNotReturned {
+        let is_about_barriers = match reason {
+            ReadinessReason::BarrierNotReturned => true,
+            ReadinessReason::CatchingUp => self.reported[reason].is_none(),
+            _ => false,
+        };
+        if is_about_barriers {
             let text = match self.returned {
                 Some(returned) => {
                     let age = now.saturating_duration_since(returned);
@@ -105,7 +129,7 @@ impl Health {
 mod tests {
     use super::*;
     use ReadinessReason::{
-        BarrierFailed, BarrierNotReturned, BarrierUncommitted, ListenerDisconnected,
+        BarrierFailed, BarrierNotReturned, BarrierUncommitted, CatchingUp, ListenerDisconnected,
         NotificationQueueFilling,
     };
 
@@ -207,6 +231,35 @@ mod tests {
         assert_eq!(reasons(&health, true, start), [NotificationQueueFilling]);
         assert_eq!(detail(&health, start), "57 %");
         health.end(NotificationQueueFilling);
+        assert_eq!(reasons(&health, true, start), []);
+    }
+
+    #[test]
+    fn events_that_come_before_late_barriers_are_as_good_as_barriers() {
+        let (mut health, start) = (health(), Instant::now());
+        health.barrier_returned(start);
+        health.behind(start + seconds(9));
+        let late = start + seconds(18);
+        assert_eq!(reasons(&health, true, late), [CatchingUp]);
+        let text = detail(&health, late);
+        assert_eq!(text, "the last barrier returned 18 s ago");
+        let silent = start + seconds(19);
+        assert_eq!(reasons(&health, true, silent), [BarrierNotReturned]);
+        health.barrier_returned_late(silent);
+        assert_eq!(reasons(&health, true, silent), [CatchingUp]);
+        health.barrier_returned(silent);
+        assert_eq!(reasons(&health, true, silent), []);
+    }
+
+    #[test]
+    fn a_long_read_is_reported_while_clients_are_let_in() {
+        let (mut health, start) = (health(), Instant::now());
+        health.barrier_returned(start);
+        health.begin(CatchingUp, "7 events");
+        assert_eq!(reasons(&health, true, start), [CatchingUp]);
+        assert_eq!(detail(&health, start), "7 events");
+        assert_eq!(reasons(&health, false, start), [ListenerDisconnected]);
+        health.end(CatchingUp);
         assert_eq!(reasons(&health, true, start), []);
     }
 

@@ -14,6 +14,14 @@ use crate::protocol::Notification;
 /// cache. A block is one line of it.
 const BLOCK_IDS: usize = 16;
 
+/// The most memory that a set of so many events takes, a power of two: some known by their blocks, others by their
+/// hashes. A table that has just grown is half empty, and its old memory is half of the new.
+pub(super) const fn bytes_max(events: usize) -> usize {
+    let of_blocks = events / BLOCK_IDS * (size_of::<(i64, [u32; BLOCK_IDS])>() + 1);
+    let of_others = events * (size_of::<u64>() + 1);
+    3 * (of_blocks + of_others)
+}
+
 /// An event's id, and the hash of its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fingerprint {

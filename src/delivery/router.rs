@@ -15,15 +15,17 @@ use tokio::sync::watch;
 use super::feed::{Feed, HealthReport};
 use super::hub::Hub;
 use super::replay_buffer::ReplayBuffer;
-use super::routed_set::{Fingerprints, RoutedSet};
+use super::routed_set::{self, Fingerprints, RoutedSet};
 use crate::metrics::Metrics;
 use crate::protocol::{Cursor, Label, Notification, Reset, ResetReason, Signal, Snapshot, Subject};
 
+/// The memory of the events that have been routed, in bytes.
+pub const ROUTED_BYTES_MAX: usize = 2 * routed_set::bytes_max(SEEN_MAX);
 /// Events that are remembered in each of two generations, six bytes each. Beyond it the older generation is forgotten, and an
 /// event may be sent twice.
 const SEEN_MAX: usize = 1 << 20;
 /// The shortest segment of the replay buffer, however fast the position moves.
-const SEGMENT_MIN: Duration = Duration::from_millis(500);
+pub const SEGMENT_MIN: Duration = Duration::from_millis(500);
 
 /// Puts events in order and hands them on.
 #[derive(Debug)]

@@ -70,7 +70,7 @@ fn message(finding: &Finding) -> String {
 mod tests {
     use super::*;
     use ReadinessReason::{
-        BarrierFailed, Draining, ListenerDisconnected, NotificationQueueFilling,
+        BarrierFailed, CatchingUp, Draining, ListenerDisconnected, NotificationQueueFilling,
     };
 
     fn findings(reasons: &[ReadinessReason]) -> Vec<Finding> {
@@ -86,7 +86,9 @@ mod tests {
         let filling = NotificationQueueFilling;
         for (reasons, status, state, code) in [
             (&[][..], 200, "ready", None),
+            (&[CatchingUp], 200, "catching_up", None),
             (&[filling], 200, "degraded", None),
+            (&[CatchingUp, filling], 200, "degraded", None),
             (
                 &[BarrierFailed, filling],
                 503,

@@ -5,7 +5,9 @@
 //! NOTIFY is delivered in the order of commits, so when the barrier's notification comes back,
 //! everything visible in that snapshot has been routed. Three committed barriers that do not come back
 //! prove the listener dead, whatever TCP says. A barrier that cannot commit says nothing about the
-//! listener. Whether it fails or does not return, nothing is proven then: `/readyz` says so, and why.
+//! listener. Nor does one that stands behind a backlog: while events come that were committed before it, the
+//! connection lives, and `/readyz` says that the server is catching up. Else, whether a barrier fails or does not
+//! return, nothing is proven, and `/readyz` says so, and why.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +17,7 @@ use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use super::arrivals::{Arrivals, Counts, Flow};
 use super::control_message::{ControlMessage, ControlPayload, Nonce};
 use super::failures::Failures;
 use super::outstanding::OutstandingBarriers;
@@ -25,6 +28,12 @@ use crate::store::{self, Log};
 
 /// If no barrier has returned for so long, or for three intervals if that is longer, nothing is proven.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// A barrier that took longer to return from its commit on was behind a backlog.
+const LATE: Duration = Duration::from_secs(2);
+/// Share of PostgreSQL's notification queue from which on it has more for a listener than it is just sending. A queue
+/// that every listener has read still holds a few of its 1,048,576 pages.
+const QUEUE_USED: f64 = 16.0 / 1_048_576.0;
 
 /// A commit that takes longer makes the task ask whether the database is reachable.
 const COMMIT_PATIENCE: Duration = Duration::from_millis(1_500);
@@ -58,6 +67,10 @@ pub struct Barriers {
     metrics: Arc<Metrics>,
     interval: Duration,
     outstanding: Mutex<OutstandingBarriers>,
+    /// Counted by the listener.
+    pub(super) arrivals: Arrivals,
+    /// The counts when it was last asked whether barriers are missed.
+    judged: Mutex<Counts>,
     /// Whether the database had no log when it was last looked at.
     bare: AtomicBool,
     health: HealthReport,
@@ -76,6 +89,8 @@ impl Barriers {
             metrics,
             interval,
             outstanding: Mutex::new(OutstandingBarriers::new(interval)),
+            arrivals: Arrivals::default(),
+            judged: Mutex::default(),
             bare: AtomicBool::new(false),
             health,
             wanted: Notify::new(),
@@ -114,7 +129,7 @@ impl Barriers {
                     self.log.renew();
                 }
             }
-            self.check_missed();
+            self.check_missed().await;
         }
     }
 
@@ -157,7 +172,7 @@ impl Barriers {
                     tracing::warn!(event = "barrier_uncommitted", advice);
                 }
                 self.set_uncommitted(true);
-                self.check_missed();
+                self.check_missed().await;
                 if sent.elapsed() >= COMMIT_DEADLINE
                     && !self.log.awaits_standby().await.unwrap_or(false)
                 {
@@ -196,9 +211,13 @@ impl Barriers {
         };
         let now = Instant::now();
         let took = self.outstanding().complete(nonce, now)?;
-        self.metrics.barrier_round_trip.record(took);
+        self.metrics.barrier_round_trip.record(took.since_sent);
         self.metrics.barrier_age.restart(now);
-        self.health.barrier_returned(now);
+        if took.since_committed < LATE {
+            self.health.barrier_returned(now);
+        } else {
+            self.health.barrier_returned_late(now);
+        }
         ControlMessage::of_barrier(state)
     }
 
@@ -279,7 +298,24 @@ impl Barriers {
     }
 
     /// Declares the listener dead when it has missed too many barriers.
-    fn check_missed(&self) {
+    async fn check_missed(&self) {
+        let counts = self.arrivals.counts();
+        let before = std::mem::replace(&mut *lock(&self.judged), counts);
+        if !self.outstanding().is_any_missed(Instant::now()) {
+            return;
+        }
+        let is_behind = match counts.flow_since(before) {
+            Flow::Silent => false,
+            Flow::Unbroken => true,
+            Flow::Interrupted => {
+                let usage = self.log.notification_queue_usage().await;
+                usage.is_ok_and(|usage| usage >= QUEUE_USED)
+            }
+        };
+        if is_behind {
+            self.outstanding().stand_behind();
+            self.health.behind(Instant::now());
+        }
         let missed = self.outstanding().take_missed(Instant::now());
         if let Some(missed) = missed {
             tracing::warn!(event = "listener_dead", missed_barriers = missed);
@@ -288,10 +324,12 @@ impl Barriers {
     }
 
     fn outstanding(&self) -> MutexGuard<'_, OutstandingBarriers> {
-        self.outstanding
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.outstanding)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A new connection was refused, or not answered. A database that answers is no outage: the connections that there are

@@ -1,5 +1,6 @@
 //! Reading the log while notifications go on coming.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use tokio::time::sleep_until;
 
 use super::barriers::Barriers;
 use super::control_message::ControlMessage;
-use super::held::Held;
+use super::held::{Held, Holdable};
 use super::intake::{Intake, Next};
 use super::lost::Lost;
 use crate::delivery::HealthReport;
@@ -17,32 +18,49 @@ use crate::store::{self, Durability, Log, Notifications, Reading};
 
 /// After a statement that took too long, before the next one.
 const RETRY: Duration = Duration::from_secs(1);
-/// Notifications that are held while the log is read.
-pub(super) const HELD_MAX: usize = 100_000;
+/// A read that takes longer is reported as catching up.
+const LONG: Duration = Duration::from_secs(1);
 
 /// What came over the connection.
 #[derive(Debug)]
-pub(super) enum Received {
-    Event(Channel, PgNotification),
+pub(super) enum Received<'a> {
+    /// With its payload.
+    Event(Channel, Cow<'a, str>),
     Control(ControlMessage),
 }
 
-impl Received {
+impl<'a> Received<'a> {
     /// `None` for what concerns others. A barrier counts as returned from here on, also while it is
     /// held.
-    pub(super) fn new(notification: PgNotification, barriers: &Barriers) -> Option<Self> {
+    pub(super) fn new(notification: &'a PgNotification, barriers: &Barriers) -> Option<Self> {
+        let payload = notification.payload();
         match Channel::from_name(notification.channel()) {
-            Some(channel) => Some(Self::Event(channel, notification)),
-            None => barriers.receive(notification.payload()).map(Self::Control),
+            Some(channel) => Some(Self::Event(channel, payload.into())),
+            None => barriers.receive(payload).map(Self::Control),
+        }
+    }
+
+    /// With memory of its own. The notification's is a part of the connection's buffer, which it would keep whole.
+    fn into_owned(self) -> Received<'static> {
+        match self {
+            Self::Event(channel, payload) => Received::Event(channel, payload.into_owned().into()),
+            Self::Control(message) => Received::Control(message),
         }
     }
 
     pub(super) fn pass_to(self, intake: &mut Intake) -> Next {
         match self {
-            Self::Event(channel, notification) => {
-                intake.notified(channel, notification.payload(), Instant::now)
-            }
+            Self::Event(channel, payload) => intake.notified(channel, &payload, Instant::now),
             Self::Control(message) => intake.controlled(message, Instant::now()),
+        }
+    }
+}
+
+impl Holdable for Received<'_> {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Event(_, payload) => payload.len(),
+            Self::Control(message) => message.bytes(),
         }
     }
 }
@@ -54,7 +72,7 @@ pub(super) struct CatchUp<'a> {
     pub(super) notifications: &'a mut Notifications,
     pub(super) intake: &'a mut Intake,
     /// What comes meanwhile. If the read fails, it is still there.
-    pub(super) held: &'a mut Held<Received>,
+    pub(super) held: &'a mut Held<Received<'static>>,
     pub(super) health: &'a HealthReport,
 }
 
@@ -68,7 +86,9 @@ impl CatchUp<'_> {
             }
             let completed = self.intake.take_returned();
             let held_before = self.held.len();
-            let reached = self.read_log(&from).await?;
+            let reached = self.read_log(&from).await;
+            self.health.end(ReadinessReason::CatchingUp);
+            let reached = reached?;
             from = self.intake.read_to(reached, completed, Instant::now());
             match self.release(held_before) {
                 Next::ReadLog if self.intake.position().is_some() => {}
@@ -108,7 +128,9 @@ impl CatchUp<'_> {
                 biased;
                 () = self.barriers.dead() => return Err(Lost::Dead),
                 () = sleep_until(time.into()) => return Ok(()),
-                notification = self.notifications.next() => self.hold(notification)?,
+                notification = self.barriers.arrivals.count(self.notifications.next()) => {
+                    self.hold(notification)?;
+                }
             }
         }
     }
@@ -118,8 +140,8 @@ impl CatchUp<'_> {
         notification: Result<Option<PgNotification>, sqlx::Error>,
     ) -> Result<(), Lost> {
         let notification = notification?.ok_or(Lost::Closed)?;
-        if let Some(received) = Received::new(notification, self.barriers) {
-            self.held.push(received);
+        if let Some(received) = Received::new(&notification, self.barriers) {
+            self.held.push(received.into_owned());
         }
         Ok(())
     }
@@ -131,11 +153,12 @@ impl CatchUp<'_> {
         let mut chunks = self.log.read_all(from);
         let mut reached = None;
         let mut reset = None;
+        let (begun, mut events) = (Instant::now(), 0);
         loop {
             let chunk = tokio::select! {
                 () = self.barriers.dead() => return Err(Lost::Dead),
                 chunk = chunks.next() => chunk,
-                notification = self.notifications.next() => {
+                notification = self.barriers.arrivals.count(self.notifications.next()) => {
                     self.hold(notification)?;
                     continue;
                 }
@@ -162,6 +185,11 @@ impl CatchUp<'_> {
                 reset = Some(ResetReason::History);
             }
             self.intake.read(&chunk);
+            events += chunk.rows.len();
+            if begun.elapsed() >= LONG {
+                let detail = format!("{events} events read from the log so far");
+                self.health.begin(ReadinessReason::CatchingUp, &detail);
+            }
             reached = Some(chunk.reading);
         }
     }

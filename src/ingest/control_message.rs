@@ -20,6 +20,17 @@ pub enum ControlMessage {
     Barrier(BarrierState),
 }
 
+impl ControlMessage {
+    /// The memory that it has beside itself, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Awake | Self::Changed => 0,
+            Self::BareBarrier(state) => state.snapshot.bytes(),
+            Self::Barrier(state) => state.cursor.snapshot.bytes(),
+        }
+    }
+}
+
 /// What the transaction of a barrier without a log saw.
 #[derive(Debug, PartialEq)]
 pub struct BareBarrierState {

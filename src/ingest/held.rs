@@ -4,27 +4,47 @@
 
 use std::collections::VecDeque;
 
-/// A queue with a bound.
+/// Memory of the notifications that are held, in bytes, as one that has just grown takes it.
+pub const HELD_BYTES_MAX: usize = 32 << 20;
+/// A queue that grows has its old and its new memory for a moment, and the new one may be half empty.
+const GROWTH: usize = 3;
+
+/// A queue with a bound in bytes.
 #[derive(Debug)]
 pub(super) struct Held<T> {
     queue: VecDeque<T>,
-    max: usize,
+    bytes: usize,
+    bytes_max: usize,
     overflowed: bool,
 }
 
-impl<T> Held<T> {
-    /// Holds at most `max`.
-    pub(super) fn new(max: usize) -> Self {
+/// Something that can be held.
+pub(super) trait Holdable {
+    /// The memory that it has beside itself, in bytes.
+    fn bytes(&self) -> usize;
+}
+
+impl<T: Holdable> Held<T> {
+    /// Takes at most so much memory.
+    pub(super) fn new(bytes_max: usize) -> Self {
         Self {
             queue: VecDeque::new(),
-            max,
+            bytes: 0,
+            bytes_max,
             overflowed: false,
         }
     }
 
+    fn bytes_of(one: &T) -> usize {
+        GROWTH * size_of::<T>() + one.bytes()
+    }
+
     /// Holds one more, or drops it when the bound is reached.
     pub(super) fn push(&mut self, one: T) {
-        if self.queue.len() < self.max {
+        let bytes = Self::bytes_of(&one);
+        // None after one that was dropped: what is held has no gap but at its end.
+        if !self.overflowed && self.bytes + bytes <= self.bytes_max {
+            self.bytes += bytes;
             self.queue.push_back(one);
         } else {
             self.overflowed = true;
@@ -44,7 +64,9 @@ impl<T> Held<T> {
 
     /// The oldest.
     pub(super) fn pop(&mut self) -> Option<T> {
-        self.queue.pop_front()
+        let oldest = self.queue.pop_front()?;
+        self.bytes -= Self::bytes_of(&oldest);
+        Some(oldest)
     }
 }
 
@@ -52,9 +74,20 @@ impl<T> Held<T> {
 mod tests {
     use super::*;
 
+    impl Holdable for i32 {
+        fn bytes(&self) -> usize {
+            100
+        }
+    }
+
+    /// So many numbers fit.
+    fn held(count: usize) -> Held<i32> {
+        Held::new(count * Held::bytes_of(&0))
+    }
+
     #[test]
     fn they_come_out_in_the_order_in_which_they_came() {
-        let mut held = Held::new(10);
+        let mut held = held(10);
         for number in 0..3 {
             held.push(number);
         }
@@ -67,7 +100,7 @@ mod tests {
 
     #[test]
     fn beyond_the_bound_the_newest_are_dropped_and_reported_once() {
-        let mut held = Held::new(2);
+        let mut held = held(2);
         held.push(1);
         held.push(2);
         assert!(!held.take_overflowed(), "a full queue has lost nothing");
@@ -78,5 +111,33 @@ mod tests {
             (held.pop(), held.pop(), held.pop()),
             (Some(1), Some(2), None)
         );
+    }
+
+    impl Holdable for String {
+        fn bytes(&self) -> usize {
+            self.capacity()
+        }
+    }
+
+    #[test]
+    fn after_one_that_was_dropped_none_is_held_until_the_gap_is_reported() {
+        let mut held = Held::new(1_000);
+        held.push("x".repeat(500));
+        held.push("x".repeat(1_000));
+        held.push("after the gap".to_owned());
+        assert_eq!(held.len(), 1);
+        assert!(held.take_overflowed());
+        held.push("after the read".to_owned());
+        assert_eq!(held.len(), 2);
+    }
+
+    #[test]
+    fn what_was_taken_out_makes_room() {
+        let mut held = held(2);
+        for number in 0..10 {
+            held.push(number);
+            assert_eq!(held.pop(), Some(number));
+        }
+        assert!(!held.take_overflowed());
     }
 }

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use tokio::time::sleep_until;
 
 use super::barriers::Barriers;
-use super::catch_up::{CatchUp, HELD_MAX, Received};
-use super::held::Held;
+use super::catch_up::{CatchUp, Received};
+use super::held::{HELD_BYTES_MAX, Held};
 use super::injector::Injected;
 use super::intake::{Intake, Next};
 use super::joining::{Joining, ingest_after_change};
@@ -155,9 +155,9 @@ impl Listener {
             let next = tokio::select! {
                 biased;
                 () = self.barriers.dead() => return Err(Lost::Dead),
-                notification = notifications.next() => {
+                notification = self.barriers.arrivals.count(notifications.next()) => {
                     let notification = notification?.ok_or(Lost::Closed)?;
-                    Received::new(notification, &self.barriers)
+                    Received::new(&notification, &self.barriers)
                         .map_or(Next::Wait, |received| received.pass_to(&mut self.intake))
                 }
                 () = sleep_until(next_read.unwrap_or_else(Instant::now).into()),
@@ -273,7 +273,7 @@ impl Listener {
         notifications: &mut Notifications,
         from: Snapshot,
     ) -> Result<Next, Lost> {
-        let mut held = Held::new(HELD_MAX);
+        let mut held = Held::new(HELD_BYTES_MAX);
         let mut catch_up = CatchUp {
             log: &self.log,
             barriers: &self.barriers,

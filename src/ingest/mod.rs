@@ -1,5 +1,6 @@
 //! What turns commits into events: the listener, and what it knows of the database's state.
 
+mod arrivals;
 mod barriers;
 mod catch_up;
 mod control_message;
@@ -17,4 +18,6 @@ mod without_id;
 
 pub use self::barriers::Barriers;
 pub use self::control_message::{BareBarrierState, BarrierState, ControlMessage};
+pub use self::held::HELD_BYTES_MAX;
 pub use self::listener::Listener;
+pub use self::without_id::WITHOUT_ID_BYTES_MAX;

@@ -15,12 +15,24 @@ struct Barrier {
     nonce: Nonce,
     sent: Instant,
     committed: Option<Instant>,
+    /// Whether events came since, which were committed before it.
+    is_behind: bool,
+}
+
+/// How long a barrier took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Took {
+    /// Since it was sent.
+    pub(super) since_sent: Duration,
+    /// Since it was known to have committed; zero if it returned before.
+    pub(super) since_committed: Duration,
 }
 
 /// The barriers of one process that are outstanding.
 ///
 /// A barrier is missed when it committed an interval ago or more and has not returned. One that has not
-/// committed is not missed, however old: it says nothing about the listener.
+/// committed is not missed, however old: it says nothing about the listener. Nor is one that stands behind events which
+/// still come.
 #[derive(Debug)]
 pub(super) struct OutstandingBarriers {
     interval: Duration,
@@ -45,6 +57,7 @@ impl OutstandingBarriers {
             nonce,
             sent: now,
             committed: None,
+            is_behind: false,
         });
     }
 
@@ -63,11 +76,33 @@ impl OutstandingBarriers {
 
     /// The barrier has returned, and so all before it, since notifications come in the order of commits.
     /// Returns how long it took; `None` for a barrier that is not outstanding, as one that has returned before.
-    pub(super) fn complete(&mut self, nonce: Nonce, now: Instant) -> Option<Duration> {
+    pub(super) fn complete(&mut self, nonce: Nonce, now: Instant) -> Option<Took> {
         let index = self.barriers.iter().position(|b| b.nonce == nonce)?;
-        let sent = self.barriers[index].sent;
-        self.barriers.drain(..=index);
-        Some(now.duration_since(sent))
+        let barrier = self.barriers.drain(..=index).next_back()?;
+        let committed = barrier.committed.map(|at| now.duration_since(at));
+        Some(Took {
+            since_sent: now.duration_since(barrier.sent),
+            since_committed: committed.unwrap_or_default(),
+        })
+    }
+
+    /// Whether a barrier is late that stands behind nothing that is known of.
+    pub(super) fn is_any_missed(&self, now: Instant) -> bool {
+        self.barriers
+            .iter()
+            .any(|barrier| self.is_missed(barrier, now))
+    }
+
+    /// Events come that were committed before the barriers: the connection lives, and they will return.
+    pub(super) fn stand_behind(&mut self) {
+        for barrier in &mut self.barriers {
+            barrier.is_behind |= barrier.committed.is_some();
+        }
+    }
+
+    fn is_missed(&self, barrier: &Barrier, now: Instant) -> bool {
+        let since = barrier.committed.map(|at| now.duration_since(at));
+        !barrier.is_behind && since.is_some_and(|since| since >= self.interval)
     }
 
     /// Forgets all: the connection that they would have returned on is gone.
@@ -78,11 +113,10 @@ impl OutstandingBarriers {
     /// How many barriers the listener has missed, when they prove it dead. Forgets them, so that they
     /// are reported once.
     pub(super) fn take_missed(&mut self, now: Instant) -> Option<usize> {
-        let is_missed = |barrier: &&Barrier| {
-            let since = barrier.committed.map(|at| now.duration_since(at));
-            since.is_some_and(|since| since >= self.interval)
-        };
-        let missed = self.barriers.iter().filter(is_missed).count();
+        let missed = self.barriers.iter();
+        let missed = missed
+            .filter(|barrier| self.is_missed(barrier, now))
+            .count();
         if missed < MISSED_MAX {
             return None;
         }
@@ -106,6 +140,14 @@ mod tests {
         let nonce = Nonce::random();
         outstanding.send(nonce, now);
         nonce
+    }
+
+    /// Of a barrier that committed at once.
+    fn took(since: Duration) -> Took {
+        Took {
+            since_sent: since,
+            since_committed: since,
+        }
     }
 
     #[test]
@@ -141,12 +183,56 @@ mod tests {
             outstanding.commit(*nonce, start);
         }
         let soon = start + Duration::from_millis(5);
-        assert_eq!(outstanding.complete(nonces[1], soon), Some(soon - start));
+        assert_eq!(
+            outstanding.complete(nonces[1], soon),
+            Some(took(soon - start))
+        );
         assert_eq!(outstanding.complete(nonces[0], soon), None);
         assert_eq!(outstanding.complete(nonces[1], soon), None);
         // Two are left: fewer than prove anything.
         assert_eq!(outstanding.take_missed(start + seconds(60)), None);
         assert!(outstanding.complete(nonces[3], soon).is_some());
+    }
+
+    #[test]
+    fn barriers_behind_events_that_come_are_not_missed_and_still_return() {
+        let start = Instant::now();
+        let mut outstanding = OutstandingBarriers::new(INTERVAL);
+        let commit = |outstanding: &mut OutstandingBarriers, second| {
+            let nonce = send(outstanding, start + seconds(second));
+            outstanding.commit(nonce, start + seconds(second));
+            nonce
+        };
+        let first = commit(&mut outstanding, 0);
+        for second in 1..9 {
+            commit(&mut outstanding, second);
+            assert!(outstanding.is_any_missed(start + seconds(second + 1)));
+            outstanding.stand_behind();
+            assert!(!outstanding.is_any_missed(start + seconds(60)));
+        }
+        assert_eq!(outstanding.take_missed(start + seconds(60)), None);
+        // Nothing comes any more.
+        for second in 9..12 {
+            assert_eq!(outstanding.take_missed(start + seconds(second)), None);
+            commit(&mut outstanding, second);
+        }
+        assert_eq!(
+            outstanding.complete(first, start + seconds(12)),
+            Some(took(seconds(12)))
+        );
+        assert_eq!(outstanding.take_missed(start + seconds(12)), Some(3));
+    }
+
+    #[test]
+    fn a_barrier_that_has_not_committed_stands_behind_nothing() {
+        let start = Instant::now();
+        let mut outstanding = OutstandingBarriers::new(INTERVAL);
+        let nonces: Vec<Nonce> = (0..3).map(|_| send(&mut outstanding, start)).collect();
+        outstanding.stand_behind();
+        for nonce in nonces {
+            outstanding.commit(nonce, start);
+        }
+        assert_eq!(outstanding.take_missed(start + seconds(1)), Some(3));
     }
 
     #[test]

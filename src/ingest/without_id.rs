@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 use crate::metrics::Metrics;
 use crate::protocol::{Channel, Label};
 
-/// Text that is held. Of more, the oldest is dropped.
-const HELD_BYTES_MAX: usize = 1 << 20;
+/// Memory of the notifications that are held. Of more, the oldest is dropped.
+pub const WITHOUT_ID_BYTES_MAX: usize = 4 << 20;
+/// Of one beside its text. A queue that grows has its old and its new memory for a moment, and the new one may be half
+/// empty.
+const ENTRY_BYTES: usize = 3 * size_of::<(Channel, Box<str>)>();
 /// Between two warnings.
 const WARNING_INTERVAL: Duration = Duration::from_mins(1);
 
@@ -26,12 +29,12 @@ pub(super) struct WithoutId {
 impl WithoutId {
     /// Holds a notification.
     pub(super) fn hold(&mut self, channel: Channel, payload: &str, metrics: &Metrics) {
-        self.bytes += payload.len();
+        self.bytes += ENTRY_BYTES + payload.len();
         self.held.push_back((channel, payload.into()));
-        while self.bytes > HELD_BYTES_MAX
+        while self.bytes > WITHOUT_ID_BYTES_MAX
             && let Some((channel, payload)) = self.held.pop_front()
         {
-            self.bytes -= payload.len();
+            self.bytes -= ENTRY_BYTES + payload.len();
             metrics.notifications_without_id.increment(channel);
         }
     }
@@ -91,12 +94,22 @@ mod tests {
     fn beyond_the_bound_the_oldest_are_dropped() {
         let metrics = Metrics::new();
         let mut held = WithoutId::default();
-        let long = "x".repeat(HELD_BYTES_MAX / 2);
+        let long = "x".repeat(WITHOUT_ID_BYTES_MAX / 2 - ENTRY_BYTES);
         for text in ["a", &long, &long] {
             held.hold(Channel::Messages, text, &metrics);
         }
         assert_eq!(texts(&mut held), [long.clone(), long.clone()]);
         held.hold(Channel::Messages, "b", &metrics);
         assert_eq!(texts(&mut held), ["b"]);
+    }
+
+    #[test]
+    fn short_notifications_count_with_the_memory_that_each_takes() {
+        let metrics = Metrics::new();
+        let mut held = WithoutId::default();
+        for _ in 0..2 * WITHOUT_ID_BYTES_MAX / ENTRY_BYTES {
+            held.hold(Channel::Messages, "", &metrics);
+        }
+        assert_eq!(held.held.len(), WITHOUT_ID_BYTES_MAX / ENTRY_BYTES);
     }
 }

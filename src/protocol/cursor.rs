@@ -68,6 +68,16 @@ const STREAM_MARK: char = '~';
 pub struct NotACursor;
 
 impl Snapshot {
+    /// The memory that a notified snapshot has beside itself at most, in bytes: a barrier's is shortened beyond 7,000
+    /// characters, and the shortest different numbers of so many are 1,630.
+    pub const NOTIFIED_BYTES_MAX: usize = 1_630 * size_of::<u64>();
+
+    /// The memory that it has beside itself, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.running)
+    }
+
     /// The oldest transaction that was still running. All transactions before it had ended.
     #[must_use]
     pub fn xmin(&self) -> u64 {

@@ -12,6 +12,8 @@ use strum::IntoStaticStr;
 pub enum Readiness {
     /// 200: events arrive, and nothing is known to be wrong.
     Ready,
+    /// 200: events arrive, and those of now come late, behind many others.
+    CatchingUp,
     /// 200: events arrive, and something has to be mended.
     Degraded,
     /// 503: events do not arrive, or nothing proves that they do. Also a server that is ending.
@@ -84,6 +86,9 @@ readiness_reasons! {
     /// A trigger that writes the log is not in its place, or something keeps changes from it: they may make no event.
     TriggerFaulty: Degraded, "`detail` has each table and its fault, and the log says what to do (`trigger_faulty`). \
         Mostly: run `hushnet-realtime migrate up`.";
+    /// Events arrive, and those of now come late: the server still reads many that were committed before.
+    CatchingUp: CatchingUp, "Nothing, if it passes. If it lasts, more is committed than this server can read: look at \
+        its CPU, and at what commits so many events.";
     /// PostgreSQL's notification queue is more than half full. When it is full, every transaction that notifies fails.
     NotificationQueueFilling: Degraded, "Find the session that listens and does not read, or is idle in a transaction \
         (`pg_stat_activity`; PostgreSQL's log names it), and end it.";
@@ -121,7 +126,9 @@ mod tests {
     #[test]
     fn only_what_keeps_events_away_sends_clients_away() {
         assert!(Readiness::Ready.takes_clients() && Readiness::Degraded.takes_clients());
+        assert!(Readiness::CatchingUp.takes_clients());
         assert!(!Readiness::Unavailable.takes_clients());
-        assert!(Readiness::Ready < Readiness::Degraded);
+        assert!(Readiness::Ready < Readiness::CatchingUp);
+        assert!(Readiness::CatchingUp < Readiness::Degraded);
     }
 }

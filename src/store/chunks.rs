@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::database::Database;
 use super::deadline::{DeadlinePassed, ROW_DEADLINE};
 use super::reading::{Reading, read_log};
+use super::user_page::PAGE_BYTES_MAX;
 use crate::protocol::Snapshot;
 
 /// Events in one chunk, and in a read that needs no pages.
@@ -28,7 +29,7 @@ const PAGE_ROWS: u32 = 10_000;
 pub struct Chunk {
     /// Where it was read. What the position is worth may get worse from chunk to chunk, never better.
     pub reading: Reading,
-    /// Ids and payloads, at most a page.
+    /// Ids and payloads, at most a page of events, or [`PAGE_BYTES_MAX`] and one more.
     pub rows: Vec<(i64, String)>,
 }
 
@@ -159,6 +160,8 @@ pub struct Chunks {
     /// The last row that has come.
     last_id: i64,
     rows: Vec<(i64, String)>,
+    /// Of their payloads.
+    bytes: usize,
     statement: Option<Statement>,
     has_ended: bool,
 }
@@ -173,6 +176,7 @@ impl Chunks {
             start: None,
             last_id: i64::MIN,
             rows: Vec::new(),
+            bytes: 0,
             statement: None,
             has_ended: false,
         }
@@ -204,8 +208,10 @@ impl Chunks {
                     return Err(error);
                 }
             }
-            if self.has_ended || self.rows.len() >= CHUNK_EVENTS {
+            let is_full = self.rows.len() >= CHUNK_EVENTS || self.bytes >= PAGE_BYTES_MAX;
+            if self.has_ended || is_full {
                 let rows = mem::take(&mut self.rows);
+                self.bytes = 0;
                 let reading = self.reading.clone().ok_or(sqlx::Error::RowNotFound)?;
                 return Ok(Some(Chunk { reading, rows }));
             }
@@ -261,6 +267,7 @@ impl Chunks {
         if let (Some(id), false) = (id, statement.more) {
             statement.scanned += 1;
             self.last_id = id;
+            self.bytes += payload.as_ref().map_or(0, String::len);
             self.rows.extend(payload.map(|payload| (id, payload)));
         }
         Ok(())

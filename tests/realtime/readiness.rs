@@ -94,6 +94,27 @@ async fn barriers_that_are_not_heard_turn_readyz_red_and_rebuild_the_listener() 
     until_ready(&server).await;
 }
 
+/// A barrier that is missed stands behind nothing, when all that comes is new.
+#[tokio::test]
+async fn events_that_come_do_not_hide_that_barriers_do_not_return() {
+    let server = Server::start_with(|config| config.barrier_interval_ms = 100).await;
+    let db = server.db().await;
+    let alice = add_user(&db).await;
+    let deaf = "CREATE FUNCTION realtime.barrier(nonce text) RETURNS void LANGUAGE sql AS
+        $$ SELECT pg_notify('nobody_listens', nonce) $$;";
+    change(&server, &format!("{BREAK}{deaf}")).await;
+
+    let writing = tokio::spawn(async move {
+        loop {
+            insert_message(&db, None, &alice, &alice).await;
+        }
+    });
+    until_refused(&server, "barrier_not_returned").await;
+    server.until_metric(RECONNECTS, 1.0).await;
+    assert!(!writing.is_finished());
+    writing.abort();
+}
+
 #[tokio::test]
 async fn a_start_without_a_barrier_that_commits_is_not_ready() {
     let database = Database::migrated().await;

@@ -15,3 +15,4 @@ mod tests;
 
 pub use self::buffer::{Bounds, ReplayBuffer};
 pub use self::found::Found;
+pub use self::segment::SEGMENT_BYTES_MAX;

@@ -5,6 +5,10 @@ use std::time::Instant;
 
 use crate::protocol::{Cursor, Snapshot};
 
+/// The memory of a segment with the longest snapshot that a barrier brings, in bytes.
+pub const SEGMENT_BYTES_MAX: usize =
+    2 * size_of::<Segment>() + size_of::<Cursor>() + Snapshot::NOTIFIED_BYTES_MAX;
+
 /// The beginning of a segment. The segment ends where the next one begins.
 #[derive(Debug)]
 pub(super) struct Segment {
