@@ -1,6 +1,6 @@
 # `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-busy test-upgrade check console bench bench-fanout bench-instructions bench-delivery bench-ingest bench-smoke chaos mutations conformance hostile fuzz fuzz-smoke clean
+.PHONY: help run test test-busy test-upgrade check console bench bench-fanout bench-instructions bench-delivery bench-ingest bench-smoke burst chaos mutations conformance hostile fuzz fuzz-smoke clean
 
 TARGET = $${CARGO_TARGET_DIR:-target}
 
@@ -60,13 +60,17 @@ bench-instructions: ## Count the instructions of an event's way, and hold them t
 	@sh scripts/setup.sh instructions
 	GUNGRAUN_RUNNER=$$PWD/.hushnet/tools/bin/gungraun-runner cargo bench --locked --bench instructions
 
-bench-delivery: ## Measure from commit to client; one part by ARGS="latency", "storm" or "cold"
+bench-delivery: ## Measure from commit to client; one part by ARGS="latency", "storm", "cold" or "burst"
 	@sh scripts/setup.sh run
 	cargo bench --locked --bench delivery -- $(ARGS)
 
 bench-ingest: ## Measure what the triggers cost the application; takes minutes
 	@sh scripts/setup.sh run
 	python3 scripts/bench-ingest.py $(ARGS)
+
+burst: ## Commit eight million events in one transaction, in each way of ingest, beside the other promises; takes an hour
+	@sh scripts/setup.sh run
+	BURST_EVENTS=$${BURST_EVENTS:-8000000} cargo test --release --locked --test realtime burst -- --nocapture
 
 chaos: ## Break things for ten minutes, a million events; CHAOS_INGEST=tail or adaptive, CHAOS_SEED=...
 	@sh scripts/setup.sh run

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod burst;
 mod cli;
 mod clients;
 mod connections;

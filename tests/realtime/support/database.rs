@@ -60,13 +60,30 @@ impl Database {
             std::fs::create_dir_all(&home).unwrap();
             database::start_cluster(&home, &settings)
         });
-        let copying = TEMPLATE.copy(cluster, async |url| {
+        Self::copied(cluster, &TEMPLATE).await
+    }
+
+    /// After `migrate up`, in this cluster.
+    async fn copied(cluster: &'static Cluster, template: &'static Template) -> Self {
+        let copying = template.copy(cluster, async |url| {
             let mut connection = database::connect(url).await;
             application::create_schema(&mut connection).await;
             connection.close().await.unwrap();
             migrate::up(&url.parse().unwrap()).await.unwrap();
         });
         Self { url: copying.await }
+    }
+
+    /// After `migrate up`, in a cluster whose notifications no other test has to read.
+    pub async fn with_many_notifications() -> Self {
+        static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+        static TEMPLATE: Template = Template::new("t_hushnet");
+        let cluster = CLUSTER.get_or_init(|| {
+            let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("burst");
+            std::fs::create_dir_all(&home).unwrap();
+            database::start_cluster(&home, &UNSAFE_SETTINGS)
+        });
+        Self::copied(cluster, &TEMPLATE).await
     }
 
     /// With the service's migrations up to this one.
