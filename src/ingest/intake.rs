@@ -16,9 +16,7 @@ use super::without_id::WithoutId;
 use crate::config::Ingest;
 use crate::delivery::Router;
 use crate::metrics::Metrics;
-use crate::protocol::{
-    Channel, Cursor, EVENT_BYTES_MAX, Label, Notification, ResetReason, Snapshot, Subject,
-};
+use crate::protocol::{Channel, Cursor, Label, Notification, ResetReason, Snapshot, Subject};
 use crate::store::{self, Chunk, LogRow};
 
 /// Share of PostgreSQL's notification queue from which on events had better be silent.
@@ -143,8 +141,7 @@ impl Intake {
     /// An event was notified. The clock is asked only where it matters.
     ///
     /// Any role may notify. So a notification moves no position, and what it says is routed only where every
-    /// event notifies. Even there a revocation is read from the log: a forged one would close connections. So is an
-    /// event that is longer than the triggers make it, for queues are counted with events of that length.
+    /// event notifies. Even there a revocation is read from the log: a forged one would close connections.
     pub(super) fn notified(
         &mut self,
         channel: Channel,
@@ -163,9 +160,8 @@ impl Intake {
                 return Next::Wait;
             }
         };
-        let only_rings = notification.by_reference
-            || matches!(notification.subject, Subject::Revocation { .. })
-            || payload.len() > EVENT_BYTES_MAX;
+        let only_rings =
+            notification.by_reference || matches!(notification.subject, Subject::Revocation { .. });
         if self.router.position().is_none() {
             if !only_rings {
                 self.router.route(notification);

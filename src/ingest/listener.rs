@@ -188,10 +188,12 @@ impl Listener {
     /// known. Returns what is left to do.
     async fn join(&mut self, notifications: &mut Notifications) -> Result<Next, Lost> {
         let state = match self.state().await {
-            Err(Lost::Database(error)) if self.may_wait_for(&error) => {
+            Err(Lost::Database(error)) if store::is_undefined(&error) && self.may_wait() => {
                 tracing::warn!(event = "log_incomplete", %error);
                 return Ok(Next::Wait);
             }
+            // Its history ends with the last migration, and every client would be reset.
+            Ok(Some(state)) if state.is_before && self.may_wait() => return Ok(Next::Wait),
             state => state?,
         };
         let mut ingest = Ingest::Notify;
@@ -262,10 +264,10 @@ impl Listener {
     }
 
     /// Whether a log that is incomplete may wait for the next barrier: events come without it.
-    fn may_wait_for(&mut self, error: &sqlx::Error) -> bool {
+    fn may_wait(&mut self) -> bool {
         self.incomplete += 1;
         let is_served = self.intake.without_log().is_some();
-        is_served && store::is_undefined(error) && self.incomplete <= INCOMPLETE_MAX
+        is_served && self.incomplete <= INCOMPLETE_MAX
     }
 
     async fn catch_up(

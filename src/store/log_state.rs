@@ -14,6 +14,8 @@ pub struct LogState {
     pub cursor: Cursor,
     /// How events reach the server.
     pub ingest: Ingest,
+    /// Whether the schema is that of the release before, as it also is while `migrate up` is at work.
+    pub is_before: bool,
 }
 
 /// What [`super::Log::state`] does, on this pool.
@@ -39,7 +41,7 @@ pub(super) async fn read(pool: &PgPool) -> Result<Option<LogState>, sqlx::Error>
     if !flushed {
         flush(pool).await?;
     }
-    LogState::parse(&cursor, &ingest).map(Some)
+    LogState::parse(&cursor, &ingest, false).map(Some)
 }
 
 async fn begin_history(pool: &PgPool) -> Result<bool, sqlx::Error> {
@@ -57,17 +59,18 @@ async fn read_before(pool: &PgPool) -> Result<Option<LogState>, sqlx::Error> {
         Err(error) if is_undefined_table(&error) => return Ok(None),
         row => row?,
     };
-    LogState::parse(&cursor, &ingest).map(Some)
+    LogState::parse(&cursor, &ingest, true).map(Some)
 }
 
 impl LogState {
-    fn parse(cursor: &str, ingest: &str) -> Result<Self, sqlx::Error> {
+    fn parse(cursor: &str, ingest: &str, is_before: bool) -> Result<Self, sqlx::Error> {
         let ingest = ingest
             .parse()
             .map_err(|error: UnknownIngest| sqlx::Error::Decode(error.into()))?;
         Ok(Self {
             cursor: parse(cursor)?,
             ingest,
+            is_before,
         })
     }
 }

@@ -74,34 +74,6 @@ fn notified(intake: &mut Intake, payload: &str, now: Instant) -> Next {
     intake.notified(Channel::Devices, payload, || now)
 }
 
-/// Any role may notify, and the queues behind are counted with events of the triggers' length.
-#[test]
-fn with_notify_an_event_that_no_trigger_makes_so_long_asks_for_a_read() {
-    let now = Instant::now();
-    let mut intake = intake(Ingest::Notify, now);
-    let text = |bytes: usize| {
-        let open = payload(1);
-        let open = open.strip_suffix('}').unwrap();
-        format!(
-            r#"{open},"more":"{}"}}"#,
-            "x".repeat(bytes - open.len() - 11)
-        )
-    };
-    let longest = text(EVENT_BYTES_MAX);
-    assert_eq!(longest.len(), EVENT_BYTES_MAX);
-    assert_eq!(
-        notified(&mut intake, &text(EVENT_BYTES_MAX + 1), now),
-        Next::ReadLog
-    );
-    assert!(!has_seen(&intake, 1));
-    assert_eq!(notified(&mut intake, &longest, now), Next::Wait);
-    assert!(
-        intake
-            .router
-            .has_seen(&Notification::parse(&longest).unwrap())
-    );
-}
-
 #[test]
 fn with_notify_an_event_is_routed_as_it_comes() {
     let mut intake = intake(Ingest::Notify, Instant::now());
