@@ -392,7 +392,7 @@ async fn any_role_may_read_a_cursor_and_none_may_end_the_log() {
 
 #[tokio::test]
 async fn a_cursor_with_many_open_transactions_is_in_its_short_form() {
-    let database = Database::migrated().await;
+    let database = Database::with_open_transactions().await;
     let db = database.pool().await;
     let (alice, bob) = (add_user(&db).await, add_user(&db).await);
     let log = log_of(&database);

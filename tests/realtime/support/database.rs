@@ -50,17 +50,19 @@ impl Database {
     pub async fn with_prepared_transactions() -> Self {
         static CLUSTER: OnceLock<Cluster> = OnceLock::new();
         static TEMPLATE: Template = Template::new("t_hushnet");
-        let cluster = CLUSTER.get_or_init(|| {
-            let mut settings = UNSAFE_SETTINGS.to_vec();
-            settings.extend([
-                ("max_connections", "200"),
-                ("max_prepared_transactions", "50"),
-            ]);
-            let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("prepared");
-            std::fs::create_dir_all(&home).unwrap();
-            database::start_cluster(&home, &settings)
-        });
-        Self::copied(cluster, &TEMPLATE).await
+        let more = [
+            ("max_connections", "200"),
+            ("max_prepared_transactions", "50"),
+        ];
+        Self::copied(CLUSTER.get_or_init(|| apart("prepared", &more)), &TEMPLATE).await
+    }
+
+    /// After `migrate up`, in a cluster for a test that leaves many transactions open: they would make the snapshots of
+    /// the others long.
+    pub async fn with_open_transactions() -> Self {
+        static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+        static TEMPLATE: Template = Template::new("t_hushnet");
+        Self::copied(CLUSTER.get_or_init(|| apart("open", &[])), &TEMPLATE).await
     }
 
     /// After `migrate up`, in this cluster.
@@ -78,12 +80,7 @@ impl Database {
     pub async fn with_many_notifications() -> Self {
         static CLUSTER: OnceLock<Cluster> = OnceLock::new();
         static TEMPLATE: Template = Template::new("t_hushnet");
-        let cluster = CLUSTER.get_or_init(|| {
-            let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("burst");
-            std::fs::create_dir_all(&home).unwrap();
-            database::start_cluster(&home, &UNSAFE_SETTINGS)
-        });
-        Self::copied(cluster, &TEMPLATE).await
+        Self::copied(CLUSTER.get_or_init(|| apart("burst", &[])), &TEMPLATE).await
     }
 
     /// With the service's migrations up to this one.
@@ -109,4 +106,11 @@ impl Database {
     pub async fn pool(&self) -> PgPool {
         database::pool(&self.url).await
     }
+}
+
+/// A cluster beside the one that all tests share.
+fn apart(name: &str, more: &[(&'static str, &'static str)]) -> Cluster {
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&home).unwrap();
+    database::start_cluster(&home, &[&UNSAFE_SETTINGS, more].concat())
 }
