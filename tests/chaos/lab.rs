@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-use hushnet_devdb::Cluster;
+use hushnet_devdb::{Cluster, ClusterError};
 use hushnet_realtime::config::DatabaseUrl;
 use hushnet_realtime::store::migrate;
 use hushnet_testkit::application;
@@ -86,7 +86,7 @@ impl Lab {
         let directory = permit.directory();
         // A run that failed may have left it.
         let _ = fs::remove_dir_all(directory.join(STANDBY));
-        let cluster = Cluster::start_with(&directory, &SETTINGS).await.unwrap();
+        let cluster = start(&directory).await;
         let lab = Self {
             proxy: Proxy::start(socket(&cluster)).await,
             application: Proxy::start(socket(&cluster)).await,
@@ -202,6 +202,16 @@ impl Lab {
         self.cluster.take().unwrap().stop().await.unwrap();
         let _ = fs::remove_dir_all(self.permit.directory().join(STANDBY));
     }
+}
+
+/// Starts the cluster. One that a run with another version of PostgreSQL has left is made anew.
+async fn start(directory: &Path) -> Cluster {
+    let started = Cluster::start_with(directory, &SETTINGS).await;
+    let Err(ClusterError::OtherVersion { data, .. }) = started else {
+        return started.unwrap();
+    };
+    fs::remove_dir_all(data).unwrap();
+    Cluster::start_with(directory, &SETTINGS).await.unwrap()
 }
 
 fn url(proxy: &Proxy) -> String {

@@ -9,7 +9,9 @@ use tokio::process::Command;
 /// Oldest major version that can be used. The service's statements and `xid8` need 13; the tests run 15.
 pub(crate) const MAJOR_MIN: u32 = 15;
 /// Debian installs each version in a directory of its own, which is not in PATH.
-const DEBIAN_DIRECTORY: &str = "/usr/lib/postgresql";
+pub(crate) const DEBIAN_DIRECTORY: &str = "/usr/lib/postgresql";
+/// The variable that names the directory of the server's programs. If it is set, no other directory is used.
+pub(crate) const DIRECTORY_VARIABLE: &str = "DEVDB_POSTGRES_BIN";
 
 /// The directory of `initdb` and `postgres`, of a version that can be used.
 #[derive(Debug)]
@@ -18,8 +20,8 @@ pub(crate) struct Binaries {
 }
 
 impl Binaries {
-    /// The newest of Debian's versions, else the one that `pg_config` names, else the one in PATH.
-    /// If `major` is given, only that major version: a server can only read data of its own version.
+    /// The version that [`DIRECTORY_VARIABLE`] names. Without the variable: the newest of Debian's versions, else
+    /// the one that `pg_config` names, else the one in PATH. If `major` is given, only that major version: a server can only read data of its own version.
     pub(crate) async fn find(major: Option<&str>) -> Option<Self> {
         for directory in candidates().await {
             let Some(found) = version(&directory).await else {
@@ -38,6 +40,20 @@ impl Binaries {
 }
 
 async fn candidates() -> Vec<PathBuf> {
+    let mut found = match env::var_os(DIRECTORY_VARIABLE) {
+        Some(directory) => vec![directory.into()],
+        None => installed().await,
+    };
+    found.retain(|directory| {
+        // Relative paths would not be found: the programs are started from another directory.
+        directory.is_absolute()
+            && directory.join("initdb").is_file()
+            && directory.join("postgres").is_file()
+    });
+    found
+}
+
+async fn installed() -> Vec<PathBuf> {
     let mut debian: Vec<(u32, PathBuf)> = fs::read_dir(DEBIAN_DIRECTORY)
         .into_iter()
         .flatten()
@@ -54,12 +70,6 @@ async fn candidates() -> Vec<PathBuf> {
         found.push(String::from_utf8_lossy(&output.stdout).trim_end().into());
     }
     found.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
-    found.retain(|directory| {
-        // Relative paths would not be found: the programs are started from another directory.
-        directory.is_absolute()
-            && directory.join("initdb").is_file()
-            && directory.join("postgres").is_file()
-    });
     found
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use crate::binaries::MAJOR_MIN;
+use crate::binaries::{DIRECTORY_VARIABLE, MAJOR_MIN};
 
 /// Why the private PostgreSQL cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -14,8 +14,9 @@ pub enum ClusterError {
     /// No server program was found.
     #[error(
         "found no server of PostgreSQL {MAJOR_MIN} or newer in /usr/lib/postgresql/*/bin, in \
-         `pg_config --bindir` or in PATH: install one (Debian and Ubuntu: apt-get install \
-         postgresql), or name a database of your own with --database-url"
+         `pg_config --bindir` or in PATH, or in the directory that {DIRECTORY_VARIABLE} names if it is set: \
+         install one (Debian and Ubuntu: apt-get install postgresql), or name a database of your own with \
+         --database-url"
     )]
     NotInstalled,
 

@@ -1,35 +1,45 @@
 //! An asynchronous standby of a private cluster.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, chown};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
 
 use hushnet_devdb::Cluster;
+use sqlx::Connection;
+
+use crate::database::{connect, execute};
 
 /// Copies the running cluster in the directory `primary`, to which `url` leads, into the directory `home`, and starts
-/// the copy as its standby.
+/// the copy as its standby. `pg_basebackup` is not used, which only some installations of PostgreSQL have: the files
+/// are copied between the two functions of PostgreSQL for that.
 pub async fn start(primary: &Path, url: &str, home: &Path, settings: &[(&str, &str)]) -> Cluster {
-    let data = fs::canonicalize(primary.join("data")).unwrap();
-    let owner = fs::metadata(&data).unwrap();
+    let source = fs::canonicalize(primary.join("data")).unwrap();
+    let owner = fs::metadata(&source).unwrap();
+    let as_owner = |path: &Path| chown(path, Some(owner.uid()), Some(owner.gid())).unwrap();
     fs::create_dir_all(home).unwrap();
-    chown(home, Some(owner.uid()), Some(owner.gid())).unwrap();
-    let pid_file = fs::read_to_string(data.join("postmaster.pid")).unwrap();
-    let postmaster = pid_file.lines().next().unwrap().trim();
-    let programs = fs::read_link(format!("/proc/{postmaster}/exe")).unwrap();
-    let mut command = Command::new(programs.with_file_name("pg_basebackup"));
-    command
-        .current_dir("/")
-        .args(["--write-recovery-conf", "--checkpoint", "fast", "--no-sync"])
-        .arg("--pgdata")
-        .arg(home.join("data"))
-        .args(["--dbname", url]);
-    if fs::metadata("/proc/self").unwrap().uid() != owner.uid() {
-        command.uid(owner.uid()).gid(owner.gid());
+    as_owner(home);
+    let data = home.join("data");
+    let mut connection = connect(url).await;
+    execute(&mut connection, "SELECT pg_backup_start('standby', true)").await;
+    // With owners and modes. PostgreSQL may remove a file meanwhile, so that the status says nothing.
+    let copying = tokio::process::Command::new("cp")
+        .arg("--archive")
+        .args([&source, &data])
+        .status();
+    copying.await.unwrap();
+    let label: String = sqlx::query_scalar("SELECT labelfile FROM pg_backup_stop(false)")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
+    fs::remove_file(data.join("postmaster.pid")).unwrap();
+    for (name, text) in [("backup_label", &*label), ("standby.signal", "")] {
+        fs::write(data.join(name), text).unwrap();
+        as_owner(&data.join(name));
     }
-    let copying = tokio::process::Command::from(command).output();
-    let output = copying.await.unwrap();
-    assert!(output.status.success(), "{output:?}");
+    let configuration = data.join("postgresql.auto.conf");
+    let mut configuration = File::options().append(true).open(configuration).unwrap();
+    writeln!(configuration, "primary_conninfo = '{url}'").unwrap();
     Cluster::start_with(home, settings).await.unwrap()
 }

@@ -1,7 +1,9 @@
 //! With the PostgreSQL of this machine. Each test has a cluster of its own.
 
 use std::env;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::account;
-use crate::binaries::Binaries;
+use crate::binaries::{Binaries, DEBIAN_DIRECTORY, DIRECTORY_VARIABLE};
 
 /// Without flushing, which would be most of the tests' time.
 const SETTINGS: &[(&str, &str)] = &[("fsync", "off"), ("max_connections", "10")];
@@ -42,22 +44,40 @@ async fn scalar(url: &str, statement: &'static str) -> Result<String, sqlx::Erro
     answer
 }
 
-/// Queries with libpq, which must read the address as sqlx does.
-async fn psql(url: &str, statement: &str) -> String {
-    let binaries = Binaries::find(None).await.unwrap();
-    let output = Command::new(binaries.path("psql"))
-        .args(["-XAtq", "-d", url, "-c", statement])
-        .output()
+async fn execute(url: &str, statement: &'static str) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::raw_sql(statement)
+        .execute(&mut connection)
+        .await
         .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout)
-        .unwrap()
-        .trim_end()
-        .to_owned()
+    connection.close().await.unwrap();
+}
+
+/// A client program of the server's version: beside the server's programs, or Debian's. `None` if the tests run on
+/// another version than Debian's; a line on standard error then says what is skipped. The caller returns.
+async fn client_program(cluster: &Cluster, name: &str, test: &str) -> Option<PathBuf> {
+    let major = cluster.layout.major().unwrap().unwrap();
+    let binaries = Binaries::find(Some(&major)).await.unwrap();
+    let debian = Path::new(DEBIAN_DIRECTORY).join(&major).join("bin");
+    let places = [binaries.path(name), debian.join(name)];
+    let found = places.into_iter().find(|place| place.is_file());
+    if found.is_none() {
+        assert!(
+            env::var_os(DIRECTORY_VARIABLE).is_some(),
+            "PostgreSQL {major} is installed without {name}"
+        );
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a line of `eprintln!` is not shown when the test passes"
+        )]
+        let mut stderr = std::io::stderr();
+        writeln!(
+            stderr,
+            "SKIPPED {test}: there is no {name} of PostgreSQL {major}"
+        )
+        .unwrap();
+    }
+    found
 }
 
 fn has_pid_file(directory: &Path) -> bool {
@@ -98,15 +118,43 @@ fn postmaster_pid(cluster: &Cluster) -> u32 {
 }
 
 #[tokio::test]
-async fn data_survive_a_restart_and_sqlx_and_psql_read_the_address_alike() {
+async fn psql_reads_the_address_as_sqlx_does() {
+    let directory = reachable_directory();
+    let cluster = start(directory.path()).await.unwrap();
+    let test = "psql_reads_the_address_as_sqlx_does";
+    let Some(psql) = client_program(&cluster, "psql", test).await else {
+        return;
+    };
+    let name = r#"a database+"1""#;
+    cluster.create_database(name).await.unwrap();
+    let url = cluster.url(name);
+    execute(&url, "CREATE TABLE kept AS SELECT 'still here' AS words").await;
+    let output = Command::new(psql)
+        .args(["-XAtq", "-d", &url])
+        .args(["-c", "SELECT current_database(), words FROM kept"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let answer = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(answer.trim_end(), format!("{name}|still here"));
+    cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn data_survive_a_restart() {
     let directory = reachable_directory();
     let cluster = start(directory.path()).await.unwrap();
     let name = r#"a database+"1""#;
     cluster.create_database(name).await.unwrap();
     cluster.create_database(name).await.unwrap();
     let url = cluster.url(name);
-    psql(&url, "CREATE TABLE kept AS SELECT 'still here' AS words").await;
-    assert_eq!(psql(&url, "SELECT current_database()").await, name);
+    execute(&url, "CREATE TABLE kept AS SELECT 'still here' AS words").await;
+    assert_eq!(
+        scalar(&url, "SELECT current_database()::text")
+            .await
+            .unwrap(),
+        name
+    );
     assert_eq!(scalar(&url, "SHOW max_connections").await.unwrap(), "10");
     assert_eq!(scalar(&url, "SHOW listen_addresses").await.unwrap(), "");
     assert_eq!(scalar(&url, "SHOW server_encoding").await.unwrap(), "UTF8");
@@ -173,7 +221,7 @@ async fn the_server_stops_when_the_service_is_killed() {
     });
     assert!(located.await, "no cluster was started");
     let url = url.unwrap();
-    psql(&url, "CREATE TABLE kept AS SELECT 'still here' AS words").await;
+    execute(&url, "CREATE TABLE kept AS SELECT 'still here' AS words").await;
     // A fast shutdown does not wait for connected clients.
     let mut client = PgConnection::connect(&url).await.unwrap();
     let pid = Postmaster::read(&directory.path().join("data"))
@@ -271,7 +319,12 @@ async fn a_path_too_long_for_a_socket_gets_a_short_one() {
         fs::metadata(&socket).unwrap().permissions().mode() & 0o777,
         0o700
     );
-    assert_eq!(psql(&cluster.url("postgres"), "SELECT 1").await, "1");
+    assert_eq!(
+        scalar(&cluster.url("postgres"), "SELECT 'served'")
+            .await
+            .unwrap(),
+        "served"
+    );
     assert!(Cluster::locate(&directory, "postgres").is_some());
     cluster.stop().await.unwrap();
     assert!(!socket.exists(), "litter: {}", socket.display());
@@ -287,7 +340,7 @@ async fn a_directory_that_the_servers_user_cannot_enter_can_be_used() {
         data.starts_with(directory.path()),
         cluster.layout.account.is_none()
     );
-    psql(
+    execute(
         &cluster.url("postgres"),
         "CREATE TABLE kept AS SELECT 'still here' AS words",
     )
