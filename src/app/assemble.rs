@@ -194,5 +194,9 @@ fn start_identity(
     let auth = Arc::new(auth);
     let refreshing = Arc::clone(&auth);
     supervisor.spawn(Task::KeysRefresh, async move { refreshing.run().await });
+    let confirming = Arc::clone(&auth);
+    supervisor.spawn(Task::IdentityConfirmations, async move {
+        confirming.run_confirmations().await;
+    });
     Ok(auth)
 }

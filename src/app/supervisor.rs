@@ -36,6 +36,8 @@ pub enum Task {
     LogRetention,
     /// Fetches the keys with which tokens are signed.
     KeysRefresh,
+    /// Looks up again the identities of connections that may have missed a revocation.
+    IdentityConfirmations,
     /// Reads the certificate again at SIGHUP.
     TlsReload,
     /// Accepts clients, and serves them until they have a WebSocket.

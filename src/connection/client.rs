@@ -410,7 +410,7 @@ impl<S: Stream> Connection<S> {
         while let Some(check) = self.holder.take_check() {
             match check {
                 Check::Confirm(identity) => {
-                    let confirmed = self.meanwhile(shared.auth.confirm(&identity)).await?;
+                    let confirmed = self.meanwhile(shared.auth.confirm_again(identity)).await?;
                     confirmed.map_err(|error| Closed::ByServer(error.close_code()))?;
                     self.watch_identity();
                 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use uuid::Uuid;
 
+use super::confirmations::Confirmations;
 use super::lookup::lookup;
 use super::proof::{Credentials, Identity};
 use super::signed_time::SignedTime;
@@ -29,6 +30,7 @@ pub struct Authenticator {
     tokens: Option<Tokens>,
     signature_window: Duration,
     used_signatures: Mutex<UsedSignatures>,
+    confirmations: Confirmations,
     devices: Devices,
 }
 
@@ -51,6 +53,7 @@ impl Authenticator {
             tokens: takes_tokens.then(|| Tokens::new(settings)).transpose()?,
             signature_window: window,
             used_signatures: Mutex::new(used),
+            confirmations: Confirmations::new(devices.clone()),
             devices,
         })
     }
@@ -67,6 +70,11 @@ impl Authenticator {
             Some(tokens) => tokens.keep_fresh().await,
             None => std::future::pending().await,
         }
+    }
+
+    /// Answers [`Authenticator::confirm_again`], for ever.
+    pub async fn run_confirmations(&self) {
+        self.confirmations.run().await;
     }
 
     /// The client's identity; `None` where clients need not prove it. `user_id` is the user that the
@@ -146,6 +154,14 @@ impl Authenticator {
             None if lookup(self.devices.user_exists(identity.user_id)).await? => Ok(()),
             None => Err(AuthError::UserUnknown),
         }
+    }
+
+    /// The same for a connection that may have missed a revocation. Many connections are looked up in one statement.
+    ///
+    /// # Errors
+    /// As [`Authenticator::confirm`].
+    pub async fn confirm_again(&self, identity: Identity) -> Result<(), AuthError> {
+        self.confirmations.confirm(identity).await
     }
 
     /// Checks that this is the client's own device: the device of its proof, or any device of its user if

@@ -2,6 +2,7 @@
 
 mod algorithm;
 mod authenticator;
+mod confirmations;
 mod key_file;
 mod lookup;
 mod proof;

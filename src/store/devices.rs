@@ -46,6 +46,32 @@ impl Devices {
         .await
     }
 
+    /// Those of these devices that exist, as (id, user).
+    pub(crate) async fn existing(
+        &self,
+        device_ids: &[Uuid],
+    ) -> Result<Vec<(Uuid, Uuid)>, sqlx::Error> {
+        sqlx::query_as("SELECT id, user_id FROM public.devices WHERE id = ANY($1)")
+            .bind(device_ids)
+            .fetch_all(&self.database.requests())
+            .await
+    }
+
+    /// Those of these users that exist; all of them where the application has no table of users.
+    pub(crate) async fn existing_users(
+        &self,
+        user_ids: Vec<Uuid>,
+    ) -> Result<Vec<Uuid>, sqlx::Error> {
+        let found = sqlx::query_scalar("SELECT id FROM public.users WHERE id = ANY($1)")
+            .bind(&user_ids)
+            .fetch_all(&self.database.requests())
+            .await;
+        match found {
+            Err(error) if is_undefined_table(&error) => Ok(user_ids),
+            found => found,
+        }
+    }
+
     /// Whether this user exists; true where the application has no table of users.
     pub(crate) async fn user_exists(&self, user_id: Uuid) -> Result<bool, sqlx::Error> {
         let found = sqlx::query_scalar("SELECT EXISTS (SELECT FROM public.users WHERE id = $1)")

@@ -9,6 +9,7 @@ use self::proofs::{Device, Proof};
 pub use self::proofs::{Key, token};
 use crate::support::{Server, User, add_device, add_user, insert_message};
 
+mod doubts;
 mod life;
 mod proofs;
 mod published;

@@ -22,17 +22,17 @@ fn request(server: &Server, path: &str, headers: &[(&'static str, String)]) -> R
 }
 
 /// Connects with these headers.
-async fn connect(server: &Server, path: &str, headers: &[(&'static str, String)]) -> Client {
+pub async fn connect(server: &Server, path: &str, headers: &[(&'static str, String)]) -> Client {
     let connecting = connect_async(request(server, path, headers));
     let (socket, _) = soon("a connection", connecting).await.unwrap();
     client_on(socket)
 }
 
-fn bearer(token: &str) -> Vec<(&'static str, String)> {
+pub fn bearer(token: &str) -> Vec<(&'static str, String)> {
     vec![("authorization", format!("Bearer {token}"))]
 }
 
-fn offered(subprotocol: &str) -> Vec<(&'static str, String)> {
+pub fn offered(subprotocol: &str) -> Vec<(&'static str, String)> {
     vec![(
         "sec-websocket-protocol",
         format!("hushnet.v1, {subprotocol}"),
