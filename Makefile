@@ -1,11 +1,11 @@
 # `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-busy test-postgres test-upgrade check console bench bench-fanout bench-instructions bench-delivery bench-ingest bench-smoke burst chaos mutations conformance hostile fuzz fuzz-smoke clean
+.PHONY: help run test test-busy test-postgres test-postgres-smoke test-upgrade check console bench bench-fanout bench-instructions bench-delivery bench-ingest bench-smoke burst chaos mutations conformance hostile fuzz fuzz-smoke clean
 
 TARGET = $${CARGO_TARGET_DIR:-target}
 
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Serve, with a private PostgreSQL of its own: make run ARGS="--listen 127.0.0.1:9000"
 	@sh scripts/setup.sh run
@@ -26,6 +26,15 @@ test-busy: ## The same beside two busy loops for each core: no test may depend o
 test-postgres: ## The same against one version of PostgreSQL, 15 to 18: make test-postgres VERSION=17
 	@sh scripts/setup.sh postgres $(VERSION)
 	DEVDB_POSTGRES_BIN=$$PWD/.hushnet/postgresql/$(VERSION)/native/bin $(MAKE) test
+
+# The tests of the service that depend most on PostgreSQL, by the beginnings of their names.
+POSTGRES_SMOKE = migrations:: retention:: triggers:: truncate:: ingest:: log_switch:: resume:: statements:: \
+	identity::doubts::
+
+test-postgres-smoke: ## The short form of it, without the clients: make test-postgres-smoke VERSION=18
+	@sh scripts/setup.sh postgres $(VERSION)
+	DEVDB_POSTGRES_BIN=$$PWD/.hushnet/postgresql/$(VERSION)/native/bin \
+	cargo test --workspace --locked --test realtime -- $(POSTGRES_SMOKE)
 
 # The newest commit that has been released.
 RELEASE_BEFORE = 1cd145db216574ad25fd15963f1d2d552e761fe0
@@ -114,4 +123,4 @@ bench-smoke: ## Run each benchmark once, to see that it runs
 
 clean: ## Remove what was built and fetched; the database in .hushnet stays
 	cargo clean
-	rm -rf .hushnet/tools .hushnet/venv .hushnet/deny tests/clients/node_modules clients/*/node_modules clients/*/dist examples/*/node_modules examples/*/dist
+	rm -rf .hushnet/tools .hushnet/postgresql .hushnet/venv .hushnet/deny tests/clients/node_modules clients/*/node_modules clients/*/dist examples/*/node_modules examples/*/dist
