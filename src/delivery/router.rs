@@ -128,13 +128,14 @@ impl Router {
         self.seen_before = mem::take(&mut self.seen);
     }
 
-    /// Everything visible in the cursor's snapshot has been routed.
+    /// Everything visible in the cursor's snapshot has been routed. What the first one sees must be on disk.
     pub fn advance(&mut self, cursor: Cursor, now: Instant) {
         let is_first = self.position.is_none();
         if !self.is_covered_by(&cursor) {
             return;
         }
         if is_first {
+            self.durable = Some(cursor.clone());
             self.begin_segment(&cursor, now);
         }
         self.position = Some(cursor);
@@ -207,6 +208,18 @@ impl Router {
         self.metrics.feed_live.set(false);
     }
 
+    /// The position goes back to the last barrier: after a crash PostgreSQL gives out again the transaction numbers
+    /// that later snapshots have seen. What was routed since comes again, and is known by id and text. Barriers from
+    /// before must not return any more; one that is sent from now on sees everything of before that is left.
+    pub fn go_back_to_durable(&mut self) {
+        let Some(durable) = self.durable.clone() else {
+            return;
+        };
+        self.position_at_barrier = Some(durable.snapshot.clone());
+        self.position_at_segment = Some(durable.snapshot.clone());
+        self.position = Some(durable);
+    }
+
     /// Where the next read of the log begins; `None` before anything has been routed.
     #[must_use]
     pub fn position(&self) -> Option<&Cursor> {
@@ -217,7 +230,7 @@ impl Router {
     /// has seen is certain to be on the disk.
     #[must_use]
     pub fn durable_position(&self) -> Option<&Cursor> {
-        self.durable.as_ref().or(self.position.as_ref())
+        self.durable.as_ref()
     }
 
     /// What was routed and what comes cannot be joined: every v1 client gets a reset, fetches its state anew and
@@ -286,6 +299,26 @@ mod tests {
         router.complete_barrier(cursor("15:15:"), now());
         assert_eq!(durable(&router), "1-1.15:15:");
         assert_eq!(router.position(), Some(&cursor("20:20:")));
+    }
+
+    /// It has given numbers out again that an earlier snapshot had seen.
+    #[test]
+    fn after_a_loss_a_database_that_has_gone_back_is_followed() {
+        let (mut router, feed) = router();
+        let later = now() + SEGMENT_MIN;
+        router.advance(cursor("5:5:"), now());
+        router.complete_barrier(cursor("8:8:"), later);
+        router.advance(cursor("20:20:"), now());
+        router.complete_barrier(cursor("9:9:"), later);
+        router.away();
+        router.go_back_to_durable();
+        assert_eq!(router.position(), Some(&cursor("9:9:")));
+        router.advance(cursor("12:14:12"), now());
+        assert_eq!(router.position(), Some(&cursor("12:14:12")));
+        router.complete_barrier(cursor("13:15:13"), later + SEGMENT_MIN);
+        assert_eq!(durable(&router), "1-1.13:15:13");
+        let given = feed.borrow().cursor().unwrap().to_string();
+        assert_eq!(given, "1-1.13:15:13~");
     }
 
     #[test]

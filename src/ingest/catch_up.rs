@@ -175,6 +175,8 @@ impl CatchUp<'_> {
                 let reached: Reading = reached.ok_or(Lost::Closed)?;
                 if let Some(reason) = reset {
                     self.restart(reason, &reached).await?;
+                } else if self.intake.position().is_none() {
+                    self.flush(&reached).await?;
                 }
                 return Ok(reached.cursor);
             };
@@ -196,11 +198,16 @@ impl CatchUp<'_> {
 
     /// The clients are reset, and are given the cursor of this reading when what it sees is on disk.
     async fn restart(&mut self, reason: ResetReason, reading: &Reading) -> Result<(), Lost> {
+        self.flush(reading).await?;
+        let cursor = Some(reading.cursor.clone());
+        self.intake.restart(reason, cursor, Instant::now());
+        Ok(())
+    }
+
+    async fn flush(&self, reading: &Reading) -> Result<(), Lost> {
         if reading.durability == Durability::Unflushed {
             self.log.flush().await?;
         }
-        let cursor = Some(reading.cursor.clone());
-        self.intake.restart(reason, cursor, Instant::now());
         Ok(())
     }
 

@@ -99,6 +99,7 @@ impl Intake {
     /// There is a new connection, or a new log, to a database with this way of ingest.
     pub(super) fn reconnected(&mut self, ingest: Ingest, now: Instant) {
         self.schedule.reconnected(ingest, now);
+        self.router.go_back_to_durable();
         self.returned = None;
     }
 

@@ -11,6 +11,7 @@ use hushnet_testkit::program;
 use hushnet_testkit::server::Server;
 use serde_json::Value;
 use sqlx::PgPool;
+use uuid::Uuid;
 
 use crate::schema::assert_valid_frame;
 use crate::support::{Client, Database, User, add_user, execute, insert_message, soon, until};
@@ -85,14 +86,9 @@ impl V1 {
         frame
     }
 
-    /// Takes frames until this message has come, and then until the cursor moves on: a server whose position stands
-    /// still gives none.
-    async fn until_chat_and_cursor(&mut self, chat: &str) {
+    /// Takes frames until this message has come.
+    async fn until_chat(&mut self, chat: &str) {
         while !self.chats.contains(chat) {
-            self.take().await;
-        }
-        let before = self.cursor.clone();
-        while self.cursor == before {
             self.take().await;
         }
     }
@@ -121,23 +117,32 @@ impl Scene {
         }
     }
 
-    /// Writes a message; the identity of its chat is returned.
+    /// Writes a message, in a chat of its own. Returns the chat's id.
     async fn write(&self) -> String {
-        insert_message(&self.db, None, &self.alice, &self.bob).await;
-        sqlx::query_scalar(
-            "SELECT chat_id::text FROM messages ORDER BY created_at DESC, id LIMIT 1",
-        )
-        .fetch_one(&self.db)
-        .await
-        .unwrap()
+        let chat: Uuid =
+            sqlx::query_scalar("INSERT INTO chats (chat_type) VALUES ('group') RETURNING id")
+                .fetch_one(&self.db)
+                .await
+                .unwrap();
+        insert_message(&self.db, Some(chat), &self.alice, &self.bob).await;
+        chat.to_string()
     }
 
-    /// Each client gets a new message, and its cursor moves on.
+    /// Each client gets new messages, until its cursor has moved on: that of a server whose position stands still does
+    /// not.
     async fn all_get(&self, clients: &mut [V1]) {
-        let chat = self.write().await;
-        for client in clients {
-            client.until_chat_and_cursor(&chat).await;
-        }
+        let before: Vec<String> = clients.iter().map(|client| client.cursor.clone()).collect();
+        until("every cursor moves on", async || {
+            let chat = self.write().await;
+            for client in &mut *clients {
+                client.until_chat(&chat).await;
+            }
+            let moved = clients.iter().zip(&before);
+            moved
+                .into_iter()
+                .all(|(client, before)| client.cursor != *before)
+        })
+        .await;
     }
 
     /// A client of this server that comes back to it is resumed.
