@@ -14,20 +14,45 @@ pub struct Logged {
     pub xmin: u64,
 }
 
+/// Looks up `wanted (user_id, id, xmin)`. Each event is found at once in the index by id. The schema before migration 4
+/// has none: there the transactions since `xmin` are read, of the user if there is one.
+macro_rules! look_up {
+    ($wanted:literal) => {
+        concat!(
+            "SELECT found.id, extract(epoch FROM found.created_at)::float8
+             FROM ",
+            $wanted,
+            " AS wanted (user_id, id, xmin),
+                  LATERAL (SELECT to_regclass('realtime.events_id') IS NOT NULL AS by_id) AS log,
+                  LATERAL (
+                      SELECT id, created_at FROM realtime.events
+                      WHERE by_id AND id = wanted.id
+                        AND (wanted.user_id IS NULL OR user_id IS NOT DISTINCT FROM wanted.user_id)
+                      UNION ALL
+                      SELECT id, created_at FROM realtime.events
+                      WHERE NOT by_id AND id = wanted.id AND xid >= wanted.xmin::xid8
+                        AND user_id = wanted.user_id
+                      UNION ALL
+                      SELECT id, created_at FROM realtime.events
+                      WHERE NOT by_id AND id = wanted.id AND xid >= wanted.xmin::xid8
+                        AND wanted.user_id IS NULL
+                  ) AS found"
+        )
+    };
+}
+
 /// What [`super::Log::creation_times`] does, on this pool.
 pub(super) async fn of_all(
     pool: &PgPool,
     ids: &[i64],
     xmin: u64,
 ) -> Result<Vec<(i64, f64)>, sqlx::Error> {
-    sqlx::query_as(
-        "SELECT id, extract(epoch FROM created_at)::float8 FROM realtime.events
-             WHERE id = ANY($1) AND xid >= $2::text::xid8",
-    )
-    .bind(ids)
-    .bind(xmin.to_string())
-    .fetch_all(pool)
-    .await
+    let look_up = look_up!("(SELECT NULL::uuid, unnest($1::bigint[]), $2::text)");
+    sqlx::query_as(look_up)
+        .bind(ids)
+        .bind(xmin.to_string())
+        .fetch_all(pool)
+        .await
 }
 
 /// What [`super::Log::creation_times_of`] does, on this pool.
@@ -37,15 +62,13 @@ pub(super) async fn of_user(
     ids: &[i64],
     xmin: u64,
 ) -> Result<Vec<(i64, f64)>, sqlx::Error> {
-    sqlx::query_as(
-        "SELECT id, extract(epoch FROM created_at)::float8 FROM realtime.events
-             WHERE user_id = $1 AND id = ANY($2) AND xid >= $3::text::xid8",
-    )
-    .bind(user_id)
-    .bind(ids)
-    .bind(xmin.to_string())
-    .fetch_all(pool)
-    .await
+    let look_up = look_up!("(SELECT $1::uuid, unnest($2::bigint[]), $3::text)");
+    sqlx::query_as(look_up)
+        .bind(user_id)
+        .bind(ids)
+        .bind(xmin.to_string())
+        .fetch_all(pool)
+        .await
 }
 
 /// What [`super::Log::creation_times_of_each`] does, on this pool.
@@ -56,16 +79,10 @@ pub(super) async fn of_each(
     let users: Vec<Uuid> = events.iter().map(|event| event.user_id).collect();
     let ids: Vec<i64> = events.iter().map(|event| event.id).collect();
     let xmins: Vec<String> = events.iter().map(|event| event.xmin.to_string()).collect();
-    // By the index that begins with the user: the transactions may be as old as the log.
-    sqlx::query_as(
-        "SELECT id, extract(epoch FROM created_at)::float8
-             FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS wanted (user_id, id, xmin)
-             JOIN realtime.events USING (user_id, id)
-             WHERE xid >= xmin::xid8",
-    )
-    .bind(users)
-    .bind(ids)
-    .bind(xmins)
-    .fetch_all(pool)
-    .await
+    sqlx::query_as(look_up!("unnest($1::uuid[], $2::bigint[], $3::text[])"))
+        .bind(users)
+        .bind(ids)
+        .bind(xmins)
+        .fetch_all(pool)
+        .await
 }
