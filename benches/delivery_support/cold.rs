@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use hushnet_realtime::config::{DatabaseUrl, Ingest};
 use hushnet_realtime::protocol::Cursor;
-use hushnet_realtime::store::{Log, PAGE_BYTES_MAX, PAGE_EVENTS};
+use hushnet_realtime::store::{COUNTED_MAX, Log, PAGE_BYTES_MAX, PAGE_EVENTS};
 use hushnet_testkit::database::execute;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -255,7 +255,8 @@ async fn read_directly(
         let cursor: Cursor = cursor.parse()?;
         let begun = Instant::now();
         let page = log
-            .read_user(*user_id, &cursor.snapshot, 0, None, false)
+            .read_user(*user_id, &cursor.snapshot, false)
+            .next()
             .await?;
         read.push(begun.elapsed());
         ensure!(page.signals.len() == missed as usize, "another page");
@@ -283,7 +284,7 @@ async fn explain(stack: &Stack, statement: &str, away: &[Away]) -> anyhow::Resul
     execute(
         &mut connection,
         &format!(
-            "PREPARE cold (uuid, text, bigint, bigint, text, boolean, bigint, bigint) AS {statement}"
+            "PREPARE cold (text, uuid, bigint, boolean, bigint, bigint, bigint) AS {statement}"
         ),
     )
     .await;
@@ -293,7 +294,8 @@ async fn explain(stack: &Stack, statement: &str, away: &[Away]) -> anyhow::Resul
         let snapshot = cursor.split_once('.').context("no cursor")?.1;
         let explain = format!(
             "EXPLAIN (ANALYZE, BUFFERS) EXECUTE cold \
-             ('{user_id}', '{snapshot}', 0, {PAGE_EVENTS}, NULL, false, {PAGE_BYTES_MAX}, NULL)"
+             ('{snapshot}', '{user_id}', {}, false, {PAGE_EVENTS}, {PAGE_BYTES_MAX}, {COUNTED_MAX} + 1)",
+            i64::MIN
         );
         let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain))
             .fetch_all(&mut connection)

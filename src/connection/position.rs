@@ -253,11 +253,6 @@ impl Replayed {
         }
     }
 
-    /// The snapshot in which later pages end.
-    pub(super) fn until(&self) -> &Snapshot {
-        &self.until
-    }
-
     /// The cursor that the client keeps while the replay is sent.
     pub(super) fn kept(&self) -> &Arc<Cursor> {
         &self.kept
@@ -470,7 +465,7 @@ mod tests {
         let full = i64::try_from(REPLAYED_MAX - page).unwrap();
         let mut replayed = replayed(10, 20, 1..=full);
         assert_eq!(replayed.kept(), &cursor(10));
-        assert_eq!(replayed.until(), &until(20));
+        assert_eq!(replayed.until, until(20));
         replayed.begin_page(page);
         assert_eq!(replayed.ids.len(), REPLAYED_MAX - page);
         replayed.add(Some(full + 1));

@@ -13,11 +13,15 @@ use super::pending::Since;
 use super::position::{Replayed, Source};
 use crate::delivery::{Feed, Found};
 use crate::metrics::{ReplayCause, ReplaySource};
-use crate::protocol::{CloseCode, Closed, Cursor, Encoding, Notice, ResetReason, Signal, Snapshot};
-use crate::store::{Durability, PAGE_EVENTS, Page, Reading};
+use crate::protocol::{CloseCode, Closed, Cursor, Encoding, Notice, ResetReason, Signal};
+use crate::store::{self, COUNTED_MAX, PAGE_EVENTS, Page, Reading, UserPages};
 
 /// How long a client waits for the feed; then it is closed and may try again later.
 const FEED_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a page is read that takes too long; then the client is closed and may try again later.
+const ATTEMPTS_MAX: u32 = 5;
+/// Between two attempts.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// A connection while it is sent what it has missed.
 pub(super) struct Replay<'a, S> {
@@ -132,9 +136,8 @@ impl<'a, S: Stream> Replay<'a, S> {
     ) -> Result<(), Closed> {
         let shared = Arc::clone(&self.connection.shared);
         let user_id = self.connection.subscription.user_id();
-        shared
-            .metrics
-            .replayed(cause, ReplaySource::Memory, found.total);
+        shared.metrics.replays(cause, ReplaySource::Memory);
+        shared.metrics.events_replayed(found.total);
         loop {
             let has_lost_log = found.has_lost_log;
             for signal in found.signals {
@@ -161,7 +164,13 @@ impl<'a, S: Stream> Replay<'a, S> {
 
     /// Sends everything that is visible now and was not in the cursor's snapshot.
     async fn send_from_log(&mut self, cause: ReplayCause, from: Arc<Cursor>) -> Result<(), Closed> {
-        let mut page = self.read_page(cause, &from.snapshot, None, 0).await?;
+        let shared = Arc::clone(&self.connection.shared);
+        let user_id = self.connection.subscription.user_id();
+        let with_revocations = cause == ReplayCause::Lag;
+        let mut pages = shared
+            .log
+            .read_user(user_id, &from.snapshot, with_revocations);
+        let mut page = self.read_page(&mut pages).await?;
         let present = Arc::new(page.reading.cursor.for_clients());
         if let Some(reason) = refusal(&page.reading, &from) {
             if cause == ReplayCause::Resume {
@@ -170,8 +179,7 @@ impl<'a, S: Stream> Replay<'a, S> {
             self.reset(reason, Some(present));
             return Ok(());
         }
-        let metrics = &self.connection.shared.metrics;
-        metrics.replayed(cause, ReplaySource::Log, page.total);
+        shared.metrics.replays(cause, ReplaySource::Log);
         let kept = match cause {
             ReplayCause::Resume => Arc::clone(&from),
             ReplayCause::Lag => {
@@ -184,14 +192,12 @@ impl<'a, S: Stream> Replay<'a, S> {
         }
         let mut replayed = Replayed::new(kept, page.reading.cursor.snapshot.clone());
         loop {
-            let (more, last_id) = (page.more, page.last_id);
+            let more = page.more;
             self.send_page(page, &mut replayed).await?;
-            let (true, Some(last_id)) = (more, last_id) else {
+            if !more {
                 break;
-            };
-            page = self
-                .read_page(cause, &from.snapshot, Some(replayed.until()), last_id)
-                .await?;
+            }
+            page = self.read_page(&mut pages).await?;
             if let Some(reason) = refusal(&page.reading, &from) {
                 let present = Arc::new(page.reading.cursor.for_clients());
                 self.reset(reason, Some(present));
@@ -206,6 +212,8 @@ impl<'a, S: Stream> Replay<'a, S> {
 
     async fn send_page(&mut self, page: Page, replayed: &mut Replayed) -> Result<(), Closed> {
         replayed.begin_page(PAGE_EVENTS);
+        let events = page.signals.len() as u64;
+        self.connection.shared.metrics.events_replayed(events);
         let with_cursor = self.connection.position.gives_cursors();
         for mut signal in page.signals {
             if let Signal::Event(event) = &mut signal {
@@ -243,39 +251,27 @@ impl<'a, S: Stream> Replay<'a, S> {
         }
     }
 
-    async fn read_page(
-        &mut self,
-        cause: ReplayCause,
-        from: &Snapshot,
-        until: Option<&Snapshot>,
-        last_id: i64,
-    ) -> Result<Page, Closed> {
+    async fn read_page(&mut self, pages: &mut UserPages) -> Result<Page, Closed> {
         let shared = Arc::clone(&self.connection.shared);
-        let user_id = self.connection.subscription.user_id();
-        let with_revocations = cause == ReplayCause::Lag;
         // A newer token may have come while the page before was being written.
         self.connection.check_identity().await?;
-        self.connection
-            .meanwhile(shared.limits.replay_page())
-            .await?;
-        let page = shared
-            .log
-            .read_user(user_id, from, last_id, until, with_revocations);
-        let page = async {
-            let page = page.await?;
-            // The position of the first page is the connection's, and the client's after a reset.
-            if until.is_none() && page.reading.durability == Durability::Unflushed {
-                shared.log.flush().await?;
+        let mut attempts = 0;
+        loop {
+            self.connection
+                .meanwhile(shared.limits.replay_page())
+                .await?;
+            attempts += 1;
+            let error = match self.connection.meanwhile(pages.next()).await? {
+                Ok(page) => return Ok(page),
+                Err(error) => error,
+            };
+            let again = attempts < ATTEMPTS_MAX && store::may_pass(&error);
+            tracing::warn!(event = "replay_failed", %error, again);
+            if !again {
+                // The client keeps its cursor, and nothing is lost.
+                return Err(Closed::ByServer(CloseCode::TryAgainLater));
             }
-            Ok::<_, sqlx::Error>(page)
-        };
-        match self.connection.meanwhile(page).await? {
-            Ok(page) => Ok(page),
-            // The client keeps its cursor, and nothing is lost.
-            Err(error) => {
-                tracing::warn!(event = "replay_failed", %error);
-                Err(Closed::ByServer(CloseCode::TryAgainLater))
-            }
+            self.connection.meanwhile(tokio::time::sleep(RETRY)).await?;
         }
     }
 
@@ -290,7 +286,7 @@ impl<'a, S: Stream> Replay<'a, S> {
             cursor: cursor.as_deref(),
             heartbeat_ms,
             resumed: replayed.is_some(),
-            replayed: replayed.unwrap_or(0),
+            replayed: replayed.unwrap_or(0).min(COUNTED_MAX as u64),
         });
         self.connection.outbox.greet();
         self.connection.announce_leaving();

@@ -139,9 +139,13 @@ impl Metrics {
         }
     }
 
-    /// A client was sent this many events that it had missed, in one replay.
-    pub fn replayed(&self, cause: ReplayCause, source: ReplaySource, events: u64) {
+    /// A client is sent what it has missed.
+    pub fn replays(&self, cause: ReplayCause, source: ReplaySource) {
         self.replays.increment(Replay { cause, source });
+    }
+
+    /// A client is sent this many events that it has missed.
+    pub fn events_replayed(&self, events: u64) {
         self.events_replayed.add(events);
     }
 
@@ -197,7 +201,8 @@ mod tests {
         metrics.connection_closed(Closed::ByServer(crate::protocol::CloseCode::IdleTimeout));
         metrics.event_routed(EventKind::Device, 0);
         metrics.event_routed(EventKind::Device, 2);
-        metrics.replayed(ReplayCause::Lag, ReplaySource::Log, 3);
+        metrics.replays(ReplayCause::Lag, ReplaySource::Log);
+        metrics.events_replayed(3);
         metrics.delivery_latency.record(0.0004);
         metrics.replay_age.record(50_000.0);
         metrics.feed_live.set(true);

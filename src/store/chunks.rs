@@ -15,12 +15,12 @@ use tokio::time::{Instant, timeout_at};
 
 use super::database::Database;
 use super::deadline::{DeadlinePassed, ROW_DEADLINE};
-use super::reading::{Reading, read_log};
-use super::user_page::PAGE_BYTES_MAX;
+use super::reading::{Reading, newest_seen, read_log};
+use super::user_pages::PAGE_BYTES_MAX;
 use crate::protocol::Snapshot;
 
 /// Events in one chunk, and in a read that needs no pages.
-const CHUNK_EVENTS: usize = super::user_page::PAGE_EVENTS;
+const CHUNK_EVENTS: usize = super::user_pages::PAGE_EVENTS;
 /// Rows of the log that one page looks at.
 const PAGE_ROWS: u32 = 10_000;
 
@@ -72,24 +72,16 @@ const FEW: &str = read_log!(
 /// The next `$5` rows of the log by id after `$4`, without the payloads of those that the reader has seen and of those
 /// that are not visible in `$2`.
 ///
-/// An id is given to a row after its transaction has its number. So a transaction that began after the reader's
-/// snapshot has higher ids than any event that the snapshot sees: the pages begin at the id of the newest of these
-/// (`$3`, once it is known), less a margin for rows that were written by hand. Events of the transactions that were
-/// running then may be older, and are looked up by transaction.
+/// The pages begin at the id of the newest event that the reader has seen (`$3`, once it is known). Events of the
+/// transactions that were running then may be older, and are looked up by transaction.
 const PAGE: &str = read_log!(
     "$1",
-    ", NULL::boolean AS more, true AS by_id, start
+    concat!(
+        ", NULL::boolean AS more, true AS by_id, start
      FROM reading CROSS JOIN LATERAL (
-         SELECT coalesce($3::bigint, (
-             SELECT max(newest.id) - 10000 FROM (
-                 SELECT upper, coalesce(lag(upper) OVER (ORDER BY upper), '0'::xid8) AS lower
-                 FROM (SELECT pg_snapshot_xip($1::text::pg_snapshot)
-                       UNION ALL SELECT pg_snapshot_xmax($1::text::pg_snapshot)) AS bounds (upper)
-             ) AS seen, LATERAL (
-                 SELECT id FROM realtime.events WHERE xid > lower AND xid < upper
-                 ORDER BY xid DESC, id DESC LIMIT 1
-             ) AS newest
-         ), -9223372036854775808) AS start
+         SELECT coalesce($3::bigint, ",
+        newest_seen!("$1"),
+        ") AS start
      ) AS begun LEFT JOIN LATERAL (
          SELECT id, CASE WHEN NOT pg_visible_in_snapshot(xid, (SELECT $1::text::pg_snapshot))
                           AND pg_visible_in_snapshot(xid, (SELECT $2::text::pg_snapshot))
@@ -107,6 +99,7 @@ const PAGE: &str = read_log!(
          ) AS scanned
      ) AS events ON true
      ORDER BY id"
+    )
 );
 
 /// All the rest of the unseen events that are visible in `$2`, for a log without an index by id.

@@ -18,8 +18,8 @@ use super::devices::Devices;
 use super::log_state::LogState;
 use super::maintenance::{Blocker, Rotation};
 use super::triggers::FaultyTrigger;
-use super::user_page::Page;
-use super::{control, creation_times, log_state, maintenance, triggers, user_page};
+use super::user_pages::UserPages;
+use super::{control, creation_times, log_state, maintenance, triggers};
 use crate::config::Ingest;
 use crate::protocol::{Epoch, Snapshot};
 
@@ -114,23 +114,15 @@ impl Log {
         Chunks::begin(self.database.clone(), from)
     }
 
-    /// A page of the events of one user that are visible now and were not in `from`, after `last_id`.
+    /// The events of one user that are visible now and were not in `from`, page by page, in the order of their ids and
+    /// in one snapshot.
     ///
-    /// Pages after the first take the first page's snapshot as `until`. An event that was committed
-    /// since may follow from another whose page is past; both come live. Revocations concern
-    /// connections that existed when they happened, so a replay for a new connection is
+    /// An event that was committed since may follow from another whose page is past; both come live. Revocations
+    /// concern connections that existed when they happened, so a replay for a new connection is
     /// `with_revocations: false`.
-    pub async fn read_user(
-        &self,
-        user_id: Uuid,
-        from: &Snapshot,
-        last_id: i64,
-        until: Option<&Snapshot>,
-        with_revocations: bool,
-    ) -> Result<Page, sqlx::Error> {
-        let pool = self.database.requests();
-        let page = user_page::read(&pool, user_id, from, last_id, until, with_revocations);
-        within_deadline(page).await
+    #[must_use]
+    pub fn read_user(&self, user_id: Uuid, from: &Snapshot, with_revocations: bool) -> UserPages {
+        UserPages::begin(self.database.clone(), user_id, from, with_revocations)
     }
 
     /// Notifies the control channel with this nonce and the snapshot of the same transaction, and

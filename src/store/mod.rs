@@ -21,7 +21,7 @@ mod session;
 pub mod state;
 mod triggers;
 mod unusable;
-mod user_page;
+mod user_pages;
 mod wake_lock;
 
 pub use self::chunks::{Chunk, Chunks};
@@ -40,5 +40,5 @@ pub use self::maintenance::{Blocker, Rotation};
 pub use self::notifications::Notifications;
 pub use self::reading::{Durability, LogRow, Reading, parse_row};
 pub use self::triggers::FaultyTrigger;
-pub use self::user_page::{PAGE_BYTES_MAX, PAGE_EVENTS, Page};
+pub use self::user_pages::{COUNTED_MAX, PAGE_BYTES_MAX, PAGE_EVENTS, Page, UserPages};
 pub use self::wake_lock::HeldWakeLock;

@@ -149,6 +149,34 @@ macro_rules! read_log {
 }
 pub(super) use read_log;
 
+/// An id that only events of transactions which were running in the snapshot `$from` are below, of those that the
+/// snapshot does not see.
+///
+/// An id is given to a row after its transaction has its number. So a transaction that began after the snapshot has
+/// higher ids than any event that the snapshot sees: this is the id of the newest of these, less a margin for rows that
+/// were written by hand.
+macro_rules! newest_seen {
+    ($from:literal) => {
+        concat!(
+            "coalesce((
+                 SELECT max(newest.id) - 10000 FROM (
+                     SELECT upper, coalesce(lag(upper) OVER (ORDER BY upper), '0'::xid8) AS lower
+                     FROM (SELECT pg_snapshot_xip(",
+            $from,
+            "::text::pg_snapshot)
+                           UNION ALL SELECT pg_snapshot_xmax(",
+            $from,
+            "::text::pg_snapshot)) AS bounds (upper)
+                 ) AS seen, LATERAL (
+                     SELECT id FROM realtime.events WHERE xid > lower AND xid < upper
+                     ORDER BY xid DESC, id DESC LIMIT 1
+                 ) AS newest
+             ), -9223372036854775808)"
+        )
+    };
+}
+pub(super) use newest_seen;
+
 /// What a row of the log tells.
 #[derive(Debug)]
 pub enum LogRow<'a> {

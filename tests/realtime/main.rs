@@ -28,6 +28,7 @@ mod latency;
 mod limits;
 mod listener;
 mod log_switch;
+mod long_replay;
 mod migrations;
 mod output;
 mod pending;

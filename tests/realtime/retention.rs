@@ -59,7 +59,7 @@ async fn settled(log: &Log, connection: &mut PgConnection) -> Cursor {
 
 /// How many events the user has missed since the snapshot; `None` if it is too old.
 async fn missed(log: &Log, user: &User, since: &Snapshot) -> Option<usize> {
-    let page = log.read_user(user.id, since, 0, None, false).await.unwrap();
+    let page = log.read_user(user.id, since, false).next().await.unwrap();
     page.reading.retained.then_some(page.signals.len())
 }
 

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::support::{Database, Server, User, add_user, execute, insert_message, soon, until};
 
 mod pages;
+mod user_pages;
 
 const RECONNECTS: &str = "hushnet_listener_reconnects_total";
 

@@ -297,7 +297,8 @@ impl World {
         let snapshot: Snapshot = position.parse().unwrap();
         let page = self
             .log
-            .read_user(Uuid::nil(), &snapshot, 0, None, false)
+            .read_user(Uuid::nil(), &snapshot, false)
+            .next()
             .await;
         page.unwrap().reading.retained
     }

@@ -8,18 +8,19 @@ use uuid::Uuid;
 use crate::support::{Database, execute, soon};
 
 /// An index that an older schema lacks.
-const WITHOUT_INDEX: &str = "DROP INDEX realtime.events_id";
+pub(super) const WITHOUT_INDEX: &str = "DROP INDEX realtime.events_id";
 
 async fn write(connection: &mut PgConnection, events: u32) {
     let events_of = format!(
-        "INSERT INTO realtime.events (user_id, kind, payload)
-         SELECT '{}', 'device', '{{}}' FROM generate_series(1, {events})",
-        Uuid::nil()
+        "INSERT INTO realtime.events (id, user_id, kind, payload)
+         SELECT id, '{user}', 'device', json_build_object('type', 'device', 'user_id', '{user}', 'id', id)
+         FROM (SELECT nextval('realtime.events_id_seq') AS id FROM generate_series(1, {events})) AS next",
+        user = Uuid::nil()
     );
     execute(connection, &events_of).await;
 }
 
-async fn snapshot(db: &PgPool) -> Snapshot {
+pub(super) async fn snapshot(db: &PgPool) -> Snapshot {
     let text: String = sqlx::query_scalar("SELECT pg_current_snapshot()::text")
         .fetch_one(db)
         .await
@@ -41,7 +42,11 @@ async fn unseen(db: &PgPool, from: &Snapshot) -> Vec<i64> {
 
 /// A log that a position has seen half of: with transactions that ran then, and have ended since, of which some have
 /// older and newer events than that. Returns the position, and a transaction that is still open.
-async fn half_seen(database: &Database, db: &PgPool, events: u32) -> (Snapshot, PgConnection) {
+pub(super) async fn half_seen(
+    database: &Database,
+    db: &PgPool,
+    events: u32,
+) -> (Snapshot, PgConnection) {
     let mut writer = database.connect().await;
     let mut running = Vec::new();
     for _ in 0..3 {
