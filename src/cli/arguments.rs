@@ -64,8 +64,8 @@ fn with_file(arguments: Vec<OsString>) -> Result<Vec<OsString>, ConfigError> {
     if !matches!(arguments[1].to_str(), Some("run" | "serve" | "token")) {
         return Ok(arguments);
     }
-    let names = std::env::vars_os().map(|(name, _)| name);
-    config::check_variables(names.filter(|name| name != tail::TOKEN_VARIABLE))?;
+    let variables = std::env::vars_os().filter(|(name, _)| name != tail::TOKEN_VARIABLE);
+    config::check_variables(variables)?;
     let Some(path) = configuration_file(&arguments) else {
         return Ok(arguments);
     };

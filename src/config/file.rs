@@ -9,6 +9,7 @@ use std::path::Path;
 use clap::Command;
 
 use super::ConfigError;
+use super::service_links::{Variables, is_service_link};
 use super::settings::{settings, without_environment};
 
 /// The settings in the file at `path` as flags, for a parser that lets later flags win. A key whose
@@ -40,20 +41,28 @@ pub fn flags_of_file(path: &Path) -> Result<Vec<OsString>, ConfigError> {
     Ok(flags)
 }
 
-/// Refuses a `HUSHNET_` variable that is no setting: a misspelt limit would have no effect.
+/// Refuses a `HUSHNET_` variable that is no setting: a misspelt limit would have no effect. The variables with which
+/// Kubernetes names a Service's address are nobody's mistake.
 ///
 /// # Errors
 /// [`ConfigError::UnknownVariable`] with the known ones.
-pub fn check_variables(names: impl Iterator<Item = OsString>) -> Result<(), ConfigError> {
+pub fn check_variables(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<(), ConfigError> {
     let settings = settings();
     let known: Vec<&OsStr> = settings
         .get_arguments()
         .filter_map(clap::Arg::get_env)
         .collect();
-    for name in names.filter(|name| name.to_string_lossy().starts_with("HUSHNET_")) {
-        if !known.contains(&name.as_os_str()) {
+    let text = |text: &OsStr| text.to_string_lossy().into_owned();
+    let prefixed: Variables = variables
+        .map(|(name, value)| (text(&name), text(&value)))
+        .filter(|(name, _)| name.starts_with("HUSHNET_"))
+        .collect();
+    for name in prefixed.keys() {
+        if !known.contains(&OsStr::new(name)) && !is_service_link(name, &prefixed) {
             return Err(ConfigError::UnknownVariable {
-                name: name.to_string_lossy().into_owned(),
+                name: name.clone(),
                 known: known
                     .iter()
                     .map(|k| k.to_string_lossy())
@@ -163,22 +172,67 @@ mod tests {
         }
     }
 
+    /// Checks these variables, each as `NAME=value`.
+    fn check(variables: &[&str]) -> Result<(), String> {
+        let variables = variables
+            .iter()
+            .map(|variable| variable.split_once('=').unwrap())
+            .map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let variables: Vec<_> = variables.collect();
+        check_variables(variables.into_iter()).map_err(|error| error.to_string())
+    }
+
     #[test]
     fn a_misspelt_variable_is_refused() {
-        let names = |names: &[&str]| {
-            names
-                .iter()
-                .map(OsString::from)
-                .collect::<Vec<_>>()
-                .into_iter()
-        };
-        check_variables(names(&["PATH", "HUSHNET_LISTEN"])).unwrap();
-        let error = check_variables(names(&["HUSHNET_LISTN"]))
-            .unwrap_err()
-            .to_string();
+        check(&["PATH=/bin", "HUSHNET_LISTEN=127.0.0.1:0"]).unwrap();
+        let error = check(&["HUSHNET_LISTN=127.0.0.1:0"]).unwrap_err();
         assert!(
             error.contains("HUSHNET_LISTN") && error.contains("HUSHNET_LISTEN"),
             "{error}"
         );
+    }
+
+    const SERVICE: &[&str] = &[
+        "HUSHNET_X_SERVICE_HOST=10.96.0.12",
+        "HUSHNET_X_SERVICE_PORT=80",
+        "HUSHNET_X_SERVICE_PORT_HTTP=80",
+        "HUSHNET_X_PORT=tcp://10.96.0.12:80",
+        "HUSHNET_X_PORT_80_TCP=tcp://10.96.0.12:80",
+        "HUSHNET_X_PORT_80_TCP_PROTO=tcp",
+        "HUSHNET_X_PORT_80_TCP_PORT=80",
+        "HUSHNET_X_PORT_80_TCP_ADDR=10.96.0.12",
+        "HUSHNET_X_PORT_53_UDP=udp://10.96.0.12:53",
+    ];
+
+    #[test]
+    fn the_variables_of_a_kubernetes_service_are_no_settings() {
+        check(SERVICE).unwrap();
+        check(&[
+            "HUSHNET_SERVICE_HOST=fd00::12",
+            "HUSHNET_SERVICE_PORT=80",
+            "HUSHNET_PORT=tcp://[fd00::12]:80",
+        ])
+        .unwrap();
+    }
+
+    #[test]
+    fn a_variable_beside_those_of_a_service_is_refused_if_it_is_none_of_them() {
+        for more in [
+            "HUSHNET_LISTN=127.0.0.1:0",
+            "HUSHNET_X_LIMIT=80",
+            "HUSHNET_X_PORTS=80",
+            "HUSHNET_X_PORT_80=80",
+            "HUSHNET_X_PORT_81_TCP=81",
+            "HUSHNET_X_SERVICE_PORT_METRICS=many",
+            "HUSHNET_Y_SERVICE_HOST=10.96.0.12",
+        ] {
+            let error = check(&[SERVICE, &[more]].concat()).unwrap_err();
+            let name = more.split_once('=').unwrap().0;
+            assert!(error.contains(&format!("variable {name};")), "{error}");
+        }
+        // A part of the set alone may be a mistake.
+        for alone in SERVICE {
+            check(&[alone]).unwrap_err();
+        }
     }
 }

@@ -10,6 +10,7 @@ mod file;
 mod identity;
 mod ingest;
 mod limits;
+mod service_links;
 mod settings;
 
 pub use self::database_url::DatabaseUrl;

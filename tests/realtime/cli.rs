@@ -149,6 +149,21 @@ async fn mistakes_are_named_and_end_with_2() {
 }
 
 #[tokio::test]
+async fn the_variables_of_a_kubernetes_service_do_not_keep_serve_from_starting() {
+    let link = [
+        ("HUSHNET_REALTIME_SERVICE_HOST", "10.96.0.12"),
+        ("HUSHNET_REALTIME_SERVICE_PORT", "80"),
+        ("HUSHNET_REALTIME_PORT", "tcp://10.96.0.12:80"),
+        ("HUSHNET_REALTIME_PORT_80_TCP_ADDR", "10.96.0.12"),
+    ];
+    let mut command = program(&["serve", "--print-config"]);
+    let (code, _, error) = outcome(command.envs(link)).await;
+    assert_eq!(code, 0, "{error}");
+    let (code, _, error) = outcome(command.env("HUSHNET_REALTIME_LISTEN", "80")).await;
+    assert_eq!(code, 2, "{error}");
+}
+
+#[tokio::test]
 async fn migrate_says_what_is_applied() {
     let database = Database::hushnet().await;
     let migrate = async |action| {
