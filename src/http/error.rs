@@ -55,7 +55,7 @@ pub(super) enum ApiError {
          /users/{{user_id}}/devices, /metrics, /healthz and /readyz"
     )]
     NotFound,
-    #[error("only GET is allowed")]
+    #[error("only GET and HEAD are allowed")]
     MethodNotAllowed,
 }
 
@@ -68,7 +68,7 @@ pub(super) enum Advice {
     RetryAfter(Duration),
     /// The same, on another connection: this one ends, so that it makes room for other requests.
     Leave(Duration),
-    /// Use GET.
+    /// Use GET or HEAD.
     Get,
     /// Send a token.
     Authenticate,

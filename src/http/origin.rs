@@ -45,11 +45,14 @@ pub(super) fn mark(origins: &Origins, request: &HeaderMap, mut response: Respons
     response
 }
 
-/// Whether this is a browser's preflight request for a GET.
+/// Whether this is a browser's preflight request for a GET or a HEAD.
 pub(super) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     method == Method::OPTIONS
         && headers.contains_key(header::ORIGIN)
-        && text(headers, header::ACCESS_CONTROL_REQUEST_METHOD) == Some("GET")
+        && matches!(
+            text(headers, header::ACCESS_CONTROL_REQUEST_METHOD),
+            Some("GET" | "HEAD")
+        )
 }
 
 /// The response to a preflight request.
@@ -57,7 +60,7 @@ pub(super) fn preflight() -> Response {
     let mut response = Response::default();
     *response.status_mut() = StatusCode::NO_CONTENT;
     for (name, value) in [
-        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD"),
         (header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS),
         (header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE),
     ] {
@@ -120,12 +123,14 @@ mod tests {
     }
 
     #[test]
-    fn only_a_browser_s_question_about_a_get_is_a_preflight_request() {
+    fn only_a_browser_s_question_about_a_read_is_a_preflight_request() {
         let origin = (header::ORIGIN, "https://app.example.org");
         let get = (header::ACCESS_CONTROL_REQUEST_METHOD, "GET");
+        let head = (header::ACCESS_CONTROL_REQUEST_METHOD, "HEAD");
         let post = (header::ACCESS_CONTROL_REQUEST_METHOD, "POST");
         for (method, pairs, is) in [
             (Method::OPTIONS, vec![origin.clone(), get.clone()], true),
+            (Method::OPTIONS, vec![origin.clone(), head], true),
             (Method::OPTIONS, vec![origin.clone(), post], false),
             (Method::OPTIONS, vec![get.clone()], false),
             (Method::GET, vec![origin, get], false),

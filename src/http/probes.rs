@@ -11,6 +11,7 @@ use warp::reply::Response;
 
 use super::readiness;
 use super::reply::{json, with_type};
+use super::request::get_or_head;
 use crate::connection::{Drain, Shared};
 use crate::delivery::{Feed, Finding};
 use crate::protocol::ReadinessReason;
@@ -22,10 +23,10 @@ const EXPOSITION_TYPE: &str = "text/plain; version=0.0.4";
 pub(super) fn routes(shared: &Shared) -> BoxedFilter<(Response,)> {
     let (drain, feed) = (shared.drain.clone(), shared.feed.clone());
     let health = warp::path!("healthz")
-        .and(warp::get())
+        .and(get_or_head())
         .map(|| json(StatusCode::OK, "alive"));
     let ready = warp::path!("readyz")
-        .and(warp::get())
+        .and(get_or_head())
         .map(move || readiness::answer(&findings(&drain, &feed)));
     health.or(ready).unify().boxed()
 }
@@ -35,7 +36,7 @@ pub(super) fn metrics(shared: &Shared) -> BoxedFilter<(Response,)> {
     let (metrics, hub) = (Arc::clone(&shared.metrics), shared.hub.clone());
     let (drain, feed) = (shared.drain.clone(), shared.feed.clone());
     warp::path!("metrics")
-        .and(warp::get())
+        .and(get_or_head())
         .map(move || {
             let findings = findings(&drain, &feed);
             let is_given = |reason| findings.iter().any(|finding| finding.reason == reason);

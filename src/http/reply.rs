@@ -44,7 +44,7 @@ pub(super) fn advise(headers: &mut HeaderMap, advice: Advice) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         Advice::Get => {
-            headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
         Advice::Authenticate => {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -138,7 +138,7 @@ mod tests {
                 &["www-authenticate: Bearer"],
             ),
             (ApiError::Identity(AuthError::OtherUser), &[]),
-            (ApiError::MethodNotAllowed, &["allow: GET"]),
+            (ApiError::MethodNotAllowed, &["allow: GET, HEAD"]),
             (ApiError::UserIdMalformed, &[]),
         ] {
             assert_eq!(advised(error), headers, "{error:?}");

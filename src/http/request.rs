@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use uuid::Uuid;
+use warp::http::Method;
 use warp::{Filter, Rejection};
 
 use super::error::ApiError;
@@ -17,6 +18,16 @@ pub(super) struct RequestHead {
     pub(super) headers: Headers,
     /// The address of the client.
     pub(super) address: IpAddr,
+}
+
+/// Takes GET, and HEAD as GET: the edge leaves the body of its answer out.
+pub(super) fn get_or_head() -> impl Filter<Extract = (), Error = Rejection> + Copy {
+    warp::get().or(warp::head()).unify()
+}
+
+/// Whether the request is a HEAD.
+pub(super) fn is_head() -> impl Filter<Extract = (bool,), Error = Infallible> + Copy {
+    warp::method().map(|method| method == Method::HEAD)
 }
 
 /// Gives a route the head of the request.

@@ -13,7 +13,7 @@ use warp::reply::Response;
 use super::admission::{Admission, StateOf};
 use super::error::ApiError;
 use super::reply::{reply, with_type};
-use super::request::{RequestHead, device_id, head, user_id, with};
+use super::request::{RequestHead, device_id, get_or_head, head, user_id, with};
 use crate::store::Log;
 use crate::store::state::{self, State};
 
@@ -42,7 +42,7 @@ pub(super) fn routes(admission: &Arc<Admission>, log: &Log) -> BoxedFilter<(Resp
         log: log.clone(),
     });
     let messages = warp::path!("messages" / "pending" / String)
-        .and(warp::get())
+        .and(get_or_head())
         .and(with(&reads))
         .and(head())
         .then(
@@ -51,7 +51,7 @@ pub(super) fn routes(admission: &Arc<Admission>, log: &Log) -> BoxedFilter<(Resp
             },
         );
     let sessions = warp::path!("sessions" / "pending")
-        .and(warp::get())
+        .and(get_or_head())
         .and(with(&reads))
         .and(head())
         .and(warp::query::<DeviceQuery>())
@@ -61,7 +61,7 @@ pub(super) fn routes(admission: &Arc<Admission>, log: &Log) -> BoxedFilter<(Resp
             },
         );
     let devices = warp::path!("users" / String / "devices")
-        .and(warp::get())
+        .and(get_or_head())
         .and(with(&reads))
         .and(head())
         .then(

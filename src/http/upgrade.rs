@@ -20,7 +20,7 @@ use super::credentials::{self, ProofQuery};
 use super::error::ApiError;
 use super::handshake::Handshake;
 use super::reply::reply;
-use super::request::{RequestHead, head, user_id, with};
+use super::request::{RequestHead, get_or_head, head, is_head, user_id, with};
 use crate::connection::{self, Connection, PendingConnection, Shared, Since};
 use crate::edge::{ConnectionPermit, Transport};
 use crate::identity::Identity;
@@ -77,13 +77,17 @@ pub(super) fn routes(upgrades: &Arc<Upgrades>) -> BoxedFilter<(Response,)> {
     let request = head()
         .and(warp::ext::get::<ConnectionPermit>())
         .and(warp::ext::optional::<OnUpgrade>())
-        .map(|head, permit, stream| UpgradeRequest {
-            head,
-            permit,
-            stream,
-        });
+        .and(is_head())
+        .map(
+            |head, permit, stream: Option<OnUpgrade>, is_head: bool| UpgradeRequest {
+                head,
+                permit,
+                // A HEAD asks what a GET is answered with, and opens nothing.
+                stream: stream.filter(|_| !is_head),
+            },
+        );
     let plain = warp::path!("ws")
-        .and(warp::get())
+        .and(get_or_head())
         .and(with(upgrades))
         .and(warp::query::<WsQuery>())
         .and(request)
@@ -91,7 +95,7 @@ pub(super) fn routes(upgrades: &Arc<Upgrades>) -> BoxedFilter<(Response,)> {
             reply(upgrades.open(request, query, Encoding::Plain).await)
         });
     let envelope = warp::path!("ws" / String)
-        .and(warp::get())
+        .and(get_or_head())
         .and(with(upgrades))
         .and(request)
         .then(|user_id, upgrades: Arc<Upgrades>, request| async move {

@@ -1,5 +1,6 @@
 //! The routes: each answer that is not a WebSocket, and the limits of the accept loop.
 
+use hushnet_testkit::http;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::connect_async;
@@ -85,8 +86,40 @@ async fn unknown_paths_and_methods_are_refused() {
         );
         let response = server.request(&post).await;
         assert_error(&response, 405, "method_not_allowed");
-        assert_eq!(response.headers["allow"], "GET");
+        assert_eq!(response.headers["allow"], "GET, HEAD");
     }
+}
+
+#[tokio::test]
+async fn head_is_answered_as_get_without_a_body() {
+    let server = Server::start_with(|config| config.edge.console = Some(true)).await;
+    let id = Uuid::nil();
+    for path in [
+        "/readyz",
+        "/healthz",
+        "/metrics",
+        "/console",
+        "/console/console.js",
+        &format!("/messages/pending/{id}"),
+        &format!("/sessions/pending?device_id={id}"),
+        &format!("/users/{id}/devices"),
+        &format!("/ws?user_id={id}"),
+        "/nothing",
+    ] {
+        let get = server.get(path).await;
+        let head = http::get_head(path).replacen("GET", "HEAD", 1);
+        let head = server.request(&head).await;
+        assert_eq!(head.status, get.status, "{path}");
+        let kind = |response: &Response| response.headers["content-type"].clone();
+        assert_eq!(kind(&head), kind(&get), "{path}");
+        assert_eq!(head.body, "", "{path}");
+    }
+    // HEAD opens no WebSocket.
+    let headers = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13";
+    let get = upgrade(&format!("/ws/{id}"), headers).replace("keep-alive", "close");
+    let head = server.request(&get.replacen("GET", "HEAD", 1)).await;
+    assert_eq!((head.status, head.body.as_str()), (426, ""));
+    assert_eq!(server.first_response(&get).await.status, 101);
 }
 
 #[tokio::test]

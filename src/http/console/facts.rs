@@ -12,6 +12,7 @@ use crate::config::AuthMode;
 use crate::http::api::Console;
 use crate::http::error::ApiError;
 use crate::http::reply::reply;
+use crate::http::request::get_or_head;
 use crate::store::{Log, demo};
 
 #[derive(Serialize)]
@@ -31,7 +32,7 @@ struct DemoUser {
 pub(super) fn route(log: &Log, console: Console) -> BoxedFilter<(Response,)> {
     let log = log.clone();
     warp::path!("console" / "facts")
-        .and(warp::get())
+        .and(get_or_head())
         .then(move || {
             let log = log.clone();
             async move { reply(facts(&log, console).await) }

@@ -6,6 +6,7 @@ use warp::http::{HeaderValue, header};
 use warp::reply::Response;
 
 use crate::http::reply::with_type;
+use crate::http::request::get_or_head;
 
 /// Nothing from another host, no script but the page's own, and no other page around it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
@@ -13,16 +14,16 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 
 pub(super) fn routes() -> BoxedFilter<(Response,)> {
     let page = warp::path!("console")
-        .and(warp::get())
+        .and(get_or_head())
         .map(|| asset(include_str!("console.html"), "text/html; charset=utf-8"));
     let script = warp::path!("console" / "console.js")
-        .and(warp::get())
+        .and(get_or_head())
         .map(|| {
             let text = include_str!("console.js");
             asset(text, "text/javascript; charset=utf-8")
         });
     let style = warp::path!("console" / "console.css")
-        .and(warp::get())
+        .and(get_or_head())
         .map(|| asset(include_str!("console.css"), "text/css; charset=utf-8"));
     page.or(script).unify().or(style).unify().boxed()
 }

@@ -15,7 +15,7 @@ use crate::delivery::{Hub, LatencySampler};
 use crate::http::admission::Admission;
 use crate::http::error::ApiError;
 use crate::http::reply::reply;
-use crate::http::request::{RequestHead, head, with};
+use crate::http::request::{RequestHead, get_or_head, head, with};
 use crate::metrics::Metrics;
 
 #[derive(Debug, Deserialize)]
@@ -53,7 +53,7 @@ pub(super) fn route(admission: &Arc<Admission>, shared: &Shared) -> BoxedFilter<
         latency: shared.latency.clone(),
     });
     warp::path!("console" / "stats")
-        .and(warp::get())
+        .and(get_or_head())
         .and(with(&figures))
         .and(head())
         .and(warp::query::<StatsQuery>())

@@ -13,7 +13,7 @@ use super::answer::{answer, unavailable};
 use crate::http::admission::Admission;
 use crate::http::error::ApiError;
 use crate::http::reply::reply;
-use crate::http::request::{RequestHead, head, with};
+use crate::http::request::{RequestHead, get_or_head, head, with};
 use crate::protocol::Cursor;
 use crate::store::Log;
 
@@ -48,7 +48,7 @@ pub(super) fn route(admission: &Arc<Admission>, log: &Log) -> BoxedFilter<(Respo
         log: log.clone(),
     });
     warp::path!("console" / "times")
-        .and(warp::get())
+        .and(get_or_head())
         .and(with(&times))
         .and(head())
         .and(warp::query::<TimesQuery>())
