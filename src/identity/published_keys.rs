@@ -8,8 +8,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use jsonwebtoken::DecodingKey;
-use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, PublicKeyUse};
+use jsonwebtoken::jwk::Jwk;
 use reqwest::{Client, Url};
+use serde::Deserialize;
+use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
@@ -36,6 +38,12 @@ pub(super) struct PublishedKeys {
     keys: RwLock<KeySet>,
     /// When the last fetch began. Locked during a fetch, so that there is one at a time.
     fetched: Mutex<Option<Instant>>,
+}
+
+/// A key set as it was published. Each key is read by itself, so that one that cannot be read spoils no other.
+#[derive(Deserialize)]
+struct PublishedSet {
+    keys: Vec<Value>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -133,16 +141,13 @@ impl PublishedKeys {
             }
             body.extend_from_slice(&chunk);
         }
-        let set: JwkSet = serde_json::from_slice(&body)?;
+        let set: PublishedSet = serde_json::from_slice(&body)?;
         let keys: KeySet = set
             .keys
-            .iter()
+            .into_iter()
             .filter(|key| self.fits(key))
+            .filter_map(|key| self.read_key(key))
             .take(KEYS_MAX)
-            .filter_map(|key| {
-                let decoding = DecodingKey::from_jwk(key).ok()?;
-                Some((key.common.key_id.clone(), Arc::new(decoding)))
-            })
             .collect();
         if keys.is_empty() {
             return Err(FetchError::NoKey);
@@ -150,19 +155,31 @@ impl PublishedKeys {
         Ok(keys)
     }
 
-    /// Whether the key is of the configured algorithm's kind, and for signatures.
-    fn fits(&self, key: &Jwk) -> bool {
-        let signs = matches!(
-            key.common.public_key_use,
-            None | Some(PublicKeyUse::Signature)
-        );
+    /// The key and its name. One that cannot be read is logged.
+    fn read_key(&self, key: Value) -> Option<(Option<String>, Arc<DecodingKey>)> {
+        let kid = key["kid"].clone();
+        let read = serde_json::from_value(key)
+            .map_err(|error| error.to_string())
+            .and_then(|key: Jwk| match DecodingKey::from_jwk(&key) {
+                Ok(decoding) => Ok((key.common.key_id, Arc::new(decoding))),
+                Err(error) => Err(error.to_string()),
+            });
+        read.inspect_err(|error| {
+            tracing::warn!(event = "jwks_key_unreadable", url = %self.url, %kid, error);
+        })
+        .ok()
+    }
+
+    /// Whether the key is of the configured algorithm's kind, and for signatures. The others are no faults.
+    fn fits(&self, key: &Value) -> bool {
+        let signs = key["use"].is_null() || key["use"] == "sig";
         let kind = match self.algorithm {
-            JwtAlgorithm::Hs256 => false,
-            JwtAlgorithm::Rs256 => matches!(key.algorithm, AlgorithmParameters::RSA(_)),
-            JwtAlgorithm::Es256 => matches!(key.algorithm, AlgorithmParameters::EllipticCurve(_)),
-            JwtAlgorithm::EdDsa => matches!(key.algorithm, AlgorithmParameters::OctetKeyPair(_)),
+            JwtAlgorithm::Hs256 => return false,
+            JwtAlgorithm::Rs256 => "RSA",
+            JwtAlgorithm::Es256 => "EC",
+            JwtAlgorithm::EdDsa => "OKP",
         };
-        signs && kind
+        signs && key["kty"] == kind
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, KeySet> {

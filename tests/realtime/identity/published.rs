@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, encode};
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -131,6 +132,34 @@ async fn published_keys_are_fetched_and_the_last_good_ones_kept() {
     // Of two keys, a token must say which.
     let unnamed = token(first, &claims);
     assert_eq!(answer(&server, &alice, &unnamed).await, "token_key_unknown");
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_read_spoils_no_other() {
+    let mut key_set: serde_json::Value =
+        serde_json::from_str(&set(&[("good", Key::rsa())])).unwrap();
+    let keys = key_set["keys"].as_array_mut().unwrap();
+    for unreadable in [
+        json!({ "kty": "RSA", "kid": 7, "use": "sig", "n": "xGOr-H7A-PWR8BWk", "e": "AQAB" }),
+        json!({ "kty": "RSA", "kid": "no modulus" }),
+        json!({ "kty": "RSA", "kid": "no base64", "n": "?", "e": "AQAB" }),
+        json!({ "kty": "AKP", "kid": "of another kind", "alg": "ML-DSA-44", "pub": "AA" }),
+        json!("no key"),
+    ] {
+        keys.insert(0, unreadable);
+    }
+    let publisher = Publisher::start(Some(key_set.to_string())).await;
+    let server = Server::start_with(|config| {
+        takes_tokens(config, Key::rsa());
+        config.identity.jwt_key = None;
+        config.identity.jwt_jwks_url = Some(publisher.url.clone());
+    })
+    .await;
+    let alice = add_user(&server.db().await).await;
+    let good = named("good", Key::rsa(), &claims(&alice));
+    assert_eq!(answer(&server, &alice, &good).await, "let in");
+    let other = named("no modulus", Key::rsa(), &claims(&alice));
+    assert_eq!(answer(&server, &alice, &other).await, "token_key_unknown");
 }
 
 #[tokio::test]
