@@ -60,7 +60,7 @@ pub struct LimitSettings {
     )]
     pub unlimited_addresses: Networks,
 
-    /// Networks, with commas between, of the proxies whose `X-Forwarded-For` is believed
+    /// Networks, with commas between, of the proxies whose `X-Forwarded-For` or `Forwarded` is believed
     #[arg(
         long,
         env = "HUSHNET_TRUSTED_PROXIES",

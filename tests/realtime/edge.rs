@@ -253,6 +253,10 @@ async fn a_trusted_proxy_names_the_client_s_address() {
     assert_eq!(ask(&v1("198.51.100.2")).await, "HTTP/1.1 101");
     assert_eq!(ask(&v2).await, "HTTP/1.1 101");
     assert_eq!(ask(&v2).await, "HTTP/1.1 429");
+    // The same client, with extensions.
+    v2[14..16].copy_from_slice(&u16::MAX.to_be_bytes());
+    v2.resize(16 + usize::from(u16::MAX), 4);
+    assert_eq!(ask(&v2).await, "HTTP/1.1 429");
     // A connection without the proxy's header is closed.
     assert_eq!(ask(b"").await, "");
     assert_eq!(ask(b"PROXY nonsense\r\n").await, "");
