@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::Args;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
+
+use super::Origins;
 
 /// How the service is reached; `edge/` and `http/` act on it.
 #[derive(Debug, Clone, Args, Serialize)]
@@ -62,95 +63,6 @@ impl EdgeSettings {
         match self.tls_certificate_file {
             Some(_) => "https",
             None => "http",
-        }
-    }
-}
-
-/// The origins of web pages.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Origins(Vec<String>);
-
-impl Origins {
-    /// Whether a page of this origin may use the service that it finds at `host`.
-    #[must_use]
-    pub fn allow(&self, origin: &str, host: Option<&str>) -> bool {
-        let same_host = || {
-            let (_, page) = origin.split_once("://")?;
-            Some(page.eq_ignore_ascii_case(host?))
-        };
-        same_host().unwrap_or(false)
-            || self
-                .0
-                .iter()
-                .any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
-    }
-}
-
-impl FromStr for Origins {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text
-            .split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty());
-        let origin = |part: &str| match part.split_once("://") {
-            _ if part == "*" => Ok(part.to_owned()),
-            Some(("http" | "https", host)) if !host.is_empty() && !host.contains('/') => {
-                Ok(part.to_owned())
-            }
-            _ => Err(format!(
-                "{part} is not an origin as in https://app.example.org"
-            )),
-        };
-        parts.map(origin).collect::<Result<_, _>>().map(Self)
-    }
-}
-
-impl Serialize for Origins {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0.join(","))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_page_of_the_same_host_may_connect_and_others_that_are_named() {
-        let named: Origins = "https://app.example.org, http://localhost:5173"
-            .parse()
-            .unwrap();
-        for (origin, host, allowed) in [
-            ("https://rt.example.org", "rt.example.org", true),
-            ("http://rt.example.org:8080", "rt.example.org:8080", true),
-            ("http://rt.example.org:8081", "rt.example.org:8080", false),
-            ("https://app.example.org", "rt.example.org", true),
-            ("https://APP.example.org", "rt.example.org", true),
-            ("http://app.example.org", "rt.example.org", false),
-            (
-                "https://app.example.org.evil.example",
-                "rt.example.org",
-                false,
-            ),
-            ("http://localhost:5173", "rt.example.org", true),
-            ("null", "rt.example.org", false),
-            ("", "rt.example.org", false),
-        ] {
-            assert_eq!(named.allow(origin, Some(host)), allowed, "{origin}");
-        }
-        assert!(
-            Origins::from_str("*")
-                .unwrap()
-                .allow("https://a.example", None)
-        );
-        for wrong in [
-            "app.example.org",
-            "https://a.example/path",
-            "ftp://a.example",
-        ] {
-            assert!(Origins::from_str(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -10,14 +10,16 @@ mod file;
 mod identity;
 mod ingest;
 mod limits;
+mod origins;
 mod service_links;
 mod settings;
 
 pub use self::database_url::DatabaseUrl;
-pub use self::edge::{EdgeSettings, Origins};
+pub use self::edge::EdgeSettings;
 pub use self::error::ConfigError;
 pub use self::file::{check_variables, flags_of_file};
 pub use self::identity::{AuthMode, IdentitySettings, JwtAlgorithm};
 pub use self::ingest::{Ingest, UnknownIngest};
 pub use self::limits::{LimitSettings, Networks};
+pub use self::origins::Origins;
 pub use self::settings::{Config, LogFormat};

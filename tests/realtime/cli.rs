@@ -334,6 +334,10 @@ async fn incomplete_settings_of_identity_and_tls_are_named_before_anything_is_se
             "--allowed-origins=app.example",
             "app.example is not an origin",
         ),
+        (
+            "--allowed-origins=https://*.example",
+            "https://*.example names no single origin",
+        ),
     ] {
         let mut command = program(&["serve", "--database-url=postgres://h/d"]);
         let (code, printed, error) = outcome(command.args(arguments.split(' '))).await;

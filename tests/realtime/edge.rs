@@ -167,6 +167,22 @@ async fn a_web_page_connects_from_the_same_host_or_an_origin_that_is_allowed() {
 }
 
 #[tokio::test]
+async fn the_scheme_s_own_port_in_host_makes_no_other_origin() {
+    let server = Server::start().await;
+    let socket = format!("/ws?user_id={}", Uuid::new_v4());
+    for (host, origin, status) in [
+        ("localhost:443", "https://localhost", 101),
+        ("localhost:80", "http://localhost", 101),
+        ("localhost:443", "https://other.example", 403),
+        ("localhost:8443", "https://localhost", 403),
+    ] {
+        let request = page(&socket, origin).replace("Host: rt.example", &format!("Host: {host}"));
+        let response = server.first_response(&request).await;
+        assert_eq!(response.status, status, "{origin} at {host}");
+    }
+}
+
+#[tokio::test]
 async fn a_preflight_request_is_answered_with_the_allowed_headers() {
     let server = Server::start_with(|config| {
         config.edge.allowed_origins = "https://app.example".parse().unwrap();
