@@ -71,12 +71,14 @@ pub enum ConfigError {
         cause: std::io::Error,
     },
     /// The file is not TOML.
-    #[error("{} is not TOML: {cause}", path.display())]
+    #[error("{} is not TOML: line {line}: {cause}", path.display())]
     NotToml {
         /// The file.
         path: PathBuf,
-        /// Where and why.
-        cause: toml::de::Error,
+        /// Where. The line itself may hold a password.
+        line: usize,
+        /// Why.
+        cause: String,
     },
     /// An unknown key.
     #[error("{}: unknown key {key}; known: {known}", path.display())]

@@ -22,9 +22,14 @@ pub fn flags_of_file(path: &Path) -> Result<Vec<OsString>, ConfigError> {
         path: path.to_owned(),
         cause,
     })?;
-    let table: toml::Table = toml::from_str(&text).map_err(|cause| ConfigError::NotToml {
-        path: path.to_owned(),
-        cause,
+    let table: toml::Table = toml::from_str(&text).map_err(|error| {
+        let begin = error.span().map_or(0, |span| span.start);
+        let before = text.bytes().take(begin);
+        ConfigError::NotToml {
+            path: path.to_owned(),
+            line: 1 + before.filter(|byte| *byte == b'\n').count(),
+            cause: error.message().to_owned(),
+        }
     })?;
     let settings = settings();
     let mut flags = Vec::with_capacity(table.len());
@@ -162,7 +167,7 @@ mod tests {
                 "listen = ['127.0.0.1:1']",
                 "listen takes a text, a number or true or false",
             ),
-            ("listen = ", "is not TOML"),
+            ("listen = ", "is not TOML: line 1: "),
         ] {
             let error = file(text).unwrap_err().to_string();
             assert!(
@@ -170,6 +175,14 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_secret_in_a_line_that_is_no_toml_is_not_printed() {
+        let error = file("log = 'info'\ndatabase_url = 'postgres://app:s3cret@db/d\n").unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("is not TOML: line 2: "), "{error}");
+        assert!(!error.contains("s3cret"), "{error}");
     }
 
     /// Checks these variables, each as `NAME=value`.

@@ -14,7 +14,7 @@ mod origins;
 mod service_links;
 mod settings;
 
-pub use self::database_url::DatabaseUrl;
+pub use self::database_url::{DatabaseUrl, DatabaseUrlParser};
 pub use self::edge::EdgeSettings;
 pub use self::error::ConfigError;
 pub use self::file::{check_variables, flags_of_file};

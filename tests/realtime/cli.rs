@@ -289,6 +289,34 @@ async fn a_token_is_made_and_checked_by_the_server_s_settings() {
 }
 
 #[tokio::test]
+async fn a_database_s_address_is_never_printed_when_it_is_wrong() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("hushnet.toml");
+    let wrong = "postgres://app:Tr0ub4dor/x9zzyq@127.0.0.1:1/hushnet";
+    std::fs::write(&file, format!("database_url = '{wrong}'\n")).unwrap();
+    for arguments in [
+        &["serve"][..],
+        &["migrate", "up"],
+        &["history", "renew"],
+        &["demo", "send"],
+        &["serve", "--database-url", wrong],
+        &["serve", "--config", file.to_str().unwrap()],
+        &["serve", "--print-config"],
+    ] {
+        let mut command = program(arguments);
+        if !arguments.contains(&"--config") {
+            command.env("DATABASE_URL", wrong);
+        }
+        let (code, printed, error) = outcome(&mut command).await;
+        assert_eq!(code, 2, "{arguments:?}: {error}");
+        assert!(error.contains("must be written as %2F"), "{error}");
+        for half in ["Tr0ub4dor", "x9zzyq"] {
+            assert!(!printed.contains(half) && !error.contains(half), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_key_is_never_printed() {
     let mut command = program(&["serve", "--print-config", "--auth=jwt+device"]);
     command.env("HUSHNET_JWT_KEY", "s3cret");
