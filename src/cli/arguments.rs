@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use hushnet_realtime::config::{self, ConfigError};
 use hushnet_realtime::output::OutputError;
 
@@ -38,12 +39,16 @@ enum Command {
     Demo(demo::Arguments),
 }
 
+/// How the flag begins that names a database.
+const DATABASE_FLAG: &str = "--database-url=";
+
 /// Runs the subcommand that the arguments name.
 pub(crate) fn main(arguments: Vec<OsString>) -> anyhow::Result<()> {
     if arguments.len() < 2 {
         return Ok(Cli::command().print_help().map_err(OutputError::from)?);
     }
-    let cli = Cli::parse_from(with_file(arguments)?);
+    let matches = command().get_matches_from(with_file(arguments)?);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         match cli.command {
@@ -55,6 +60,14 @@ pub(crate) fn main(arguments: Vec<OsString>) -> anyhow::Result<()> {
             Command::Token(arguments) => token::run(arguments).await,
             Command::Demo(arguments) => demo::run(arguments).await,
         }
+    })
+}
+
+/// The command line. `run` brings a database with it, and puts nothing into another unless a flag names it:
+/// `DATABASE_URL` often names the application's own.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommand("run", |run| {
+        run.mut_arg("database_url", |argument| argument.env(Resettable::Reset))
     })
 }
 
@@ -71,7 +84,11 @@ fn with_file(arguments: Vec<OsString>) -> Result<Vec<OsString>, ConfigError> {
     };
     let mut all = arguments;
     let rest = all.split_off(2);
-    all.extend(config::flags_of_file(&path)?);
+    let mut flags = config::flags_of_file(&path)?;
+    if all[1] == "run" {
+        flags.retain(|flag| !flag.to_string_lossy().starts_with(DATABASE_FLAG));
+    }
+    all.extend(flags);
     all.extend(rest);
     Ok(all)
 }

@@ -18,13 +18,7 @@ pub(super) struct Arguments {
     #[command(subcommand)]
     action: Action,
     /// The database; by default the one of the `run` in the directory
-    #[arg(
-        long,
-        env = "DATABASE_URL",
-        value_name = "URL",
-        hide_env_values = true,
-        global = true
-    )]
+    #[arg(long, value_name = "URL", global = true)]
     database_url: Option<DatabaseUrl>,
     /// Where `run` keeps its private PostgreSQL
     #[arg(
@@ -64,7 +58,7 @@ pub(super) async fn run(
         None => Cluster::locate(&directory, DATABASE)
             .ok_or_else(|| {
                 Misuse(format!(
-                    "no service runs on {}: start one with `run`, or set DATABASE_URL",
+                    "no service runs on {}: start one with `run`, or give --database-url",
                     directory.display()
                 ))
             })?

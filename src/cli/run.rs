@@ -40,6 +40,12 @@ pub(super) async fn run(
         })?;
         let mut cluster = None;
         if config.database_url.is_none() {
+            if std::env::var_os("DATABASE_URL").is_some() {
+                tracing::warn!(
+                    event = "database_url_not_used",
+                    advice = "`run` uses a database of its own; --database-url names another"
+                );
+            }
             let started = Cluster::start(&directory).await?;
             started.create_database(DATABASE).await?;
             let url = started.url(DATABASE).parse().map_err(anyhow::Error::msg)?;

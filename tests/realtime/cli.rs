@@ -298,7 +298,6 @@ async fn a_database_s_address_is_never_printed_when_it_is_wrong() {
         &["serve"][..],
         &["migrate", "up"],
         &["history", "renew"],
-        &["demo", "send"],
         &["serve", "--database-url", wrong],
         &["serve", "--config", file.to_str().unwrap()],
         &["serve", "--print-config"],

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Lines};
 use tokio::process::{Child, Command};
 
-use crate::support::{connect_client, soon};
+use crate::support::{Database, connect_client, soon};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hushnet-realtime");
 
@@ -58,10 +58,15 @@ fn shell(line: &str, directory: &Path) -> Command {
 
 impl Run {
     async fn start(directory: &Path) -> Self {
+        Self::start_with(directory, &[]).await
+    }
+
+    async fn start_with(directory: &Path, variables: &[(&str, &str)]) -> Self {
         let mut child = shell(
             &format!("{PROGRAM} run --listen 127.0.0.1:0 --log warn"),
             directory,
         )
+        .envs(variables.iter().copied())
         .stderr(Stdio::inherit())
         .spawn()
         .unwrap();
@@ -163,4 +168,66 @@ async fn a_second_run_finds_the_data_of_one_that_was_killed() {
             .unwrap()
             .success()
     );
+}
+
+/// Whether `run` and `demo` have put nothing into a database of the application.
+async fn is_untouched(database: &Database) -> bool {
+    let users = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM users");
+    let schemas = sqlx::query_scalar::<_, i64>(
+        "SELECT count(*) FROM pg_namespace WHERE nspname = 'realtime'",
+    );
+    let pool = database.pool().await;
+    (
+        users.fetch_one(&pool).await.unwrap(),
+        schemas.fetch_one(&pool).await.unwrap(),
+    ) == (0, 0)
+}
+
+#[tokio::test]
+async fn a_database_that_the_environment_names_is_left_alone() {
+    let application = Database::hushnet().await;
+    assert!(is_untouched(&application).await);
+    let directory = directory();
+    let file = directory.path().join("hushnet.toml");
+    std::fs::write(&file, format!("database_url = '{}'\n", application.url)).unwrap();
+    let file = file.to_str().unwrap();
+    let url: reqwest::Url = application.url.parse().unwrap();
+    let (host, port) = (url.host_str().unwrap(), url.port().unwrap().to_string());
+    let host = url
+        .query_pairs()
+        .find(|(name, _)| name == "host")
+        .map_or_else(|| host.to_owned(), |(_, host)| host.into_owned());
+    let name = url.path().trim_start_matches('/');
+    for variables in [
+        &[("DATABASE_URL", application.url.as_str())][..],
+        &[("HUSHNET_CONFIG", file)],
+        &[
+            ("PGHOST", &host),
+            ("PGPORT", &port),
+            ("PGUSER", url.username()),
+            ("PGDATABASE", name),
+        ],
+    ] {
+        let mut run = Run::start_with(directory.path(), variables).await;
+        let mut command = shell(&run.invited[2], directory.path());
+        command.envs(variables.iter().copied());
+        let sent = soon("demo send", command.output()).await.unwrap();
+        assert!(sent.status.success(), "{sent:?}");
+        run.signal("-TERM").await;
+        soon("the end of run", run.child.wait()).await.unwrap();
+        assert!(is_untouched(&application).await, "{variables:?}");
+    }
+    // A flag is meant.
+    let line = format!(
+        "{PROGRAM} run --listen 127.0.0.1:0 --database-url '{}'",
+        application.url
+    );
+    let mut child = shell(&line, directory.path())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .unwrap();
+    let mut output = lines(child.stdout.take().unwrap());
+    let first = next_line(&mut output).await;
+    assert!(first.starts_with("serving on "), "{first}");
+    assert!(!is_untouched(&application).await);
 }
