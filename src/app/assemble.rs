@@ -82,6 +82,7 @@ pub(super) fn assemble(
         },
         token_in_query: config.identity.jwt_in_query,
         origins: config.edge.allowed_origins.clone(),
+        any_host: config.serves_any_host(),
         console: config.edge.console.unwrap_or_default().then_some(Console {
             auth: config.identity.auth,
             demo: config.edge.demo,

@@ -21,5 +21,5 @@ pub use self::file::{check_variables, flags_of_file};
 pub use self::identity::{AuthMode, IdentitySettings, JwtAlgorithm};
 pub use self::ingest::{Ingest, UnknownIngest};
 pub use self::limits::{LimitSettings, Networks};
-pub use self::origins::Origins;
+pub use self::origins::{Origins, is_loopback_host};
 pub use self::settings::{Config, LogFormat};

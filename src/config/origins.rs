@@ -1,5 +1,6 @@
 //! The origins of web pages that may use the service.
 
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use reqwest::Url;
@@ -24,6 +25,37 @@ impl Origins {
                 .iter()
                 .any(|allowed| allowed == "*" || is_same(allowed, origin))
     }
+
+    /// Whether an origin of this host is named, on whichever port.
+    #[must_use]
+    pub fn name_host(&self, host: &str) -> bool {
+        let name = host_name(host);
+        self.0.iter().any(|allowed| {
+            let named = allowed.split_once("://").map(|(_, host)| host_name(host));
+            allowed == "*" || named.is_some_and(|named| named.eq_ignore_ascii_case(name))
+        })
+    }
+}
+
+/// Whether a request for this host, as its header has it, can only come from this machine's own pages and programs:
+/// no other machine's name is one of these.
+#[must_use]
+pub fn is_loopback_host(host: &str) -> bool {
+    let name = host_name(host).to_ascii_lowercase();
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    match address.parse::<IpAddr>() {
+        Ok(address) => address.is_loopback(),
+        Err(_) => name == "localhost" || name.ends_with(".localhost"),
+    }
+}
+
+/// The host without its port, and without the dot of a name that is complete.
+fn host_name(host: &str) -> &str {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => name,
+        _ => host,
+    };
+    name.strip_suffix('.').unwrap_or(name)
 }
 
 /// Whether two origins are the same. Of a scheme that is not the web's, both must be written alike.
@@ -179,6 +211,45 @@ mod tests {
         ] {
             assert_eq!(named.allow(origin, Some("rt.example")), allowed, "{origin}");
         }
+    }
+
+    #[test]
+    fn a_host_is_of_this_machine_or_named() {
+        for host in [
+            "localhost",
+            "LocalHost.:8080",
+            "app.localhost:1",
+            "127.0.0.1:8080",
+            "127.9.9.9",
+            "[::1]:8080",
+            "[::1]",
+        ] {
+            assert!(is_loopback_host(host), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example:8080",
+            "localhost.evil.example",
+            "notlocalhost",
+            "127.0.0.1.evil.example",
+            "10.0.0.1:8080",
+            "[2001:db8::7]:8080",
+        ] {
+            assert!(!is_loopback_host(host), "{host}");
+        }
+        let named: Origins = "https://rt.example:8443,https://[2001:db8::7]"
+            .parse()
+            .unwrap();
+        for (host, is_named) in [
+            ("rt.example", true),
+            ("RT.example:80", true),
+            ("[2001:db8::7]:80", true),
+            ("evil.rt.example", false),
+            ("[2001:db8::8]", false),
+        ] {
+            assert_eq!(named.name_host(host), is_named, "{host}");
+        }
+        assert!(Origins::from_str("*").unwrap().name_host("rt.example"));
     }
 
     #[test]

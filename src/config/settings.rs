@@ -180,6 +180,14 @@ impl Config {
         Err(ConfigError::NotLoopback(self.listen))
     }
 
+    /// Whether requests are served whichever host they name. Without identity, listening on loopback is all that keeps
+    /// others out; a page whose name was made to point there would be of the same origin to its browser.
+    #[must_use]
+    pub fn serves_any_host(&self) -> bool {
+        let identity = &self.identity;
+        identity.auth != AuthMode::None || identity.insecure_no_auth
+    }
+
     /// The settings as a TOML file that would set them, secrets masked.
     ///
     /// # Panics

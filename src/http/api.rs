@@ -46,6 +46,8 @@ pub struct Api {
     pub token_in_query: bool,
     /// The origins of web pages that may connect.
     pub origins: Origins,
+    /// Whether requests are served whichever host they name.
+    pub any_host: bool,
     /// How the console is served, if it is.
     pub console: Option<Console>,
     /// The tasks of the WebSockets.

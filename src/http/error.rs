@@ -15,6 +15,12 @@ pub(super) struct BodyTooLong;
 
 impl warp::reject::Reject for BodyTooLong {}
 
+/// The request names a host that is not this machine.
+#[derive(Debug)]
+pub(super) struct ForeignHost;
+
+impl warp::reject::Reject for ForeignHost {}
+
 /// Why a request is refused. The message is for the client's developer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ApiError {
@@ -40,6 +46,11 @@ pub(super) enum ApiError {
     Draining,
     #[error("pages of this origin may not connect; --allowed-origins names those that may")]
     OriginNotAllowed,
+    #[error(
+        "without --auth only this machine's own names are served; --allowed-origins names others, and \
+         --insecure-no-auth serves all"
+    )]
+    HostNotAllowed,
     #[error("{}", .0.message())]
     Identity(AuthError),
     #[error("{}", .0.limit.message())]
@@ -90,7 +101,8 @@ impl ApiError {
             | Self::DemoMessageMalformed
             | Self::Identity(AuthError::DeviceAmbiguous) => StatusCode::BAD_REQUEST,
             Self::Identity(AuthError::OtherUser | AuthError::OtherDevice)
-            | Self::OriginNotAllowed => StatusCode::FORBIDDEN,
+            | Self::OriginNotAllowed
+            | Self::HostNotAllowed => StatusCode::FORBIDDEN,
             Self::Identity(AuthError::Unavailable)
             | Self::TooManyConnections(_)
             | Self::Draining
@@ -117,6 +129,7 @@ impl ApiError {
             Self::TooManyConnections(_) => "too_many_connections",
             Self::Draining => "draining",
             Self::OriginNotAllowed => "origin_not_allowed",
+            Self::HostNotAllowed => "host_not_allowed",
             Self::Identity(error) => error.code(),
             Self::Limited(refusal) => refusal.limit.code(),
             Self::DatabaseUnavailable => "database_unavailable",
@@ -150,7 +163,7 @@ impl ApiError {
             Self::TooManyConnections(SocketBound::Setting) => Rejected::ConnectionLimit,
             Self::TooManyConnections(SocketBound::Descriptors) => Rejected::DescriptorLimit,
             Self::Draining => Rejected::Draining,
-            Self::OriginNotAllowed => Rejected::Origin,
+            Self::OriginNotAllowed | Self::HostNotAllowed => Rejected::Origin,
             Self::Identity(_) => Rejected::Identity,
             Self::Limited(refusal) => Rejected::Limit(refusal.limit),
             _ => Rejected::BadRequest,
@@ -166,7 +179,9 @@ impl From<Refusal> for ApiError {
 
 impl From<&Rejection> for ApiError {
     fn from(rejection: &Rejection) -> Self {
-        if rejection.find::<warp::reject::InvalidQuery>().is_some() {
+        if rejection.find::<ForeignHost>().is_some() {
+            Self::HostNotAllowed
+        } else if rejection.find::<warp::reject::InvalidQuery>().is_some() {
             Self::QueryMalformed
         } else if rejection.find::<BodyTooLong>().is_some() {
             Self::DemoMessageMalformed

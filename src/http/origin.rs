@@ -7,7 +7,7 @@
 use warp::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use warp::reply::Response;
 
-use crate::config::Origins;
+use crate::config::{Origins, is_loopback_host};
 
 /// The headers that a page may send, and those that it may read, beyond the ones that browsers always allow.
 const ALLOWED_HEADERS: &str = "authorization, x-identity-key, x-signature, x-timestamp";
@@ -26,6 +26,15 @@ pub(super) fn is_allowed(origins: &Origins, headers: &HeaderMap) -> bool {
     }
     text(headers, header::ORIGIN)
         .is_some_and(|origin| origins.allow(origin, text(headers, header::HOST)))
+}
+
+/// Whether the request names this machine or a host of the allowed origins. Only a browser that was led here by
+/// another name sends another one.
+pub(super) fn is_own_host(origins: &Origins, headers: &HeaderMap) -> bool {
+    headers.get_all(header::HOST).iter().all(|host| {
+        let host = host.to_str();
+        host.is_ok_and(|host| is_loopback_host(host) || origins.name_host(host))
+    })
 }
 
 /// Names in the response the origin that may read it.

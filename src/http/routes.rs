@@ -4,12 +4,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use warp::filters::BoxedFilter;
+use warp::http::header;
 use warp::reply::Response;
 use warp::{Filter, Rejection};
 
 use super::admission::Admission;
 use super::api::Api;
-use super::error::ApiError;
+use super::error::{ApiError, ForeignHost};
 use super::reply::reply;
 use super::upgrade::Upgrades;
 use super::{console, origin, probes, state, upgrade};
@@ -24,8 +25,6 @@ pub fn routes(api: &Api, with_metrics: bool) -> BoxedFilter<(Response,)> {
     let upgrades = Arc::new(Upgrades::new(api, &admission));
     let mut all = upgrade::routes(&upgrades)
         .or(state::routes(&admission, &shared.log))
-        .unify()
-        .or(probes::routes(shared))
         .unify()
         .boxed();
     if with_metrics {
@@ -45,10 +44,38 @@ pub fn routes(api: &Api, with_metrics: bool) -> BoxedFilter<(Response,)> {
             }
         },
     );
+    let all = own_host(api).and(all.or(preflight).unify());
+    // Probes have nothing to hide, and name whichever host they like.
+    let all = probes::routes(shared).or(all).unify().boxed();
     let origins = Arc::new(api.origins.clone());
     warp::ext::get::<Headers>()
-        .and(answered(all.or(preflight).unify().boxed()))
+        .and(answered(all))
         .map(move |headers: Headers, response| origin::mark(&origins, &headers, response))
+        .boxed()
+}
+
+/// Refuses a request that names another host than this machine, where that is all that keeps others out. One for a
+/// WebSocket is counted.
+fn own_host(api: &Api) -> BoxedFilter<()> {
+    let any_host = api.any_host;
+    let origins = Arc::new(api.origins.clone());
+    let metrics = Arc::clone(&api.shared.metrics);
+    warp::ext::get::<Headers>()
+        .and_then(move |headers: Headers| {
+            let is_served = any_host || origin::is_own_host(&origins, &headers);
+            if !is_served && headers.contains_key(header::UPGRADE) {
+                let rejected = ApiError::HostNotAllowed.rejected();
+                metrics.connections_rejected.increment(rejected);
+            }
+            async move {
+                if is_served {
+                    Ok(())
+                } else {
+                    Err(warp::reject::custom(ForeignHost))
+                }
+            }
+        })
+        .untuple_one()
         .boxed()
 }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::support::{Client, Server, notify, soon, until};
 
-const HANDSHAKE: &str = "Host: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+const HANDSHAKE: &str = "Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 /// A masked client frame with an all-zero mask, which leaves the payload as it is.

@@ -14,14 +14,14 @@ async fn with_console() -> Server {
 
 async fn get_as(server: &Server, path: &str, token: &str) -> Response {
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
     );
     server.request(&request).await
 }
 
 async fn post(server: &Server, body: &str, headers: &str) -> Response {
     let request = format!(
-        "POST /console/demo/messages HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\
+        "POST /console/demo/messages HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
          Content-Length: {}\r\n{headers}\r\n{body}",
         body.len()
     );

@@ -42,7 +42,7 @@ async fn crowd(server: SocketAddr, ask: bool) -> Vec<TcpStream> {
         let mut stream = TcpStream::connect(server).await.unwrap();
         if ask {
             let request = format!(
-                "GET /ws?user_id={} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\n\
+                "GET /ws?user_id={} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
                  Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                  Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
                 Uuid::new_v4()

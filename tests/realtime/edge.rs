@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hushnet_realtime::config::Config;
+use hushnet_realtime::config::{AuthMode, Config};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -131,6 +131,7 @@ fn page(path: &str, origin: &str) -> String {
 async fn a_web_page_connects_from_the_same_host_or_an_origin_that_is_allowed() {
     let server = Server::start_with(|config| {
         config.edge.allowed_origins = "https://app.example".parse().unwrap();
+        config.identity.insecure_no_auth = true;
     })
     .await;
     let socket = format!("/ws?user_id={}", Uuid::new_v4());
@@ -182,10 +183,62 @@ async fn the_scheme_s_own_port_in_host_makes_no_other_origin() {
     }
 }
 
+/// A page whose name was made to point to this machine is of the same origin to its browser.
+#[tokio::test]
+async fn without_identity_only_this_machine_s_names_are_served() {
+    let named = Server::start_with(|config| {
+        config.edge.allowed_origins = "http://rt.example".parse().unwrap();
+        config.edge.console = Some(true);
+    })
+    .await;
+    let proven = Server::start_with(|config| config.identity.auth = AuthMode::Device).await;
+    let socket = format!("/ws?user_id={}", Uuid::new_v4());
+    let devices = format!("/users/{}/devices", Uuid::new_v4());
+    let at = |host: &str, path: &str| {
+        page(path, &format!("http://{host}"))
+            .replace("rt.example\r\nOrigin", &format!("{host}\r\nOrigin"))
+    };
+    for (host, served) in [
+        ("localhost:8080", true),
+        ("127.0.0.1", true),
+        ("[::1]:8080", true),
+        ("rt.example:8080", true),
+        ("evil.example:8080", false),
+        ("localhost.evil.example", false),
+    ] {
+        let response = named.first_response(&at(host, &socket)).await;
+        assert_eq!(response.status, if served { 101 } else { 403 }, "{host}");
+        for path in [&devices, "/metrics", "/console", "/console/facts"] {
+            let response = named.request(&at(host, path)).await;
+            assert_eq!(
+                response.status,
+                if served { 200 } else { 403 },
+                "{host} {path}"
+            );
+            if !served {
+                assert_eq!(response.json()["error"]["code"], "host_not_allowed");
+            }
+        }
+        for path in ["/healthz", "/readyz"] {
+            assert_eq!(
+                named.request(&at(host, path)).await.status,
+                200,
+                "{host} {path}"
+            );
+        }
+        // Where clients prove who they are, any name is served.
+        let response = proven.first_response(&at(host, &socket)).await;
+        assert_eq!(response.status, 401, "{host}");
+    }
+    let refused = "hushnet_connections_rejected_total{reason=\"origin\"}";
+    assert!(named.metric(refused).await > 1.5);
+}
+
 #[tokio::test]
 async fn a_preflight_request_is_answered_with_the_allowed_headers() {
     let server = Server::start_with(|config| {
         config.edge.allowed_origins = "https://app.example".parse().unwrap();
+        config.identity.insecure_no_auth = true;
     })
     .await;
     let response = server
@@ -237,6 +290,7 @@ async fn the_operators_have_an_address_of_their_own_if_it_is_set() {
 async fn a_trusted_proxy_names_the_client_s_address() {
     let server = Server::start_unready(crate::support::Database::migrated().await, |config| {
         config.edge.proxy_protocol = true;
+        config.identity.insecure_no_auth = true;
         config.limits.trusted_proxies = "127.0.0.1".parse().unwrap();
         config.limits.unlimited_addresses = "".parse().unwrap();
         config.limits.connections_per_address_max = 1;

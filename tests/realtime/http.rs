@@ -24,7 +24,7 @@ fn assert_error(response: &Response, status: u16, code: &str) {
 
 fn upgrade(path: &str, headers: &str) -> String {
     format!(
-        "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: keep-alive, Upgrade\r\n\
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive, Upgrade\r\n\
          Upgrade: websocket\r\n{headers}\r\n\r\n"
     )
 }
@@ -82,7 +82,7 @@ async fn unknown_paths_and_methods_are_refused() {
     }
     for path in ["/metrics", "/healthz", "/ws"] {
         let post = format!(
-            "POST {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
         );
         let response = server.request(&post).await;
         assert_error(&response, 405, "method_not_allowed");

@@ -16,7 +16,7 @@ fn no_exceptions(config: &mut hushnet_realtime::config::Config) {
 /// Asks for a WebSocket as a proxy does on behalf of this address.
 async fn ask(server: &Server, user_id: Uuid, forwarded_for: &str) -> Response {
     let request = format!(
-        "GET /ws?user_id={user_id} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade, close\r\n\
+        "GET /ws?user_id={user_id} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\n\
          Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nX-Forwarded-For: {forwarded_for}\r\n\r\n"
     );
@@ -108,7 +108,7 @@ async fn rejected_as_seen_from_elsewhere(server: &Server) -> f64 {
     let elsewhere = TcpSocket::new_v4().unwrap();
     elsewhere.bind("127.0.0.2:0".parse().unwrap()).unwrap();
     let mut stream = elsewhere.connect(server.address()).await.unwrap();
-    let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     soon("an answer", stream.read_to_string(&mut answer))

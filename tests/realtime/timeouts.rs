@@ -41,7 +41,7 @@ async fn a_lookup_of_a_device_that_hangs_is_answered_with_503() {
     let alice = add_user(&server.db().await).await;
     let signed = crate::identity::signed_by_a_device_of(&server, &alice).await;
     let request = format!(
-        "GET /users/{}/devices HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{}\r\n",
+        "GET /users/{}/devices HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{}\r\n",
         alice.id, signed
     );
     let lock = Lock::of(server.database(), "devices").await;

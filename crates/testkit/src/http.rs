@@ -13,7 +13,7 @@ use crate::wait::soon;
 /// The head of a GET request after whose answer the server closes the connection.
 #[must_use]
 pub fn get_head(path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 }
 
 /// Sends a GET request. Fails if the server cannot be reached or answers no HTTP.

@@ -275,7 +275,7 @@ impl Attack {
 
 fn head() -> String {
     format!(
-        "GET /ws?user_id={} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\n\
+        "GET /ws?user_id={} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
          Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
         Uuid::new_v4()

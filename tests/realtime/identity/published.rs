@@ -79,7 +79,7 @@ fn named(kid: &str, key: &Key, claims: &serde_json::Value) -> String {
 async fn answer(server: &Server, user: &User, token: &str) -> String {
     let response = server
         .request(&format!(
-            "GET /users/{}/devices HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\
+            "GET /users/{}/devices HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
              Authorization: Bearer {token}\r\n\r\n",
             user.id
         ))

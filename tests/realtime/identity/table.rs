@@ -40,7 +40,7 @@ async fn ask(server: &Server, route: &str, asked: &Asked, proof: &Proof) -> Resp
         "Connection: close\r\n"
     };
     let headers = &proof.headers;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n{upgrade}{headers}\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{upgrade}{headers}\r\n");
     if path.starts_with("/ws") {
         // After a 101 the connection stays open.
         server.first_response(&request).await
