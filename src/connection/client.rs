@@ -89,7 +89,7 @@ impl<S: Stream> Connection<S> {
             position: Position::new(pending.subscribed_after),
             holder: Holder::new(identity, pending.feed_was_live),
             outbox: Outbox::default(),
-            deadlines: Deadlines::new(now, expires),
+            deadlines: Deadlines::new(now, expires, pending.encoding == Encoding::V1),
             allowance: Allowance::default(),
         };
         (connection, pending.since)

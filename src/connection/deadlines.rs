@@ -9,7 +9,7 @@ use crate::protocol::CloseCode;
 /// How long a client may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// Silence after which the client is pinged, and a v1 client is sent its cursor.
+    /// Silence after which the client is pinged. A v1 client is pinged and sent its cursor as often, silent or not.
     pub ping_interval: Duration,
     /// Time to answer a ping.
     pub pong_timeout: Duration,
@@ -24,6 +24,8 @@ pub(super) struct Deadlines {
     look_at: Moment,
     /// When the client was last seen to live.
     last_seen: Moment,
+    /// When a v1 client was last sent its heartbeat; `None` for other clients.
+    heartbeat: Option<Moment>,
     /// When the ping was sent that has not been answered.
     pinged: Option<Moment>,
     /// When the write began that has not been flushed.
@@ -42,16 +44,17 @@ pub(super) struct Deadlines {
 pub(super) struct Due {
     /// The identity has to be looked up again.
     pub(super) confirm: bool,
-    /// The client has been silent: it has to be pinged.
+    /// The client has to be pinged: it has been silent, or its heartbeat is due.
     pub(super) ping: bool,
 }
 
 impl Deadlines {
-    /// The times of a connection that begins now.
-    pub(super) fn new(now: Moment, expires: Option<Moment>) -> Self {
+    /// The times of a connection that begins now. `beats`: the client gets heartbeats, however often it speaks.
+    pub(super) fn new(now: Moment, expires: Option<Moment>, beats: bool) -> Self {
         Self {
             look_at: Moment::NEVER_YET,
             last_seen: now,
+            heartbeat: beats.then_some(now),
             pinged: None,
             writing_since: None,
             expires,
@@ -128,7 +131,7 @@ impl Deadlines {
     pub(super) fn next(&self, timeouts: &Timeouts) -> Moment {
         let silence = match self.pinged {
             Some(pinged) => pinged + timeouts.pong_timeout,
-            None => self.last_seen + timeouts.ping_interval,
+            None => self.next_ping(timeouts),
         };
         [
             self.blocked_until(timeouts),
@@ -158,14 +161,19 @@ impl Deadlines {
                 return Err(code);
             }
         }
-        let ping = self.pinged.is_none() && now >= self.last_seen + timeouts.ping_interval;
+        let ping = self.pinged.is_none() && now >= self.next_ping(timeouts);
         if ping {
             self.pinged = Some(now);
+            self.heartbeat = self.heartbeat.map(|_| now);
         }
         Ok(Due {
             confirm: is_over(self.confirm_at),
             ping,
         })
+    }
+
+    fn next_ping(&self, timeouts: &Timeouts) -> Moment {
+        self.heartbeat.unwrap_or(self.last_seen) + timeouts.ping_interval
     }
 
     fn blocked_until(&self, timeouts: &Timeouts) -> Option<Moment> {
@@ -192,7 +200,7 @@ mod tests {
     }
 
     fn begun() -> Deadlines {
-        Deadlines::new(at(100), None)
+        Deadlines::new(at(100), None, false)
     }
 
     fn due(deadlines: &mut Deadlines, seconds: u64) -> Result<(bool, bool), CloseCode> {
@@ -223,6 +231,22 @@ mod tests {
     }
 
     #[test]
+    fn a_client_with_heartbeats_gets_them_however_often_it_speaks() {
+        let mut deadlines = Deadlines::new(at(100), None, true);
+        let mut other = begun();
+        for second in 101..200 {
+            let is_due = [130, 160, 190].contains(&second);
+            assert_eq!(due(&mut deadlines, second), Ok((false, is_due)), "{second}");
+            assert_eq!(due(&mut other, second), Ok((false, false)), "{second}");
+            deadlines.see(at(second));
+            other.see(at(second));
+        }
+        assert_eq!(deadlines.next(&TIMEOUTS), at(220));
+        assert_eq!(due(&mut deadlines, 220), Ok((false, true)));
+        assert_eq!(due(&mut deadlines, 230), Err(CloseCode::IdleTimeout));
+    }
+
+    #[test]
     fn the_write_timeout_runs_from_the_first_call_until_the_flush() {
         let mut deadlines = begun();
         assert!(!deadlines.is_writing());
@@ -239,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_proof_ends_the_connection_when_it_expires() {
-        let mut deadlines = Deadlines::new(at(100), Some(at(120)));
+        let mut deadlines = Deadlines::new(at(100), Some(at(120)), false);
         assert_eq!(deadlines.next(&TIMEOUTS), at(120));
         assert_eq!(due(&mut deadlines, 119), Ok((false, false)));
         assert_eq!(due(&mut deadlines, 120), Err(CloseCode::TokenExpired));
@@ -292,7 +316,7 @@ mod tests {
         for seed in 0..2_000 {
             let mut rng = StdRng::seed_from_u64(seed);
             let mut now = 100;
-            let mut deadlines = begun();
+            let mut deadlines = Deadlines::new(at(100), None, rng.random_bool(0.5));
             for _ in 0..rng.random_range(1..20) {
                 now += rng.random_range(0..4);
                 let later = at(now + rng.random_range(1..60));

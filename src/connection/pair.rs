@@ -324,6 +324,23 @@ async fn a_client_that_does_not_answer_a_ping_is_closed_after_the_pong_timeout()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_v1_client_that_is_never_silent_gets_its_cursor_with_each_heartbeat() {
+    let server = Server::start(65_536);
+    let mut client = server.connect(Encoding::V1, None, None, 65_536);
+    let (begun, mut cursors) = (Instant::now(), 0);
+    while begun.elapsed() < PING_INTERVAL * 4 {
+        client.send(TEXT, br#"{"type":"ping"}"#).await;
+        let mut frame = client.message().await.json();
+        while frame["type"] != "pong" {
+            cursors += u32::from(frame["type"] == "cursor");
+            frame = client.message().await.json();
+        }
+        tokio::time::sleep(PING_INTERVAL / 4).await;
+    }
+    assert!(cursors >= 3, "{cursors}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_read_is_closed_after_the_write_timeout() {
     let mut server = Server::start(256);
     let begun = Instant::now();
