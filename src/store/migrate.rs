@@ -9,14 +9,12 @@ use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::address::Address;
+use super::schema::{APPLIED_TABLE, Schema};
 use super::session;
 use super::triggers::{self, FaultyTrigger};
 use super::unusable::Unusable;
 use crate::config::DatabaseUrl;
 use crate::store::is_undefined_table;
-
-/// The table of applied migrations.
-const APPLIED_TABLE: &str = "realtime._sqlx_migrations";
 
 /// The step that failed, and its error.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +30,12 @@ pub enum Error {
     /// A migration failed; it has changed nothing.
     #[error("the database refused the migration: {0}")]
     Migrate(#[from] MigrateError),
+    /// Another product's schema has the name.
+    #[error(
+        "the schema realtime is another product's: it has objects, and none of this service's migrations; name \
+         another database, or rename that schema"
+    )]
+    ForeignSchema,
     /// Triggers cannot serve this database.
     #[error("{fault}; {}", .fault.fault.advice())]
     NotServed {
@@ -56,7 +60,6 @@ pub struct Status {
 
 fn migrator() -> Migrator {
     let mut migrator = sqlx::migrate!("sql/realtime");
-    migrator.create_schema("realtime");
     migrator.dangerous_set_table_name(APPLIED_TABLE);
     migrator
 }
@@ -89,22 +92,43 @@ pub async fn up(url: &DatabaseUrl) -> Result<Vec<String>, Error> {
     if let Some(fault) = triggers::not_served(&mut connection).await?.pop() {
         return Err(Error::NotServed { fault });
     }
-    migrator().run_direct(None, &mut connection, false).await?;
+    // Held until the end: another `migrate up` may be at work.
+    connection.lock().await?;
+    let mut migrator = migrator();
+    match Schema::find(&mut connection).await? {
+        Some(schema) if !schema.may_be_used(&mut connection, &migrator).await? => {
+            return Err(Error::ForeignSchema);
+        }
+        // The role may not be allowed to create one.
+        Some(schema) => schema.note(&mut connection).await?,
+        None => {
+            migrator.create_schema("realtime");
+        }
+    }
+    migrator.run_direct(None, &mut connection, false).await?;
     let repaired = triggers::repair(&mut connection).await?;
     connection.close().await?;
     Ok(repaired)
 }
 
-/// Undoes everything: the application's tables and triggers are as they were before [`up`].
+/// Undoes everything: the application's tables and triggers are as they were before [`up`], and so is a schema that was
+/// there before. Another product's schema is not touched.
+///
+/// # Errors
+/// [`Error`].
 pub async fn down(url: &DatabaseUrl) -> Result<(), Error> {
     let mut connection = connect(url).await?;
     if applied(&mut connection).await?.is_empty() {
         return Ok(connection.close().await?);
     }
-    migrator().undo(&mut connection, 0).await?;
-    sqlx::raw_sql(include_str!("../../sql/realtime_gone.sql"))
-        .execute(&mut connection)
-        .await?;
+    let migrator = migrator();
+    let schema = Schema::find(&mut connection).await?;
+    let schema = schema.ok_or(Error::ForeignSchema)?;
+    if !schema.may_be_used(&mut connection, &migrator).await? {
+        return Err(Error::ForeignSchema);
+    }
+    migrator.undo(&mut connection, 0).await?;
+    schema.leave(&mut connection).await?;
     Ok(connection.close().await?)
 }
 

@@ -17,6 +17,7 @@ pub mod migrate;
 mod notifications;
 mod probe;
 mod reading;
+mod schema;
 mod session;
 pub mod state;
 mod triggers;

@@ -181,3 +181,114 @@ async fn the_books_are_kept_apart_from_the_application_s_own() {
         .unwrap();
     assert_eq!(theirs, "untouched");
 }
+
+/// The schema `realtime`: its owner, who may use it, and what is in it.
+async fn schema(connection: &mut PgConnection) -> Vec<(String, Option<String>, Vec<String>)> {
+    sqlx::query_as(
+        "SELECT nspowner::regrole::text, nspacl::text, ARRAY(
+             SELECT relname::text FROM pg_class WHERE relnamespace = pg_namespace.oid
+             UNION SELECT proname::text FROM pg_proc WHERE pronamespace = pg_namespace.oid ORDER BY 1)
+         FROM pg_namespace WHERE nspname = 'realtime'",
+    )
+    .fetch_all(connection)
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_schema_of_another_product_is_left_alone() {
+    for theirs in [
+        "CREATE TABLE realtime.subscription (id int)",
+        "CREATE FUNCTION realtime.cast() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE TYPE realtime.action AS ENUM ('INSERT')",
+        // sqlx migrated it, with other migrations.
+        "CREATE TABLE realtime._sqlx_migrations (version bigint PRIMARY KEY, description text NOT NULL,
+             installed_on timestamptz NOT NULL DEFAULT now(), success boolean NOT NULL, checksum bytea NOT NULL,
+             execution_time bigint NOT NULL);
+         INSERT INTO realtime._sqlx_migrations VALUES (1, 'theirs', now(), true, 'abc', 1)",
+    ] {
+        let database = Database::hushnet().await;
+        let url: DatabaseUrl = database.url.parse().unwrap();
+        let mut connection = database.connect().await;
+        execute(&mut connection, "CREATE SCHEMA realtime").await;
+        execute(&mut connection, "GRANT USAGE ON SCHEMA realtime TO PUBLIC").await;
+        for statement in theirs.split(';') {
+            execute(&mut connection, statement).await;
+        }
+        let before = schema(&mut connection).await;
+        let refused = migrate::up(&url).await.unwrap_err();
+        assert!(matches!(refused, migrate::Error::ForeignSchema), "{refused}");
+        assert_eq!(schema(&mut connection).await, before, "{theirs}");
+        // Whether it is refused or has nothing to do.
+        let _ = migrate::down(&url).await;
+        assert_eq!(schema(&mut connection).await, before, "{theirs}");
+    }
+}
+
+/// A role that may create nothing in the database itself gets its schema from an administrator.
+#[tokio::test]
+async fn an_empty_schema_is_used_and_stays() {
+    for rights in ["GRANT USAGE ON SCHEMA realtime TO PUBLIC", "SELECT"] {
+        let database = Database::hushnet().await;
+        let url: DatabaseUrl = database.url.parse().unwrap();
+        let mut connection = database.connect().await;
+        execute(&mut connection, "CREATE SCHEMA realtime").await;
+        execute(&mut connection, rights).await;
+        let is_open = "SELECT has_schema_privilege('public', 'realtime', 'USAGE')";
+        let open_before: bool = sqlx::query_scalar(is_open)
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        for _ in 0..2 {
+            migrate::up(&url).await.unwrap();
+            migrate::up(&url).await.unwrap();
+            assert!(
+                migrate::status(&url)
+                    .await
+                    .unwrap()
+                    .iter()
+                    .all(|one| one.applied)
+            );
+            migrate::down(&url).await.unwrap();
+            assert_eq!(schema(&mut connection).await[0].2, [""; 0]);
+            let open: bool = sqlx::query_scalar(is_open)
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
+            assert_eq!(open, open_before, "{rights}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_create_a_schema_is_given_one() {
+    let database = Database::hushnet().await;
+    let mut connection = database.connect().await;
+    let role = format!("r{}", uuid::Uuid::new_v4().simple());
+    for statement in [
+        format!("CREATE ROLE {role} LOGIN"),
+        format!("GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}"),
+        format!("CREATE SCHEMA realtime AUTHORIZATION {role}"),
+    ] {
+        execute(&mut connection, &statement).await;
+    }
+    for table in ["messages", "sessions", "devices", "users"] {
+        execute(
+            &mut connection,
+            &format!("ALTER TABLE {table} OWNER TO {role}"),
+        )
+        .await;
+    }
+    execute(
+        &mut connection,
+        &format!("GRANT CREATE ON SCHEMA public TO {role}"),
+    )
+    .await;
+    let mut url: reqwest::Url = database.url.parse().unwrap();
+    url.set_username(&role).unwrap();
+    let url: DatabaseUrl = url.as_str().parse().unwrap();
+    migrate::up(&url).await.unwrap();
+    migrate::down(&url).await.unwrap();
+    let left = schema(&mut connection).await;
+    assert_eq!((&left[0].0, &left[0].2[..]), (&role, &[][..]));
+}
