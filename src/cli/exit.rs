@@ -20,12 +20,24 @@ pub(crate) fn conclude(outcome: anyhow::Result<()>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            output::complain(format_args!("error: {error:#}"));
+            output::complain(format_args!("error: {}", in_one_line(&error)));
             exit_code(&error)
         }
     };
     output::write_last_words();
     code
+}
+
+/// The error with its causes. Many an error's text ends with its cause's, which is then not said again.
+fn in_one_line(error: &anyhow::Error) -> String {
+    let causes = error.chain().skip(1).map(ToString::to_string);
+    causes.fold(error.to_string(), |said, cause| {
+        if said.ends_with(&cause) {
+            said
+        } else {
+            format!("{said}: {cause}")
+        }
+    })
 }
 
 /// 2 for what the user can mend in the call or the configuration, else 1.
@@ -48,4 +60,33 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 pub(super) fn at_once(code: i32) -> ! {
     output::write_last_words();
     std::process::exit(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the database refused: {0}")]
+    struct Repeating(#[from] std::fmt::Error);
+
+    #[test]
+    fn each_text_is_said_once() {
+        let repeating = || anyhow::Error::from(Repeating(std::fmt::Error));
+        let text = std::fmt::Error.to_string();
+        let said = in_one_line(&repeating());
+        assert_eq!(said, format!("the database refused: {text}"));
+        let said = in_one_line(&repeating().context("cannot migrate"));
+        assert_eq!(
+            said,
+            format!("cannot migrate: the database refused: {text}")
+        );
+        let plain = Err::<(), _>(std::fmt::Error).context("cannot write");
+        assert_eq!(
+            in_one_line(&plain.unwrap_err()),
+            format!("cannot write: {text}")
+        );
+    }
 }

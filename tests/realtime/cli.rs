@@ -5,7 +5,7 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use crate::support::{Database, soon};
+use crate::support::{Database, execute, soon};
 
 fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hushnet-realtime"));
@@ -175,6 +175,23 @@ async fn migrate_says_what_is_applied() {
     assert!(migrate("status").await.starts_with("0001 pending "));
     assert!(migrate("up").await.starts_with("0001 applied "));
     assert!(migrate("down").await.starts_with("0001 pending "));
+}
+
+#[tokio::test]
+async fn an_error_of_a_migration_is_said_once() {
+    let database = Database::migrated().await;
+    let mut connection = database.connect().await;
+    let broken = "UPDATE realtime._sqlx_migrations SET checksum = 'other' WHERE version = 2";
+    execute(&mut connection, broken).await;
+    let migrate = |way| program(&["migrate", way, "--database-url", &database.url]);
+    let (code, _, error) = outcome(&mut migrate("up")).await;
+    let said = "migration 2 was previously applied but has been modified";
+    assert_eq!((code, error.matches(said).count()), (1, 1), "{error}");
+    let broken = "ALTER TABLE realtime._sqlx_migrations DROP COLUMN checksum";
+    execute(&mut connection, broken).await;
+    let (code, _, error) = outcome(&mut migrate("status")).await;
+    let said = "\"checksum\" does not exist";
+    assert_eq!((code, error.matches(said).count()), (1, 1), "{error}");
 }
 
 #[tokio::test]
