@@ -42,7 +42,7 @@ function makeRow({ event, atMs, replayed }: Shown): HTMLTableRowElement {
   };
   cell(sayTime(atMs));
   cell(event.type);
-  cell(event.id === undefined ? '–' : String(event.id), 'number');
+  cell(event.id === undefined ? '–' : String(event.id), 'number id');
   cell(sayEvent(event), 'about');
   const latency = cell('', 'number');
   if (replayed) {
