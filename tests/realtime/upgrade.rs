@@ -4,7 +4,7 @@
 //! tests say that they were not made.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use hushnet_realtime::store::migrate;
 use hushnet_testkit::program;
@@ -28,7 +28,7 @@ fn release_before() -> Option<OsString> {
     program
 }
 
-async fn serve(program: impl AsRef<std::ffi::OsStr>, database: &Database) -> Server {
+async fn serve(program: impl AsRef<OsStr>, database: &Database) -> Server {
     let mut command = program::command(program);
     command
         .args([
@@ -117,6 +117,17 @@ impl Scene {
         }
     }
 
+    /// The program of the release before and this one, with a client each.
+    async fn start_both(&self, before: &OsStr) -> (Server, Server, [V1; 2]) {
+        let old = serve(before, &self.database).await;
+        let new = serve(PRESENT, &self.database).await;
+        let clients = [
+            V1::connect(&old, &self.bob, None).await,
+            V1::connect(&new, &self.bob, None).await,
+        ];
+        (old, new, clients)
+    }
+
     /// Writes a message, in a chat of its own. Returns the chat's id.
     async fn write(&self) -> String {
         let chat: Uuid =
@@ -160,14 +171,7 @@ async fn both_programs_serve_both_schemas(ingest: &str) {
         return;
     };
     let scene = Scene::set(ingest).await;
-    let (old, new) = (
-        serve(&before, &scene.database).await,
-        serve(PRESENT, &scene.database).await,
-    );
-    let mut clients = [
-        V1::connect(&old, &scene.bob, None).await,
-        V1::connect(&new, &scene.bob, None).await,
-    ];
+    let (old, new, mut clients) = scene.start_both(&before).await;
     scene.all_get(&mut clients).await;
     // On the schema of before, cursors are good at both.
     for (server, client) in [(&new, &clients[0]), (&old, &clients[1])] {
@@ -198,14 +202,7 @@ async fn both_programs_serve_both_schemas(ingest: &str) {
 
     // Both begin anew on the present schema.
     drop(clients);
-    let (old, new) = (
-        serve(&before, &scene.database).await,
-        serve(PRESENT, &scene.database).await,
-    );
-    let mut clients = [
-        V1::connect(&old, &scene.bob, None).await,
-        V1::connect(&new, &scene.bob, None).await,
-    ];
+    let (old, new, mut clients) = scene.start_both(&before).await;
     for _ in 0..3 {
         scene.all_get(&mut clients).await;
     }
