@@ -171,8 +171,9 @@ $$;
 CREATE OR REPLACE FUNCTION realtime.cursor() RETURNS text
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    found   text := realtime.unflushed_cursor();
+    -- First: a read may tidy up a page, and what it writes reaches the disk with its own transaction only.
     written pg_lsn := pg_current_wal_insert_lsn();
+    found   text := realtime.unflushed_cursor();
     give_up timestamptz := clock_timestamp() + interval '5 seconds';
 BEGIN
     WHILE NOT realtime.is_flushed(written) LOOP
