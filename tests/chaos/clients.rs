@@ -75,7 +75,8 @@ pub struct Finished {
 #[derive(Debug)]
 pub struct Client {
     pub habit: Habit,
-    pub address: SocketAddr,
+    /// Of the servers; a v1 client takes any of them each time.
+    pub addresses: Arc<[SocketAddr]>,
     pub database: PgConnectOptions,
     pub ledger: Arc<Ledger>,
     pub phase: watch::Receiver<Phase>,
@@ -99,7 +100,7 @@ enum Over {
 impl Client {
     pub fn new(
         habit: Habit,
-        address: SocketAddr,
+        addresses: Arc<[SocketAddr]>,
         database: PgConnectOptions,
         ledger: Arc<Ledger>,
         phase: watch::Receiver<Phase>,
@@ -108,7 +109,7 @@ impl Client {
     ) -> Self {
         Self {
             habit,
-            address,
+            addresses,
             database,
             ledger,
             phase,
@@ -170,13 +171,19 @@ impl Client {
 
     async fn connect(&mut self) -> Option<WebSocketStream<TcpStream>> {
         let v1 = self.habit != Habit::Plain;
-        let request = self.library.request(self.address, v1);
+        let server = if v1 {
+            self.rng.random_range(0..self.addresses.len())
+        } else {
+            self.addresses.len() - 1
+        };
+        let address = self.addresses[server];
+        let request = self.library.request(address, v1);
         let connecting = async {
             let socket = TcpSocket::new_v4().ok()?;
             if matches!(self.habit, Habit::Restless { .. }) {
                 socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES).ok()?;
             }
-            let stream = socket.connect(self.address).await.ok()?;
+            let stream = socket.connect(address).await.ok()?;
             Some(client_async(request, stream).await.ok()?.0)
         };
         let socket = timeout(CONNECT_TIMEOUT, connecting).await.ok().flatten()?;

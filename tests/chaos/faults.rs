@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use hushnet_testkit::wait::deadline;
-use sqlx::Connection;
+use hushnet_testkit::wait::{deadline, until};
+use sqlx::{Connection, PgConnection};
 
 use crate::clients::Habit;
 use crate::lab::{Lab, Shutdown, execute, listening_backend, signal};
@@ -176,15 +176,54 @@ async fn the_service_is_killed_and_started_again() {
     let mut plan = Plan::named("service_killed");
     // The specification's clients lose the events of the time without a service.
     plan.habits.retain(|habit| *habit != Habit::Plain);
-    let mut scene = Scene::set_with(plan, lab, service).await;
+    let mut scene = Scene::set_with(plan, lab, vec![service]).await;
     for _ in 0..3 {
         scene.load(settings::load_time() / 4).await;
-        scene.service.take().unwrap().kill().await;
+        scene.services.remove(0).kill().await;
         scene.load(Duration::from_millis(200)).await;
-        scene.service = Some(Service::start_binary(&url, address).await);
+        scene
+            .services
+            .insert(0, Service::start_binary(&url, address).await);
     }
     scene.load(settings::load_time() / 4).await;
     scene.judge().await.verdict.assert_flawless(false, false);
+}
+
+/// Two servers of one database wake and sleep with its load, and one is killed while it is awake or sleeps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_two_servers_is_killed() {
+    let lab = Lab::open().await;
+    let url = lab.url();
+    let any = "127.0.0.1:0".parse().unwrap();
+    let killed = Service::start_binary(&url, any).await;
+    let address = killed.address;
+    let services = vec![killed, Service::start_binary(&url, any).await];
+    let mut scene = Scene::set_with(Plan::named("one_of_two_killed"), lab, services).await;
+    let mut database = scene.lab.database().await;
+    let adaptive = settings::ingest() == "adaptive";
+    for _ in 0..2 {
+        for quiet in [false, true] {
+            scene.set_quiet(quiet);
+            if adaptive {
+                let what = if quiet { "both sleep" } else { "one is awake" };
+                until(what, async || is_awake(&mut database).await != quiet).await;
+            }
+            scene.load(settings::load_time() / 8).await;
+            scene.services.remove(0).kill().await;
+            scene.load(settings::load_time() / 8).await;
+            let started = Service::start_binary(&url, address).await;
+            scene.services.insert(0, started);
+        }
+    }
+    database.close().await.unwrap();
+    let verdict = scene.judge().await.verdict;
+    verdict.assert_nothing_lost(false, false);
+}
+
+/// Whether a server is awake, so that events need not notify.
+async fn is_awake(database: &mut PgConnection) -> bool {
+    let silent = sqlx::query_scalar("SELECT realtime.silent()");
+    silent.fetch_one(database).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

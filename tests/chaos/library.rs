@@ -63,8 +63,10 @@ pub struct Library {
     pub resets: HashMap<String, usize>,
     /// Events on the wire, repetitions included.
     pub deliveries: usize,
-    /// Frames that no writer has caused, events of others, and events that came under two ids.
+    /// Frames that no writer has caused, and events of others.
     pub strange: Vec<String>,
+    /// Events that were handed out before.
+    pub twice: Vec<String>,
     /// Connections that were made.
     pub connects: usize,
 }
@@ -84,6 +86,7 @@ impl Library {
             resets: HashMap::new(),
             deliveries: 0,
             strange: Vec::new(),
+            twice: Vec::new(),
             connects: 0,
         }
     }
@@ -147,7 +150,7 @@ impl Library {
             return;
         }
         if !self.handed.insert(message) {
-            self.strange.push(format!("handed out twice: {text}"));
+            self.twice.push(text.to_owned());
             return;
         }
         self.arrivals.push(Arrival {

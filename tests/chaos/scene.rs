@@ -1,8 +1,10 @@
 //! A scenario: a database, a service, writers and clients, a fault, and the judgement.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hushnet_realtime::config::Config;
@@ -80,8 +82,8 @@ impl Plan {
 #[derive(Debug)]
 pub struct Scene {
     pub lab: Lab,
-    /// `None` while it is killed.
-    pub service: Option<Service>,
+    /// Without those that are killed. Clients of the specification connect to the last one.
+    pub services: Vec<Service>,
     plan: Plan,
     application: Arc<Application>,
     phase: watch::Sender<Phase>,
@@ -103,11 +105,11 @@ impl Scene {
     pub async fn set(plan: Plan, change: impl FnOnce(&mut Config)) -> Self {
         let lab = Lab::open().await;
         let service = Service::start(&lab.url(), change).await;
-        Self::set_with(plan, lab, service).await
+        Self::set_with(plan, lab, vec![service]).await
     }
 
     /// All clients are connected and the writers write when this returns.
-    pub async fn set_with(plan: Plan, lab: Lab, service: Service) -> Self {
+    pub async fn set_with(plan: Plan, lab: Lab, services: Vec<Service>) -> Self {
         let seed = settings::seed() ^ hash(plan.name);
         let mut database = lab.database().await;
         let users: Vec<Uuid> = sqlx::query_scalar(
@@ -126,6 +128,8 @@ impl Scene {
                 .application_name("writer")
                 .options([("synchronous_commit", commit)]),
             pace: plan.pace,
+            writers: plan.writers,
+            quiet: AtomicBool::new(false),
             long_ms: plan.long_ms.clone(),
             rows_max: plan.rows_max,
             by_reference: plan.by_reference,
@@ -133,7 +137,7 @@ impl Scene {
         let (phase, clients) = (watch::Sender::new(Phase::Storm), JoinSet::new());
         let mut scene = Self {
             lab,
-            service: Some(service),
+            services,
             application,
             phase,
             clients,
@@ -151,11 +155,12 @@ impl Scene {
 
     async fn connect_clients(&mut self, seed: u64) {
         let mut connected = JoinSet::new();
+        let addresses: Arc<[SocketAddr]> = self.services.iter().map(|s| s.address).collect();
         for (user, user_id) in self.application.users.iter().enumerate() {
             for (device, habit) in self.plan.habits.iter().enumerate() {
                 let client = Client::new(
                     *habit,
-                    self.service.as_ref().unwrap().address,
+                    Arc::clone(&addresses),
                     self.lab.options(),
                     Arc::clone(&self.application.ledger),
                     self.phase.subscribe(),
@@ -188,12 +193,17 @@ impl Scene {
 
     /// A counter of the service.
     pub async fn counter(&self, name: &str) -> f64 {
-        self.service.as_ref().unwrap().counter(name).await
+        self.services[0].counter(name).await
     }
 
     /// Whether the service is ready.
     pub async fn is_ready(&self) -> bool {
-        self.service.as_ref().unwrap().is_ready().await
+        self.services[0].is_ready().await
+    }
+
+    /// The application writes as much as it does, or little.
+    pub fn set_quiet(&self, quiet: bool) {
+        self.application.quiet.store(quiet, Ordering::Relaxed);
     }
 
     /// Waits until this many more events are committed; `false` if it takes longer than `within`.
@@ -262,17 +272,20 @@ impl Scene {
         while let Some(client) = self.clients.join_next().await {
             clients.push(client.unwrap());
         }
-        let service = self.service.take().unwrap();
-        let counters = service.counters(&COUNTERS).await;
-        service.stop().await;
+        let mut counters = Vec::new();
+        for service in self.services {
+            counters.push(service.counters(&COUNTERS).await);
+            service.stop().await;
+        }
         self.lab.close().await;
         let records = self.application.ledger.records();
         let verdict = Verdict::new(&records, &clients);
         eprintln!(
-            "{} [{}, seed {}]: {verdict}\n  the service: {counters}",
+            "{} [{}, seed {}]: {verdict}\n  the service: {}",
             self.plan.name,
             settings::ingest(),
-            settings::seed()
+            settings::seed(),
+            counters.join("\n  and: ")
         );
         Outcomes {
             verdict,

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -15,6 +16,8 @@ use crate::ledger::{Ledger, Outcome};
 
 /// The size of a payload that is too long for NOTIFY.
 const LONG_BYTES: i32 = 9_000;
+/// The longest pause in quiet times, for each writer that there is: so few events that a server sleeps.
+const QUIET_PACE: Duration = Duration::from_millis(100);
 /// Between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(50);
 /// The application's own limit: a dead connection to PostgreSQL may not return an error.
@@ -28,12 +31,26 @@ pub struct Application {
     pub database: PgConnectOptions,
     /// The longest pause between two transactions.
     pub pace: Duration,
+    /// How many of them share the load.
+    pub writers: usize,
+    /// Whether the application has little to write just now.
+    pub quiet: AtomicBool,
     /// How long a long transaction stays open, in milliseconds.
     pub long_ms: Range<u64>,
     /// Messages of one statement, at most.
     pub rows_max: usize,
     /// Transactions in a hundred whose event is too long to be notified.
     pub by_reference: i32,
+}
+
+impl Application {
+    fn pace(&self) -> Duration {
+        if self.quiet.load(Ordering::Relaxed) {
+            QUIET_PACE * u32::try_from(self.writers).unwrap()
+        } else {
+            self.pace
+        }
+    }
 }
 
 /// One connection of the application.
@@ -58,7 +75,7 @@ impl Writer {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut connection: Option<PgConnection> = None;
         while !stop.is_cancelled() {
-            let pace = u64::try_from(self.application.pace.as_millis()).unwrap();
+            let pace = u64::try_from(self.application.pace().as_millis()).unwrap();
             let pause = Duration::from_millis(self.rng.random_range(0..=pace));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
