@@ -65,7 +65,7 @@ pub(super) fn assemble(
         hub: stream.hub,
         replay_buffer: stream.replay_buffer,
         log: stream.log,
-        limits: Arc::new(Limits::new(&config.limits)),
+        limits: Arc::new(Limits::new(&config.limits, config.database_pool_size)),
         auth,
         feed,
         metrics: stream.metrics,
@@ -83,6 +83,7 @@ pub(super) fn assemble(
         token_in_query: config.identity.jwt_in_query,
         origins: config.edge.allowed_origins.clone(),
         any_host: config.serves_any_host(),
+        metrics: config.serves_metrics_to_clients(),
         console: config.edge.console.unwrap_or_default().then_some(Console {
             auth: config.identity.auth,
             demo: config.edge.demo,

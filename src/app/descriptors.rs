@@ -6,8 +6,8 @@
 
 use crate::config::Config;
 use crate::edge::REQUEST_CONNECTIONS_MAX;
-use crate::store::SERVICE_CONNECTIONS_MAX;
 
+use super::database_connections::database_connections_max;
 use super::error::RunError;
 
 /// What the process opens that is neither a client's connection nor one to the database: the standard streams, the
@@ -75,8 +75,7 @@ impl Descriptors {
 
 /// The descriptors that no client is given.
 fn reserved(config: &Config) -> u64 {
-    let database = config.database_pool_size + SERVICE_CONNECTIONS_MAX;
-    PROCESS_DESCRIPTORS + DATABASE_GENERATIONS * u64::from(database)
+    PROCESS_DESCRIPTORS + DATABASE_GENERATIONS * u64::from(database_connections_max(config))
 }
 
 /// The addresses that are served.

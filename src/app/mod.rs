@@ -4,6 +4,7 @@
 //! supervisor owns the tasks; nothing below this folder starts one that the service needs.
 
 mod assemble;
+mod database_connections;
 mod descriptors;
 mod drain;
 mod error;
@@ -13,6 +14,7 @@ mod run;
 mod serve;
 mod supervisor;
 
+pub use self::database_connections::database_connections_max;
 pub use self::descriptors::Descriptors;
 pub use self::error::RunError;
 pub use self::memory_budget::MemoryBudget;

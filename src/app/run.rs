@@ -3,6 +3,7 @@
 use tokio::net::TcpListener;
 
 use super::assemble::assemble;
+use super::database_connections::database_connections_max;
 use super::descriptors::Descriptors;
 use super::drain::drain;
 use super::error::RunError;
@@ -39,6 +40,8 @@ pub async fn run(
     check(&config)?;
     let bytes = MemoryBudget::of(&config).bytes();
     tracing::info!(event = "memory_ceiling", bytes);
+    let connections = database_connections_max(&config);
+    tracing::info!(event = "database_connections_max", connections);
     let descriptors = Descriptors::of_process(&config)?;
     let mut supervisor = Supervisor::default();
     let api = assemble(&config, descriptors, &mut supervisor)?;

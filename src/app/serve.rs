@@ -39,18 +39,19 @@ pub(super) fn serve(
     let stop = accepting.stop.clone();
     if let Some(address) = config.edge.metrics_listen {
         let listener = edge::bind(address).map_err(|cause| RunError::Listen { address, cause })?;
+        // A page whose name was made to point to this machine could read what is served here without an identity.
+        let any_host = !address.ip().is_loopback();
         let accepting = Accepting {
             connections_max: descriptors.requests,
             proxy_protocol: false,
             tls: None,
             ..accepting.clone()
         };
-        for acceptor in edge::acceptors(listener, http::operator_routes(api), accepting) {
+        for acceptor in edge::acceptors(listener, http::operator_routes(api, any_host), accepting) {
             supervisor.spawn(Task::OperatorAcceptor, acceptor);
         }
     }
-    let with_metrics = config.edge.metrics_listen.is_none();
-    for acceptor in edge::acceptors(listener, http::routes(api, with_metrics), accepting) {
+    for acceptor in edge::acceptors(listener, http::routes(api), accepting) {
         supervisor.spawn(Task::Acceptor, acceptor);
     }
     Ok(stop)

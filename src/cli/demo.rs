@@ -10,6 +10,7 @@ use hushnet_realtime::output;
 use hushnet_realtime::store::demo::{self, RECIPIENT, SENDER};
 use sqlx::{ConnectOptions, Connection};
 
+use super::database;
 use super::exit::Misuse;
 use super::run::DATABASE;
 
@@ -53,6 +54,9 @@ pub(super) async fn run(
         directory,
     }: Arguments,
 ) -> anyhow::Result<()> {
+    if database_url.is_none() {
+        database::without_variables()?;
+    }
     let url = match database_url {
         Some(url) => url,
         None => Cluster::locate(&directory, DATABASE)

@@ -2,9 +2,11 @@
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use hushnet_realtime::config::{ConfigError, DatabaseUrl};
+use hushnet_realtime::config::DatabaseUrl;
 use hushnet_realtime::output;
 use hushnet_realtime::store::Log;
+
+use super::database;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -34,7 +36,7 @@ pub(super) async fn run(
         database_url,
     }: Arguments,
 ) -> anyhow::Result<()> {
-    let url = database_url.ok_or(ConfigError::NoDatabase)?;
+    let url = database::find(database_url)?;
     let renewed = Log::new(url.options(), 1).renew_history(None).await;
     let history = renewed
         .context("cannot begin a new history")?

@@ -1,9 +1,11 @@
 //! `migrate`: the service's schema in the application's database.
 
 use clap::{Args, Subcommand};
-use hushnet_realtime::config::{ConfigError, DatabaseUrl, Ingest};
+use hushnet_realtime::config::{DatabaseUrl, Ingest};
 use hushnet_realtime::output;
 use hushnet_realtime::store::{Log, migrate};
+
+use super::database;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -40,7 +42,7 @@ pub(super) async fn run(
         database_url,
     }: Arguments,
 ) -> anyhow::Result<()> {
-    let url = database_url.ok_or(ConfigError::NoDatabase)?;
+    let url = database::find(database_url)?;
     match action {
         Action::Up { ingest } => {
             for table in migrate::up(&url).await? {

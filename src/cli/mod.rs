@@ -1,6 +1,7 @@
 //! The command line: one file for each subcommand, and one for each thing that several of them need.
 
 mod arguments;
+mod database;
 mod demo;
 mod descriptors;
 mod exit;

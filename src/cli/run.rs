@@ -10,7 +10,7 @@ use hushnet_realtime::store::{demo, hushnet, migrate};
 use hushnet_realtime::{app, edge, output};
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
-use super::{descriptors, logging, signals, tail};
+use super::{database, descriptors, logging, signals, tail};
 
 /// The database of `run` in its private cluster.
 pub(super) const DATABASE: &str = "hushnet";
@@ -30,9 +30,15 @@ pub(super) async fn run(
         mut config,
     }: Arguments,
 ) -> anyhow::Result<()> {
-    config.edge.console.get_or_insert(true);
+    if config.database_url.is_none() {
+        database::without_variables()?;
+    }
+    // The page is for trying. Where clients prove an identity, its operator asks for it.
+    let is_tried = config.identity.auth == AuthMode::None;
+    config.edge.console.get_or_insert(is_tried);
     app::check(&config)?;
     logging::start(&config)?;
+    config.database_url.iter().for_each(database::log);
     descriptors::raise_limit(&config)?;
     signals::stopping_on_signal(async move |stop| {
         let listener = edge::bind(config.listen).with_context(|| {

@@ -3,11 +3,11 @@
 use anyhow::Context;
 use clap::Args;
 use hushnet_realtime::app::{self, MemoryBudget};
-use hushnet_realtime::config::Config;
+use hushnet_realtime::config::{Config, ConfigError, DatabaseUrl};
 use hushnet_realtime::edge;
 use hushnet_realtime::output;
 
-use super::{descriptors, logging, signals, systemd};
+use super::{database, descriptors, logging, signals, systemd};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -24,17 +24,26 @@ pub(super) async fn run(
         mut config,
     }: Arguments,
 ) -> anyhow::Result<()> {
+    config.database_url = match DatabaseUrl::or_of_variables(config.database_url) {
+        Err(ConfigError::NoDatabase) if print_config => None,
+        named => Some(named?),
+    };
     if print_config {
-        let printed = format!("{}\n{}", config.to_toml(), MemoryBudget::of(&config));
+        let printed = format!(
+            "{}\n# database_connections_max = {}\n{}",
+            config.to_toml(),
+            app::database_connections_max(&config),
+            MemoryBudget::of(&config)
+        );
         return Ok(output::print_line(printed.trim_end())?);
     }
-    config.database()?;
     let handed_over = systemd::socket()?;
     if let Some(socket) = &handed_over {
         config.listen = socket.local_addr()?;
     }
     app::check(&config)?;
     logging::start(&config)?;
+    database::log(config.database()?);
     descriptors::raise_limit(&config)?;
     signals::stopping_on_signal(async move |stop| {
         let listener = match handed_over {

@@ -1,14 +1,17 @@
-//! The table of settings in `docs/operations.md`, made from the declarations.
+//! The tables of settings and of a database address's parameters in `docs/operations.md`, made from the declarations.
 
 use std::path::PathBuf;
 
 use clap::{Arg, Command};
 
+use super::database::{PARAMETERS, Parameter, Treatment};
 use super::settings::{settings, without_environment};
 
 /// Set to write the table into the page instead of comparing the two.
 const UPDATE_VARIABLE: &str = "UPDATE_DOCS";
 const HEADING: &str = "## Settings\n";
+const PARAMETERS_HEADING: &str = "### The database's address\n";
+const PARAMETERS_HEAD: &str = "| parameter | variable | used | meaning |\n|---|---|---|---|\n";
 const TABLE_HEAD: &str = "| setting | flag | default | bounds | meaning |\n|---|---|---|---|---|\n";
 
 /// A build with the feature `injector` has one setting more, which the page mentions below the table.
@@ -61,20 +64,49 @@ fn bounds(command: &Command, flag: &str) -> Option<String> {
     Some(format!("{least} to {most}"))
 }
 
-#[test]
-fn the_page_has_every_setting_with_its_default_its_bounds_and_its_meaning() {
+fn parameter_row(parameter: &Parameter) -> String {
+    let code = |name: &str| match name {
+        "" => "-".to_owned(),
+        name => format!("`{name}`"),
+    };
+    let treatment = match parameter.treatment {
+        Treatment::Used => "yes".to_owned(),
+        Treatment::NotUsed => "no, with a warning".to_owned(),
+        Treatment::OnlyAs([]) => "refused".to_owned(),
+        Treatment::OnlyAs(values) => {
+            let values: Vec<String> = values.iter().map(|value| code(value)).collect();
+            format!("{}; else refused", values.join(", "))
+        }
+    };
+    let (name, variable) = (code(parameter.name), code(parameter.variable));
+    format!(
+        "| {name} | {variable} | {treatment} | {} |\n",
+        parameter.meaning
+    )
+}
+
+/// Holds a table of the page against the one that is made from the declarations, or writes it.
+fn hold(heading: &str, head: &str, table: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md");
     let page = std::fs::read_to_string(&path).unwrap();
-    let section = page.find(HEADING).unwrap();
-    let begin = section + page[section..].find(TABLE_HEAD).unwrap();
+    let section = page.find(heading).unwrap();
+    let begin = section + page[section..].find(head).unwrap();
     let end = begin + page[begin..].find("\n\n").unwrap() + 1;
-    let table = table();
     if std::env::var_os(UPDATE_VARIABLE).is_some() {
-        std::fs::write(&path, page[..begin].to_owned() + &table + &page[end..]).unwrap();
+        std::fs::write(&path, page[..begin].to_owned() + table + &page[end..]).unwrap();
         return;
     }
     for (printed, declared) in page[begin..end].lines().zip(table.lines()) {
         assert_eq!(printed, declared, "{UPDATE_VARIABLE}=1 writes the table");
     }
     assert_eq!(&page[begin..end], table, "{UPDATE_VARIABLE}=1 writes it");
+}
+
+/// One test for both tables: each writes the page.
+#[test]
+fn the_page_has_every_setting_and_every_parameter_of_a_database_s_address() {
+    hold(HEADING, TABLE_HEAD, &table());
+    let rows = PARAMETERS.iter().map(parameter_row);
+    let parameters = rows.fold(PARAMETERS_HEAD.to_owned(), |table, row| table + &row);
+    hold(PARAMETERS_HEADING, PARAMETERS_HEAD, &parameters);
 }

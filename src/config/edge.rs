@@ -18,7 +18,15 @@ pub struct EdgeSettings {
           action = clap::ArgAction::Set)]
     pub proxy_protocol: bool,
 
-    /// An address of its own for `/metrics`, `/healthz` and `/readyz`. `/metrics` is then not elsewhere
+    /// Serve `/metrics` also at `listen`. Without this setting it is served there while `auth` is `none` and
+    /// `metrics_listen` is not set
+    #[arg(long, env = "HUSHNET_METRICS", value_name = "true|false", num_args = 0..=1,
+          require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<bool>,
+
+    /// An address of its own for `/metrics`, `/healthz` and `/readyz`. `/metrics` is then there alone, unless
+    /// `metrics` is `true`
     #[arg(long, env = "HUSHNET_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics_listen: Option<SocketAddr>,
@@ -43,8 +51,8 @@ pub struct EdgeSettings {
     )]
     pub allowed_origins: Origins,
 
-    /// Serve the page at `/console`, to watch a user's events with. Without this setting `run` does and
-    /// `serve` does not
+    /// Serve the page at `/console`, to watch a user's events with. Without this setting `run` does while
+    /// `auth` is `none`, and `serve` does not
     #[arg(long, env = "HUSHNET_CONSOLE", value_name = "true|false", num_args = 0..=1,
           require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -3,16 +3,23 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::JwtAlgorithm;
+use super::{JwtAlgorithm, KeysUrl};
 
 /// Settings that contradict one another or miss something.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// No database was named.
     #[error(
-        "no database: set DATABASE_URL or give --database-url postgres://user:password@host:port/name"
+        "no database: set DATABASE_URL, or PGHOST and PGDATABASE, or give --database-url \
+         postgres://user:password@host:port/name"
     )]
     NoDatabase,
+    /// libpq's variables name a database, and one of them cannot be used.
+    #[error("the database that libpq's variables name: {cause}")]
+    BadVariables {
+        /// What is wrong, without any value.
+        cause: String,
+    },
     /// Without authentication only loopback is safe.
     #[error(
         "--listen {0} can be reached from other machines, and nothing proves who a client is: whoever \
@@ -46,8 +53,8 @@ pub enum ConfigError {
     /// A URL that keys cannot be fetched from.
     #[error("--jwt-jwks-url {url}: {cause}")]
     BadJwksUrl {
-        /// The URL.
-        url: String,
+        /// The URL, which is printed without its secrets.
+        url: KeysUrl,
         /// What is wrong.
         cause: String,
     },

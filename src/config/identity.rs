@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use super::KeysUrl;
 use super::bounds::within;
 use crate::protocol::Secret;
 
@@ -45,9 +46,14 @@ pub struct IdentitySettings {
     pub jwt_key_file: Option<PathBuf>,
 
     /// Where the keys are published as a JSON Web Key Set. Each token names its key by `kid`
-    #[arg(long, env = "HUSHNET_JWT_JWKS_URL", value_name = "URL")]
+    #[arg(
+        long,
+        env = "HUSHNET_JWT_JWKS_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub jwt_jwks_url: Option<String>,
+    pub jwt_jwks_url: Option<KeysUrl>,
 
     /// What a token's `aud` must name. Without this setting a token that has an `aud` is refused
     #[arg(long, env = "HUSHNET_JWT_AUDIENCE", value_name = "AUDIENCE")]

@@ -1,7 +1,7 @@
 //! The settings: declared once, read from flags, variables and a TOML file.
 
 mod bounds;
-mod database_url;
+mod database;
 #[cfg(test)]
 mod documented;
 mod edge;
@@ -9,17 +9,19 @@ mod error;
 mod file;
 mod identity;
 mod ingest;
+mod keys_url;
 mod limits;
 mod origins;
 mod service_links;
 mod settings;
 
-pub use self::database_url::{DatabaseUrl, DatabaseUrlParser};
+pub use self::database::{DatabaseUrl, DatabaseUrlParser, NotUsed, is_variable};
 pub use self::edge::EdgeSettings;
 pub use self::error::ConfigError;
 pub use self::file::{check_variables, flags_of_file};
 pub use self::identity::{AuthMode, IdentitySettings, JwtAlgorithm};
 pub use self::ingest::{Ingest, UnknownIngest};
+pub use self::keys_url::KeysUrl;
 pub use self::limits::{LimitSettings, Networks};
 pub use self::origins::{Origins, is_loopback_host};
 pub use self::settings::{Config, LogFormat};

@@ -33,7 +33,8 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub database_url: Option<DatabaseUrl>,
 
-    /// Database connections for requests of clients. The service's own work has up to five others
+    /// Database connections for requests of clients. The service's own work has up to eight others, and with
+    /// identity the look-ups have up to four
     #[arg(long, env = "HUSHNET_DATABASE_POOL_SIZE", value_name = "CONNECTIONS",
           default_value_t = 4, value_parser = within(1..=1_000))]
     pub database_pool_size: u32,
@@ -186,6 +187,14 @@ impl Config {
     pub fn serves_any_host(&self) -> bool {
         let identity = &self.identity;
         identity.auth != AuthMode::None || identity.insecure_no_auth
+    }
+
+    /// Whether `/metrics` is served at the clients' address: where clients have to prove an identity, only if the
+    /// operator has said so.
+    #[must_use]
+    pub fn serves_metrics_to_clients(&self) -> bool {
+        let unsaid = self.edge.metrics_listen.is_none() && self.identity.auth == AuthMode::None;
+        self.edge.metrics.unwrap_or(unsaid)
     }
 
     /// The settings as a TOML file that would set them, secrets masked.

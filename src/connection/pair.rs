@@ -109,7 +109,7 @@ impl Server {
             clock,
             hub,
             replay_buffer,
-            limits: Arc::new(Limits::new(&config.limits)),
+            limits: Arc::new(Limits::new(&config.limits, 4)),
             auth: Arc::new(auth),
             log,
             feed,

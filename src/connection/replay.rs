@@ -257,11 +257,12 @@ impl<'a, S: Stream> Replay<'a, S> {
         self.connection.check_identity().await?;
         let mut attempts = 0;
         loop {
-            self.connection
-                .meanwhile(shared.limits.replay_page())
-                .await?;
+            let may_read = shared.limits.replay_page(pages.is_at_begin());
+            let permit = self.connection.meanwhile(may_read).await?;
             attempts += 1;
-            let error = match self.connection.meanwhile(pages.next()).await? {
+            let read = self.connection.meanwhile(pages.next()).await?;
+            drop(permit);
+            let error = match read {
                 Ok(page) => return Ok(page),
                 Err(error) => error,
             };

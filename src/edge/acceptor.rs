@@ -213,7 +213,7 @@ mod tests {
                 proxy_protocol: false,
                 trusted_proxies: "127.0.0.0/8".parse().unwrap(),
                 tls: None,
-                limits: Arc::new(Limits::new(&limits)),
+                limits: Arc::new(Limits::new(&limits, 4)),
                 metrics: Arc::new(Metrics::new()),
                 stop: CancellationToken::new(),
             };

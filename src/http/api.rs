@@ -48,6 +48,8 @@ pub struct Api {
     pub origins: Origins,
     /// Whether requests are served whichever host they name.
     pub any_host: bool,
+    /// Whether `/metrics` is served at the clients' address.
+    pub metrics: bool,
     /// How the console is served, if it is.
     pub console: Option<Console>,
     /// The tasks of the WebSockets.

@@ -15,11 +15,11 @@ pub(super) struct BodyTooLong;
 
 impl warp::reject::Reject for BodyTooLong {}
 
-/// The request names a host that is not this machine.
+/// A request that a filter rejects, with its answer.
 #[derive(Debug)]
-pub(super) struct ForeignHost;
+pub(super) struct Refused(pub(super) ApiError);
 
-impl warp::reject::Reject for ForeignHost {}
+impl warp::reject::Reject for Refused {}
 
 /// Why a request is refused. The message is for the client's developer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +51,17 @@ pub(super) enum ApiError {
          --insecure-no-auth serves all"
     )]
     HostNotAllowed,
+    #[error(
+        "at this address only this machine's own names are served; --allowed-origins names others, and \
+         --metrics-listen takes another address"
+    )]
+    OperatorHostNotAllowed,
+    #[error(
+        "/metrics is not served here: --metrics-listen gives it an address of its own, and --metrics=true serves it here"
+    )]
+    MetricsNotServed,
+    #[error("/console is not served here: --console=true serves it")]
+    ConsoleNotServed,
     #[error("{}", .0.message())]
     Identity(AuthError),
     #[error("{}", .0.limit.message())]
@@ -102,7 +113,8 @@ impl ApiError {
             | Self::Identity(AuthError::DeviceAmbiguous) => StatusCode::BAD_REQUEST,
             Self::Identity(AuthError::OtherUser | AuthError::OtherDevice)
             | Self::OriginNotAllowed
-            | Self::HostNotAllowed => StatusCode::FORBIDDEN,
+            | Self::HostNotAllowed
+            | Self::OperatorHostNotAllowed => StatusCode::FORBIDDEN,
             Self::Identity(AuthError::Unavailable)
             | Self::TooManyConnections(_)
             | Self::Draining
@@ -110,7 +122,10 @@ impl ApiError {
             Self::Identity(_) => StatusCode::UNAUTHORIZED,
             Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NotAWebSocket | Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
-            Self::NotFound | Self::DemoUserUnknown => StatusCode::NOT_FOUND,
+            Self::NotFound
+            | Self::MetricsNotServed
+            | Self::ConsoleNotServed
+            | Self::DemoUserUnknown => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         }
     }
@@ -129,7 +144,9 @@ impl ApiError {
             Self::TooManyConnections(_) => "too_many_connections",
             Self::Draining => "draining",
             Self::OriginNotAllowed => "origin_not_allowed",
-            Self::HostNotAllowed => "host_not_allowed",
+            Self::HostNotAllowed | Self::OperatorHostNotAllowed => "host_not_allowed",
+            Self::MetricsNotServed => "metrics_not_served",
+            Self::ConsoleNotServed => "console_not_served",
             Self::Identity(error) => error.code(),
             Self::Limited(refusal) => refusal.limit.code(),
             Self::DatabaseUnavailable => "database_unavailable",
@@ -163,7 +180,9 @@ impl ApiError {
             Self::TooManyConnections(SocketBound::Setting) => Rejected::ConnectionLimit,
             Self::TooManyConnections(SocketBound::Descriptors) => Rejected::DescriptorLimit,
             Self::Draining => Rejected::Draining,
-            Self::OriginNotAllowed | Self::HostNotAllowed => Rejected::Origin,
+            Self::OriginNotAllowed | Self::HostNotAllowed | Self::OperatorHostNotAllowed => {
+                Rejected::Origin
+            }
             Self::Identity(_) => Rejected::Identity,
             Self::Limited(refusal) => Rejected::Limit(refusal.limit),
             _ => Rejected::BadRequest,
@@ -179,8 +198,8 @@ impl From<Refusal> for ApiError {
 
 impl From<&Rejection> for ApiError {
     fn from(rejection: &Rejection) -> Self {
-        if rejection.find::<ForeignHost>().is_some() {
-            Self::HostNotAllowed
+        if let Some(Refused(error)) = rejection.find() {
+            *error
         } else if rejection.find::<warp::reject::InvalidQuery>().is_some() {
             Self::QueryMalformed
         } else if rejection.find::<BodyTooLong>().is_some() {

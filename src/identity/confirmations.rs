@@ -1,8 +1,8 @@
 //! Looks up again the identities of connections, many in one statement.
 //!
 //! After a reset every connection has to be looked up again. One task sends these look-ups: while one statement runs,
-//! the next identities gather. So they take one connection of the requests' pool, however many they are, and the
-//! others are left to clients that come.
+//! the next identities gather. So they take one of the connections for look-ups, however many they are, and
+//! the others are left to clients that come.
 //!
 //! An identity is only answered by a statement that was sent after the identity was asked for, so that the statement
 //! sees each revocation of before. Fails closed: every identity of a statement that fails is refused.

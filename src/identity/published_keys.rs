@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-use crate::config::{ConfigError, JwtAlgorithm};
+use crate::config::{ConfigError, JwtAlgorithm, KeysUrl};
 use crate::protocol::AuthError;
 
 /// Between two regular fetches.
@@ -33,6 +33,8 @@ type KeySet = HashMap<Option<String>, Arc<DecodingKey>>;
 /// The keys that a URL publishes.
 pub(super) struct PublishedKeys {
     url: Url,
+    /// The same, to be printed.
+    shown: KeysUrl,
     algorithm: JwtAlgorithm,
     client: Client,
     keys: RwLock<KeySet>,
@@ -46,10 +48,11 @@ struct PublishedSet {
     keys: Vec<Value>,
 }
 
+/// Without the URL, which may have a secret.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error(transparent)]
-    Http(#[from] reqwest::Error),
+    Http(reqwest::Error),
     #[error("the answer is longer than {SET_BYTES_MAX} bytes")]
     TooLong,
     #[error("the answer is no JSON Web Key Set: {0}")]
@@ -58,16 +61,22 @@ enum FetchError {
     NoKey,
 }
 
+impl From<reqwest::Error> for FetchError {
+    fn from(error: reqwest::Error) -> Self {
+        Self::Http(error.without_url())
+    }
+}
+
 impl PublishedKeys {
-    pub(super) fn new(url: &str, algorithm: JwtAlgorithm) -> Result<Self, ConfigError> {
+    pub(super) fn new(url: &KeysUrl, algorithm: JwtAlgorithm) -> Result<Self, ConfigError> {
         let refused = |cause: &dyn ToString| ConfigError::BadJwksUrl {
-            url: url.to_owned(),
+            url: url.clone(),
             cause: cause.to_string(),
         };
         if algorithm == JwtAlgorithm::Hs256 {
             return Err(refused(&"a secret, as of HS256, cannot be published"));
         }
-        let parsed = Url::parse(url).map_err(|error| refused(&error))?;
+        let parsed = Url::parse(url.expose()).map_err(|error| refused(&error))?;
         let loopback = matches!(parsed.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
         if parsed.scheme() != "https" && !(parsed.scheme() == "http" && loopback) {
             return Err(refused(&"it must be https, or http on this machine"));
@@ -79,6 +88,7 @@ impl PublishedKeys {
             .map_err(|error| refused(&error))?;
         Ok(Self {
             url: parsed,
+            shown: url.clone(),
             algorithm,
             client,
             keys: RwLock::default(),
@@ -127,7 +137,7 @@ impl PublishedKeys {
         *fetched = Some(Instant::now());
         match self.fetch().await {
             Ok(keys) => *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys,
-            Err(error) => tracing::warn!(event = "jwks_not_fetched", url = %self.url, %error),
+            Err(error) => tracing::warn!(event = "jwks_not_fetched", url = %self.shown, %error),
         }
     }
 
@@ -165,7 +175,7 @@ impl PublishedKeys {
                 Err(error) => Err(error.to_string()),
             });
         read.inspect_err(|error| {
-            tracing::warn!(event = "jwks_key_unreadable", url = %self.url, %kid, error);
+            tracing::warn!(event = "jwks_key_unreadable", url = %self.shown, %kid, error);
         })
         .ok()
     }
@@ -190,7 +200,7 @@ impl PublishedKeys {
 impl std::fmt::Debug for PublishedKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PublishedKeys")
-            .field("url", &self.url.as_str())
+            .field("url", &self.shown)
             .finish_non_exhaustive()
     }
 }

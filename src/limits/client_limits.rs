@@ -4,14 +4,13 @@ use std::fmt::{self, Debug};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use governor::clock::{Clock, MonotonicClock};
-use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::address_prefix::AddressPrefix;
 use super::connection_quota::{ConnectionQuota, Permit, QuotaBounds};
 use super::rate::{KeyedRate, Rate, exceeded, keyed_rate, rate};
 use super::rate_table::SPARE_RATES;
+use super::replay_pages::{PagePermit, ReplayPages};
 use crate::config::LimitSettings;
 use crate::protocol::{Limit, Refusal};
 
@@ -27,18 +26,17 @@ pub struct Limits {
     /// New connections of all users together.
     connections: Rate,
     requests: KeyedRate<AddressPrefix>,
-    replay_pages: Rate,
-    /// The connections that wait for a page, one after another.
-    replay_queue: Mutex<()>,
+    replay_pages: ReplayPages,
     peers: Arc<ConnectionQuota<AddressPrefix>>,
     addresses: Arc<ConnectionQuota<AddressPrefix>>,
     users: Arc<ConnectionQuota<Uuid>>,
 }
 
 impl Limits {
-    /// Limits as these settings say, with no client connected.
+    /// Limits as these settings say, with no client connected. Pages of missed events are read over
+    /// `database_pool_size` connections.
     #[must_use]
-    pub fn new(settings: &LimitSettings) -> Self {
+    pub fn new(settings: &LimitSettings, database_pool_size: u32) -> Self {
         let keys_max = settings.connections_max as usize + SPARE_RATES;
         let by_address = |open_max, per_second| {
             let bounds = QuotaBounds {
@@ -58,8 +56,7 @@ impl Limits {
         Self {
             connections: rate(settings.connections_per_second),
             requests: keyed_rate(settings.requests_per_second_per_address, keys_max),
-            replay_pages: rate(settings.replay_pages_per_second),
-            replay_queue: Mutex::new(()),
+            replay_pages: ReplayPages::new(settings.replay_pages_per_second, database_pool_size),
             peers: by_address(
                 settings
                     .connections_per_address_max
@@ -135,12 +132,10 @@ impl Limits {
         }
     }
 
-    /// Waits until one more page of missed events may be read from the log, in the order of the calls.
-    pub async fn replay_page(&self) {
-        let _head_of_queue = self.replay_queue.lock().await;
-        while let Err(until) = self.replay_pages.check() {
-            tokio::time::sleep(until.wait_time_from(MonotonicClock.now())).await;
-        }
+    /// Waits until one more page of missed events may be read from the log; the permit is held meanwhile. The first
+    /// page of a replay does not wait behind later ones.
+    pub async fn replay_page(&self, is_first: bool) -> PagePermit<'_> {
+        self.replay_pages.next(is_first).await
     }
 }
 
@@ -171,7 +166,7 @@ mod tests {
         let mut settings = crate::config::Config::default().limits;
         settings.unlimited_addresses = "".parse().unwrap();
         change(&mut settings);
-        Limits::new(&settings)
+        Limits::new(&settings, 4)
     }
 
     fn address(text: &str) -> IpAddr {

@@ -10,6 +10,7 @@ mod client_limits;
 mod connection_quota;
 mod rate;
 mod rate_table;
+mod replay_pages;
 
 pub use self::address_prefix::AddressPrefix;
 pub use self::allowance::Allowance;
@@ -17,3 +18,4 @@ pub use self::client_limits::Limits;
 pub(crate) use self::client_limits::RATES_PER_CONNECTION;
 pub use self::connection_quota::Permit;
 pub(crate) use self::rate_table::SPARE_RATES;
+pub use self::replay_pages::PagePermit;

@@ -4,6 +4,7 @@
 //! a probe of the address has passed (`probe`): behind a pooler the settings would leak into others' sessions. A probe
 //! holds until the address may lead elsewhere: the listener's connection is lost, or all connections are given up.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ struct Knowledge {
 }
 
 /// The address of one database. Cheap to clone; every clone knows the same of it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Address {
     options: PgConnectOptions,
     known: Arc<Mutex<Knowledge>>,
@@ -92,5 +93,14 @@ impl Address {
 
     fn known(&self) -> MutexGuard<'_, Knowledge> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Without the options, which have the password.
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut address = f.debug_struct("Address");
+        address.field("known", &*self.known());
+        address.finish_non_exhaustive()
     }
 }

@@ -1,5 +1,5 @@
-//! Connections to the database, in two pools: requests of clients never keep the service from its own
-//! work.
+//! Connections to the database, in three pools: requests of clients never keep the service from its own work, and no
+//! replay keeps a client from proving who it is.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -15,9 +15,20 @@ use super::unusable::Unusable;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Connections for the service's own work.
 const OWN_CONNECTIONS_MAX: u32 = 3;
-/// Connections beside those for requests: the service's own, the listener's, the wake lock's, the one that asks
-/// whether the database is reachable, and the two of a probe.
-pub const SERVICE_CONNECTIONS_MAX: u32 = OWN_CONNECTIONS_MAX + 5;
+/// Connections for look-ups of identities. They are short, and one of them may be of many connections together.
+pub const IDENTITY_CONNECTIONS_MAX: u32 = 4;
+const LISTENER_CONNECTIONS: u32 = 1;
+const WAKE_LOCK_CONNECTIONS: u32 = 1;
+/// The one that asks whether the database is reachable.
+const REACH_CONNECTIONS: u32 = 1;
+/// The two sessions of a probe; there is one probe at a time.
+const PROBE_CONNECTIONS: u32 = 2;
+/// Connections beside those for requests and for look-ups of identities.
+pub const SERVICE_CONNECTIONS_MAX: u32 = OWN_CONNECTIONS_MAX
+    + LISTENER_CONNECTIONS
+    + WAKE_LOCK_CONNECTIONS
+    + REACH_CONNECTIONS
+    + PROBE_CONNECTIONS;
 /// The database is unreachable when a new connection has not answered by then.
 const REACH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -25,6 +36,7 @@ const REACH_TIMEOUT: Duration = Duration::from_secs(1);
 struct Pools {
     own: PgPool,
     requests: PgPool,
+    identity: PgPool,
 }
 
 impl Pools {
@@ -32,6 +44,7 @@ impl Pools {
         Self {
             own: pool(address, OWN_CONNECTIONS_MAX),
             requests: pool(address, requests_max),
+            identity: pool(address, IDENTITY_CONNECTIONS_MAX),
         }
     }
 }
@@ -76,6 +89,11 @@ impl Database {
         self.pools().requests
     }
 
+    /// The connections for look-ups of identities.
+    pub(super) fn identity(&self) -> PgPool {
+        self.pools().identity
+    }
+
     /// Gives up all connections and begins with new ones: in a network that swallows packets, the old
     /// ones may hang for as long as the kernel retries. Queries that wait for a connection fail. Idle
     /// connections end at once, the others with their query.
@@ -86,13 +104,17 @@ impl Database {
         let old = std::mem::replace(&mut *pools, fresh);
         drop(pools);
         // `close` closes the pool when it is called; its future would only wait for the last query.
-        drop((old.own.close(), old.requests.close()));
+        drop((old.own.close(), old.requests.close(), old.identity.close()));
     }
 
     /// Closes all connections, and waits for their queries.
     pub(super) async fn close(&self) {
         let pools = self.pools();
-        tokio::join!(pools.own.close(), pools.requests.close());
+        tokio::join!(
+            pools.own.close(),
+            pools.requests.close(),
+            pools.identity.close()
+        );
     }
 
     /// Whether the database takes a new connection and answers on it. Sends no statement.

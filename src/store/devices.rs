@@ -31,7 +31,7 @@ impl Devices {
         .bind(key_texts)
         .bind(user_id)
         .bind(device_id)
-        .fetch_all(&self.database.requests())
+        .fetch_all(&self.database.identity())
         .await
     }
 
@@ -42,7 +42,7 @@ impl Devices {
         )
         .bind(device_id)
         .bind(user_id)
-        .fetch_one(&self.database.requests())
+        .fetch_one(&self.database.identity())
         .await
     }
 
@@ -53,7 +53,7 @@ impl Devices {
     ) -> Result<Vec<(Uuid, Uuid)>, sqlx::Error> {
         sqlx::query_as("SELECT id, user_id FROM public.devices WHERE id = ANY($1)")
             .bind(device_ids)
-            .fetch_all(&self.database.requests())
+            .fetch_all(&self.database.identity())
             .await
     }
 
@@ -64,7 +64,7 @@ impl Devices {
     ) -> Result<Vec<Uuid>, sqlx::Error> {
         let found = sqlx::query_scalar("SELECT id FROM public.users WHERE id = ANY($1)")
             .bind(&user_ids)
-            .fetch_all(&self.database.requests())
+            .fetch_all(&self.database.identity())
             .await;
         match found {
             Err(error) if is_undefined_table(&error) => Ok(user_ids),
@@ -76,7 +76,7 @@ impl Devices {
     pub(crate) async fn user_exists(&self, user_id: Uuid) -> Result<bool, sqlx::Error> {
         let found = sqlx::query_scalar("SELECT EXISTS (SELECT FROM public.users WHERE id = $1)")
             .bind(user_id)
-            .fetch_one(&self.database.requests())
+            .fetch_one(&self.database.identity())
             .await;
         match found {
             Err(error) if is_undefined_table(&error) => Ok(true),

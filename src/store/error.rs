@@ -2,6 +2,8 @@
 
 use std::error::Error;
 
+use tokio_rustls::rustls::{self, CertificateError};
+
 use super::deadline::has_passed;
 use super::unusable::Unusable;
 use crate::protocol::DatabaseFault;
@@ -96,7 +98,10 @@ pub fn summary(error: &sqlx::Error) -> String {
             };
             format!("{} ({code})", one_line(text))
         }
-        sqlx::Error::Io(cause) => one_line(&format!("the connection failed: {}", cause.kind())),
+        sqlx::Error::Io(cause) => one_line(&match of_tls(cause) {
+            Some(fault) => format!("the connection failed: {fault}"),
+            None => format!("the connection failed: {}", cause.kind()),
+        }),
         sqlx::Error::Tls(cause) => one_line(&format!("the connection failed: {}", root(&**cause))),
         sqlx::Error::PoolTimedOut => "no connection was to be had in time".to_owned(),
         sqlx::Error::PoolClosed => "the connections were given up".to_owned(),
@@ -106,6 +111,21 @@ pub fn summary(error: &sqlx::Error) -> String {
             None => "the connection failed".to_owned(),
         },
     }
+}
+
+/// What is wrong with TLS, if that is the cause. Without the names that a certificate has.
+fn of_tls(cause: &std::io::Error) -> Option<String> {
+    use CertificateError::{NotValidForName, NotValidForNameContext, UnknownIssuer};
+    let fault = cause.get_ref()?.downcast_ref::<rustls::Error>()?;
+    Some(match fault {
+        rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. }) => {
+            "the server's certificate is of another host".to_owned()
+        }
+        rustls::Error::InvalidCertificate(UnknownIssuer) => {
+            "the server's certificate is of an unknown authority".to_owned()
+        }
+        fault => fault.to_string(),
+    })
 }
 
 fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a dyn Error {

@@ -39,7 +39,7 @@ impl Log {
         }
     }
 
-    /// The application's devices and users, over the connections for requests.
+    /// The application's devices and users, over the connections for look-ups of identities.
     #[must_use]
     pub fn devices(&self) -> Devices {
         Devices::new(self.database.clone())

@@ -28,7 +28,7 @@ mod wake_lock;
 pub use self::chunks::{Chunk, Chunks};
 pub use self::control::CONTROL_CHANNEL;
 pub use self::creation_times::Logged;
-pub use self::database::SERVICE_CONNECTIONS_MAX;
+pub use self::database::{IDENTITY_CONNECTIONS_MAX, SERVICE_CONNECTIONS_MAX};
 pub use self::deadline::deadline_passed;
 pub use self::devices::Devices;
 pub use self::error::{

@@ -236,6 +236,12 @@ impl UserPages {
         }
     }
 
+    /// Whether the next page is the first one.
+    #[must_use]
+    pub fn is_at_begin(&self) -> bool {
+        self.until.is_none()
+    }
+
     /// The next page, while the one before says that there is one. After an error the next call reads what this one
     /// would have.
     ///

@@ -265,23 +265,80 @@ async fn the_operators_have_an_address_of_their_own_if_it_is_set() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();
     drop(free);
-    let server = Server::start_with(|config| config.edge.metrics_listen = Some(address)).await;
-    assert_eq!(server.get("/metrics").await.status, 404);
-    for (path, status) in [
-        ("/metrics", 200),
-        ("/healthz", 200),
-        ("/readyz", 200),
-        ("/ws", 404),
+    let server = Server::start_with(|config| {
+        config.edge.metrics_listen = Some(address);
+        config.edge.console = Some(true);
+        config.edge.allowed_origins = "http://rt.example".parse().unwrap();
+    })
+    .await;
+    let elsewhere = server.get("/metrics").await;
+    assert_eq!(elsewhere.status, 404);
+    assert_eq!(elsewhere.json()["error"]["code"], "metrics_not_served");
+    for (host, path, status) in [
+        ("localhost", "/metrics", 200),
+        ("127.0.0.1:9090", "/metrics", 200),
+        ("rt.example", "/metrics", 200),
+        ("localhost", "/healthz", 200),
+        ("localhost", "/readyz", 200),
+        ("localhost", "/ws", 404),
+        // The page's own address has the WebSocket that it opens.
+        ("localhost", "/console", 404),
+        ("evil.example", "/metrics", 403),
+        ("evil.example", "/healthz", 200),
+        ("evil.example", "/readyz", 200),
     ] {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status}")),
-            "{path}: {answer}"
-        );
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let answer = hushnet_testkit::http::request(address, &request)
+            .await
+            .unwrap();
+        assert_eq!(answer.status, status, "{host} {path}: {}", answer.body);
+        if status == 403 {
+            assert_eq!(answer.json()["error"]["code"], "host_not_allowed");
+            assert!(answer.body.contains("--metrics-listen"), "{}", answer.body);
+        }
+    }
+}
+
+/// Where clients prove an identity, what has none is served only where the operator has said so.
+#[tokio::test]
+async fn with_identity_the_metrics_and_the_console_are_served_where_an_operator_said_so() {
+    let start = async |metrics, console, with_identity| {
+        Server::start_with(|config| {
+            config.edge.metrics = metrics;
+            config.edge.console = console;
+            if with_identity {
+                config.identity.auth = AuthMode::Device;
+            }
+        })
+        .await
+    };
+    for (metrics, console, with_identity, of_metrics, of_console) in [
+        (None, None, true, 404, 404),
+        (Some(false), Some(false), true, 404, 404),
+        (Some(true), Some(true), true, 200, 200),
+        (None, None, false, 200, 404),
+        (Some(false), Some(true), false, 404, 200),
+    ] {
+        let server = start(metrics, console, with_identity).await;
+        let answer = server.get("/metrics").await;
+        assert_eq!(answer.status, of_metrics, "{}", answer.body);
+        if of_metrics == 404 {
+            assert_eq!(answer.json()["error"]["code"], "metrics_not_served");
+            for setting in ["--metrics-listen", "--metrics=true"] {
+                assert!(answer.body.contains(setting), "{}", answer.body);
+            }
+        }
+        for path in ["/console", "/console/facts", "/console/console.js"] {
+            let answer = server.get(path).await;
+            assert_eq!(answer.status, of_console, "{path}: {}", answer.body);
+            if of_console == 404 {
+                assert_eq!(answer.json()["error"]["code"], "console_not_served");
+                assert!(answer.body.contains("--console=true"), "{}", answer.body);
+            }
+        }
+        for path in ["/healthz", "/readyz"] {
+            assert_eq!(server.get(path).await.status, 200, "{path}");
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::support::{Server, User, add_device, add_user, insert_message};
 
 mod doubts;
 mod life;
+mod logins;
 mod proofs;
 mod published;
 mod table;
@@ -21,6 +22,7 @@ const ISSUER: &str = "https://issuer.example";
 /// The settings of a server that takes tokens of this key.
 pub fn takes_tokens(config: &mut Config, key: &Key) {
     config.identity.auth = AuthMode::Jwt;
+    config.edge.metrics = Some(true);
     config.identity.jwt_algorithm = Some(key.algorithm);
     config.identity.jwt_key = Some(key.public.as_str().into());
     config.identity.jwt_audience = Some(AUDIENCE.to_owned());
@@ -43,6 +45,7 @@ const SIGNATURE_WINDOW_S: u32 = 600;
 /// The settings of a server that takes signatures of devices.
 fn takes_signatures(config: &mut Config, auth: AuthMode) {
     config.identity.auth = auth;
+    config.edge.metrics = Some(true);
     config.identity.device_signature_window_s = SIGNATURE_WINDOW_S;
 }
 

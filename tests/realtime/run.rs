@@ -207,6 +207,17 @@ async fn a_database_that_the_environment_names_is_left_alone() {
             ("PGUSER", url.username()),
             ("PGDATABASE", name),
         ],
+        // None of them would let the private database be used.
+        &[
+            (
+                "PGOPTIONS",
+                "-c no_setting.of=ours -c default_transaction_read_only=maybe",
+            ),
+            ("PGPORT", "many"),
+            ("PGSSLMODE", "sometimes"),
+            ("PGSERVICE", "other"),
+            ("PGSSLROOTCERT", "/nowhere"),
+        ],
     ] {
         let mut run = Run::start_with(directory.path(), variables).await;
         let mut command = shell(&run.invited[2], directory.path());

@@ -86,7 +86,9 @@ impl Cluster {
     }
 
     async fn try_create_database(&self, name: &str) -> Result<(), sqlx::Error> {
-        let mut connection = PgConnection::connect(&self.url("postgres")).await?;
+        // Without a password, sqlx would read ~/.pgpass and log the lines that it cannot read.
+        let url = self.url("postgres") + "&password=";
+        let mut connection = PgConnection::connect(&url).await?;
         let exists =
             sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
                 .bind(name);

@@ -100,7 +100,7 @@ async fn published_keys_are_fetched_and_the_last_good_ones_kept() {
     let server = Server::start_with(|config| {
         takes_tokens(config, first);
         config.identity.jwt_key = None;
-        config.identity.jwt_jwks_url = Some(publisher.url.clone());
+        config.identity.jwt_jwks_url = Some(publisher.url.parse().unwrap());
     })
     .await;
     let alice = add_user(&server.db().await).await;
@@ -152,7 +152,7 @@ async fn a_key_that_cannot_be_read_spoils_no_other() {
     let server = Server::start_with(|config| {
         takes_tokens(config, Key::rsa());
         config.identity.jwt_key = None;
-        config.identity.jwt_jwks_url = Some(publisher.url.clone());
+        config.identity.jwt_jwks_url = Some(publisher.url.parse().unwrap());
     })
     .await;
     let alice = add_user(&server.db().await).await;
@@ -168,7 +168,7 @@ async fn without_any_key_clients_are_asked_to_retry() {
     let server = Server::start_with(|config| {
         takes_tokens(config, Key::rsa());
         config.identity.jwt_key = None;
-        config.identity.jwt_jwks_url = Some(publisher.url.clone());
+        config.identity.jwt_jwks_url = Some(publisher.url.parse().unwrap());
     })
     .await;
     let alice = add_user(&server.db().await).await;

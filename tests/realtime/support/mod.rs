@@ -7,6 +7,7 @@ mod client;
 mod database;
 mod pooler;
 mod server;
+mod tls_database;
 
 pub use hushnet_testkit::application::{
     User, add_chat, add_device, add_user, insert_message, notify,
@@ -20,3 +21,4 @@ pub use self::client::{client_on, connect_client};
 pub use self::database::{Database, cluster};
 pub use self::pooler::Pooler;
 pub use self::server::Server;
+pub use self::tls_database::{PASSWORD, ROLE, TlsDatabase};

@@ -1,0 +1,63 @@
+//! The database that a command uses: how it is said, and how libpq's variables are kept from one.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use anyhow::Context;
+use hushnet_realtime::config::{DatabaseUrl, is_variable};
+use hushnet_realtime::output;
+
+/// Logs where the connections lead, what of libpq's variables is used, and what is not.
+pub(super) fn log(url: &DatabaseUrl) {
+    let (address, variables) = (url.effective(), url.variables().join(" "));
+    let password_of = url.password_of().unwrap_or("none");
+    tracing::info!(event = "database_address", %address, variables, password_of);
+    for not_used in url.not_used() {
+        let (what, why) = (&not_used.what, &not_used.why);
+        tracing::warn!(event = "database_setting_not_used", what, why);
+    }
+}
+
+/// The given database, or the one that libpq's variables name. Says on standard error what of them is used, for a
+/// command that has no log.
+pub(super) fn find(given: Option<DatabaseUrl>) -> anyhow::Result<DatabaseUrl> {
+    let url = DatabaseUrl::or_of_variables(given)?;
+    let of_file = url
+        .password_of()
+        .filter(|of| of.starts_with("password file"));
+    let variables = url.variables().iter().copied();
+    let used: Vec<&str> = variables.chain(of_file).collect();
+    if !used.is_empty() {
+        let (address, used) = (url.effective(), used.join(", "));
+        output::complain(format_args!("database: {address}, with {used}"));
+    }
+    for not_used in url.not_used() {
+        output::complain(format_args!("warning: {not_used}"));
+    }
+    Ok(url)
+}
+
+/// Starts the program again without libpq's variables, if there are any: the private database needs none, and the
+/// library that connects reads them by itself. Returns where there is none.
+pub(super) fn without_variables() -> anyhow::Result<()> {
+    let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let variables: Vec<String> = variables.filter(|name| is_variable(name)).collect();
+    if variables.is_empty() {
+        return Ok(());
+    }
+    output::complain(format_args!(
+        "{} not used: the private database needs none; --database-url names another",
+        variables.join(", ")
+    ));
+    output::write_last_words();
+    let mut arguments = std::env::args_os();
+    let mut again = Command::new(std::env::current_exe()?);
+    if let Some(name) = arguments.next() {
+        again.arg0(name);
+    }
+    again.args(arguments);
+    for variable in &variables {
+        again.env_remove(variable);
+    }
+    Err(again.exec()).context("cannot start again without libpq's variables")
+}
