@@ -115,13 +115,14 @@ pub fn summary(error: &sqlx::Error) -> String {
 
 /// What is wrong with TLS, if that is the cause. Without the names that a certificate has.
 fn of_tls(cause: &std::io::Error) -> Option<String> {
-    use CertificateError::{NotValidForName, NotValidForNameContext, UnknownIssuer};
+    use CertificateError::{BadSignature, NotValidForName, NotValidForNameContext, UnknownIssuer};
     let fault = cause.get_ref()?.downcast_ref::<rustls::Error>()?;
     Some(match fault {
         rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. }) => {
             "the server's certificate is of another host".to_owned()
         }
-        rustls::Error::InvalidCertificate(UnknownIssuer) => {
+        // Of an authority that has the same name, the signature is another.
+        rustls::Error::InvalidCertificate(UnknownIssuer | BadSignature) => {
             "the server's certificate is of an unknown authority".to_owned()
         }
         fault => fault.to_string(),

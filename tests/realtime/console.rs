@@ -45,8 +45,12 @@ fn assert_refused(response: &Response, status: u16, code: &str) {
 #[tokio::test]
 async fn the_page_is_served_where_it_is_asked_for_and_loads_nothing_from_elsewhere() {
     let server = Server::start().await;
-    assert_refused(&server.get("/console").await, 404, "not_found");
-    assert_refused(&server.get("/console/facts").await, 404, "not_found");
+    assert_refused(&server.get("/console").await, 404, "console_not_served");
+    assert_refused(
+        &server.get("/console/facts").await,
+        404,
+        "console_not_served",
+    );
 
     let server = with_console().await;
     for (path, content_type) in [

@@ -235,7 +235,12 @@ async fn no_secret_of_a_setting_is_printed() {
             "{arguments:?}: {printed}"
         );
     }
-    // The keys' address alone, where it is refused and where the keys are not there.
+}
+
+/// Neither where it is refused, nor where the keys are not there.
+#[tokio::test]
+async fn no_secret_of_the_keys_address_is_printed() {
+    let database = [("DATABASE_URL", "postgres://h/d")];
     for (url, said) in [
         (
             "http://me:s3cret@keys.example/set?token=s3cret",
@@ -251,7 +256,6 @@ async fn no_secret_of_a_setting_is_printed() {
             "--jwt-jwks-url",
             url,
         ];
-        let database = [("DATABASE_URL", "postgres://h/d")];
         let (code, printed) = outcome(&arguments, &database).await;
         assert_eq!(code, 2, "{printed}");
         assert!(
@@ -260,10 +264,7 @@ async fn no_secret_of_a_setting_is_printed() {
         );
     }
     let url = "http://me:s3cret@127.0.0.1:1/set?token=s3cret";
-    let mut command = command(
-        &["serve", "--listen=127.0.0.1:0", "--auth=jwt"],
-        &secret[..1],
-    );
+    let mut command = command(&["serve", "--listen=127.0.0.1:0", "--auth=jwt"], &database);
     command.args(["--jwt-algorithm=ES256", "--jwt-jwks-url", url]);
     command.stderr(Stdio::piped());
     let mut serve = Program::start(&mut command);

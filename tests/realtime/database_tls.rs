@@ -72,7 +72,7 @@ async fn the_service_runs_over_tls_and_says_why_it_trusts_no_other_server() {
     let bob = add_user(&db).await;
     let mut client = server.connect(bob.id).await;
     insert_message(&db, None, &bob, &bob).await;
-    assert_eq!(client.next_json().await["type"], "message");
+    client.until_type("message").await;
     let without = "SELECT count(*) FROM pg_stat_activity JOIN pg_stat_ssl USING (pid)
                    WHERE application_name = 'hushnet-realtime' AND NOT ssl";
     let without = sqlx::query_scalar::<_, i64>(without);

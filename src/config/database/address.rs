@@ -126,9 +126,13 @@ fn session_options(
     let options = url.ok().and_then(|url| url.as_str().parse().ok());
     let options: PgConnectOptions =
         options.ok_or("options cannot be used: they must be as in -c name=value")?;
+    // PgBouncer refuses `extra_float_digits` at the start of a session, and `options` even without any.
+    let options = options.extra_float_digits(None);
+    if session.is_empty() {
+        return Ok(options);
+    }
     let session = session.iter().map(|(name, value)| (name, value));
-    // PgBouncer refuses `extra_float_digits` at the start of a session.
-    Ok(options.options(session).extra_float_digits(None))
+    Ok(options.options(session))
 }
 
 /// The directory of the first socket that is there.
