@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use hushnet_websocket::{Frame, Socket, SocketEvent, Stream};
 use tokio::sync::broadcast::error::RecvError;
@@ -20,7 +20,7 @@ use super::moment::Moment;
 use super::outbox::Outbox;
 use super::pending::{PendingConnection, Since};
 use super::position::{Position, Source, Verdict};
-use super::revocation::{Check, Holder, time_left};
+use super::revocation::{Check, Holder};
 use super::shared::Shared;
 use crate::delivery::Subscription;
 use crate::identity::Identity;
@@ -29,6 +29,9 @@ use crate::metrics::Metrics;
 use crate::protocol::{
     Answer, AuthError, ClientFrame, CloseCode, Closed, Encoding, Notice, Signal,
 };
+
+/// How often a connection that takes no signals looks at the wall clock, if its proof expires.
+const WALL_CLOCK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A client that is connected.
 #[derive(Debug)]
@@ -78,20 +81,19 @@ impl<S: Stream> Connection<S> {
         pending: PendingConnection,
     ) -> (Self, Option<Since>) {
         let now = shared.clock.now();
-        let identity = pending.identity;
-        let expires = identity.and_then(|identity| expiry(&shared, &identity));
-        let connection = Self {
+        let mut connection = Self {
             id: Uuid::new_v4(),
             shared,
             socket,
             subscription: pending.subscription,
             encoding: pending.encoding,
             position: Position::new(pending.subscribed_after),
-            holder: Holder::new(identity, pending.feed_was_live),
+            holder: Holder::new(pending.identity, pending.feed_was_live),
             outbox: Outbox::default(),
-            deadlines: Deadlines::new(now, expires, pending.encoding == Encoding::V1),
+            deadlines: Deadlines::new(now, None, pending.encoding == Encoding::V1),
             allowance: Allowance::default(),
         };
+        connection.follow_wall_clock();
         (connection, pending.since)
     }
 
@@ -146,7 +148,7 @@ impl<S: Stream> Connection<S> {
         let shared = Arc::clone(&self.shared);
         let writing = self.is_writing();
         let may_read = self.outbox.may_read();
-        let deadline = shared.clock.instant(self.deadlines.next(&shared.timeouts));
+        let deadline = self.timer();
         let settling =
             !writing && self.position.is_settling() && self.subscription.receiver().is_empty();
         let leaving = self.deadlines.leaves_at().is_some();
@@ -196,7 +198,7 @@ impl<S: Stream> Connection<S> {
         self.is_writing();
         let shared = Arc::clone(&self.shared);
         let may_read = self.outbox.may_read();
-        let deadline = shared.clock.instant(self.deadlines.next(&shared.timeouts));
+        let deadline = self.timer();
         let leaving = self.deadlines.leaves_at().is_some();
         tokio::select! {
             biased;
@@ -273,6 +275,8 @@ impl<S: Stream> Connection<S> {
             Ok(signal) => self.take_signal(signal, Source::Live)?,
             Err(RecvError::Lagged(missed)) => {
                 self.shared.metrics.lagged(missed);
+                // The wall clock may have been changed.
+                self.deadlines.look_now();
                 return Ok(Taken::Lagged);
             }
             // The hub keeps a sender while there is a receiver.
@@ -288,7 +292,12 @@ impl<S: Stream> Connection<S> {
         source: Source,
     ) -> Result<(), Closed> {
         match self.position.take(&signal, source) {
-            Verdict::Skip => Ok(()),
+            Verdict::Skip => {
+                if matches!(*signal, Signal::ClockChanged) {
+                    self.deadlines.look_now();
+                }
+                Ok(())
+            }
             Verdict::Send { with_cursor } => self.queue_signal(signal, with_cursor),
         }
     }
@@ -349,6 +358,28 @@ impl<S: Stream> Connection<S> {
         });
     }
 
+    /// The proof expires when the wall clock says so, which may have been changed.
+    fn follow_wall_clock(&mut self) {
+        let clock = &self.shared.clock;
+        let left = self.holder.time_left(clock.wall_now());
+        let expires = left.map(|left| match left {
+            Duration::ZERO => Moment::NEVER_YET,
+            left => clock.exactly_now() + left,
+        });
+        self.deadlines.expire_at(expires);
+    }
+
+    /// When the next deadline is, for a connection that takes no signals. It looks at the wall clock by itself.
+    fn timer(&self) -> tokio::time::Instant {
+        let clock = &self.shared.clock;
+        let next = self.deadlines.next(&self.shared.timeouts);
+        clock.instant(if self.deadlines.has_expiry() {
+            next.min(clock.exactly_now() + WALL_CLOCK_INTERVAL)
+        } else {
+            next
+        })
+    }
+
     /// Does what is due, and has the clock wake the connection for what comes next.
     pub(super) fn look_at_deadlines(&mut self) -> Result<(), Closed> {
         let shared = Arc::clone(&self.shared);
@@ -360,6 +391,7 @@ impl<S: Stream> Connection<S> {
     }
 
     fn take_due(&mut self, now: Moment) -> Result<(), Closed> {
+        self.follow_wall_clock();
         let due = self.deadlines.take_due(now, &self.shared.timeouts);
         let due = due.map_err(Closed::ByServer)?;
         if due.confirm {
@@ -433,11 +465,10 @@ impl<S: Stream> Connection<S> {
     fn answer_renewal(&mut self, renewed: Result<Identity, AuthError>) {
         match renewed {
             Ok(renewed) => {
-                let expires = expiry(&self.shared, &renewed);
-                let now = self.shared.clock.exactly_now();
-                self.deadlines.expire_at(expires);
                 self.holder.renew(renewed);
-                let left = expires.map(|at| at.since(now).as_millis());
+                self.follow_wall_clock();
+                let left = self.holder.time_left(self.shared.clock.wall_now());
+                let left = left.map(|left| left.as_millis());
                 self.notify(&Notice::Authenticated {
                     expires_in_ms: left.map(|left| u64::try_from(left).unwrap_or(u64::MAX)),
                 });
@@ -445,10 +476,7 @@ impl<S: Stream> Connection<S> {
             // The proof of before stands for as long as it is good.
             Err(error) => {
                 self.shared.metrics.identities_refused.increment(error);
-                self.notify(&Notice::Error {
-                    code: error.code(),
-                    message: error.message(),
-                });
+                self.notify(&Notice::Error(error.told()));
             }
         }
     }
@@ -465,10 +493,4 @@ fn count_delivered(outbox: &mut Outbox, shared: &Shared) {
             .channel_backlog
             .observe(delivered.count.into());
     }
-}
-
-/// When the proof expires; `None` for never.
-fn expiry(shared: &Shared, identity: &Identity) -> Option<Moment> {
-    let left = time_left(identity, SystemTime::now())?;
-    Some(shared.clock.exactly_now() + left)
 }

@@ -7,12 +7,13 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use super::moment::Moment;
+use super::wall_clock::{Expected, WallClock};
 use crate::delivery::Hub;
 use crate::protocol::Signal;
 
@@ -43,20 +44,28 @@ pub struct Clock {
     /// Ticks since the clock began.
     ticks: AtomicU64,
     slots: Box<[Mutex<HashSet<Uuid>>]>,
+    wall: WallClock,
 }
 
 impl Default for Clock {
     fn default() -> Self {
+        Self::with_wall(WallClock::default())
+    }
+}
+
+impl Clock {
+    /// A clock beside this wall clock.
+    #[must_use]
+    pub fn with_wall(wall: WallClock) -> Self {
         Self {
             begun: Instant::now(),
             // So that no moment is `NEVER_YET`.
             ticks: AtomicU64::new(1),
             slots: (0..SLOTS).map(|_| Mutex::default()).collect(),
+            wall,
         }
     }
-}
 
-impl Clock {
     /// The time, up to one tick late. One atomic load.
     #[must_use]
     pub fn now(&self) -> Moment {
@@ -67,6 +76,12 @@ impl Clock {
     #[must_use]
     pub fn exactly_now(&self) -> Moment {
         FIRST + self.begun.elapsed()
+    }
+
+    /// The time of the wall clock.
+    #[must_use]
+    pub fn wall_now(&self) -> SystemTime {
+        self.wall.now()
     }
 
     /// The moment as an instant of tokio's, for a timer.
@@ -93,13 +108,18 @@ impl Clock {
         }
     }
 
-    /// Advances with the time, for ever.
+    /// Advances with the time, for ever, and has every connection see when the wall clock was changed.
     pub async fn run(self: Arc<Self>, hub: Hub) {
         let mut tick = interval(Duration::from_millis(TICK_MS));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let wake = Arc::new(Signal::Wake);
+        let mut expected = Expected::new(self.wall_now(), self.begun.elapsed());
         loop {
             tick.tick().await;
+            if expected.has_changed(self.wall_now(), self.begun.elapsed()) {
+                tracing::info!(event = "wall_clock_changed");
+                hub.publish_to_all(&Arc::new(Signal::ClockChanged));
+            }
             for user_id in self.advance(self.exactly_now()) {
                 hub.publish(user_id, || Arc::clone(&wake));
             }

@@ -74,7 +74,8 @@ impl Deadlines {
         self.look_at = moment;
     }
 
-    fn look_now(&mut self) {
+    /// The deadlines have to be looked at, whatever they were.
+    pub(super) fn look_now(&mut self) {
         self.look_at = Moment::NEVER_YET;
     }
 
@@ -119,6 +120,11 @@ impl Deadlines {
     pub(super) fn leave_at(&mut self, moment: Moment) {
         self.leave_at = Some(moment);
         self.look_now();
+    }
+
+    /// Whether the client's proof expires at all.
+    pub(super) fn has_expiry(&self) -> bool {
+        self.expires.is_some()
     }
 
     /// When the client has to go, if the server drains.

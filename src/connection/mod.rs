@@ -3,6 +3,7 @@
 //! A connection is a few pure parts and a loop. The parts decide:
 //! - `position`: what has been sent, and which cursor the client may keep;
 //! - `deadlines`: when the connection has to act, or end;
+//! - `wall_clock`: by which proofs expire;
 //! - `revocation`: who holds the connection, and whether a revocation closes it;
 //! - `outbox`: what is owed to the socket.
 //!
@@ -26,6 +27,7 @@ mod replay;
 mod revocation;
 mod run;
 mod shared;
+mod wall_clock;
 
 pub use self::client::Connection;
 pub use self::clock::Clock;
@@ -36,3 +38,4 @@ pub use self::pending::{PendingConnection, Since};
 pub(crate) use self::position::REPLAYED_MAX;
 pub use self::run::run;
 pub use self::shared::Shared;
+pub use self::wall_clock::WallClock;

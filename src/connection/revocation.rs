@@ -42,6 +42,12 @@ impl Holder {
         self.identity.is_some()
     }
 
+    /// How long the proof is still good at this time of the wall clock; `None` if it does not expire.
+    pub(super) fn time_left(&self, now: SystemTime) -> Option<Duration> {
+        let left = self.identity.as_ref()?.expires?.duration_since(now);
+        Some(left.unwrap_or_default())
+    }
+
     /// A revocation may have been missed: the identity is looked up again.
     pub(super) fn doubt(&mut self) {
         self.in_doubt = self.identity.is_some();
@@ -80,12 +86,6 @@ impl Holder {
             .take()
             .map(|token| Check::Renew(identity, token))
     }
-}
-
-/// How long the proof is still good at this time; `None` if it does not expire.
-pub(super) fn time_left(identity: &Identity, now: SystemTime) -> Option<Duration> {
-    let left = identity.expires?.duration_since(now);
-    Some(left.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -176,7 +176,7 @@ mod tests {
                 expires,
                 ..identity(None)
             };
-            time_left(&identity, now)
+            Holder::new(Some(identity), true).time_left(now)
         };
         assert_eq!(left(None), None);
         assert_eq!(left(Some(1_030)), Some(Duration::from_secs(30)));

@@ -7,7 +7,7 @@ use warp::http::StatusCode;
 
 use super::api::SocketBound;
 use crate::metrics::Rejected;
-use crate::protocol::{AuthError, Refusal};
+use crate::protocol::{AuthError, RETRY_AFTER, Refusal};
 
 /// The body of a request is too long, or its length is not announced.
 #[derive(Debug)]
@@ -96,9 +96,6 @@ pub(super) enum Advice {
     Authenticate,
 }
 
-/// When a client may try again whose request failed for a cause that passes by itself.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-
 impl ApiError {
     /// The answer's status.
     pub(super) fn status(self) -> StatusCode {
@@ -170,6 +167,14 @@ impl ApiError {
             Self::Identity(_) if self.status() == StatusCode::UNAUTHORIZED => {
                 Some(Advice::Authenticate)
             }
+            _ => None,
+        }
+    }
+
+    /// The time after which the same request may succeed; `None` where waiting does not help.
+    pub(super) fn retry_after(self) -> Option<Duration> {
+        match self.advice() {
+            Some(Advice::RetryAfter(time) | Advice::Leave(time)) => Some(time),
             _ => None,
         }
     }

@@ -7,7 +7,7 @@ use warp::reply::Response;
 use super::error::ApiError;
 use super::reply::{advise, with_type};
 use crate::delivery::Finding;
-use crate::protocol::{Label, Readiness, ReadinessReason};
+use crate::protocol::{Label, RETRY_AFTER, Readiness, ReadinessReason, Told};
 
 /// The answer to these findings.
 pub(super) fn answer(findings: &[Finding]) -> Response {
@@ -15,14 +15,18 @@ pub(super) fn answer(findings: &[Finding]) -> Response {
     if !readiness(findings).takes_clients() {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
-    if findings
-        .iter()
-        .any(|finding| finding.reason == ReadinessReason::Draining)
+    if is_draining(findings)
         && let Some(advice) = ApiError::Draining.advice()
     {
         advise(response.headers_mut(), advice);
     }
     response
+}
+
+fn is_draining(findings: &[Finding]) -> bool {
+    findings
+        .iter()
+        .any(|finding| finding.reason == ReadinessReason::Draining)
 }
 
 /// The worst state of the findings' reasons.
@@ -40,7 +44,8 @@ fn body(findings: &[Finding]) -> Value {
         .iter()
         .find(|finding| !finding.reason.readiness().takes_clients());
     if let Some(first) = first {
-        body["error"] = json!({ "code": first.reason.as_str(), "message": message(first) });
+        let wait = is_draining(findings).then_some(RETRY_AFTER);
+        body["error"] = json!(Told::new(first.reason.as_str(), &message(first), wait));
     }
     body
 }
@@ -123,6 +128,11 @@ mod tests {
             answer.headers().get("retry-after").cloned()
         };
         assert_eq!(header(&[Draining, BarrierFailed]).unwrap(), "1");
+        let wait = |reasons: &[ReadinessReason]| {
+            body(&findings(reasons))["error"]["retry_after_ms"].take()
+        };
+        assert_eq!(wait(&[Draining, BarrierFailed]), 1_000);
+        assert!(wait(&[BarrierFailed]).is_null());
         assert_eq!(header(&[BarrierFailed]), None);
     }
 

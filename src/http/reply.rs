@@ -5,21 +5,26 @@ use warp::http::{HeaderMap, HeaderValue, StatusCode, header};
 use warp::reply::Response;
 
 use super::error::{Advice, ApiError};
+use crate::protocol::Told;
 
-/// The answer of a route, or the refusal as `{"error":{"code","message"}}`.
+/// The answer of a route, or the refusal as `{"error":{"code","message","retry_after_ms"}}`.
 pub(super) fn reply(result: Result<Response, ApiError>) -> Response {
     let error = match result {
         Ok(response) => return response,
         Err(error) => error,
     };
-    let (code, message) = (error.code(), error.to_string());
-    let body = serde_json::json!({ "error": { "code": code, "message": message } });
-    let mut response = with_type(body.to_string(), "application/json");
+    let mut response = with_type(body(error).to_string(), "application/json");
     *response.status_mut() = error.status();
     if let Some(advice) = error.advice() {
         advise(response.headers_mut(), advice);
     }
     response
+}
+
+fn body(error: ApiError) -> serde_json::Value {
+    let message = error.to_string();
+    let told = Told::new(error.code(), &message, error.retry_after());
+    serde_json::json!({ "error": told })
 }
 
 /// Sets the headers of this advice.
@@ -38,10 +43,9 @@ pub(super) fn advise(headers: &mut HeaderMap, advice: Advice) {
             advise(headers, Advice::RetryAfter(time));
         }
         Advice::RetryAfter(time) => {
-            // The header has whole seconds; rounded up, so that no client comes back too early.
-            let seconds = time.as_millis().div_ceil(1_000).max(1);
-            let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            if let Some(seconds) = Told::new("", "", Some(time)).retry_after_s() {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            }
         }
         Advice::Get => {
             headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -78,7 +82,7 @@ mod tests {
 
     use super::*;
     use crate::http::SocketBound;
-    use crate::protocol::{AuthError, Limit, Refusal};
+    use crate::protocol::{AuthError, CloseCode, Label, Limit, Refusal};
 
     fn limited(retry_after: Duration) -> ApiError {
         let limit = Limit::UserRate;
@@ -145,11 +149,83 @@ mod tests {
         }
     }
 
+    /// Every refusal that there is.
+    fn refusals() -> Vec<ApiError> {
+        let limited = Limit::all().flat_map(|limit| {
+            [0, 1, 1_000, 1_001, 10_000].map(|ms| {
+                let retry_after = Duration::from_millis(ms);
+                ApiError::Limited(Refusal { limit, retry_after })
+            })
+        });
+        let mut refusals: Vec<_> = AuthError::all().map(ApiError::Identity).collect();
+        refusals.extend(limited);
+        refusals.extend([
+            ApiError::UserIdMissing,
+            ApiError::UserIdMalformed,
+            ApiError::DeviceIdMissing,
+            ApiError::DeviceIdMalformed,
+            ApiError::NotAWebSocket,
+            ApiError::WebSocketVersion,
+            ApiError::WebSocketKey,
+            ApiError::QueryMalformed,
+            ApiError::TooManyConnections(SocketBound::Setting),
+            ApiError::TooManyConnections(SocketBound::Descriptors),
+            ApiError::Draining,
+            ApiError::OriginNotAllowed,
+            ApiError::HostNotAllowed,
+            ApiError::DatabaseUnavailable,
+            ApiError::DemoMessageMalformed,
+            ApiError::DemoUserUnknown,
+            ApiError::NotFound,
+            ApiError::MethodNotAllowed,
+        ]);
+        refusals
+    }
+
     #[test]
-    fn a_client_is_never_told_to_come_back_too_early() {
-        for (millis, seconds) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (10_000, 10)] {
-            let error = limited(Duration::from_millis(millis));
-            assert_eq!(advised(error), [format!("retry-after: {seconds}")]);
+    fn every_refusal_has_the_one_form_and_says_how_long_to_wait_where_waiting_helps() {
+        for error in refusals() {
+            let told = body(error)["error"].take();
+            assert_eq!(told["code"], error.code(), "{error:?}");
+            assert_eq!(told["message"], error.to_string(), "{error:?}");
+            let ms = told.get("retry_after_ms").map(|ms| ms.as_u64().unwrap());
+            let headers = advised(error);
+            let seconds = headers
+                .iter()
+                .find_map(|header| header.strip_prefix("retry-after: "));
+            let seconds = seconds.map(|text| text.parse().unwrap());
+            // The header has whole seconds; rounded up, so that no client comes back too early.
+            assert_eq!(ms.map(|ms| ms.div_ceil(1_000)), seconds, "{error:?}");
+            assert!(ms.is_none_or(|ms| ms >= 1), "{error:?}");
+            let status = error.status().as_u16();
+            assert_eq!(ms.is_some(), matches!(status, 429 | 503), "{error:?}");
         }
+    }
+
+    /// The table in docs/protocol.md.
+    #[test]
+    fn the_protocol_s_table_has_every_refusal_that_says_how_long_to_wait() {
+        let protocol = include_str!("../../docs/protocol.md");
+        let rows = protocol
+            .lines()
+            .skip_while(|line| !line.starts_with("| `code` | told by |"))
+            .skip(2)
+            .take_while(|line| line.starts_with('|'));
+        let documented: Vec<_> = rows
+            .map(|row| row.split('`').nth(1).unwrap().to_owned())
+            .collect();
+        let mut wanted: Vec<_> = refusals()
+            .into_iter()
+            .filter(|error| error.retry_after().is_some())
+            .map(|error| error.code().to_owned())
+            .collect();
+        let closing = CloseCode::all().filter(|close| close.retry_after().is_some());
+        wanted.extend(closing.map(|close| close.reason().to_owned()));
+        let mut distinct = wanted.clone();
+        distinct.sort();
+        distinct.dedup();
+        let mut sorted = documented.clone();
+        sorted.sort();
+        assert_eq!(sorted, distinct);
     }
 }

@@ -135,7 +135,7 @@ impl Metrics {
         match signal {
             Signal::Event(event) => self.events_delivered.increment(event.kind),
             Signal::Reset(reset) => self.resets.increment(reset.reason),
-            Signal::Revocation(_) | Signal::Wake => {}
+            Signal::Revocation(_) | Signal::Wake | Signal::ClockChanged => {}
         }
     }
 

@@ -1,11 +1,14 @@
 //! The close codes, and after which of them a client connects again.
 
 use std::fmt;
+use std::sync::LazyLock;
+use std::time::Duration;
 
-use enum_map::Enum;
+use enum_map::{Enum, EnumMap};
 use strum::IntoStaticStr;
 
 use super::Label;
+use super::told::{RETRY_AFTER, Told};
 
 /// The codes with which the server closes a WebSocket of its own accord.
 ///
@@ -61,10 +64,45 @@ impl CloseCode {
         }
     }
 
-    /// The reason on the wire, and the value of the label `reason` in the metrics.
+    /// The `code` in the reason on the wire, and the value of the label `reason` in the metrics.
     #[must_use]
     pub fn reason(self) -> &'static str {
         self.into()
+    }
+
+    /// What the client's developer needs to know.
+    fn message(self) -> &'static str {
+        match self {
+            Self::Protocol => "the WebSocket protocol was broken",
+            Self::Unsupported => "only text frames are read",
+            Self::Malformed => "a text frame must be a JSON object with a type",
+            Self::TooBig => "the frame or message is too long",
+            Self::Restart => "this server is ending; others are there",
+            Self::TryAgainLater => "the database is away; come back with the same cursor",
+            Self::Unauthenticated => "the proof of identity was refused",
+            Self::Revoked => "the device or the user was deleted",
+            Self::TokenExpired => "come back with a new token",
+            Self::SlowConsumer => "nothing was read for too long",
+            Self::IdleTimeout => "no answer to a ping",
+            Self::RateLimited => "too many frames in a second",
+        }
+    }
+
+    /// The time after which the client may connect again, where one is told.
+    #[must_use]
+    pub fn retry_after(self) -> Option<Duration> {
+        matches!(self, Self::TryAgainLater | Self::RateLimited).then_some(RETRY_AFTER)
+    }
+
+    /// The reason on the wire: [`Told`] as JSON, at most 123 bytes.
+    #[must_use]
+    pub fn told_reason(self) -> &'static str {
+        static REASONS: LazyLock<EnumMap<CloseCode, String>> = LazyLock::new(|| {
+            EnumMap::from_fn(|code: CloseCode| {
+                Told::new(code.reason(), code.message(), code.retry_after()).json()
+            })
+        });
+        &REASONS[self]
     }
 
     /// The code with this number.
@@ -104,7 +142,7 @@ mod tests {
         let protocol = include_str!("../../docs/protocol.md");
         let rows: Vec<_> = protocol
             .lines()
-            .skip_while(|line| *line != "| close code | reason | come back? |")
+            .skip_while(|line| *line != "| close code | `code` | come back? |")
             .skip(2)
             .take_while(|line| line.starts_with('|'))
             .collect();
@@ -115,6 +153,22 @@ mod tests {
             format!("| {} | `{}` | {again} |", close.code(), close.reason())
         }));
         assert_eq!(rows, wanted);
+    }
+
+    /// RFC 6455 leaves 123 bytes to the reason.
+    #[test]
+    fn each_reason_is_the_form_of_every_refusal_and_fits_into_its_frame() {
+        for close in CloseCode::all() {
+            let reason = close.told_reason();
+            assert!(reason.len() <= 123, "{reason}");
+            let told: serde_json::Value = serde_json::from_str(reason).unwrap();
+            assert_eq!(told["code"], close.reason());
+            assert!(told["message"].as_str().unwrap().contains(' '), "{reason}");
+            let wait = close.retry_after().map(|wait| wait.as_millis());
+            assert_eq!(told["retry_after_ms"].as_u64().map(u128::from), wait);
+            // Who is told to wait may come back.
+            assert!(wait.is_none() || close.reconnect());
+        }
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl From<Closed> for Close {
             Closed::ByClient => Self::Answer,
             Closed::ByServer(code) => Self::Start {
                 code: code.code(),
-                reason: code.reason(),
+                reason: code.told_reason(),
             },
         }
     }

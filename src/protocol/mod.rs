@@ -24,6 +24,7 @@ mod sequence;
 mod signal;
 #[cfg(test)]
 mod tests;
+mod told;
 mod trigger_fault;
 
 pub use self::client_frame::{Answer, ClientFrame};
@@ -42,4 +43,5 @@ pub use self::reset_reason::ResetReason;
 pub use self::secret::Secret;
 pub use self::sequence::Sequence;
 pub use self::signal::{Reset, Revocation, Signal};
+pub use self::told::{RETRY_AFTER, Told};
 pub use self::trigger_fault::TriggerFault;

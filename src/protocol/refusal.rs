@@ -6,6 +6,7 @@ use enum_map::Enum;
 use strum::IntoStaticStr;
 
 use super::CloseCode;
+use super::told::{RETRY_AFTER, Told};
 
 /// A connection or request that met a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,15 @@ pub enum Limit {
     /// `connections_per_second_per_user`
     #[strum(serialize = "user_rate_limit")]
     UserRate,
+}
+
+impl Refusal {
+    /// What the client is told.
+    #[must_use]
+    pub fn told(&self) -> Told<'static> {
+        let Self { limit, retry_after } = self;
+        Told::new(limit.code(), limit.message(), Some(*retry_after))
+    }
 }
 
 impl Limit {
@@ -141,6 +151,18 @@ impl AuthError {
             Self::OtherDevice => "what was proven is the identity of another device",
             Self::Unavailable => "who you are cannot be found out now; ask again",
         }
+    }
+
+    /// Until the same proof may be accepted; `None` where waiting does not help.
+    #[must_use]
+    pub fn retry_after(self) -> Option<Duration> {
+        (self == Self::Unavailable).then_some(RETRY_AFTER)
+    }
+
+    /// What the client is told.
+    #[must_use]
+    pub fn told(self) -> Told<'static> {
+        Told::new(self.code(), self.message(), self.retry_after())
     }
 
     /// The code that closes a WebSocket for this reason.

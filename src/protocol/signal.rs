@@ -21,6 +21,8 @@ pub enum Signal {
     Reset(Reset),
     /// The time or the server's state has changed: look at the deadlines.
     Wake,
+    /// The wall clock was changed, or the machine was suspended: see when the proof expires.
+    ClockChanged,
 }
 
 impl Signal {
@@ -62,7 +64,7 @@ impl Signal {
             Self::Event(event) => event.sequence,
             Self::Revocation(revocation) => revocation.sequence,
             Self::Reset(reset) => Some(reset.sequence),
-            Self::Wake => None,
+            Self::Wake | Self::ClockChanged => None,
         }
     }
 
@@ -74,7 +76,7 @@ impl Signal {
             Self::Event(event) => event.cursor.as_ref(),
             Self::Revocation(revocation) => revocation.cursor.as_ref(),
             Self::Reset(reset) => reset.cursor.as_ref(),
-            Self::Wake => None,
+            Self::Wake | Self::ClockChanged => None,
         }
     }
 
@@ -86,7 +88,7 @@ impl Signal {
         match self {
             Self::Event(event) => Some(event.frame(encoding)),
             Self::Reset(reset) if encoding == Encoding::V1 => Some(reset.frame.clone()),
-            Self::Reset(_) | Self::Revocation(_) | Self::Wake => None,
+            Self::Reset(_) | Self::Revocation(_) | Self::Wake | Self::ClockChanged => None,
         }
     }
 }

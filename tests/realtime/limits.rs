@@ -1,5 +1,8 @@
 //! The limits: the answer and the metric of each, and that other clients are not affected.
 
+use futures_util::SinkExt;
+use hushnet_testkit::client::ClientError;
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use uuid::Uuid;
@@ -25,9 +28,12 @@ async fn ask(server: &Server, user_id: Uuid, forwarded_for: &str) -> Response {
 
 async fn assert_refused(server: &Server, response: &Response, code: &str) {
     assert_eq!(response.status, 429, "{}", response.body);
-    assert_eq!(response.json()["error"]["code"], code);
+    let told = &response.json()["error"];
+    assert_eq!(told["code"], code);
     let retry_after: u64 = response.headers["retry-after"].parse().unwrap();
     assert!((1..=10).contains(&retry_after), "{retry_after}");
+    let ms = told["retry_after_ms"].as_u64().unwrap();
+    assert_eq!(ms.div_ceil(1_000), retry_after, "{told}");
     let series = format!("hushnet_connections_rejected_total{{reason=\"{code}\"}}");
     assert!(server.metric(&series).await >= 1.0, "{code}");
 }
@@ -152,6 +158,52 @@ async fn a_client_that_connects_too_often_is_refused_and_let_in_later() {
             ask(&server, user, "").await.status == 101
         })
         .await;
+    }
+}
+
+/// The same fields in an answer, in a frame, and in the reason of a close.
+#[tokio::test]
+async fn a_client_that_is_refused_is_told_how_long_to_wait_in_one_form() {
+    let server = Server::start_with(|config| {
+        config.limits.connections_per_user_max = 1;
+        config.limits.client_frames_per_second = 1;
+    })
+    .await;
+    let user = Uuid::new_v4();
+    let mut client = server.connect(user).await;
+    let answer = ask(&server, user, "").await.json()["error"].take();
+    // In one write, so that the server reads them at once, however slow the machine is.
+    for _ in 0..40 {
+        client
+            .socket
+            .feed(r#"{"type":"nothing"}"#.into())
+            .await
+            .unwrap();
+    }
+    client.socket.flush().await.unwrap();
+    let frame = client.next_json().await;
+    let close = loop {
+        match soon("a close frame", client.try_next_text()).await {
+            Ok(_) => {}
+            Err(ClientError::Closed(Some(close))) => break close,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let close: Value = serde_json::from_str(&close.reason).unwrap();
+    for (told, code, wait) in [
+        (&answer, "user_limit", true),
+        (&frame, "unknown_type", false),
+        (&close, "rate_limited", true),
+    ] {
+        assert_eq!(told["code"], code, "{told}");
+        assert!(told["message"].is_string(), "{told}");
+        assert_eq!(told["retry_after_ms"].is_u64(), wait, "{told}");
+        let known = ["type", "code", "message", "retry_after_ms"];
+        let names = told.as_object().unwrap().keys();
+        assert!(
+            names.into_iter().all(|name| known.contains(&&**name)),
+            "{told}"
+        );
     }
 }
 

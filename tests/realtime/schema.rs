@@ -300,6 +300,8 @@ fn wrong_answers_are_refused() {
         body: body.to_string(),
     };
     let error = |code: &str| json!({ "error": { "code": code, "message": "" } });
+    let wait =
+        |code: &str| json!({ "error": { "code": code, "message": "", "retry_after_ms": 900 } });
     let devices = format!("/users/{USER}/devices");
     let no_store = ("cache-control", "no-store");
     let row = json!({ "id": USER });
@@ -314,18 +316,23 @@ fn wrong_answers_are_refused() {
         (
             true,
             "/ws?since=",
+            response(429, &[("retry-after", "1")], &wait("user_limit")),
+        ),
+        (
+            false,
+            "/ws?since=",
             response(429, &[("retry-after", "1")], &error("user_limit")),
         ),
         (
             false,
             "/ws",
-            response(429, &[("retry-after", "soon")], &error("user_limit")),
+            response(429, &[("retry-after", "soon")], &wait("user_limit")),
         ),
-        (false, "/ws", response(429, &[], &error("user_limit"))),
+        (false, "/ws", response(429, &[], &wait("user_limit"))),
         (
             false,
             "/ws",
-            response(429, &[("retry-after", "1")], &error("other")),
+            response(429, &[("retry-after", "1")], &wait("other")),
         ),
     ] {
         let problems = answer_problems(path, &response);

@@ -24,8 +24,8 @@ const OPEN = 1;
 export interface LinkOwner {
   onFrame(frame: Frame): void;
   report(error: RealtimeError): void;
-  /** The link is over; `code` is the close code, if the socket was closed. */
-  onEnd(reason: 'socket' | 'silent', code?: number): void;
+  /** The link is over; `code` is the close code, if the socket was closed, and `waitMs` what the server asks for. */
+  onEnd(reason: 'socket' | 'silent', code?: number, waitMs?: number): void;
 }
 
 export interface Link {
@@ -61,9 +61,9 @@ export function linkOf(
     socket.close(1000);
   }
 
-  function end(reason: 'socket' | 'silent', code?: number): void {
+  function end(...how: Parameters<LinkOwner['onEnd']>): void {
     drop();
-    onEnd(reason, code);
+    onEnd(...how);
   }
 
   const giveUpIn = (ms: number): void => after(ms, () => end('silent'));
@@ -107,7 +107,9 @@ export function linkOf(
     }
     if (frame) onFrame(frame);
   };
-  socket.onclose = ({ code }: { code: number }): void => end('socket', code);
+  // The reason is JSON without spaces; that of a proxy or of an older server has no such field.
+  socket.onclose = ({ code, reason }: { code: number; reason: string }): void =>
+    end('socket', code, parseInt(reason.split('retry_after_ms":')[1]!) || 0);
   socket.onerror = (): void => {};
   giveUpIn(helloTimeoutMs);
   return { send, probe, drop };

@@ -174,12 +174,12 @@ export function startRun(
     if (link && !pump.accept(frame)) void leave('overflow');
   }
 
-  function onEnd(reason: 'socket' | 'silent', code?: number): void {
+  function onEnd(reason: 'socket' | 'silent', code?: number, waitMs?: number): void {
     if (code === 4001) refusals++;
-    const verdict = code === undefined ? 'return' : judge(code, refusals, prover.isRenewable);
+    const verdict = code ? judge(code, refusals, prover.isRenewable) : 'return';
     if (verdict === 'prove') prover.forget();
     else if (verdict !== 'return') return stop(verdict, { code: code as number });
-    void leave(reason, code);
+    void leave(reason, code, waitMs);
   }
 
   function onHandled(event: RealtimeEvent): void {
@@ -200,13 +200,15 @@ export function startRun(
   }
 
   /** Leaves the connection, and comes back when it is time. */
-  async function leave(reason: LostReason, code?: number): Promise<void> {
+  async function leave(reason: LostReason, code?: number, waitMs = 0): Promise<void> {
     disconnect();
     const mine = turn;
-    const retryInMs =
+    const retryInMs = Math.max(
+      waitMs,
       goawayAt || reason === 'restart'
-        ? Math.max(0, goawayAt - Date.now())
-        : backoffMs(++failures, options.random, options.backoff);
+        ? goawayAt - Date.now()
+        : backoffMs(++failures, options.random, options.backoff),
+    );
     const attempt = failures || 1;
     become({ status: 'reconnecting', reason, attempt, retryInMs, ...(code && { code }) });
     // Who cannot keep up is not to be sent more before he has done what he has.

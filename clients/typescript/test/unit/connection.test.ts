@@ -42,6 +42,24 @@ describe('backoff', () => {
   });
 });
 
+describe('the reason of a close', () => {
+  it.each([
+    ['{"code":"rate_limited","message":"too many","retry_after_ms":5000}', 5_000],
+    ['{"code":"slow_consumer","message":"nothing was read"}', 10],
+    ['{"retry_after_ms":"soon"}', 10],
+    ['rate_limited', 10],
+    ['null', 10],
+    ['', 10],
+  ])('%s is waited for %i ms', async (reason, retryInMs) => {
+    const { server, client } = bench({ random: () => 0.01 });
+    await client.connect();
+    server.close(4029, reason);
+    await settle();
+    expect(client.state).toMatchObject({ status: 'reconnecting', retryInMs });
+    await client.close();
+  });
+});
+
 describe('close codes', () => {
   const table = readFileSync(new URL('../../../../docs/protocol.md', import.meta.url), 'utf8').matchAll(
     /^\| (\d{4}) \| `\w+` \| (yes|no) \|$/gm,
