@@ -1,6 +1,6 @@
 # `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-busy test-postgres test-postgres-smoke test-upgrade check console bench bench-fanout bench-instructions bench-delivery bench-ingest bench-smoke burst chaos mutations conformance hostile fuzz fuzz-smoke clean
+.PHONY: help run test test-busy test-postgres test-postgres-smoke test-upgrade check console bench bench-fanout bench-instructions bench-delivery bench-ingest bench-migrate bench-smoke burst chaos mutations conformance hostile fuzz fuzz-smoke clean
 
 TARGET = $${CARGO_TARGET_DIR:-target}
 
@@ -80,6 +80,10 @@ bench-delivery: ## Measure from commit to client; one part by ARGS="latency", "s
 bench-ingest: ## Measure what the triggers cost the application; takes minutes
 	@sh scripts/setup.sh run
 	python3 scripts/bench-ingest.py $(ARGS)
+
+bench-migrate: ## Measure how long writers wait for `migrate up` and `down` on tables of 1,500,000 rows
+	@sh scripts/setup.sh run
+	MIGRATE_ROWS=$${MIGRATE_ROWS:-1500000} cargo test --locked --test realtime migrations::load -- --nocapture
 
 burst: ## Commit eight million events in one transaction, in each way of ingest, beside the other promises; takes an hour
 	@sh scripts/setup.sh run

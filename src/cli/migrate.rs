@@ -1,9 +1,13 @@
 //! `migrate`: the service's schema in the application's database.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use hushnet_realtime::config::{DatabaseUrl, Ingest};
 use hushnet_realtime::output;
-use hushnet_realtime::store::{Log, migrate};
+use hushnet_realtime::store::{Log, Patience, migrate};
+
+use super::exit;
 
 use super::database;
 
@@ -29,12 +33,42 @@ enum Action {
         /// How events reach the server; without it the database's own value stands
         #[arg(long, env = "HUSHNET_INGEST", value_name = "WAY")]
         ingest: Option<Ingest>,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+    /// Print what `up` would do, and change nothing
+    Plan {
+        /// End with the exit status 3 where something is to be done
+        #[arg(long)]
+        exit_code: bool,
     },
     /// Undo everything and put HushNet's own triggers back; the log of events is lost
-    Down,
+    Down {
+        #[command(flatten)]
+        waiting: Waiting,
+    },
     /// Print each migration and whether it is applied
     Status,
 }
+
+#[derive(Debug, Args)]
+struct Waiting {
+    /// How long to try for locks that others hold
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    lock_wait: u32,
+}
+
+impl Waiting {
+    fn patience(&self) -> Patience {
+        Patience {
+            wait: Duration::from_secs(self.lock_wait.into()),
+            tell: |line| output::complain(format_args!("{line}")),
+        }
+    }
+}
+
+/// What `plan --exit-code` ends with where something is to be done.
+const PENDING: i32 = 3;
 
 pub(super) async fn run(
     Arguments {
@@ -44,15 +78,16 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     let url = database::find(database_url)?;
     match action {
-        Action::Up { ingest } => {
-            for table in migrate::up(&url).await? {
+        Action::Up { ingest, waiting } => {
+            for table in migrate::up_with(&url, &waiting.patience()).await? {
                 output::print_line(format_args!("put the trigger on {table} in its place"))?;
             }
             if let Some(ingest) = ingest {
                 Log::new(url.options(), 1).set_ingest(ingest).await?;
             }
         }
-        Action::Down => migrate::down(&url).await?,
+        Action::Plan { exit_code } => return plan(&url, exit_code).await,
+        Action::Down { waiting } => migrate::down_with(&url, &waiting.patience()).await?,
         Action::Status => {}
     }
     for status in migrate::status(&url).await? {
@@ -61,6 +96,19 @@ pub(super) async fn run(
             "{:04} {applied} {}",
             status.version, status.description
         ))?;
+    }
+    Ok(())
+}
+
+async fn plan(url: &DatabaseUrl, exit_code: bool) -> anyhow::Result<()> {
+    let steps = migrate::plan(url).await?;
+    for step in &steps {
+        output::print_line(step)?;
+    }
+    if steps.is_empty() {
+        output::print_line("nothing is to be done")?;
+    } else if exit_code {
+        exit::at_once(PENDING);
     }
     Ok(())
 }

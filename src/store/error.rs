@@ -41,6 +41,11 @@ pub fn is_lock_not_available(error: &sqlx::Error) -> bool {
     has_code(error, &["55P03"])
 }
 
+/// 57014: a statement was ended, by its timeout or by somebody.
+pub(super) fn is_query_canceled(error: &sqlx::Error) -> bool {
+    has_code(error, &["57014"])
+}
+
 /// 08P01: PostgreSQL, or a pooler before it, takes no such message now.
 pub(super) fn is_protocol_violation(error: &sqlx::Error) -> bool {
     has_code(error, &["08P01"])
@@ -133,7 +138,8 @@ fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a dyn Error {
     error.source().map_or(error, root)
 }
 
-fn one_line(text: &str) -> String {
+/// The text in one short line.
+pub(super) fn one_line(text: &str) -> String {
     let words = text.split(|c: char| c.is_whitespace() || c.is_control());
     let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
     let line = words.join(" ");

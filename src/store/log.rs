@@ -10,13 +10,14 @@ use sqlx::postgres::PgConnectOptions;
 use uuid::Uuid;
 
 use super::address::Address;
+use super::blockers::{self, Blocker};
 use super::chunks::Chunks;
 use super::creation_times::Logged;
 use super::database::Database;
 use super::deadline::within_deadline;
 use super::devices::Devices;
 use super::log_state::LogState;
-use super::maintenance::{Blocker, Rotation};
+use super::maintenance::Rotation;
 use super::triggers::FaultyTrigger;
 use super::user_pages::UserPages;
 use super::{control, creation_times, log_state, maintenance, triggers};
@@ -166,7 +167,9 @@ impl Log {
 
     /// What has a lock on a partition, oldest first; the first few.
     pub async fn blockers(&self, partition: &str) -> Result<Vec<Blocker>, sqlx::Error> {
-        within_deadline(maintenance::blockers(&self.database.own(), partition)).await
+        let partition = format!("realtime.{partition}");
+        let pool = self.database.own();
+        within_deadline(blockers::of(&pool, &[&partition], false)).await
     }
 
     /// Rotates, and drops the events of one partition that are older than `retention`; returns how many

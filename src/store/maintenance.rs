@@ -1,13 +1,9 @@
 //! The log's ring of partitions, and PostgreSQL's notification queue.
 
-use std::fmt;
 use std::time::Duration;
 
+use sqlx::PgPool;
 use sqlx::postgres::types::PgInterval;
-use sqlx::{FromRow, PgPool};
-
-/// Blockers that are named at once.
-const BLOCKERS_MAX: i64 = 5;
 
 /// What [`super::Log::rotate`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,50 +14,6 @@ pub enum Rotation {
     NotDue,
     /// Nothing: no partition is free, and the open one goes on growing.
     Full,
-}
-
-/// A session or a prepared transaction that has a lock on a partition.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
-pub struct Blocker {
-    pid: Option<i32>,
-    gid: Option<String>,
-    name: String,
-    state: String,
-    age: String,
-}
-
-impl Blocker {
-    /// The statement that ends it.
-    #[must_use]
-    pub fn remedy(&self) -> String {
-        match (&self.gid, self.pid) {
-            (Some(gid), _) => format!(
-                "COMMIT PREPARED or ROLLBACK PREPARED '{}'",
-                gid.replace('\'', "''")
-            ),
-            (None, Some(pid)) => format!("SELECT pg_terminate_backend({pid})"),
-            (None, None) => "see pg_locks".to_owned(),
-        }
-    }
-}
-
-impl fmt::Display for Blocker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            pid,
-            gid,
-            name,
-            state,
-            age,
-        } = self;
-        match (gid, pid) {
-            (Some(gid), _) => write!(f, "prepared transaction '{gid}', {age} old"),
-            (None, Some(pid)) => {
-                write!(f, "session {pid} ({name}), {state}, transaction {age} old")
-            }
-            (None, None) => f.write_str("unknown"),
-        }
-    }
 }
 
 fn interval(retention: Duration) -> Result<PgInterval, sqlx::Error> {
@@ -112,34 +64,6 @@ pub(super) async fn forget(pool: &PgPool, partition: &str) -> Result<(), sqlx::E
         .execute(&mut *transaction)
         .await?;
     transaction.commit().await
-}
-
-/// What [`super::Log::blockers`] does, on this pool.
-pub(super) async fn blockers(pool: &PgPool, partition: &str) -> Result<Vec<Blocker>, sqlx::Error> {
-    // A lock of a prepared transaction has no process. Its number is known by the lock that each transaction has
-    // on its own number.
-    sqlx::query_as(
-        "SELECT l.pid, p.gid,
-                coalesce(nullif(a.application_name, ''), a.backend_type, 'unknown') AS name,
-                coalesce(a.state, 'state unknown') AS state,
-                coalesce(date_trunc('second', clock_timestamp() - coalesce(p.prepared, a.xact_start))::text,
-                         'of unknown age') AS age
-         FROM (SELECT DISTINCT pid, virtualtransaction FROM pg_locks
-               WHERE locktype = 'relation' AND granted
-                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                 AND relation = to_regclass(format('realtime.%I', $1::text))
-                 AND pid IS DISTINCT FROM pg_backend_pid()) AS l
-         LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-         LEFT JOIN LATERAL (
-             SELECT gid, prepared FROM pg_prepared_xacts JOIN pg_locks own ON transactionid = transaction
-             WHERE own.locktype = 'transactionid' AND own.pid IS NULL
-               AND own.virtualtransaction = l.virtualtransaction LIMIT 1) AS p ON l.pid IS NULL
-         ORDER BY coalesce(p.prepared, a.xact_start), l.pid LIMIT $2",
-    )
-    .bind(partition)
-    .bind(BLOCKERS_MAX)
-    .fetch_all(pool)
-    .await
 }
 
 /// The share of PostgreSQL's notification queue that is in use, 0 to 1.

@@ -1,20 +1,35 @@
 //! The schema `realtime`: installed, removed, and its status.
 //!
-//! `sql/realtime/` holds the migrations. sqlx's migrator applies them and records them in
-//! `realtime._sqlx_migrations`, apart from the application's own migrations. Each migration is one
-//! transaction. On the application's tables it puts triggers and an index on `devices`, and changes
-//! nothing else.
+//! On the application's tables `up` puts triggers and an index on `devices`, and changes nothing else. Nobody waits
+//! long for it:
+//!
+//! - The index is built CONCURRENTLY, before everything else.
+//! - Where there is no log, all migrations are one transaction, which makes the log and at its end takes the locks for
+//!   the triggers. Until it commits nothing is there for others to see.
+//! - Where there is a log, each migration is one transaction, which takes its locks first.
+//! - Locks are taken as `locks` says. While they are held, nothing is waited for and no table is read through; the one
+//!   exception is migration 2, which copies up to 100,000 events.
+//!
+//! Each step that has failed, or was ended, is done again by the next `up`.
+
+use std::time::Duration;
 
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::{ConnectOptions, Connection, PgConnection};
+use tokio::time::Instant;
 
 use super::address::Address;
+use super::locks::{self, Blocked, LockError, Patience};
+use super::migrations::{self, OF_DEVICES, OF_EVERYTHING, OF_TRIGGERS, TABLES, TABLES_REQUIRED};
+use super::plan::{self, Step};
 use super::schema::{APPLIED_TABLE, Schema};
 use super::session;
 use super::triggers::{self, FaultyTrigger};
 use super::unusable::Unusable;
 use crate::config::DatabaseUrl;
-use crate::store::is_undefined_table;
+
+/// Between two attempts to be the only `migrate` at work.
+const TURN_PAUSE: Duration = Duration::from_millis(200);
 
 /// The step that failed, and its error.
 #[derive(Debug, thiserror::Error)]
@@ -42,9 +57,29 @@ pub enum Error {
         /// Why.
         fault: FaultyTrigger,
     },
+    /// There is nothing to put triggers on.
+    #[error(
+        "the application's tables are missing in schema public: {0}; apply the application's own schema first"
+    )]
+    TablesMissing(String),
+    /// Another `migrate` is at work.
+    #[error("another migrate has been at work for {} s; wait for its end, then run it again", .0.as_secs())]
+    Busy(Duration),
+    /// Others have what is needed, for longer than was to be waited.
+    #[error(transparent)]
+    Blocked(Blocked),
     /// A statement outside the migrations failed.
     #[error("the database refused: {0}")]
     Statement(#[from] sqlx::Error),
+}
+
+impl From<LockError> for Error {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::Blocked(blocked) => Self::Blocked(blocked),
+            LockError::Statement(error) => Self::Statement(error),
+        }
+    }
 }
 
 /// One migration and whether the database has it.
@@ -56,12 +91,6 @@ pub struct Status {
     pub description: String,
     /// Whether it is applied.
     pub applied: bool,
-}
-
-fn migrator() -> Migrator {
-    let mut migrator = sqlx::migrate!("sql/realtime");
-    migrator.dangerous_set_table_name(APPLIED_TABLE);
-    migrator
 }
 
 async fn connect(url: &DatabaseUrl) -> Result<PgConnection, Error> {
@@ -88,56 +117,199 @@ async fn connect(url: &DatabaseUrl) -> Result<PgConnection, Error> {
 /// # Errors
 /// [`Error`].
 pub async fn up(url: &DatabaseUrl) -> Result<Vec<String>, Error> {
+    up_with(url, &Patience::default()).await
+}
+
+/// What [`up`] does, with another patience.
+///
+/// # Errors
+/// [`Error`].
+pub async fn up_with(url: &DatabaseUrl, patience: &Patience) -> Result<Vec<String>, Error> {
     let mut connection = connect(url).await?;
-    if let Some(fault) = triggers::not_served(&mut connection).await?.pop() {
-        return Err(Error::NotServed { fault });
-    }
-    // Held until the end: another `migrate up` may be at work.
-    connection.lock().await?;
-    let mut migrator = migrator();
-    match Schema::find(&mut connection).await? {
-        Some(schema) if !schema.may_be_used(&mut connection, &migrator).await? => {
-            return Err(Error::ForeignSchema);
-        }
-        // The role may not be allowed to create one.
-        Some(schema) => schema.note(&mut connection).await?,
-        None => {
-            migrator.create_schema("realtime");
-        }
-    }
-    migrator.run_direct(None, &mut connection, false).await?;
-    let repaired = triggers::repair(&mut connection).await?;
+    take_turn(&mut connection, patience).await?;
+    let (schema, applied) = found(&mut connection).await?;
+    OF_DEVICES.build(&mut connection, patience).await?;
+    OF_DEVICES.complete(&mut connection, patience).await?;
+    let repaired = if applied.is_empty() {
+        install(&mut connection, schema, patience).await?;
+        Vec::new()
+    } else {
+        upgrade(&mut connection, &applied, patience).await?;
+        repair(&mut connection, patience).await?
+    };
     connection.close().await?;
     Ok(repaired)
 }
 
-/// Undoes everything: the application's tables and triggers are as they were before [`up`], and so is a schema that was
-/// there before. Another product's schema is not touched.
+/// The schema and the migrations that the database has.
+///
+/// # Errors
+/// Where `up` is refused.
+async fn found(connection: &mut PgConnection) -> Result<(Option<Schema>, Vec<i64>), Error> {
+    if let Some(fault) = triggers::not_served(connection).await?.pop() {
+        return Err(Error::NotServed { fault });
+    }
+    let schema = Schema::find(connection).await?;
+    let applied = match &schema {
+        Some(schema) if !schema.may_be_used(connection, &migrations::all()).await? => {
+            return Err(Error::ForeignSchema);
+        }
+        Some(schema) => known(connection, schema).await?,
+        None => Vec::new(),
+    };
+    if applied.is_empty() {
+        let missing: Option<String> = sqlx::query_scalar(
+            "SELECT string_agg(substr(name, 8), ', ') FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NULL",
+        )
+        .bind(&TABLES[..TABLES_REQUIRED])
+        .fetch_one(connection)
+        .await?;
+        if let Some(missing) = missing {
+            return Err(Error::TablesMissing(missing));
+        }
+    }
+    Ok((schema, applied))
+}
+
+/// Waits until no other `migrate` is at work; none is until the connection ends. A session that waits for a lock has a
+/// snapshot, for which an index that is built CONCURRENTLY waits: so this one asks again and again.
+async fn take_turn(connection: &mut PgConnection, patience: &Patience) -> Result<(), Error> {
+    let begun = Instant::now();
+    loop {
+        let taken: bool = sqlx::query_scalar(
+            "SELECT pg_try_advisory_lock(hashtextextended('realtime.migrate', 0))",
+        )
+        .fetch_one(&mut *connection)
+        .await?;
+        if taken {
+            // For programs of before, which know only this one.
+            return Ok(connection.lock().await?);
+        }
+        if begun.elapsed() >= patience.wait {
+            return Err(Error::Busy(begun.elapsed()));
+        }
+        tokio::time::sleep(TURN_PAUSE).await;
+    }
+}
+
+/// The log and its triggers, in one transaction.
+async fn install(
+    connection: &mut PgConnection,
+    schema: Option<Schema>,
+    patience: &Patience,
+) -> Result<(), Error> {
+    let mut transaction = connection.begin().await?;
+    let mut migrator = migrations::at_first();
+    match schema {
+        // The role may not be allowed to create one.
+        Some(schema) => schema.note(&mut transaction).await?,
+        None => {
+            migrator.create_schema("realtime");
+        }
+    }
+    migrator.run_direct(None, &mut *transaction, false).await?;
+    locks::take(&mut transaction, OF_TRIGGERS, patience).await?;
+    triggers::repair(&mut transaction).await?;
+    Ok(transaction.commit().await?)
+}
+
+/// Each migration that is missing, in a transaction of its own.
+async fn upgrade(
+    connection: &mut PgConnection,
+    applied: &[i64],
+    patience: &Patience,
+) -> Result<(), Error> {
+    let migrator = migrations::all();
+    for (version, _) in migrations::pending(applied) {
+        if let Some(index) = migrations::index_before(version) {
+            index.build(connection, patience).await?;
+        }
+        let mut transaction = connection.begin().await?;
+        if let Some(locks) = migrations::locks_of(version) {
+            locks::take(&mut transaction, locks, patience).await?;
+        }
+        apply(&migrator, version, &mut transaction).await?;
+        transaction.commit().await?;
+    }
+    Ok(())
+}
+
+async fn apply(
+    migrator: &Migrator,
+    version: i64,
+    transaction: &mut PgConnection,
+) -> Result<(), MigrateError> {
+    migrator.run_direct(Some(version), transaction, false).await
+}
+
+/// Puts every trigger that is not in its place there. Returns the tables where one was not.
+async fn repair(connection: &mut PgConnection, patience: &Patience) -> Result<Vec<String>, Error> {
+    let mut transaction = connection.begin().await?;
+    if triggers::misplaced(&mut transaction).await?.is_empty() {
+        transaction.commit().await?;
+        return Ok(Vec::new());
+    }
+    locks::take(&mut transaction, OF_TRIGGERS, patience).await?;
+    let repaired = triggers::repair(&mut transaction).await?;
+    transaction.commit().await?;
+    Ok(repaired)
+}
+
+/// What [`up`] would do, in order. Changes nothing.
+///
+/// # Errors
+/// Where [`up`] would be refused.
+pub async fn plan(url: &DatabaseUrl) -> Result<Vec<Step>, Error> {
+    let mut connection = connect(url).await?;
+    let mut transaction = connection.begin_with("BEGIN READ ONLY").await?;
+    let (_, applied) = found(&mut transaction).await?;
+    let steps = plan::steps(&mut transaction, &applied).await?;
+    transaction.rollback().await?;
+    connection.close().await?;
+    Ok(steps)
+}
+
+/// Undoes everything in one transaction: the application's tables and triggers are as they were before [`up`], and so
+/// is a schema that was there before. Another product's schema is not touched.
 ///
 /// # Errors
 /// [`Error`].
 pub async fn down(url: &DatabaseUrl) -> Result<(), Error> {
+    down_with(url, &Patience::default()).await
+}
+
+/// What [`down`] does, with another patience.
+///
+/// # Errors
+/// [`Error`].
+pub async fn down_with(url: &DatabaseUrl, patience: &Patience) -> Result<(), Error> {
     let mut connection = connect(url).await?;
-    if applied(&mut connection).await?.is_empty() {
-        return Ok(connection.close().await?);
-    }
-    let migrator = migrator();
+    take_turn(&mut connection, patience).await?;
+    let migrator = migrations::at_last();
     let schema = Schema::find(&mut connection).await?;
-    let schema = schema.ok_or(Error::ForeignSchema)?;
-    if !schema.may_be_used(&mut connection, &migrator).await? {
-        return Err(Error::ForeignSchema);
+    if let Some(schema) = schema.filter(Schema::has_migrations) {
+        if !schema.may_be_used(&mut connection, &migrator).await? {
+            return Err(Error::ForeignSchema);
+        }
+        let mut transaction = connection.begin().await?;
+        locks::take(&mut transaction, OF_EVERYTHING, patience).await?;
+        migrator.undo(&mut *transaction, 0).await?;
+        schema.leave(&mut transaction).await?;
+        transaction.commit().await?;
     }
-    migrator.undo(&mut connection, 0).await?;
-    schema.leave(&mut connection).await?;
+    OF_DEVICES.remove(&mut connection, patience).await?;
     Ok(connection.close().await?)
 }
 
 /// Every migration in order, and whether the database has it.
 pub async fn status(url: &DatabaseUrl) -> Result<Vec<Status>, Error> {
     let mut connection = connect(url).await?;
-    let applied = applied(&mut connection).await?;
+    let applied = match Schema::find(&mut connection).await? {
+        Some(schema) => applied(&mut connection, &schema).await?,
+        None => Vec::new(),
+    };
     connection.close().await?;
-    Ok(migrator()
+    Ok(migrations::all()
         .iter()
         .filter(|migration| migration.migration_type.is_up_migration())
         .map(|migration| Status {
@@ -148,14 +320,33 @@ pub async fn status(url: &DatabaseUrl) -> Result<Vec<Status>, Error> {
         .collect())
 }
 
-/// The versions that the database has; none without the schema.
-async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, Error> {
-    match connection.list_applied_migrations(APPLIED_TABLE).await {
-        Ok(applied) => Ok(applied
-            .into_iter()
-            .map(|migration| migration.version)
-            .collect()),
-        Err(MigrateError::Execute(error)) if is_undefined_table(&error) => Ok(Vec::new()),
-        Err(error) => Err(error.into()),
+/// The versions that the database has; none without the table of applied migrations.
+async fn applied(connection: &mut PgConnection, schema: &Schema) -> Result<Vec<i64>, MigrateError> {
+    if !schema.has_migrations() {
+        return Ok(Vec::new());
     }
+    let applied = connection.list_applied_migrations(APPLIED_TABLE).await?;
+    Ok(applied.into_iter().map(|one| one.version).collect())
+}
+
+/// The same, where each is one of this program's.
+async fn known(connection: &mut PgConnection, schema: &Schema) -> Result<Vec<i64>, MigrateError> {
+    let versions = applied(connection, schema).await?;
+    if versions.is_empty() {
+        return Ok(versions);
+    }
+    let migrator = migrations::all();
+    for one in connection.list_applied_migrations(APPLIED_TABLE).await? {
+        let own = migrator
+            .iter()
+            .find(|own| own.version == one.version && own.migration_type.is_up_migration());
+        match own {
+            None => return Err(MigrateError::VersionMissing(one.version)),
+            Some(own) if own.checksum != one.checksum => {
+                return Err(MigrateError::VersionMismatch(one.version));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(versions)
 }

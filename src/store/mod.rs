@@ -1,6 +1,7 @@
 //! Everything that is asked of PostgreSQL: every SQL statement of the service stands here or in `sql/`.
 
 mod address;
+mod blockers;
 mod chunks;
 mod control;
 mod creation_times;
@@ -10,11 +11,15 @@ pub mod demo;
 mod devices;
 mod error;
 pub mod hushnet;
+mod index;
+mod locks;
 mod log;
 mod log_state;
 mod maintenance;
 pub mod migrate;
+mod migrations;
 mod notifications;
+mod plan;
 mod probe;
 mod reading;
 mod schema;
@@ -25,6 +30,7 @@ mod unusable;
 mod user_pages;
 mod wake_lock;
 
+pub use self::blockers::Blocker;
 pub use self::chunks::{Chunk, Chunks};
 pub use self::control::CONTROL_CHANNEL;
 pub use self::creation_times::Logged;
@@ -35,10 +41,12 @@ pub use self::error::{
     fault, is_lock_not_available, is_undefined, is_undefined_function, is_undefined_table,
     is_without_schema, may_pass, summary,
 };
+pub use self::locks::{Blocked, Patience};
 pub use self::log::Log;
 pub use self::log_state::LogState;
-pub use self::maintenance::{Blocker, Rotation};
+pub use self::maintenance::Rotation;
 pub use self::notifications::Notifications;
+pub use self::plan::Step;
 pub use self::reading::{Durability, LogRow, Reading, parse_row};
 pub use self::triggers::FaultyTrigger;
 pub use self::user_pages::{COUNTED_MAX, PAGE_BYTES_MAX, PAGE_EVENTS, Page, UserPages};

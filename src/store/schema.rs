@@ -28,6 +28,11 @@ impl Schema {
             .await
     }
 
+    /// Whether the table of applied migrations is there.
+    pub(super) fn has_migrations(&self) -> bool {
+        self.has_migrations
+    }
+
     /// Whether the schema is ours or empty: nothing of another product is in it.
     pub(super) async fn may_be_used(
         &self,

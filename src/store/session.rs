@@ -1,9 +1,11 @@
 //! What the service's sessions set for themselves, so that no setting of a role or of a database changes what they do.
 //!
-//! [`own`] and [`migrating`] are the only places of the crate that SET anything for a session. Whoever opens a
+//! [`own`], [`migrating`] and [`wait_for_locks`] are the only places of the crate that SET anything for a session. Whoever opens a
 //! connection for the service calls one of them before its first statement, and only after the address was probed
 //! (`address`). What is set stays with the session: behind a pooler in transaction mode it would leak into others'
 //! transactions.
+
+use std::time::Duration;
 
 use sqlx::PgConnection;
 
@@ -57,8 +59,13 @@ const OWN: &str = set!(
 );
 
 /// For migrations. Their statements may take long, and wait for locks as they say themselves. They keep the role's
-/// search path, because what PostgreSQL prints of the application's triggers depends on it.
-const MIGRATING: &str = set!("('statement_timeout', '0')");
+/// search path, because what PostgreSQL prints of the application's triggers depends on it. A statement ends with the
+/// program, so that the next one finds its locks free.
+const MIGRATING: &str = set!(
+    "('statement_timeout', '0'),
+     ('client_connection_check_interval',
+      CASE WHEN pg_catalog.version() LIKE '%linux%' THEN '1s' ELSE '0' END)"
+);
 
 /// Makes a new connection one of the service's own.
 pub(super) async fn own(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
@@ -68,6 +75,18 @@ pub(super) async fn own(connection: &mut PgConnection) -> Result<(), sqlx::Error
 /// Makes a new connection one for migrations.
 pub(super) async fn migrating(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     set(connection, MIGRATING).await
+}
+
+/// Has a migration's statements wait so long for each lock. At least 1 ms: 0 is without end.
+pub(super) async fn wait_for_locks(
+    connection: &mut PgConnection,
+    wait: Duration,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT pg_catalog.set_config('lock_timeout', $1, false)")
+        .bind(format!("{}ms", wait.as_millis().max(1)))
+        .execute(connection)
+        .await
+        .map(drop)
 }
 
 async fn set(connection: &mut PgConnection, settings: &'static str) -> Result<(), sqlx::Error> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::{FromRow, PgConnection, PgPool};
 
 use crate::protocol::{Label, TriggerFault};
 
@@ -109,6 +109,78 @@ fn read(rows: Vec<(String, String)>) -> Result<Vec<FaultyTrigger>, sqlx::Error> 
             Ok(FaultyTrigger { relation, fault })
         })
         .collect()
+}
+
+/// What [`repair`] changes, or would change after all migrations: it is read by names, since there may be no log yet.
+/// The same as `realtime.repair_triggers()` looks for.
+const MISPLACED: &str = "
+    WITH own AS MATERIALIZED (
+        SELECT name, relation, required, to_regclass(relation)::oid AS table_oid,
+               to_regprocedure(function)::oid AS function_oid
+        FROM (VALUES
+            ('realtime_messages', 'public.messages', true, 'realtime.on_messages()'),
+            ('realtime_sessions', 'public.sessions', true, 'realtime.on_session()'),
+            ('realtime_devices', 'public.devices', true, 'realtime.on_device()'),
+            ('realtime_users', 'public.users', false, 'realtime.on_user_deleted()'),
+            ('realtime_messages_truncate', 'public.messages', true, 'realtime.on_truncate()'),
+            ('realtime_sessions_truncate', 'public.sessions', true, 'realtime.on_truncate()'),
+            ('realtime_devices_truncate', 'public.devices', true, 'realtime.on_truncate()'),
+            ('realtime_users_truncate', 'public.users', false, 'realtime.on_truncate()')
+        ) AS own (name, relation, required, function)
+    ), placed AS (
+        SELECT t.oid FROM pg_trigger t JOIN own ON own.function_oid = t.tgfoid AND own.table_oid = t.tgrelid
+        WHERE t.tgname = own.name AND t.tgenabled = 'A'
+    )
+    SELECT 'removed' AS change, t.tgname::text AS name,
+           (SELECT format('%I.%I', relnamespace::regnamespace, relname) FROM pg_class WHERE oid = t.tgrelid) AS relation
+    FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace
+    WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgrelid IN (SELECT table_oid FROM own)
+      AND n.nspname <> 'realtime'
+      AND (t.tgname IN ('messages_notify_trigger', 'sessions_notify_trigger', 'devices_notify_trigger')
+           OR p.proname IN ('notify_new_message', 'notify_new_session', 'notify_device_update'))
+    UNION ALL
+    SELECT 'dropped', t.tgname::text,
+           (SELECT format('%I.%I', relnamespace::regnamespace, relname) FROM pg_class WHERE oid = t.tgrelid)
+    FROM pg_trigger t
+    WHERE t.tgparentid = 0 AND t.tgfoid IN (SELECT function_oid FROM own) AND t.oid NOT IN (SELECT oid FROM placed)
+    UNION ALL
+    SELECT 'created', name, relation FROM own
+    WHERE (required OR table_oid IS NOT NULL) AND NOT EXISTS (
+        SELECT FROM pg_trigger t JOIN placed USING (oid) WHERE t.tgrelid = table_oid AND t.tgfoid = function_oid)
+    ORDER BY relation, change DESC, name";
+
+/// A trigger that [`repair`] changes.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub(super) struct Misplaced {
+    change: String,
+    name: String,
+    /// The trigger's table.
+    pub(super) relation: String,
+}
+
+impl fmt::Display for Misplaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            change,
+            name,
+            relation,
+        } = self;
+        match change.as_str() {
+            "removed" => write!(
+                f,
+                "remove the application's trigger {name} from {relation}; migrate down puts it back"
+            ),
+            "dropped" => write!(f, "drop the trigger {name} of {relation}"),
+            _ => write!(f, "create the trigger {name} on {relation}"),
+        }
+    }
+}
+
+/// What [`repair`] would change, after all migrations.
+pub(super) async fn misplaced(
+    connection: &mut PgConnection,
+) -> Result<Vec<Misplaced>, sqlx::Error> {
+    sqlx::query_as(MISPLACED).fetch_all(connection).await
 }
 
 /// Puts every trigger in its place. Returns the tables where one was not.

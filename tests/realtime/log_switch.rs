@@ -286,6 +286,9 @@ async fn events_of_a_transaction_that_is_older_than_the_log_notify() {
     let db = database.pool().await;
     let bob = add_user(&db).await;
     let mut older = database.connect().await;
+    // `migrate up` would wait for the older transaction before it has built the index.
+    let index = "CREATE INDEX realtime_devices_identity_pubkey ON devices (identity_pubkey)";
+    execute(&mut older, index).await;
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_snapshot()";
     execute(&mut older, begin).await;
     migrate::up(&database.url.parse().unwrap()).await.unwrap();

@@ -6,6 +6,10 @@ use sqlx::PgConnection;
 
 use crate::support::{Database, execute};
 
+mod load;
+mod plan;
+mod quiet;
+
 /// Everything of the application's tables that a migration could change.
 async fn application(connection: &mut PgConnection) -> Vec<String> {
     sqlx::query_scalar(
