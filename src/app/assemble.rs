@@ -178,6 +178,8 @@ fn start_maintenance(
         Arc::clone(&stream.metrics),
     );
     supervisor.spawn(Task::QueueWatch, watching);
+    let watching = maintenance::watch_rights(stream.log.clone(), health.clone());
+    supervisor.spawn(Task::RightsWatch, watching);
     let watching =
         maintenance::watch_triggers(stream.log.clone(), health, Arc::clone(&stream.metrics));
     supervisor.spawn(Task::TriggerWatch, watching);

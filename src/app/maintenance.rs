@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
 use crate::delivery::HealthReport;
 use crate::metrics::Metrics;
@@ -17,6 +17,9 @@ const QUEUE_USAGE_INTERVAL: Duration = Duration::from_secs(5);
 /// The share of PostgreSQL's notification queue from which on the log warns of it.
 const QUEUE_USAGE_WARNED: f64 = 0.5;
 const TRIGGERS_INTERVAL: Duration = Duration::from_secs(30);
+const RIGHTS_INTERVAL: Duration = Duration::from_secs(30);
+/// While the database does not answer, or a right is missing.
+const RIGHTS_RETRY: Duration = Duration::from_secs(2);
 const RETENTION_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Clears what the metrics no longer need.
@@ -90,6 +93,41 @@ pub(super) async fn watch_triggers(log: Log, health: HealthReport, metrics: Arc<
             tracing::info!(event = "triggers_in_place");
         }
         known = faulty;
+    }
+}
+
+/// Looks whether the service's role has the rights that it needs. What is missing is logged when it changes.
+pub(super) async fn watch_rights(log: Log, health: HealthReport) {
+    let reason = ReadinessReason::PrivilegeMissing;
+    let mut known = None;
+    loop {
+        match log.missing_rights().await {
+            Err(error) => {
+                tracing::debug!(event = "rights_unknown", %error);
+                sleep(RIGHTS_RETRY).await;
+                continue;
+            }
+            Ok(missing) if missing == known => {}
+            Ok(missing) => {
+                if let Some(missing) = &missing {
+                    let rights = missing.rights.join("; ");
+                    health.begin(reason, &format!("{} lacks {rights}", missing.role));
+                    let (role, remedy) = (&missing.role, &missing.remedy);
+                    tracing::warn!(event = "rights_missing", role, rights, remedy);
+                } else {
+                    health.end(reason);
+                    tracing::info!(event = "rights_complete");
+                }
+                known = missing;
+            }
+        }
+        let is_lacking = known.is_some();
+        sleep(if is_lacking {
+            RIGHTS_RETRY
+        } else {
+            RIGHTS_INTERVAL
+        })
+        .await;
     }
 }
 

@@ -32,6 +32,8 @@ pub enum Task {
     QueueWatch,
     /// Looks whether the triggers that write the log are in their places.
     TriggerWatch,
+    /// Looks whether the service's role has its rights.
+    RightsWatch,
     /// Makes and drops the log's partitions.
     LogRetention,
     /// Fetches the keys with which tokens are signed.

@@ -6,6 +6,7 @@ use hushnet_realtime::app::RunError;
 use hushnet_realtime::config::ConfigError;
 use hushnet_realtime::identity::SigningError;
 use hushnet_realtime::output::{self, OutputError};
+use hushnet_realtime::store::{GrantError, migrate};
 
 /// A mistake in how the program was called.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +49,11 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
             error.downcast_ref(),
             Some(RunError::Config(_) | RunError::NoDescriptors { .. })
         )
-        || matches!(error.downcast_ref(), Some(SigningError::Config(_)));
+        || matches!(error.downcast_ref(), Some(SigningError::Config(_)))
+        || matches!(
+            error.downcast_ref(),
+            Some(migrate::Error::Grant(GrantError::NoRole { .. }))
+        );
     ExitCode::from(if is_misuse { 2 } else { 1 })
 }
 

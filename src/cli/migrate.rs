@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use hushnet_realtime::config::{DatabaseUrl, Ingest};
 use hushnet_realtime::output;
-use hushnet_realtime::store::{Log, Patience, migrate};
+use hushnet_realtime::store::{Log, Patience, Purpose, migrate};
 
 use super::exit;
 
@@ -41,6 +41,15 @@ enum Action {
         /// End with the exit status 3 where something is to be done
         #[arg(long)]
         exit_code: bool,
+    },
+    /// Give a role the rights that it needs in the schema. As the owner of the schema; may be repeated
+    Grant {
+        /// The role, as PostgreSQL has its name
+        #[arg(long, value_name = "NAME")]
+        role: String,
+        /// What the role does
+        #[arg(long = "for", value_name = "PURPOSE")]
+        purpose: Purpose,
     },
     /// Undo everything and put HushNet's own triggers back; the log of events is lost
     Down {
@@ -85,6 +94,12 @@ pub(super) async fn run(
             if let Some(ingest) = ingest {
                 Log::new(url.options(), 1).set_ingest(ingest).await?;
             }
+        }
+        Action::Grant { role, purpose } => {
+            for right in migrate::grant(&url, &role, purpose).await? {
+                output::print_line(format_args!("granted {right} to {role}"))?;
+            }
+            return Ok(());
         }
         Action::Plan { exit_code } => return plan(&url, exit_code).await,
         Action::Down { waiting } => migrate::down_with(&url, &waiting.patience()).await?,

@@ -71,8 +71,9 @@ impl Health {
     fn holds(&self, reason: ReadinessReason, live: bool, now: Instant) -> bool {
         let is_reported = |reason| self.reported[reason].is_some();
         // Then there is no connection, and no barrier commits: that is no reason of its own.
-        let is_unusable =
-            is_reported(ReadinessReason::Pooler) || is_reported(ReadinessReason::Recovery);
+        let is_unusable = is_reported(ReadinessReason::Pooler)
+            || is_reported(ReadinessReason::Recovery)
+            || is_reported(ReadinessReason::Privilege);
         match reason {
             // Its detail stays reported from the last loss on.
             ReadinessReason::ListenerDisconnected => !live && !is_unusable,
@@ -201,7 +202,11 @@ mod tests {
     #[test]
     fn an_address_that_cannot_be_used_is_the_reason_for_all_that_follows_from_it() {
         let (mut health, start) = (health(), Instant::now());
-        for reason in [ReadinessReason::Pooler, ReadinessReason::Recovery] {
+        for reason in [
+            ReadinessReason::Pooler,
+            ReadinessReason::Recovery,
+            ReadinessReason::Privilege,
+        ] {
             health.begin(ListenerDisconnected, "seen");
             health.begin(BarrierFailed, "seen");
             health.begin(reason, "seen");

@@ -188,7 +188,7 @@ impl Barriers {
     async fn send(&self, nonce: &str) -> Result<(), sqlx::Error> {
         if !self.bare.load(Relaxed) {
             match self.log.send_barrier(nonce).await {
-                Err(error) if store::is_undefined(&error) => {
+                Err(error) if store::is_undefined(&error) || store::is_forbidden(&error) => {
                     // A part of the log may be missing, which is a fault and no log that has gone.
                     if self.log.exists().await? {
                         return Err(error);

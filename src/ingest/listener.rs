@@ -124,6 +124,7 @@ impl Listener {
         for (reason, of) in [
             (ReadinessReason::Pooler, DatabaseFault::Pooler),
             (ReadinessReason::Recovery, DatabaseFault::ReadOnly),
+            (ReadinessReason::Privilege, DatabaseFault::Privilege),
         ] {
             if fault == Some(of) {
                 self.health.begin(reason, &detail);
@@ -188,7 +189,11 @@ impl Listener {
     /// known. Returns what is left to do.
     async fn join(&mut self, notifications: &mut Notifications) -> Result<Next, Lost> {
         let state = match self.state().await {
-            Err(Lost::Database(error)) if store::is_undefined(&error) && self.may_wait() => {
+            // The schema is there and the service's role has no right on it yet: events come without it meanwhile.
+            Err(Lost::Database(error))
+                if (store::is_undefined(&error) || store::is_forbidden(&error))
+                    && self.may_wait() =>
+            {
                 tracing::warn!(event = "log_incomplete", %error);
                 return Ok(Next::Wait);
             }
@@ -286,7 +291,8 @@ impl Listener {
         };
         let caught_up = catch_up.run(from).await;
         match &caught_up {
-            Err(Lost::Database(error)) if store::is_undefined(error) => {}
+            Err(Lost::Database(error))
+                if store::is_undefined(error) || store::is_forbidden(error) => {}
             _ => return caught_up,
         }
         if self.log.exists().await? {

@@ -61,7 +61,8 @@ impl DatabaseFault {
                  dropped a part of the schema realtime"
             }
             Self::Privilege => {
-                "give the service's role its right back, or let it own the schema realtime"
+                "run hushnet-realtime migrate grant --for serve --role with the service's role, as the owner of the schema \
+                 realtime"
             }
             Self::ReadOnly => {
                 "name the primary in DATABASE_URL: this server is in recovery, or takes no writes at all"

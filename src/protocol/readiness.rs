@@ -71,6 +71,9 @@ readiness_reasons! {
     /// The database is in recovery: a standby takes no LISTEN and no writes.
     Recovery: Unavailable, "Nothing, if it is about to be promoted: the server looks again by itself. Else name the \
         primary in `DATABASE_URL`.";
+    /// PostgreSQL answers, and refuses what events need: the service's role lacks a right (42501).
+    Privilege: Unavailable, "Run `hushnet-realtime migrate grant --for serve --role` with the service's role, as the \
+        owner of the schema `realtime`. `detail` has PostgreSQL's error.";
     /// The listener has no connection to PostgreSQL, or still reads what was committed meanwhile.
     ListenerDisconnected: Unavailable, "Nothing, if it passes: the listener reconnects by itself. If it lasts, check \
         that PostgreSQL is up, can be reached, and has a connection left (`max_connections`).";
@@ -86,6 +89,9 @@ readiness_reasons! {
     /// A trigger that writes the log is not in its place, or something keeps changes from it: they may make no event.
     TriggerFaulty: Degraded, "`detail` has each table and its fault, and the log says what to do (`trigger_faulty`). \
         Mostly: run `hushnet-realtime migrate up`.";
+    /// The service's role lacks rights that it needs for a part of its work.
+    PrivilegeMissing: Degraded, "`detail` has the rights, and the log the command that grants them (`rights_missing`): \
+        `hushnet-realtime migrate grant`.";
     /// Events arrive, and those of now come late: the server still reads many that were committed before.
     CatchingUp: CatchingUp, "Nothing, if it passes. If it lasts, more is committed than this server can read: look at \
         its CPU, and at what commits so many events.";

@@ -74,7 +74,7 @@ const BLOCKERS: &str =
     "SELECT holder.pid, p.gid,
             coalesce(nullif(a.application_name, ''), a.backend_type, 'unknown') AS name,
             coalesce(p.owner, a.usename, 'unknown')::text AS role,
-            coalesce(a.state, 'state unknown') AS state,
+            coalesce(a.state, 'state hidden without pg_read_all_stats') AS state,
             coalesce(date_trunc('second', clock_timestamp() - coalesce(p.prepared, a.xact_start))::text,
                      'of unknown age') AS age,
             nullif(nullif(a.query, ''), '<insufficient privilege>') AS statement

@@ -35,6 +35,12 @@ pub fn is_without_schema(error: &sqlx::Error) -> bool {
     has_code(error, &["3F000", "42P01"])
 }
 
+/// 42501: the role lacks a right.
+#[must_use]
+pub fn is_forbidden(error: &sqlx::Error) -> bool {
+    has_code(error, &["42501"])
+}
+
 /// 55P03: a lock was not to be had in time.
 #[must_use]
 pub fn is_lock_not_available(error: &sqlx::Error) -> bool {

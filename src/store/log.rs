@@ -18,9 +18,10 @@ use super::deadline::within_deadline;
 use super::devices::Devices;
 use super::log_state::LogState;
 use super::maintenance::Rotation;
+use super::rights::MissingRights;
 use super::triggers::FaultyTrigger;
 use super::user_pages::UserPages;
-use super::{control, creation_times, log_state, maintenance, triggers};
+use super::{control, creation_times, log_state, maintenance, rights, triggers};
 use crate::config::Ingest;
 use crate::protocol::{Epoch, Snapshot};
 
@@ -215,6 +216,11 @@ impl Log {
     /// What is wrong with the triggers that write the log.
     pub async fn trigger_faults(&self) -> Result<Vec<FaultyTrigger>, sqlx::Error> {
         within_deadline(triggers::faults(&self.database.own())).await
+    }
+
+    /// What the service's own role lacks, if it lacks anything.
+    pub async fn missing_rights(&self) -> Result<Option<MissingRights>, sqlx::Error> {
+        within_deadline(rights::missing(&self.database.own())).await
     }
 
     /// The share of PostgreSQL's notification queue that is in use, 0 to 1.

@@ -2,7 +2,10 @@
 
 use sqlx::PgPool;
 
-use super::error::{is_undefined, is_undefined_function, is_undefined_table, is_without_schema};
+use super::control;
+use super::error::{
+    is_forbidden, is_undefined, is_undefined_function, is_undefined_table, is_without_schema,
+};
 use super::reading::parse;
 use crate::config::{Ingest, UnknownIngest};
 use crate::protocol::{Cursor, Epoch};
@@ -24,6 +27,8 @@ pub(super) async fn read(pool: &PgPool) -> Result<Option<LogState>, sqlx::Error>
         // The schema before migration 5.
         Err(error) if is_undefined_function(&error) => return read_before(pool).await,
         Err(error) if is_without_schema(&error) => return Ok(None),
+        // An empty schema that the role has no right on.
+        Err(error) if is_forbidden(&error) && !control::has_log(pool).await? => return Ok(None),
         emptied => emptied?,
     };
     if emptied {

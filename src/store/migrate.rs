@@ -22,6 +22,7 @@ use super::address::Address;
 use super::locks::{self, Blocked, LockError, Patience};
 use super::migrations::{self, OF_DEVICES, OF_EVERYTHING, OF_TRIGGERS, TABLES, TABLES_REQUIRED};
 use super::plan::{self, Step};
+use super::rights::{self, GrantError, Purpose};
 use super::schema::{APPLIED_TABLE, Schema};
 use super::session;
 use super::triggers::{self, FaultyTrigger};
@@ -68,6 +69,9 @@ pub enum Error {
     /// Others have what is needed, for longer than was to be waited.
     #[error(transparent)]
     Blocked(Blocked),
+    /// Rights could not be granted.
+    #[error(transparent)]
+    Grant(#[from] GrantError),
     /// A statement outside the migrations failed.
     #[error("the database refused: {0}")]
     Statement(#[from] sqlx::Error),
@@ -137,6 +141,7 @@ pub async fn up_with(url: &DatabaseUrl, patience: &Patience) -> Result<Vec<Strin
         upgrade(&mut connection, &applied, patience).await?;
         repair(&mut connection, patience).await?
     };
+    rights::renew(&mut connection).await?;
     connection.close().await?;
     Ok(repaired)
 }
@@ -229,6 +234,8 @@ async fn upgrade(
             locks::take(&mut transaction, locks, patience).await?;
         }
         apply(&migrator, version, &mut transaction).await?;
+        // With the migration: the servers that run may call what is new to them at once.
+        rights::renew(&mut transaction).await?;
         transaction.commit().await?;
     }
     Ok(())
@@ -293,12 +300,26 @@ pub async fn down_with(url: &DatabaseUrl, patience: &Patience) -> Result<(), Err
         }
         let mut transaction = connection.begin().await?;
         locks::take(&mut transaction, OF_EVERYTHING, patience).await?;
+        let grantees = rights::grantees(&mut transaction).await?;
         migrator.undo(&mut *transaction, 0).await?;
         schema.leave(&mut transaction).await?;
+        rights::take_back(&mut transaction, &grantees).await?;
         transaction.commit().await?;
     }
     OF_DEVICES.remove(&mut connection, patience).await?;
     Ok(connection.close().await?)
+}
+
+/// Grants the role what it needs in the schema for the purpose; another role's rights stay as they are. Returns each
+/// right, as after GRANT. A second call changes nothing.
+///
+/// # Errors
+/// [`Error`]; nothing is granted then.
+pub async fn grant(url: &DatabaseUrl, role: &str, purpose: Purpose) -> Result<Vec<String>, Error> {
+    let mut connection = connect(url).await?;
+    let granted = rights::grant(&mut connection, role, purpose).await?;
+    connection.close().await?;
+    Ok(granted)
 }
 
 /// Every migration in order, and whether the database has it.

@@ -12,6 +12,7 @@ mod devices;
 mod error;
 pub mod hushnet;
 mod index;
+mod known;
 mod locks;
 mod log;
 mod log_state;
@@ -22,6 +23,7 @@ mod notifications;
 mod plan;
 mod probe;
 mod reading;
+mod rights;
 mod schema;
 mod session;
 pub mod state;
@@ -38,8 +40,8 @@ pub use self::database::{IDENTITY_CONNECTIONS_MAX, SERVICE_CONNECTIONS_MAX};
 pub use self::deadline::deadline_passed;
 pub use self::devices::Devices;
 pub use self::error::{
-    fault, is_lock_not_available, is_undefined, is_undefined_function, is_undefined_table,
-    is_without_schema, may_pass, summary,
+    fault, is_forbidden, is_lock_not_available, is_undefined, is_undefined_function,
+    is_undefined_table, is_without_schema, may_pass, summary,
 };
 pub use self::locks::{Blocked, Patience};
 pub use self::log::Log;
@@ -48,6 +50,7 @@ pub use self::maintenance::Rotation;
 pub use self::notifications::Notifications;
 pub use self::plan::Step;
 pub use self::reading::{Durability, LogRow, Reading, parse_row};
+pub use self::rights::{GrantError, MissingRights, Purpose};
 pub use self::triggers::FaultyTrigger;
 pub use self::user_pages::{COUNTED_MAX, PAGE_BYTES_MAX, PAGE_EVENTS, Page, UserPages};
 pub use self::wake_lock::HeldWakeLock;

@@ -18,7 +18,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::deadline::{STATEMENT_DEADLINE, within_deadline};
-use super::error::is_undefined;
+use super::known::Known;
 use super::log_state::flush;
 
 /// Rows in one answer: the oldest. Beyond it [`State::more`] is set.
@@ -41,24 +41,19 @@ pub struct State {
     pub more: bool,
 }
 
-/// One read, as a statement for each schema that a database may have, the newest first: the present log; the log
-/// before migration 5; no log. Which one it is shows when PostgreSQL knows the functions of the first ones not.
-struct Read([&'static str; 3]);
+/// One read, as a statement for each schema that a database may have, the newest first: the present log; the log before
+/// migration 6, and before migration 5; no log.
+struct Read([&'static str; 4]);
 
-/// The statement around a query of rows that have `created_at` and `id`. `$1` is the rows' owner, `$2`
-/// and `$3` are the bounds in rows and in bytes.
+/// The statement around a query of `json` and `place`, the rows' order from 1 on. `$1` is the rows' owner, `$2` and `$3`
+/// are the bounds in rows and in bytes.
 macro_rules! statement {
-    ($cursor:literal, $rows:literal) => {
+    ($cursor:literal, $rows:expr) => {
         concat!(
             "WITH found AS MATERIALIZED (",
             $rows,
-            "    ORDER BY created_at, id LIMIT $2 + 1
-             ), encoded AS MATERIALIZED (
-                 SELECT created_at, id, row_to_json(found) AS json FROM found
-             ), measured AS (
-                 SELECT json, row_number() OVER oldest_first AS place,
-                        sum(octet_length(json::text)) OVER oldest_first AS bytes
-                 FROM encoded WINDOW oldest_first AS (ORDER BY created_at, id)
+            "), measured AS (
+                 SELECT json, place, sum(octet_length(json::text)) OVER (ORDER BY place) AS bytes FROM found
              ), bounded AS (
                  SELECT json, place, place = 1 OR place <= $2 AND bytes <= $3 AS fits FROM measured
              )
@@ -71,26 +66,50 @@ macro_rules! statement {
     };
 }
 
-macro_rules! read {
+/// A query of the application's table, for a role that may read it.
+macro_rules! of_table {
     ($rows:literal) => {
+        concat!(
+            "SELECT row_to_json(oldest) AS json, row_number() OVER (ORDER BY created_at, id) AS place
+             FROM (",
+            $rows,
+            " ORDER BY created_at, id LIMIT $2 + 1) AS oldest"
+        )
+    };
+}
+
+/// `$function` returns the same rows as the query, to a role that may not read the table. It is STABLE: its snapshot is
+/// that of the statement, and so of the cursor.
+macro_rules! read {
+    ($function:literal, $rows:literal) => {
         Read([
             statement!(
                 "realtime.unflushed_cursor(), realtime.is_flushed(pg_current_wal_insert_lsn())",
-                $rows
+                concat!(
+                    "SELECT json, place FROM realtime.",
+                    $function,
+                    "($1, $2 + 1) WITH ORDINALITY AS oldest (json, place)"
+                )
             ),
-            statement!("realtime.cursor(), true", $rows),
-            statement!("NULL::text, true", $rows),
+            statement!(
+                "realtime.unflushed_cursor(), realtime.is_flushed(pg_current_wal_insert_lsn())",
+                of_table!($rows)
+            ),
+            statement!("realtime.cursor(), true", of_table!($rows)),
+            statement!("NULL::text, true", of_table!($rows)),
         ])
     };
 }
 
 const MESSAGES: Read = read!(
+    "pending_messages",
     "SELECT id, logical_msg_id, chat_id, from_user_id, from_device_id, to_user_id, to_device_id,
             header, ciphertext, created_at
      FROM public.messages WHERE to_device_id = $1 AND delivered_at IS NULL"
 );
 
-const SESSIONS: Read = read!(
+const HANDSHAKES: Read = read!(
+    "pending_handshakes",
     "SELECT id, sender_device_id, recipient_device_id, ephemeral_pubkey, sender_prekey_pub, otpk_used,
             ciphertext, state, created_at
      FROM public.pending_sessions WHERE recipient_device_id = $1 AND state = 'initiated'"
@@ -99,6 +118,7 @@ const SESSIONS: Read = read!(
 /// Without `last_seen`: a change of it alone makes no event, so a client that follows the events would
 /// keep an old value.
 const DEVICES: Read = read!(
+    "devices_of",
     "SELECT id, user_id, identity_pubkey, prekey_pubkey, signed_prekey_pub, signed_prekey_sig,
             one_time_prekeys, device_label, created_at
      FROM public.devices WHERE user_id = $1"
@@ -111,7 +131,7 @@ pub async fn messages(pool: &PgPool, device_id: Uuid) -> Result<State, sqlx::Err
 
 /// The handshakes that this device has not answered.
 pub async fn sessions(pool: &PgPool, device_id: Uuid) -> Result<State, sqlx::Error> {
-    SESSIONS.of(pool, device_id).await
+    HANDSHAKES.of(pool, device_id).await
 }
 
 /// The user's devices with their public keys.
@@ -120,18 +140,19 @@ pub async fn devices(pool: &PgPool, user_id: Uuid) -> Result<State, sqlx::Error>
 }
 
 impl Read {
+    /// One of the application's tables may be missing. Then every statement fails, and the error names the table.
     async fn of(&self, pool: &PgPool, owner: Uuid) -> Result<State, sqlx::Error> {
-        let Self([present, before, without_log]) = *self;
         let read = async {
-            for statement in [present, before] {
-                match query(pool, statement, owner).await {
-                    Err(error) if is_undefined(&error) => {}
-                    read => return read,
+            // The newest first each time: without the log, the last one goes on to be taken when the log has come.
+            let known = Known::default();
+            let mut attempts = known.attempts(&self.0);
+            while let Some(statement) = attempts.next() {
+                let answer = query(pool, statement, owner).await;
+                if let Some(answer) = attempts.take(answer) {
+                    return answer;
                 }
             }
-            // One of the application's tables may be missing instead. This statement then fails too, and its error
-            // names the table.
-            query(pool, without_log, owner).await
+            Err(attempts.refused())
         };
         within_deadline(read).await
     }

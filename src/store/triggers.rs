@@ -24,11 +24,35 @@ impl fmt::Display for FaultyTrigger {
 /// What no trigger can help against, in any database: the names of tables and publications, and the fault.
 macro_rules! not_served {
     () => {
-        "SELECT relation, 'subscription' AS fault
-         FROM unnest(ARRAY['public.messages', 'public.sessions', 'public.devices', 'public.users']) AS relation
-         WHERE EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = to_regclass(relation))
+        "SELECT 'public.' || relname, 'subscription' AS fault
+         FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
+         WHERE n.nspname = 'public' AND relname IN ('messages', 'sessions', 'devices', 'users')
+           AND EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = pg_class.oid)
          UNION ALL
          SELECT pubname::text, 'publication_for_all_tables' FROM pg_publication WHERE puballtables"
+    };
+}
+
+/// The OID of a table that is named with its schema, and that of a function of schema `realtime`. Looked up in the
+/// catalogue: the role may have no USAGE on either schema.
+macro_rules! oid_of {
+    (table $name:literal) => {
+        concat!(
+            "(SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+              WHERE n.nspname = split_part(",
+            $name,
+            ", '.', 1) AND c.relname = split_part(",
+            $name,
+            ", '.', 2))"
+        )
+    };
+    (function $name:literal) => {
+        concat!(
+            "(SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+              WHERE n.nspname = 'realtime' AND p.pronargs = 0 AND p.proname = ",
+            $name,
+            ")"
+        )
     };
 }
 
@@ -37,20 +61,25 @@ macro_rules! not_served {
 const FAULTS: &str = concat!(
     "
     WITH own AS MATERIALIZED (
-        SELECT relation, required, to_regclass(relation) AS table_oid,
-               to_regprocedure(function) AS function_oid, reads
+        SELECT relation, required, table_oid, function_oid, reads
         FROM (VALUES
-            ('public.messages', true, 'realtime.on_messages()', NULL),
-            ('public.sessions', true, 'realtime.on_session()', 'public.devices'),
-            ('public.devices', true, 'realtime.on_device()', NULL),
-            ('public.users', false, 'realtime.on_user_deleted()', NULL),
-            ('public.messages', true, 'realtime.on_truncate()', NULL),
-            ('public.sessions', true, 'realtime.on_truncate()', NULL),
-            ('public.devices', true, 'realtime.on_truncate()', NULL),
-            ('public.users', false, 'realtime.on_truncate()', NULL)
-        ) AS own (relation, required, function, reads)
+            ('public.messages', true, 'on_messages', NULL),
+            ('public.sessions', true, 'on_session', 'public.devices'),
+            ('public.devices', true, 'on_device', NULL),
+            ('public.users', false, 'on_user_deleted', NULL),
+            ('public.messages', true, 'on_truncate', NULL),
+            ('public.sessions', true, 'on_truncate', NULL),
+            ('public.devices', true, 'on_truncate', NULL),
+            ('public.users', false, 'on_truncate', NULL)
+        ) AS own (relation, required, function, reads), LATERAL (
+            SELECT ",
+    oid_of!(table "relation"),
+    " AS table_oid, ",
+    oid_of!(function "function"),
+    " AS function_oid
+        ) AS found
         -- The schema before migration 3 has no triggers of TRUNCATE.
-        WHERE function <> 'realtime.on_truncate()' OR to_regprocedure(function) IS NOT NULL
+        WHERE function <> 'on_truncate' OR function_oid IS NOT NULL
     ), placed AS (
         SELECT relation, required, table_oid, count(t.oid) AS triggers,
                count(t.oid) FILTER (WHERE t.tgenabled IN ('O', 'A')) AS enabled
@@ -77,7 +106,9 @@ const FAULTS: &str = concat!(
         SELECT reads, 'row_security' FROM own
         JOIN pg_proc p ON p.oid = function_oid
         JOIN pg_roles owner ON owner.oid = p.proowner
-        JOIN pg_class c ON c.oid = to_regclass(reads)
+        JOIN pg_class c ON c.oid = ",
+    oid_of!(table "reads"),
+    "
         WHERE c.relrowsecurity AND NOT owner.rolsuper AND NOT owner.rolbypassrls
           AND (c.relforcerowsecurity OR NOT pg_has_role(p.proowner, c.relowner, 'USAGE'))
         UNION ALL
@@ -85,7 +116,9 @@ const FAULTS: &str = concat!(
     not_served!(),
     ")
     SELECT DISTINCT relation, fault FROM faults
-    WHERE fault IS NOT NULL AND to_regclass('realtime.state') IS NOT NULL ORDER BY relation, fault"
+    WHERE fault IS NOT NULL AND ",
+    oid_of!(table "'realtime.state'"),
+    " IS NOT NULL ORDER BY relation, fault"
 );
 
 /// Everything that is wrong; nothing in a database without the log.

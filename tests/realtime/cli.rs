@@ -167,7 +167,7 @@ async fn the_variables_of_a_kubernetes_service_do_not_keep_serve_from_starting()
 async fn migrate_says_what_is_applied() {
     let database = Database::hushnet().await;
     let migrate = async |action| {
-        let mut command = program(&["migrate", action, "--database-url", &database.url]);
+        let mut command = program(&["migrate", action, "--database-url", &database.owner_url()]);
         let (code, printed, error) = outcome(&mut command).await;
         assert_eq!(code, 0, "{error}");
         printed
@@ -183,7 +183,7 @@ async fn an_error_of_a_migration_is_said_once() {
     let mut connection = database.connect().await;
     let broken = "UPDATE realtime._sqlx_migrations SET checksum = 'other' WHERE version = 2";
     execute(&mut connection, broken).await;
-    let migrate = |way| program(&["migrate", way, "--database-url", &database.url]);
+    let migrate = |way| program(&["migrate", way, "--database-url", &database.owner_url()]);
     let (code, _, error) = outcome(&mut migrate("up")).await;
     let said = "migration 2 was previously applied but has been modified";
     assert_eq!((code, error.matches(said).count()), (1, 1), "{error}");

@@ -238,7 +238,7 @@ async fn assert_comes_back(command: impl Fn(SocketAddr, &str, &str) -> Vec<Strin
         "SELECT id FROM realtime.events WHERE user_id = $1 AND kind = 'message' ORDER BY id",
     )
     .bind(bob.id)
-    .fetch_all(&db)
+    .fetch_all(&mut server.database().connect().await)
     .await
     .unwrap();
     // In order too: they were committed one after another.

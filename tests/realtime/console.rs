@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::identity::{Key, claims, takes_tokens, token};
-use crate::support::{Response, Server, add_user, insert_message, until};
+use crate::support::{Database, Response, Server, add_user, insert_message, until};
 use hushnet_realtime::store::demo;
+use hushnet_testkit::roles::OWNER;
 
 async fn with_console() -> Server {
     Server::start_with(|config| config.edge.console = Some(true)).await
@@ -156,7 +157,9 @@ async fn the_figures_want_the_same_identity_as_the_events() {
 
 #[tokio::test]
 async fn in_run_the_page_sends_real_messages_between_the_demo_users() {
-    let server = Server::start_with(|config| {
+    // `run` serves as the owner of its own database.
+    let database = Database::migrated().await.served_by(OWNER);
+    let server = Server::start_on(database, |config| {
         config.edge.console = Some(true);
         config.edge.demo = true;
     })

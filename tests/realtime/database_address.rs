@@ -31,7 +31,7 @@ async fn outcome(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String
 
 /// The variables that lead to this database.
 fn variables_of(database: &Database) -> Vec<(&'static str, String)> {
-    let options: PgConnectOptions = database.url.parse().unwrap();
+    let options: PgConnectOptions = database.owner_url().parse().unwrap();
     vec![
         (
             "PGHOST",

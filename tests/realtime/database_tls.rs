@@ -67,7 +67,7 @@ async fn the_service_runs_over_tls_and_says_why_it_trusts_no_other_server() {
     );
     let url = database.url("localhost", &verified);
     migrate::up(&url.parse().unwrap()).await.unwrap();
-    let server = Server::start_on(Database { url }, |_| {}).await;
+    let server = Server::start_on(Database::of_one_role(&url), |_| {}).await;
     let db = server.db().await;
     let bob = add_user(&db).await;
     let mut client = server.connect(bob.id).await;
@@ -92,7 +92,7 @@ async fn the_service_runs_over_tls_and_says_why_it_trusts_no_other_server() {
         ),
     ] {
         let url = database.url(host, parameters);
-        let server = Server::start_unready(Database { url }, |_| {});
+        let server = Server::start_unready(Database::of_one_role(&url), |_| {});
         until("/readyz says why", async || {
             let ready = server.get("/readyz").await;
             let is_said = ready.status == 503 && ready.body.contains(said);

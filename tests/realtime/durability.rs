@@ -7,15 +7,12 @@
 use std::path::{Path, PathBuf};
 
 use hushnet_devdb::Cluster;
-use hushnet_realtime::store::{Log, migrate};
-use hushnet_testkit::application;
+use hushnet_realtime::store::Log;
 use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::support::{
-    Database, Server, User, add_user, connect, execute, insert_message, soon, until,
-};
+use crate::support::{Database, Server, User, add_user, execute, insert_message, soon, until};
 
 /// With `fsync` off, what PostgreSQL calls flushed is written to the kernel, which outlives PostgreSQL.
 const SETTINGS: [(&str, &str); 5] = [
@@ -40,15 +37,10 @@ impl Scene {
         let name = format!("durability-{}", Uuid::new_v4().simple());
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let cluster = Cluster::start_with(&directory, &SETTINGS).await.unwrap();
-        cluster.create_database("hushnet").await.unwrap();
-        let url = cluster.url("hushnet");
-        let mut connection = connect(&url).await;
-        application::create_schema(&mut connection).await;
-        migrate::up(&url.parse().unwrap()).await.unwrap();
-        let database = Database { url };
+        let database = Database::made_in(&cluster, "hushnet").await;
         let db = database.pool().await;
         let (alice, bob) = (add_user(&db).await, add_user(&db).await);
-        execute(&mut connection, "CHECKPOINT").await;
+        execute(&mut database.admin().await, "CHECKPOINT").await;
         Self {
             directory,
             cluster: Some(cluster),
@@ -74,7 +66,10 @@ impl Scene {
             .await
             .unwrap();
         let unflushed = Unflushed(written);
-        assert!(!unflushed.is_flushed(db).await, "the test is of no use");
+        assert!(
+            !unflushed.is_flushed(&self.database).await,
+            "the test is of no use"
+        );
         unflushed
     }
 
@@ -105,10 +100,10 @@ impl Scene {
 struct Unflushed(String);
 
 impl Unflushed {
-    async fn is_flushed(&self, db: &PgPool) -> bool {
+    async fn is_flushed(&self, database: &Database) -> bool {
         sqlx::query_scalar("SELECT realtime.is_flushed($1::pg_lsn)")
             .bind(&self.0)
-            .fetch_one(db)
+            .fetch_one(&mut database.connect().await)
             .await
             .unwrap()
     }
@@ -123,12 +118,12 @@ async fn what_a_barrier_has_seen_is_on_disk_when_it_has_committed() {
     for nonce in ["7", "8", "9"] {
         let written = scene.commit_asynchronously(&db).await;
         log.send_barrier(nonce).await.unwrap();
-        assert!(written.is_flushed(&db).await, "barrier {nonce}");
+        assert!(written.is_flushed(&scene.database).await, "barrier {nonce}");
     }
     // The position that a listener begins with.
     let written = scene.commit_asynchronously(&db).await;
     log.state().await.unwrap();
-    assert!(written.is_flushed(&db).await);
+    assert!(written.is_flushed(&scene.database).await);
     scene.end().await;
 }
 
@@ -165,14 +160,14 @@ async fn every_cursor_that_the_service_hands_out_has_seen_only_what_is_on_disk()
     let state = format!("/messages/pending/{}", scene.bob.device_id);
     let response = server.get(&state).await;
     assert_eq!(response.status, 200, "{}", response.body);
-    assert!(written.is_flushed(&db).await, "a read of state");
+    assert!(written.is_flushed(&scene.database).await, "a read of state");
 
     // A replay is the client's position too, and so is the cursor of a reset.
     for since in [before.clone(), format!("{epoch}.900000000:900000000:")] {
         let written = scene.commit_asynchronously(&db).await;
         let mut client = server.connect_v1(&format!("{path}&since={since}")).await;
         client.next_json().await;
-        assert!(written.is_flushed(&db).await, "since {since}");
+        assert!(written.is_flushed(&scene.database).await, "since {since}");
     }
     server.begin_stop();
     server.stopped().await.unwrap();

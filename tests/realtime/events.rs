@@ -57,7 +57,7 @@ impl Scene {
         )
         .bind(user.id)
         .bind(mark)
-        .execute(&self.db)
+        .execute(&mut self.server.database().connect().await)
         .await
         .unwrap();
         let next = client.next_json().await;
@@ -268,7 +268,7 @@ async fn an_event_that_is_rolled_back_is_not_sent() {
         "SELECT count(*) FROM realtime.events WHERE user_id = $1 AND kind = 'message'",
     )
     .bind(scene.bob.id)
-    .fetch_one(&scene.db)
+    .fetch_one(&mut scene.server.database().connect().await)
     .await
     .unwrap();
     assert_eq!(logged, 0);
@@ -286,7 +286,7 @@ async fn the_log_has_the_notified_text_byte_for_byte() {
     let (logged, kind, user): (String, String, Uuid) =
         sqlx::query_as("SELECT payload, kind, user_id FROM realtime.events WHERE id = $1")
             .bind(id)
-            .fetch_one(&scene.db)
+            .fetch_one(&mut scene.server.database().connect().await)
             .await
             .unwrap();
     assert_eq!(
@@ -373,7 +373,7 @@ async fn a_database_with_only_hushnet_s_own_triggers_is_served_live() {
 async fn the_application_s_role_needs_no_right_on_our_schema() {
     let scene = Scene::set().await;
     let mut bob = scene.server.connect(scene.bob.id).await;
-    let mut application = scene.db.acquire().await.unwrap();
+    let mut application = scene.server.database().admin().await;
     let role = format!("t_app_{}", Uuid::new_v4().simple());
     crate::support::execute(
         &mut application,
@@ -383,31 +383,25 @@ async fn the_application_s_role_needs_no_right_on_our_schema() {
         ),
     )
     .await;
-    insert_message(
-        &mut *application,
-        Some(scene.chat),
-        &scene.alice,
-        &scene.bob,
-    )
-    .await;
+    insert_message(&mut application, Some(scene.chat), &scene.alice, &scene.bob).await;
     assert_eq!(bob.next_json().await["type"], "message");
     sqlx::query("INSERT INTO sessions (sender_device_id, receiver_device_id) VALUES ($1, $2)")
         .bind(scene.alice.device_id)
         .bind(scene.bob.device_id)
-        .execute(&mut *application)
+        .execute(&mut application)
         .await
         .unwrap();
     assert_eq!(bob.next_json().await["type"], "session");
     sqlx::query("UPDATE devices SET device_label = 'renamed' WHERE id = $1")
         .bind(scene.bob.device_id)
-        .execute(&mut *application)
+        .execute(&mut application)
         .await
         .unwrap();
     assert_eq!(bob.next_json().await["type"], "device");
     let forged =
         sqlx::query("INSERT INTO realtime.events (user_id, kind, payload) VALUES ($1, '', '')")
             .bind(scene.bob.id)
-            .execute(&mut *application)
+            .execute(&mut application)
             .await;
     assert!(
         forged
@@ -424,7 +418,8 @@ async fn the_application_s_role_needs_no_right_on_our_schema() {
 async fn the_age_of_a_delivery_is_measured_from_its_row() {
     let scene = Scene::set().await;
     let mut bob = scene.server.connect(scene.bob.id).await;
-    let mut transaction = scene.db.begin().await.unwrap();
+    let owner = scene.server.database().owner_pool().await;
+    let mut transaction = owner.begin().await.unwrap();
     insert_message(
         &mut *transaction,
         Some(scene.chat),

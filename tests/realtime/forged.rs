@@ -16,7 +16,7 @@ const EACH_INGEST: [Ingest; 3] = [Ingest::Notify, Ingest::Tail, Ingest::Adaptive
 /// A server, a user with a client, and a role without rights.
 struct Scene {
     /// Serves until the scene ends.
-    _server: Server,
+    server: Server,
     db: sqlx::PgPool,
     bob: User,
     client: Client,
@@ -28,7 +28,7 @@ impl Scene {
         let database = Database::migrated().await;
         let db = database.pool().await;
         let bob = add_user(&db).await;
-        let mut stranger = database.connect().await;
+        let mut stranger = database.admin().await;
         let role = format!("t_stranger_{}", Uuid::new_v4().simple());
         execute(
             &mut stranger,
@@ -39,7 +39,7 @@ impl Scene {
         let mut client = server.connect_v1(&format!("/ws?user_id={}", bob.id)).await;
         client.until_type("hello").await;
         Self {
-            _server: server,
+            server,
             db,
             bob,
             client,
@@ -79,7 +79,7 @@ impl Scene {
     async fn newest_id(&self) -> i64 {
         sqlx::query_scalar("SELECT max(id) FROM realtime.events WHERE user_id = $1")
             .bind(self.bob.id)
-            .fetch_one(&self.db)
+            .fetch_one(&mut self.server.database().connect().await)
             .await
             .unwrap()
     }

@@ -1,8 +1,8 @@
 //! Histories: a cursor of another history is told with a reset, however its snapshot looks, and no new event bears an
 //! id of before.
 
-use hushnet_realtime::config::DatabaseUrl;
 use hushnet_realtime::store::migrate;
+use hushnet_testkit::roles::SERVICE;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, PgPool};
 
@@ -91,9 +91,9 @@ async fn a_log_that_was_removed_and_made_anew_has_another_history() {
     let (alice, bob) = (add_user(&db).await, add_user(&db).await);
     let kept = V1::with_one_message(&server, &db, &alice, &bob).await;
     assert_eq!(reset_reason(&server, &bob, &kept.cursor).await, None);
-    let url: DatabaseUrl = server.database().url.parse().unwrap();
+    let url = server.database().owner();
     migrate::down(&url).await.unwrap();
-    migrate::up(&url).await.unwrap();
+    server.database().up().await;
     // More ids than were given out before.
     let mut connected = connect(&server, &bob, None).await;
     let event = until_message(&mut connected, &db, &alice, &bob).await;
@@ -219,6 +219,7 @@ async fn replace_log(connection: &mut PgConnection, last: &str) {
          ALTER TABLE realtime.events RENAME TO before;
          CREATE TABLE realtime.events (LIKE realtime.before INCLUDING DEFAULTS) PARTITION BY LIST (slot);
          {partitions}
+         GRANT SELECT ON realtime.events TO {SERVICE};
          INSERT INTO realtime.events SELECT * FROM realtime.before;
          CREATE INDEX ON realtime.events (xid, id);
          {last}
@@ -281,7 +282,7 @@ async fn a_cursor_of_the_release_before_is_of_another_history() {
     let bob = add_user(&db).await;
     let old: String =
         sqlx::query_scalar("SELECT realtime.epoch() || '.' || pg_current_snapshot()::text")
-            .fetch_one(&db)
+            .fetch_one(&mut server.database().connect().await)
             .await
             .unwrap();
     let reason = reset_reason(&server, &bob, &old).await;

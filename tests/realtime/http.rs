@@ -128,9 +128,7 @@ async fn healthz_reports_the_process_and_readyz_the_feed() {
     assert_eq!(server.get("/healthz").await.status, 200);
     assert_eq!(server.get("/readyz").await.status, 200);
 
-    let nowhere = Database {
-        url: "postgres://nobody@127.0.0.1:1/nothing".to_owned(),
-    };
+    let nowhere = Database::of("postgres://nobody@127.0.0.1:1/nothing");
     let server = Server::start_unready(nowhere, |_| {});
     assert_eq!(server.get("/healthz").await.status, 200);
     assert_error(&server.get("/readyz").await, 503, "listener_disconnected");

@@ -9,7 +9,7 @@ use crate::support::{Database, Server, execute, soon, until};
 /// Makes every barrier note the `synchronous_commit` of its session.
 const NOTING_BARRIER: &str = "
     CREATE TABLE public.noted (synchronous_commit text);
-    CREATE OR REPLACE FUNCTION realtime.barrier(nonce text) RETURNS void LANGUAGE sql AS $$
+    CREATE OR REPLACE FUNCTION realtime.barrier(nonce text) RETURNS void LANGUAGE sql SECURITY DEFINER AS $$
         INSERT INTO public.noted VALUES (current_setting('synchronous_commit'));
         SELECT pg_notify('realtime_control', 'barrier ' || nonce)
     $$;";
@@ -53,7 +53,7 @@ async fn sessions_keep_a_synchronous_commit_that_reaches_the_disk() {
 #[tokio::test]
 async fn a_listener_that_was_away_beyond_the_retention_resets_its_clients() {
     let server = Server::start().await;
-    let db = server.db().await;
+    let db = server.database().owner_pool().await;
     let path = format!("/ws?user_id={}", Uuid::new_v4());
     let mut client = server.connect_v1(&path).await;
     client.until_type("hello").await;
@@ -65,13 +65,7 @@ async fn a_listener_that_was_away_beyond_the_retention_resets_its_clients() {
     .execute(&db)
     .await
     .unwrap();
-    sqlx::query(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-         WHERE datname = current_database() AND query LIKE 'LISTEN%'",
-    )
-    .execute(&db)
-    .await
-    .unwrap();
+    server.database().end_listener().await;
     let reset = client.next_json().await;
     assert_eq!(reset["type"], "reset");
     assert_eq!(reset["reason"], "retention");

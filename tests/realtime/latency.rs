@@ -35,7 +35,8 @@ impl Scene {
 
     /// Messages in one transaction, whose rows say that they are an hour old when they are committed.
     async fn insert_aged(&self, count: usize) {
-        let mut transaction = self.db.begin().await.unwrap();
+        let owner = self.server.database().owner_pool().await;
+        let mut transaction = owner.begin().await.unwrap();
         for _ in 0..count {
             insert_message(&mut *transaction, None, &self.alice, &self.bob).await;
         }

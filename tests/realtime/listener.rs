@@ -12,13 +12,7 @@ async fn a_terminated_listener_comes_back() {
     let user = Uuid::new_v4();
     let mut client = server.connect(user).await;
     for round in 1..=3 {
-        sqlx::query(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-             WHERE datname = current_database() AND query LIKE 'LISTEN%'",
-        )
-        .execute(&db)
-        .await
-        .unwrap();
+        server.database().end_listener().await;
         server
             .until_metric("hushnet_listener_reconnects_total", f64::from(round))
             .await;

@@ -19,7 +19,6 @@ use crate::support::{
 /// chat of its own.
 struct Scene {
     server: Server,
-    db: PgPool,
     bob: User,
     written: watch::Receiver<BTreeSet<String>>,
     stop: watch::Sender<bool>,
@@ -37,10 +36,9 @@ impl Scene {
         let bob = add_user(&db).await;
         let (written, reader) = watch::channel(BTreeSet::new());
         let (stop, stopped) = watch::channel(false);
-        let writing = tokio::spawn(write(db.clone(), bob, written, stopped));
+        let writing = tokio::spawn(write(db, bob, written, stopped));
         Self {
             server,
-            db,
             bob,
             written: reader,
             stop,
@@ -49,12 +47,11 @@ impl Scene {
     }
 
     async fn up(&self) {
-        let url = self.server.database().url.parse().unwrap();
-        migrate::up(&url).await.unwrap();
+        self.server.database().up().await;
     }
 
     async fn down(&self) {
-        let url = self.server.database().url.parse().unwrap();
+        let url = self.server.database().owner();
         migrate::down(&url).await.unwrap();
     }
 
@@ -191,7 +188,7 @@ async fn a_client_that_comes_back_with_its_first_cursor_is_resumed_and_gets_noth
     scene.more(20).await;
     scene.up().await;
     let history: String = sqlx::query_scalar("SELECT realtime.history()")
-        .fetch_one(&scene.db)
+        .fetch_one(&mut scene.server.database().connect().await)
         .await
         .unwrap();
     let cursor = loop {
@@ -226,7 +223,7 @@ async fn each_way_of_ingest_goes_over_to_the_log_and_back() {
             scene.up().await;
             scene.until_cursor().await;
             let stored: String = sqlx::query_scalar("SELECT ingest FROM realtime.state")
-                .fetch_one(&scene.db)
+                .fetch_one(&mut scene.server.database().connect().await)
                 .await
                 .unwrap();
             assert_eq!(stored, way.as_str());
@@ -291,7 +288,7 @@ async fn events_of_a_transaction_that_is_older_than_the_log_notify() {
     execute(&mut older, index).await;
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_snapshot()";
     execute(&mut older, begin).await;
-    migrate::up(&database.url.parse().unwrap()).await.unwrap();
+    database.up().await;
     let server = Server::start_on(database, |_| {}).await;
     let mut client = server.connect(bob.id).await;
     let device = bob.device_id;

@@ -63,7 +63,7 @@ struct Scene {
 impl Scene {
     async fn set() -> Self {
         let database = Database::migrated().await;
-        let db = database.pool().await;
+        let db = database.owner_pool().await;
         let mut server = Self::serve(&database).await;
         let user = Uuid::new_v4();
         let mut client = server.connect_v1(&format!("/ws?user_id={user}")).await;
@@ -103,7 +103,7 @@ impl Scene {
         )
         .await;
         self.db.close().await;
-        let db = self.database.pool().await;
+        let db = self.database.owner_pool().await;
         let before = entries_read(&db).await;
         let mut server = Self::serve(&self.database).await;
         let (mut client, hello) = connect(&server, user, &self.cursor).await;
@@ -181,15 +181,13 @@ async fn a_page_that_takes_too_long_is_read_again_and_the_client_is_not_closed()
         "BEGIN; LOCK TABLE realtime.events IN ACCESS EXCLUSIVE MODE",
     )
     .await;
+    let admin = scene.database.admin_pool().await;
     let released = async {
         let reads = async || {
             let reads = "SELECT query_start::text FROM pg_stat_activity
                 WHERE datname = current_database() AND application_name = 'hushnet-realtime'
                       AND wait_event_type = 'Lock' AND query LIKE 'WITH reading%'";
-            let reads: Vec<String> = sqlx::query_scalar(reads)
-                .fetch_all(&scene.db)
-                .await
-                .unwrap();
+            let reads: Vec<String> = sqlx::query_scalar(reads).fetch_all(&admin).await.unwrap();
             reads.into_iter().next()
         };
         let mut first = None;

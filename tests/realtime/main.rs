@@ -40,6 +40,7 @@ mod readiness;
 mod recovery;
 mod resume;
 mod retention;
+mod roles;
 mod run;
 mod schema;
 mod shutdown;

@@ -38,7 +38,7 @@ async fn notifying_triggers(connection: &mut PgConnection) -> Vec<(String, Strin
 #[tokio::test]
 async fn up_down_up_on_a_hushnet_database() {
     let database = Database::hushnet().await;
-    let url: DatabaseUrl = database.url.parse().unwrap();
+    let url = database.owner();
     let mut connection = database.connect().await;
     let before = application(&mut connection).await;
 
@@ -90,7 +90,7 @@ async fn up_down_up_on_a_hushnet_database() {
 #[tokio::test]
 async fn triggers_under_other_names_and_disabled_ones_come_back_as_they_were() {
     let database = Database::hushnet().await;
-    let url: DatabaseUrl = database.url.parse().unwrap();
+    let url = database.owner();
     let mut connection = database.connect().await;
     execute(
         &mut connection,
@@ -129,7 +129,7 @@ async fn triggers_under_other_names_and_disabled_ones_come_back_as_they_were() {
 #[tokio::test]
 async fn triggers_that_were_deployed_again_come_back_as_they_were_last() {
     let database = Database::hushnet().await;
-    let url: DatabaseUrl = database.url.parse().unwrap();
+    let url = database.owner();
     let mut connection = database.connect().await;
     migrate::up(&url).await.unwrap();
     let again = "CREATE OR REPLACE TRIGGER messages_notify_trigger AFTER INSERT ON messages
@@ -147,7 +147,7 @@ async fn triggers_that_were_deployed_again_come_back_as_they_were_last() {
 #[tokio::test]
 async fn a_database_without_the_application_is_refused() {
     let database = Database::hushnet().await;
-    let url: DatabaseUrl = database.url.parse().unwrap();
+    let url = database.owner();
     let mut connection = database.connect().await;
     execute(&mut connection, "DROP TABLE sessions").await;
     let error = migrate::up(&url).await.unwrap_err().to_string();
@@ -165,7 +165,7 @@ async fn a_database_without_the_application_is_refused() {
 #[tokio::test]
 async fn the_books_are_kept_apart_from_the_application_s_own() {
     let database = Database::hushnet().await;
-    let url: DatabaseUrl = database.url.parse().unwrap();
+    let url = database.owner();
     let mut connection = database.connect().await;
     execute(
         &mut connection,
@@ -212,7 +212,7 @@ async fn a_schema_of_another_product_is_left_alone() {
          INSERT INTO realtime._sqlx_migrations VALUES (1, 'theirs', now(), true, 'abc', 1)",
     ] {
         let database = Database::hushnet().await;
-        let url: DatabaseUrl = database.url.parse().unwrap();
+        let url = database.owner();
         let mut connection = database.connect().await;
         execute(&mut connection, "CREATE SCHEMA realtime").await;
         execute(&mut connection, "GRANT USAGE ON SCHEMA realtime TO PUBLIC").await;
@@ -234,7 +234,7 @@ async fn a_schema_of_another_product_is_left_alone() {
 async fn an_empty_schema_is_used_and_stays() {
     for rights in ["GRANT USAGE ON SCHEMA realtime TO PUBLIC", "SELECT"] {
         let database = Database::hushnet().await;
-        let url: DatabaseUrl = database.url.parse().unwrap();
+        let url = database.owner();
         let mut connection = database.connect().await;
         execute(&mut connection, "CREATE SCHEMA realtime").await;
         execute(&mut connection, rights).await;
@@ -267,7 +267,7 @@ async fn an_empty_schema_is_used_and_stays() {
 #[tokio::test]
 async fn a_role_that_may_not_create_a_schema_is_given_one() {
     let database = Database::hushnet().await;
-    let mut connection = database.connect().await;
+    let mut connection = database.admin().await;
     let role = format!("r{}", uuid::Uuid::new_v4().simple());
     for statement in [
         format!("CREATE ROLE {role} LOGIN"),

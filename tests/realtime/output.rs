@@ -124,13 +124,7 @@ async fn a_log_whose_reader_has_gone_stops_nothing() {
     })
     .await;
     scene.event_arrives().await;
-    sqlx::query(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-         WHERE datname = current_database() AND query ILIKE 'LISTEN %'",
-    )
-    .execute(&pool)
-    .await
-    .unwrap();
+    scene.database.end_listener().await;
     until("the listener has connected again", async || {
         scene
             .server
@@ -230,7 +224,7 @@ async fn without_output(command: &mut Command) -> (Option<i32>, String) {
 #[tokio::test]
 async fn a_command_whose_output_is_closed_ends_quietly() {
     let database = Database::hushnet().await;
-    let url = ["--database-url", &database.url];
+    let url = ["--database-url", &database.owner_url()];
     let user = Uuid::new_v4().to_string();
     let secret = "--jwt-key=a secret of thirty-two bytes, or more";
     let token = [

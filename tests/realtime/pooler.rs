@@ -2,6 +2,7 @@
 //! in the sessions of others.
 
 use hushnet_realtime::store::migrate;
+use hushnet_testkit::roles::OWNER;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use crate::support::{Database, Pooler, Server, add_user, execute, insert_message, until};
@@ -71,13 +72,7 @@ async fn in_session_mode_events_come_and_a_lost_listener_comes_back() {
     let mut client = server.connect(bob.id).await;
     insert_message(&db, None, &bob, &bob).await;
     client.until_type("message").await;
-    sqlx::query(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-         WHERE datname = current_database() AND query LIKE 'LISTEN%'",
-    )
-    .execute(&db)
-    .await
-    .unwrap();
+    database.end_listener().await;
     server.until_metric(RECONNECTS, 1.0).await;
     until_green(&server).await;
     insert_message(&db, None, &bob, &bob).await;
@@ -145,7 +140,7 @@ async fn a_mode_that_changes_is_noticed_and_so_is_its_way_back() {
 #[tokio::test]
 async fn migrations_go_through_a_pooler_in_session_mode_only() {
     let database = Database::hushnet().await;
-    let pooler = Pooler::start(&database, "transaction", "").await;
+    let pooler = Pooler::start(&database.served_by(OWNER), "transaction", "").await;
     let url = pooler.database().url.parse().unwrap();
     let error = migrate::up(&url).await.unwrap_err().to_string();
     assert!(error.contains("in session mode"), "{error}");

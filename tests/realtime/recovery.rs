@@ -5,14 +5,12 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use hushnet_devdb::Cluster;
-use hushnet_realtime::store::migrate;
 use hushnet_testkit::database::UNSAFE_SETTINGS;
-use hushnet_testkit::{application, standby};
-use sqlx::Connection;
+use hushnet_testkit::standby;
 use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
 
-use crate::support::{Database, Server, add_user, connect, execute, insert_message, until};
+use crate::support::{Database, Server, add_user, execute, insert_message, until};
 
 const NAME: &str = "hushnet";
 const REFUSED: &str = "hushnet_barriers_failed_total{cause=\"read_only\"}";
@@ -32,12 +30,8 @@ impl Pair {
             .unwrap();
         let home = directory.path().join("primary");
         let primary = Cluster::start_with(&home, &UNSAFE_SETTINGS).await.unwrap();
-        primary.create_database(NAME).await.unwrap();
+        Database::made_in(&primary, NAME).await;
         let url = primary.url(NAME);
-        let mut connection = connect(&url).await;
-        application::create_schema(&mut connection).await;
-        connection.close().await.unwrap();
-        migrate::up(&url.parse().unwrap()).await.unwrap();
         let copy = directory.path().join("standby");
         let standby = standby::start(&home, &url, &copy, &UNSAFE_SETTINGS).await;
         Self {
@@ -71,10 +65,8 @@ async fn until_red(server: &Server) {
 
 /// Promotes the standby. The service then serves without being told.
 async fn promoted(server: &Server, standby: &Cluster) {
-    let database = Database {
-        url: standby.url(NAME),
-    };
-    execute(&mut database.connect().await, "SELECT pg_promote()").await;
+    let database = Database::of(&standby.url(NAME));
+    execute(&mut database.admin().await, "SELECT pg_promote()").await;
     until("/readyz is green", async || {
         server.get("/readyz").await.json()["status"] == "ready"
     })
@@ -89,9 +81,7 @@ async fn promoted(server: &Server, standby: &Cluster) {
 #[tokio::test]
 async fn a_start_on_a_standby_waits_for_its_promotion() {
     let pair = Pair::start().await;
-    let database = Database {
-        url: pair.standby.url(NAME),
-    };
+    let database = Database::of(&pair.standby.url(NAME));
     let server = Server::start_unready(database, |config| config.barrier_interval_ms = 100);
     until_red(&server).await;
     server.until_metric(REFUSED, 20.0).await;
@@ -107,12 +97,10 @@ async fn an_address_that_leads_to_a_standby_while_the_service_runs_is_noticed() 
     let pair = Pair::start().await;
     let address = pair.directory.path().join("address");
     lead(&address, &pair.primary);
-    let database = Database {
-        url: format!(
-            "postgres://hushnet@localhost:5432/{NAME}?host={}",
-            address.display()
-        ),
-    };
+    let database = Database::of(&format!(
+        "postgres://hushnet@localhost:5432/{NAME}?host={}",
+        address.display()
+    ));
     let server = Server::start_on(database, |config| config.barrier_interval_ms = 100).await;
     lead(&address, &pair.standby);
     pair.primary.stop().await.unwrap();

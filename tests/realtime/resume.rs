@@ -110,7 +110,7 @@ impl Scene {
             "SELECT id FROM realtime.events WHERE user_id = $1 AND kind = 'message' ORDER BY id",
         )
         .bind(self.bob.id)
-        .fetch_all(&self.db)
+        .fetch_all(&mut self.server.database().connect().await)
         .await
         .unwrap()
     }
@@ -324,13 +324,7 @@ async fn a_lost_listener_is_caught_up_from_the_log() {
         let mut wanted = BTreeSet::new();
         for _ in 0..5 {
             scene.insert(20).await;
-            sqlx::query(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                 WHERE datname = current_database() AND query LIKE 'LISTEN%'",
-            )
-            .execute(&scene.db)
-            .await
-            .unwrap();
+            scene.server.database().end_listener().await;
             scene.insert(20).await;
         }
         wanted.extend(scene.logged().await);
@@ -354,7 +348,7 @@ async fn an_event_that_is_too_long_to_be_notified_comes_from_the_log() {
             sqlx::query(emit)
                 .bind(scene.bob.id)
                 .bind(length)
-                .execute(&scene.db)
+                .execute(&mut scene.server.database().connect().await)
                 .await
                 .unwrap();
         }
@@ -376,13 +370,7 @@ async fn without_a_log_a_v1_client_gets_a_reset_after_every_gap() {
     let user = add_user(&db).await;
     let (mut client, hello) = V1::connect(&server, user.id, None).await;
     assert_eq!(hello["cursor"], Value::Null);
-    sqlx::query(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-         WHERE datname = current_database() AND query LIKE 'LISTEN%'",
-    )
-    .execute(&db)
-    .await
-    .unwrap();
+    server.database().end_listener().await;
     // The user's device may still be on its way.
     let mut reset = client.next_event().await;
     while reset["type"] == "device" {
@@ -428,6 +416,7 @@ async fn adaptive_ingest_takes_the_wake_lock_while_it_is_busy() {
     let (mut client, _) = V1::connect(&scene.server, scene.bob.id, None).await;
     let mut connection = scene.server.database().connect().await;
     execute(&mut connection, "LISTEN messages_channel").await;
+    let mut owner = scene.server.database().connect().await;
     until("the server holds the wake lock", async || {
         // In one statement: 50 statements may take longer than the rate admits.
         sqlx::query(
@@ -440,7 +429,7 @@ async fn adaptive_ingest_takes_the_wake_lock_while_it_is_busy() {
         .unwrap();
         client.ids(500).await;
         sqlx::query_scalar("SELECT NOT pg_try_advisory_xact_lock_shared(realtime.doorbell())")
-            .fetch_one(&scene.db)
+            .fetch_one(&mut owner)
             .await
             .unwrap()
     })

@@ -231,7 +231,7 @@ async fn a_database_that_the_environment_names_is_left_alone() {
     // A flag is meant.
     let line = format!(
         "{PROGRAM} run --listen 127.0.0.1:0 --database-url '{}'",
-        application.url
+        application.owner_url()
     );
     let mut child = shell(&line, directory.path())
         .stderr(Stdio::inherit())

@@ -1,7 +1,7 @@
 //! The service's statements and sessions: each statement ends, and no setting of a role changes what they do.
 
 use hushnet_realtime::config::{AuthMode, Ingest};
-use hushnet_realtime::store::Log;
+use hushnet_realtime::store::{Log, Purpose, migrate};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -31,17 +31,16 @@ const HOSTILE: [(&str, &str, &str); 11] = [
     ("search_path", "nowhere", "pg_catalog, pg_temp"),
 ];
 
-/// The same database for a role with these attributes, which may do what the service does.
+/// The same database for a service with a role of its own, which has these attributes.
 async fn for_role(database: &Database, attributes: &str) -> (String, Database) {
     let role = format!("t_{}", Uuid::new_v4().simple());
-    let mut connection = database.connect().await;
-    let create = format!(
-        "CREATE ROLE {role} LOGIN {attributes}; GRANT pg_read_all_data, pg_write_all_data TO {role};
-         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA realtime TO {role}"
-    );
-    execute(&mut connection, &create).await;
-    let url = database.url.replacen("hushnet@", &format!("{role}@"), 1);
-    (role, Database { url })
+    let create = format!("CREATE ROLE {role} LOGIN {attributes}");
+    execute(&mut database.admin().await, &create).await;
+    let owner = database.owner();
+    let granting = migrate::grant(&owner, &role, Purpose::Serve);
+    granting.await.unwrap();
+    let own = database.served_by(&role);
+    (role, own)
 }
 
 async fn until_ready(server: &Server) {
@@ -67,7 +66,7 @@ async fn waiting(db: &PgPool) -> Vec<String> {
 async fn no_setting_of_its_role_changes_a_session_of_the_service() {
     let database = Database::migrated().await;
     let (role, own) = for_role(&database, "SUPERUSER").await;
-    let mut connection = database.connect().await;
+    let mut connection = database.admin().await;
     for (name, hostile, _) in HOSTILE {
         let set = format!("ALTER ROLE {role} SET {name} = '{hostile}'");
         execute(&mut connection, &set).await;
@@ -83,7 +82,7 @@ async fn no_setting_of_its_role_changes_a_session_of_the_service() {
     }
 
     let server = Server::start_on(own, |config| config.ingest = Some(Ingest::Adaptive)).await;
-    let db = database.pool().await;
+    let db = database.admin_pool().await;
     let bob = add_user(&db).await;
     let mut client = server.connect(bob.id).await;
     until(
@@ -123,15 +122,15 @@ async fn every_statement_that_waits_for_a_lock_ends_and_leaves_no_session_waitin
         ("realtime.state", "realtime.barrier"),
         ("realtime.state", "WITH reading"),
         ("realtime.events", "WITH reading"),
-        ("public.devices", "FROM public.devices"),
-        ("public.messages", "FROM public.messages"),
+        ("public.devices", "realtime.devices_of"),
+        ("public.messages", "realtime.pending_messages"),
     ] {
         let server = Server::start_with(|config| {
             config.ingest = Some(Ingest::Tail);
             config.identity.auth = AuthMode::None;
         })
         .await;
-        let db = server.db().await;
+        let db = server.database().admin_pool().await;
         let bob = add_user(&db).await;
         let mut client = server.connect(bob.id).await;
         let held = lock(server.database(), tables).await;
@@ -203,9 +202,9 @@ async fn a_catch_up_longer_than_the_role_s_statement_timeout_is_made() {
     let database = Database::migrated().await;
     let (role, own) = for_role(&database, "SUPERUSER").await;
     let set = format!("ALTER ROLE {role} SET statement_timeout = '50ms'");
-    execute(&mut database.connect().await, &set).await;
+    execute(&mut database.admin().await, &set).await;
     let server = Server::start_on(own, |config| config.ingest = Some(Ingest::Tail)).await;
-    let db = database.pool().await;
+    let db = database.owner_pool().await;
     let bob = add_user(&db).await;
     let mut client = server.connect(bob.id).await;
     let someone = Uuid::new_v4();
@@ -271,7 +270,7 @@ async fn a_primary_that_takes_no_writes_any_more_is_left_by_every_connection() {
 async fn a_role_without_a_connection_left_is_told_apart_from_an_outage() {
     let database = Database::migrated().await;
     let (role, own) = for_role(&database, "").await;
-    let mut admin = database.connect().await;
+    let mut admin = database.admin().await;
     let server = Server::start_on(own, |config| config.barrier_interval_ms = 100).await;
     let db = database.pool().await;
     let bob = add_user(&db).await;
@@ -307,7 +306,7 @@ async fn a_role_without_a_connection_left_is_told_apart_from_an_outage() {
 async fn a_read_of_state_that_row_security_would_filter_fails() {
     let database = Database::migrated().await;
     let (_, own) = for_role(&database, "").await;
-    let protect = "ALTER TABLE devices ENABLE ROW LEVEL SECURITY";
+    let protect = "ALTER TABLE devices ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY";
     execute(&mut database.connect().await, protect).await;
     let server = Server::start_on(own, |_| {}).await;
     let path = format!("/users/{}/devices", Uuid::new_v4());

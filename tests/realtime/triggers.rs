@@ -65,7 +65,7 @@ async fn a_trigger_that_is_not_in_its_place_is_found_and_migrate_up_puts_it_ther
         if statements.contains("suppress") {
             continue; // The application has taken our name: `migrate up` says so and changes nothing.
         }
-        let url = database.url.parse().unwrap();
+        let url = database.owner();
         migrate::up(&url).await.unwrap();
         assert_eq!(faults(&database).await, [""; 0], "{statements}");
         migrate::down(&url).await.unwrap();
@@ -89,7 +89,8 @@ async fn what_migrate_up_cannot_mend_is_found() {
             "public.devices: row_security",
         ),
     ] {
-        let database = broken_by(&statements).await;
+        let database = Database::migrated().await;
+        execute(&mut database.admin().await, &statements).await;
         assert_eq!(faults(&database).await, [found]);
     }
 }
@@ -111,10 +112,12 @@ async fn a_database_that_is_fed_or_copied_by_logical_replication_is_refused_by_n
             "public.messages: subscription",
         ),
     ] {
-        assert_eq!(faults(&broken_by(statements).await).await, [found]);
+        let database = Database::migrated().await;
+        execute(&mut database.admin().await, statements).await;
+        assert_eq!(faults(&database).await, [found]);
         let database = Database::hushnet().await;
-        execute(&mut database.connect().await, statements).await;
-        let error = migrate::up(&database.url.parse().unwrap()).await;
+        execute(&mut database.admin().await, statements).await;
+        let error = migrate::up(&database.owner()).await;
         let error = error.unwrap_err().to_string();
         assert!(error.starts_with(found), "{error}");
     }
@@ -123,21 +126,16 @@ async fn a_database_that_is_fed_or_copied_by_logical_replication_is_refused_by_n
 #[tokio::test]
 async fn a_running_server_shows_a_faulty_trigger_until_it_is_repaired() {
     let server = Server::start().await;
-    let db = server.db().await;
     let missing = "hushnet_trigger_faults{fault=\"missing\"}";
-    sqlx::query("DROP TRIGGER realtime_messages ON messages")
-        .execute(&db)
-        .await
-        .unwrap();
+    let drop = "DROP TRIGGER realtime_messages ON messages";
+    execute(&mut server.database().connect().await, drop).await;
     server.until_metric(missing, 1.0).await;
     let ready = server.get("/readyz").await;
     assert_eq!(ready.status, 200);
     for part in ["degraded", "trigger_faulty", "public.messages: missing"] {
         assert!(ready.body.contains(part), "{}", ready.body);
     }
-    migrate::up(&server.database().url.parse().unwrap())
-        .await
-        .unwrap();
+    server.database().up().await;
     until("the repair to be seen", async || {
         server.metric(missing).await < 1.0
     })
@@ -151,7 +149,7 @@ async fn rows_that_a_replication_role_writes_are_events_too() {
     let db = server.db().await;
     let bob = add_user(&db).await;
     let mut client = server.connect(bob.id).await;
-    let mut session = server.database().connect().await;
+    let mut session = server.database().admin().await;
     execute(&mut session, "SET session_replication_role = replica").await;
     insert_message(&mut session, None, &bob, &bob).await;
     client.until_type("message").await;

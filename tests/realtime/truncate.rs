@@ -1,17 +1,14 @@
 //! TRUNCATE fires no trigger for its rows. One row of the log tells every client of it.
 
 use hushnet_realtime::config::Ingest;
-use sqlx::PgPool;
 
-use crate::support::{Client, Server, User, add_user, insert_message};
+use crate::support::{Client, Server, User, add_user, execute, insert_message};
 
 const EACH_INGEST: [Ingest; 3] = [Ingest::Notify, Ingest::Tail, Ingest::Adaptive];
 
-async fn truncate(db: &PgPool, table: &str) {
-    sqlx::query(sqlx::AssertSqlSafe(format!("TRUNCATE {table} CASCADE")))
-        .execute(db)
-        .await
-        .unwrap();
+async fn truncate(server: &Server, table: &str) {
+    let mut owner = server.database().connect().await;
+    execute(&mut owner, &format!("TRUNCATE {table} CASCADE")).await;
 }
 
 /// The next frame but those of `device` and `cursor`, which come at any time.
@@ -42,7 +39,7 @@ async fn a_connected_client_is_reset_once_for_each_table_of_events() {
         insert_message(&db, None, &bob, &bob).await;
         assert_eq!(next_frame(&mut client).await["type"], "message");
         for table in ["messages", "sessions"] {
-            truncate(&db, table).await;
+            truncate(&server, table).await;
             let reset = next_frame(&mut client).await;
             assert_eq!(reset["type"], "reset", "{ingest:?} {table}: {reset}");
             assert_eq!(reset["reason"], "truncated");
@@ -68,7 +65,7 @@ async fn a_client_that_was_away_is_reset_once() {
     drop(client);
     let mut witness = connect(&server, &bob, None).await;
     assert_eq!(next_frame(&mut witness).await["type"], "hello");
-    truncate(&db, "messages").await;
+    truncate(&server, "messages").await;
     assert_eq!(next_frame(&mut witness).await["type"], "reset");
     insert_message(&db, None, &bob, &bob).await;
     let mut back = connect(&server, &bob, Some(before)).await;
@@ -92,7 +89,8 @@ async fn a_truncation_that_is_rolled_back_resets_nobody() {
     let bob = add_user(&db).await;
     let mut client = connect(&server, &bob, None).await;
     assert_eq!(next_frame(&mut client).await["type"], "hello");
-    let mut transaction = db.begin().await.unwrap();
+    let owner = server.database().owner_pool().await;
+    let mut transaction = owner.begin().await.unwrap();
     sqlx::query("TRUNCATE sessions")
         .execute(&mut *transaction)
         .await

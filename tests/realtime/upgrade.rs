@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 
-use hushnet_realtime::store::migrate;
 use hushnet_testkit::program;
 use hushnet_testkit::server::Server;
 use serde_json::Value;
@@ -178,9 +177,7 @@ async fn both_programs_serve_both_schemas(ingest: &str) {
         scene.is_resumed_by(server, &client.cursor).await;
     }
 
-    migrate::up(&scene.database.url.parse().unwrap())
-        .await
-        .unwrap();
+    scene.database.up().await;
     for _ in 0..3 {
         scene.all_get(&mut clients).await;
     }

@@ -87,15 +87,26 @@ impl Template {
         }
     }
 
-    /// Returns the address of a new copy. `fill` is called once, with the template's address, and
-    /// must leave no connection to it: PostgreSQL does not copy a database that is in use.
-    pub async fn copy(&self, cluster: &Cluster, fill: impl AsyncFnOnce(&str)) -> String {
+    /// Returns the address of a new copy that belongs to the role `owner`, or to the administrator. `fill` is called
+    /// once, with the template's address, and must leave no connection to it: PostgreSQL does not copy a database
+    /// that is in use.
+    pub async fn copy(
+        &self,
+        cluster: &Cluster,
+        owner: Option<&str>,
+        fill: impl AsyncFnOnce(&str),
+    ) -> String {
         let mut admin = connect(&cluster.url("postgres")).await;
         let template = self.name;
+        let belonging = owner.map_or(String::new(), |owner| format!("OWNER {owner}"));
         self.filled
             .get_or_init(async || {
                 let mut admin = connect(&cluster.url("postgres")).await;
-                execute(&mut admin, &format!("CREATE DATABASE {template}")).await;
+                execute(
+                    &mut admin,
+                    &format!("CREATE DATABASE {template} {belonging}"),
+                )
+                .await;
                 fill(&cluster.url(template)).await;
                 admin.close().await.unwrap();
             })
@@ -103,7 +114,7 @@ impl Template {
         let name = format!("t_{}", Uuid::new_v4().simple());
         execute(
             &mut admin,
-            &format!("CREATE DATABASE {name} TEMPLATE {template}"),
+            &format!("CREATE DATABASE {name} TEMPLATE {template} {belonging}"),
         )
         .await;
         admin.close().await.unwrap();

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `wait.rs` | waiting for a condition or a future, with a deadline |
 //! | `database.rs` | PostgreSQL clusters, connections, databases copied from a template |
+//! | `roles.rs` | the tables' owner, the service, the application |
 //! | `application.rs` | the application's schema, its users and their messages |
 //! | `http.rs` | HTTP requests, and the values of metrics |
 //! | `client.rs` | the reference WebSocket client |
@@ -29,6 +30,7 @@ pub mod client;
 pub mod database;
 pub mod http;
 pub mod program;
+pub mod roles;
 pub mod server;
 pub mod standby;
 pub mod wait;

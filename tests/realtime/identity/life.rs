@@ -236,7 +236,7 @@ async fn whoever_was_in_a_table_that_is_emptied_is_closed() {
         let mut on_phone = connect(&server, "/ws", &proof).await;
         let mut by_token = connect(&server, "/ws", &bearer(&token(&key, &claims(&alice)))).await;
         sqlx::query(sqlx::AssertSqlSafe(format!("TRUNCATE {table} CASCADE")))
-            .execute(&pool)
+            .execute(&mut server.database().connect().await)
             .await
             .unwrap();
         assert_eq!(on_phone.close_code().await, 4003, "{table}");

@@ -83,7 +83,7 @@ async fn write(db: PgPool, user: User, longest: Arc<Longest>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writers_go_on_over_large_tables() {
     let database = Database::as_delivered().await;
-    let url = database.url.parse().unwrap();
+    let url = database.owner();
     let db = database.pool_of(WRITERS).await;
     fill(&db, rows().unwrap_or(20_000)).await;
     let longest = Arc::new(Longest::default());

@@ -10,7 +10,7 @@ use crate::support::{Database, execute};
 /// The output and the exit status of `migrate plan` with these arguments.
 async fn plan(database: &Database, more: &[&str]) -> (String, Option<i32>) {
     let mut command = program::command(env!("CARGO_BIN_EXE_hushnet-realtime"));
-    command.args(["migrate", "plan", "--database-url", &database.url]);
+    command.args(["migrate", "plan", "--database-url", &database.owner_url()]);
     let output = command.args(more).output().await.unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(error, "");
@@ -40,7 +40,7 @@ async fn names(connection: &mut PgConnection) -> Vec<String> {
 #[tokio::test]
 async fn what_is_planned_is_what_is_done() {
     let database = Database::hushnet().await;
-    let url = database.url.parse().unwrap();
+    let url = database.owner();
     let mut connection = database.connect().await;
     execute(&mut connection, "ANALYZE").await;
     let before = application(&mut connection).await;
@@ -69,7 +69,7 @@ async fn what_is_planned_is_what_is_done() {
 #[tokio::test]
 async fn triggers_and_an_index_that_are_not_as_they_were_are_planned_for() {
     let database = Database::migrated().await;
-    let url = database.url.parse().unwrap();
+    let url = database.owner();
     let mut connection = database.connect().await;
     execute(
         &mut connection,
@@ -112,7 +112,7 @@ async fn each_migration_of_an_upgrade_is_planned_with_its_locks() {
         assert!(planned.contains(part), "{part}: {planned}");
     }
     assert!(!planned.contains("0001"), "{planned}");
-    migrate::up(&database.url.parse().unwrap()).await.unwrap();
+    migrate::up(&database.owner()).await.unwrap();
     let made = names(&mut database.connect().await).await;
     assert_eq!(created(&planned), made);
     let from_the_first = plan(&Database::migrated_to(1).await, &[]).await.0;

@@ -121,7 +121,7 @@ async fn made(connection: &mut PgConnection) -> Vec<String> {
 #[tokio::test]
 async fn what_never_ends_is_named_and_nothing_is_half_done() {
     let database = Database::hushnet().await;
-    let url = database.url.parse().unwrap();
+    let url = database.owner();
     let mut connection = database.connect().await;
     let before = application(&mut connection).await;
     let mut writer = Writer::start(&database).await;
@@ -183,7 +183,7 @@ async fn what_never_ends_is_named_and_nothing_is_half_done() {
 #[tokio::test]
 async fn a_prepared_transaction_is_named() {
     let (database, _) = Database::with_statements_logged().await;
-    let url = database.url.parse().unwrap();
+    let url = database.owner();
     let mut connection = database.connect().await;
     let gid = format!("forgotten {}", uuid::Uuid::new_v4());
     let prepare =
@@ -216,7 +216,7 @@ async fn a_prepared_transaction_is_named() {
 #[tokio::test]
 async fn an_index_that_was_not_completed_is_built_again() {
     let database = Database::hushnet().await;
-    let url = database.url.parse().unwrap();
+    let url = database.owner();
     let mut connection = database.connect().await;
     let before = application(&mut connection).await;
     let (mut holder, pid) = blocker(
@@ -292,7 +292,7 @@ async fn up_that_was_killed_can_be_run_again() {
         }
         let (mut holder, _) = blocker(&database, "holder", held).await;
         let mut command = program::command(env!("CARGO_BIN_EXE_hushnet-realtime"));
-        command.args(["migrate", "up", "--database-url", &database.url]);
+        command.args(["migrate", "up", "--database-url", &database.owner_url()]);
         let killed = program::Program::start(&mut command);
         let at_work =
             "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
@@ -303,11 +303,11 @@ async fn up_that_was_killed_can_be_run_again() {
         .await;
         killed.kill().await;
         execute(&mut holder, "ROLLBACK").await;
-        migrate::up(&database.url.parse().unwrap()).await.unwrap();
+        migrate::up(&database.owner()).await.unwrap();
         let now = made(&mut connection).await;
         assert_eq!(now, whole, "{version} {held}");
         assert_eq!(index_is_valid(&mut connection).await, Some(true));
-        migrate::down(&database.url.parse().unwrap()).await.unwrap();
+        migrate::down(&database.owner()).await.unwrap();
         assert_eq!(
             application(&mut connection).await,
             before,
@@ -319,7 +319,7 @@ async fn up_that_was_killed_can_be_run_again() {
 #[tokio::test]
 async fn two_at_once_both_end_well() {
     let database = Database::hushnet().await;
-    let url = database.url.parse().unwrap();
+    let url = database.owner();
     let (one, other) = tokio::join!(migrate::up(&url), migrate::up(&url));
     one.unwrap();
     other.unwrap();
@@ -374,11 +374,11 @@ fn while_locked(statements: &[String]) -> Vec<Vec<String>> {
 #[tokio::test]
 async fn locks_are_asked_for_in_short_attempts_and_held_for_few_statements() {
     let (database, log) = Database::with_statements_logged().await;
-    let url = database.url.parse().unwrap();
+    let url = database.owner();
     let writer = Writer::start(&database).await;
     let (mut reader, _) = blocker(&database, "report", "SELECT FROM messages").await;
     let migrating = tokio::spawn({
-        let url = database.url.parse().unwrap();
+        let url = database.owner();
         async move { migrate::up(&url).await }
     });
     let failed = |statements: &[String]| {
@@ -428,7 +428,7 @@ async fn an_upgrade_builds_the_log_s_index_before_it_locks_the_log() {
     let mut writer = Writer::start(&database).await;
     writer.more(20).await;
     let sent = log.statements().len();
-    migrate::up(&database.url.parse().unwrap()).await.unwrap();
+    migrate::up(&database.owner()).await.unwrap();
     writer.more(3).await;
     let statements = log.statements().split_off(sent);
     let built = |text: &&String| text.starts_with("CREATE INDEX CONCURRENTLY events_");
@@ -445,7 +445,7 @@ async fn an_upgrade_builds_the_log_s_index_before_it_locks_the_log() {
 #[tokio::test]
 async fn a_partitioned_table_of_devices_has_its_index_too() {
     let database = Database::hushnet().await;
-    let url = database.url.parse().unwrap();
+    let url = database.owner();
     let mut connection = database.connect().await;
     execute(
         &mut connection,

@@ -121,7 +121,7 @@ async fn a_client_that_was_away_during_a_drop_is_resumed() {
 #[tokio::test]
 async fn a_listener_whose_position_is_too_old_routes_what_is_left_and_resets_once() {
     let server = Server::start_with(|config| config.ingest = Some(Ingest::Tail)).await;
-    let db = server.db().await;
+    let db = server.database().owner_pool().await;
     let (alice, bob) = users(&db).await;
     let (mut client, _) = connect(&server, &bob, None).await;
     let mut plain = server.connect(bob.id).await;
@@ -170,6 +170,9 @@ async fn blocked_drops(server: &mut Program, count: usize) -> Vec<String> {
     named
 }
 
+/// The service's role sees that another role's session is there, and not what it does.
+const HIDDEN: &str = "(backup), state hidden without pg_read_all_stats";
+
 #[tokio::test]
 async fn what_blocks_a_drop_is_named_and_the_ring_goes_on() {
     let _alone = ALONE.lock().await;
@@ -212,8 +215,8 @@ async fn what_blocks_a_drop_is_named_and_the_ring_goes_on() {
             "prepared transaction 'a forgotten writer'",
             "ROLLBACK PREPARED 'a forgotten writer'",
         ],
-        ["events_0", "(backup), idle in transaction", &terminate],
-        ["events_1", "(backup), idle in transaction", &terminate],
+        ["events_0", HIDDEN, &terminate],
+        ["events_1", HIDDEN, &terminate],
     ]) {
         assert!(
             parts.iter().all(|part| line.contains(part)),

@@ -1,6 +1,5 @@
 //! The migration of the log that was partitioned by time, with the service and the application at work.
 
-use hushnet_realtime::config::DatabaseUrl;
 use hushnet_realtime::protocol::Cursor;
 use hushnet_realtime::store::migrate;
 
@@ -10,7 +9,7 @@ use crate::support::{Database, Server, add_user, execute, insert_message, soon, 
 #[tokio::test]
 async fn the_events_and_the_positions_of_before_stay_good() {
     let database = Database::migrated_to(1).await;
-    let url: DatabaseUrl = database.url.parse().unwrap();
+    let url = database.owner();
     let db = database.pool().await;
     let mut connection = database.connect().await;
     let (alice, bob) = (add_user(&db).await, add_user(&db).await);
@@ -66,7 +65,7 @@ async fn of_a_large_log_the_newest_events_are_kept_and_older_positions_are_reset
          SELECT '00000000-0000-0000-0000-000000000001', 'device', '{}' FROM generate_series(1, 100000)",
     )
     .await;
-    migrate::up(&database.url.parse().unwrap()).await.unwrap();
+    database.up().await;
     assert_eq!(count(&mut connection, "realtime.events").await, 100_000);
     assert_eq!(missed(&log, &bob, &before.snapshot).await, None);
     assert_eq!(missed(&log, &bob, &between.snapshot).await, Some(0));
@@ -76,8 +75,8 @@ async fn of_a_large_log_the_newest_events_are_kept_and_older_positions_are_reset
 #[tokio::test]
 async fn the_migration_gives_way_to_a_writer_that_it_would_deadlock_with() {
     let database = Database::migrated_to(1).await;
-    let url: DatabaseUrl = database.url.parse().unwrap();
-    let db = database.pool().await;
+    let url = database.owner();
+    let db = database.owner_pool().await;
     let mut connection = database.connect().await;
     let (alice, bob) = (add_user(&db).await, add_user(&db).await);
     let mut writer = db.begin().await.unwrap();
@@ -113,7 +112,7 @@ async fn a_running_service_goes_on_over_the_migration() {
             assert_eq!(frame["type"], "cursor", "{frame}");
         }
         if migrate {
-            migrate::up(&database.url.parse().unwrap()).await.unwrap();
+            database.up().await;
             insert_message(&db, None, &alice, &bob).await;
             // Histories are younger than the schema of before.
             let reset = loop {
@@ -152,8 +151,9 @@ async fn the_owner_of_the_log_stays_its_owner() {
          ALTER SCHEMA realtime OWNER TO {role};
          GRANT SELECT ON devices TO {role};"
     );
-    execute(&mut connection, &give).await;
-    migrate::up(&database.url.parse().unwrap()).await.unwrap();
+    execute(&mut database.admin().await, &give).await;
+    // An administrator may act as any owner.
+    migrate::up(&database.admin_url()).await.unwrap();
     let (alice, bob) = (add_user(&db).await, add_user(&db).await);
     insert_message(&db, None, &alice, &bob).await;
     let foreign = format!(

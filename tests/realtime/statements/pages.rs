@@ -85,7 +85,7 @@ async fn a_read_of_any_length_brings_every_unseen_event_once_and_in_order() {
         (9_000, WITHOUT_INDEX),
     ] {
         let database = Database::migrated().await;
-        let db = database.pool().await;
+        let db = database.owner_pool().await;
         execute(&mut database.connect().await, change).await;
         let (from, mut open) = half_seen(&database, &db, events).await;
         let expected = unseen(&db, &from).await;
@@ -109,7 +109,7 @@ async fn a_read_of_any_length_brings_every_unseen_event_once_and_in_order() {
 async fn a_statement_that_fails_is_tried_again_from_where_it_had_come_to() {
     for change in ["", WITHOUT_INDEX] {
         let database = Database::migrated().await;
-        let db = database.pool().await;
+        let db = database.owner_pool().await;
         execute(&mut database.connect().await, change).await;
         let (from, mut open) = half_seen(&database, &db, 9_000).await;
         // Its locks would keep the one below away.
@@ -135,7 +135,7 @@ async fn a_statement_that_fails_is_tried_again_from_where_it_had_come_to() {
             // The statement is still sending, and its lock would let nobody in.
             let end = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity
                 WHERE datname = current_database() AND query LIKE 'WITH reading%' AND state = 'active'";
-            execute(&mut database.connect().await, end).await;
+            execute(&mut database.admin().await, end).await;
         }
         let mut holder = database.connect().await;
         let lock = "BEGIN; LOCK TABLE realtime.events IN ACCESS EXCLUSIVE MODE";
@@ -160,7 +160,7 @@ async fn a_statement_that_fails_is_tried_again_from_where_it_had_come_to() {
 #[tokio::test]
 async fn each_page_asks_again_whether_the_position_is_retained() {
     let database = Database::migrated().await;
-    let db = database.pool().await;
+    let db = database.owner_pool().await;
     let (from, _open) = half_seen(&database, &db, 9_000).await;
     let log = Log::new(database.url.parse().unwrap(), 1);
     let mut chunks = log.read_all(&from);

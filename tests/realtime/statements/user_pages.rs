@@ -31,7 +31,7 @@ struct Scene {
 impl Scene {
     async fn set(transactions: u32, events: u32, change: &str) -> Self {
         let database = Database::migrated().await;
-        let db = database.pool().await;
+        let db = database.owner_pool().await;
         execute(&mut database.connect().await, change).await;
         let (from, open) = half_seen(&database, &db, 2_500).await;
         let writing = format!(

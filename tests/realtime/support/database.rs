@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use hushnet_devdb::Cluster;
-use hushnet_realtime::store::migrate;
-use hushnet_testkit::application;
+use hushnet_realtime::config::DatabaseUrl;
+use hushnet_realtime::store::{Purpose, migrate};
 use hushnet_testkit::database::{self, Template, UNSAFE_SETTINGS};
+use hushnet_testkit::{application, roles};
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool};
@@ -21,23 +22,92 @@ pub fn cluster() -> &'static Cluster {
     })
 }
 
-/// A database of the test's own.
+/// A database of the test's own. It belongs to a role that is no superuser, the service connects as a role that owns
+/// nothing, and the application has a role of its own (`hushnet_testkit::roles`).
 #[derive(Debug, Clone)]
 pub struct Database {
+    /// As which the service connects.
     pub url: String,
+    admin_url: String,
+    has_one_role: bool,
 }
 
 impl Database {
-    /// HushNet's tables with HushNet's own triggers, and nothing of the service.
+    /// The database at an administrator's address, in a cluster that has the roles.
+    pub fn of(admin_url: &str) -> Self {
+        Self {
+            url: roles::url_as(admin_url, roles::SERVICE),
+            admin_url: admin_url.to_owned(),
+            has_one_role: false,
+        }
+    }
+
+    /// The database at this address, in which every session has the role of the address.
+    pub fn of_one_role(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            admin_url: url.to_owned(),
+            has_one_role: true,
+        }
+    }
+
+    fn url_as(&self, role: &str) -> String {
+        if self.has_one_role {
+            self.url.clone()
+        } else {
+            roles::url_as(&self.admin_url, role)
+        }
+    }
+
+    /// The same database, to which the service connects as this role.
+    pub fn served_by(&self, role: &str) -> Self {
+        Self {
+            url: self.url_as(role),
+            ..self.clone()
+        }
+    }
+
+    /// HushNet's tables with HushNet's own triggers, and nothing of the service, which may read what it must then.
     pub async fn hushnet() -> Self {
         static TEMPLATE: Template = Template::new("t_hushnet");
-        Self::copied_before(cluster(), &TEMPLATE).await
+        Self::copied(cluster(), &TEMPLATE).await
+    }
+
+    async fn copied(cluster: &'static Cluster, template: &'static Template) -> Self {
+        let mut admin = database::connect(&cluster.url("postgres")).await;
+        roles::create(&mut admin).await;
+        admin.close().await.unwrap();
+        let copying = template.copy(cluster, Some(roles::OWNER), async |url| {
+            Self::of(url).fill().await;
+        });
+        Self::of(&copying.await)
+    }
+
+    async fn fill(&self) {
+        let mut owner = self.connect().await;
+        application::create_schema(&mut owner).await;
+        roles::let_application_write(&mut owner).await;
+        roles::let_service_read(&mut owner).await;
+        owner.close().await.unwrap();
     }
 
     /// The same after `migrate up`.
     pub async fn migrated() -> Self {
         let database = Self::hushnet().await;
-        migrate::up(&database.url.parse().unwrap()).await.unwrap();
+        database.migrate().await;
+        database
+    }
+
+    /// The database of this name in a cluster of the test's own, made and after `migrate up`.
+    pub async fn made_in(cluster: &Cluster, name: &str) -> Self {
+        let mut admin = database::connect(&cluster.url("postgres")).await;
+        roles::create(&mut admin).await;
+        let owner = roles::OWNER;
+        database::execute(&mut admin, &format!("CREATE DATABASE {name} OWNER {owner}")).await;
+        admin.close().await.unwrap();
+        let database = Self::of(&cluster.url(name));
+        database.fill().await;
+        database.migrate().await;
         database
     }
 
@@ -50,7 +120,7 @@ impl Database {
             ("max_connections", "200"),
             ("max_prepared_transactions", "50"),
         ];
-        Self::copied(CLUSTER.get_or_init(|| apart("prepared", &more)), &TEMPLATE).await
+        Self::migrated_in(CLUSTER.get_or_init(|| apart("prepared", &more)), &TEMPLATE).await
     }
 
     /// After `migrate up`, in a cluster for a test that leaves many transactions open: they would make the snapshots of
@@ -58,25 +128,14 @@ impl Database {
     pub async fn with_open_transactions() -> Self {
         static CLUSTER: OnceLock<Cluster> = OnceLock::new();
         static TEMPLATE: Template = Template::new("t_hushnet");
-        Self::copied(CLUSTER.get_or_init(|| apart("open", &[])), &TEMPLATE).await
-    }
-
-    /// After `migrate up`, in this cluster.
-    async fn copied(cluster: &'static Cluster, template: &'static Template) -> Self {
-        let copying = template.copy(cluster, async |url| {
-            let mut connection = database::connect(url).await;
-            application::create_schema(&mut connection).await;
-            connection.close().await.unwrap();
-            migrate::up(&url.parse().unwrap()).await.unwrap();
-        });
-        Self { url: copying.await }
+        Self::migrated_in(CLUSTER.get_or_init(|| apart("open", &[])), &TEMPLATE).await
     }
 
     /// After `migrate up`, in a cluster whose notifications no other test has to read.
     pub async fn with_many_notifications() -> Self {
         static CLUSTER: OnceLock<Cluster> = OnceLock::new();
         static TEMPLATE: Template = Template::new("t_hushnet");
-        Self::copied(CLUSTER.get_or_init(|| apart("burst", &[])), &TEMPLATE).await
+        Self::migrated_in(CLUSTER.get_or_init(|| apart("burst", &[])), &TEMPLATE).await
     }
 
     /// HushNet's tables, in a cluster that writes every statement to its log.
@@ -89,7 +148,7 @@ impl Database {
             ("max_prepared_transactions", "20"),
         ];
         let cluster = CLUSTER.get_or_init(|| apart(StatementLog::CLUSTER, &more));
-        let database = Self::copied_before(cluster, &TEMPLATE).await;
+        let database = Self::copied(cluster, &TEMPLATE).await;
         let log = StatementLog::of(&database);
         (database, log)
     }
@@ -103,24 +162,23 @@ impl Database {
             std::fs::create_dir_all(&home).unwrap();
             database::start_cluster(&home, &[])
         });
-        Self::copied_before(cluster, &TEMPLATE).await
+        Self::copied(cluster, &TEMPLATE).await
     }
 
-    /// Before `migrate up`, in this cluster.
-    async fn copied_before(cluster: &'static Cluster, template: &'static Template) -> Self {
-        let copying = template.copy(cluster, async |url| {
-            let mut connection = database::connect(url).await;
-            application::create_schema(&mut connection).await;
-            connection.close().await.unwrap();
-        });
-        Self { url: copying.await }
+    async fn migrated_in(cluster: &'static Cluster, template: &'static Template) -> Self {
+        let database = Self::copied(cluster, template).await;
+        database.migrate().await;
+        database
     }
 
-    /// With the service's migrations up to this one.
+    /// With the service's migrations up to this one. Before the sixth one the service needs the owner's rights.
     pub async fn migrated_to(version: i64) -> Self {
         let database = Self::hushnet().await;
         database.migrate_to(version).await;
-        database
+        Self {
+            url: database.owner_url(),
+            ..database
+        }
     }
 
     /// Applies the service's migrations up to this one, as programs of before did.
@@ -137,18 +195,78 @@ impl Database {
         connection.close().await.unwrap();
     }
 
-    pub async fn connect(&self) -> PgConnection {
-        database::connect(&self.url).await
+    /// `migrate up` as the owner, and the rights of the service and of the application.
+    pub async fn up(&self) {
+        migrate::up(&self.owner()).await.unwrap();
+        for (role, purpose) in [
+            (roles::SERVICE, Purpose::Serve),
+            (roles::APPLICATION, Purpose::Backend),
+        ] {
+            migrate::grant(&self.owner(), role, purpose).await.unwrap();
+        }
     }
 
-    /// A pool of so many connections.
+    /// The same, and the service reads the application's tables no more.
+    async fn migrate(&self) {
+        self.up().await;
+        let service = roles::SERVICE;
+        let revoke = format!("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {service}");
+        let mut owner = self.connect().await;
+        database::execute(&mut owner, &revoke).await;
+        owner.close().await.unwrap();
+    }
+
+    /// Ends the session in which the service listens.
+    pub async fn end_listener(&self) {
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE datname = current_database() AND query ILIKE 'LISTEN%'";
+        database::execute(&mut self.admin().await, end).await;
+    }
+
+    /// The owner's address, as the settings have it.
+    pub fn owner(&self) -> DatabaseUrl {
+        self.owner_url().parse().unwrap()
+    }
+
+    pub fn owner_url(&self) -> String {
+        self.url_as(roles::OWNER)
+    }
+
+    /// A superuser's address, for what no other role can do.
+    pub fn admin_url(&self) -> DatabaseUrl {
+        self.admin_url.parse().unwrap()
+    }
+
+    /// A session of the owner of the application's tables and of the log.
+    pub async fn connect(&self) -> PgConnection {
+        database::connect(&self.owner_url()).await
+    }
+
+    /// Sessions of the same.
+    pub async fn owner_pool(&self) -> PgPool {
+        database::pool(&self.owner_url()).await
+    }
+
+    /// So many sessions of the application.
     pub async fn pool_of(&self, connections: usize) -> PgPool {
         let options = PgPoolOptions::new().max_connections(u32::try_from(connections).unwrap());
-        options.connect(&self.url).await.unwrap()
+        let url = self.url_as(roles::APPLICATION);
+        options.connect(&url).await.unwrap()
     }
 
+    /// Sessions of the application.
     pub async fn pool(&self) -> PgPool {
-        database::pool(&self.url).await
+        database::pool(&self.url_as(roles::APPLICATION)).await
+    }
+
+    /// Sessions of a superuser, who sees what other roles' sessions do.
+    pub async fn admin_pool(&self) -> PgPool {
+        database::pool(&self.admin_url).await
+    }
+
+    /// A session of a superuser, for what no other role can do.
+    pub async fn admin(&self) -> PgConnection {
+        database::connect(&self.admin_url).await
     }
 }
 

@@ -80,19 +80,20 @@ impl Pooler {
     pub fn database(&self) -> Database {
         let directory = self.directory.path().display();
         let name = self.behind.get_database().unwrap();
-        Database {
-            url: format!("postgres://hushnet@localhost:{PORT}/{name}?host={directory}"),
-        }
+        Database::of(&format!(
+            "postgres://hushnet@localhost:{PORT}/{name}?host={directory}"
+        ))
     }
 }
 
 fn write(configuration: &Path, behind: &PgConnectOptions, mode: &str, settings: &str) {
     let directory = configuration.parent().unwrap().display();
+    let user = behind.get_username();
     let (name, port) = (behind.get_database().unwrap(), behind.get_port());
     let host = behind.get_socket().unwrap().display();
     let text = format!(
         "[databases]
-         {name} = host={host} port={port} user=hushnet
+         {name} = host={host} port={port} user={user}
          [pgbouncer]
          listen_addr =
          listen_port = {PORT}

@@ -79,6 +79,7 @@ impl Server {
         &self.database
     }
 
+    /// Sessions of the application.
     pub async fn db(&self) -> PgPool {
         self.database.pool().await
     }
