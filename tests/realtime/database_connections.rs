@@ -65,7 +65,7 @@ async fn load(server: &Server, key: &Key, user: &User, since: &str, is_over: &At
 
 /// Locks the tables until as many sessions wait for them.
 async fn hold(database: &Database, tables: &str, sessions: u32) {
-    let mut watching = database.connect().await;
+    let mut watching = database.admin().await;
     let mut lock = database.connect().await;
     let statement = format!("BEGIN; LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE");
     execute(&mut lock, &statement).await;
@@ -100,7 +100,7 @@ async fn a_server_never_has_more_connections_than_it_says() {
     let of_identity = said - database_connections_max(&Config::default());
 
     let is_over = AtomicBool::new(false);
-    let mut watching = database.connect().await;
+    let mut watching = database.admin().await;
     let watch = async {
         let mut most = 0;
         while !is_over.load(Ordering::Relaxed) {
@@ -121,9 +121,7 @@ async fn a_server_never_has_more_connections_than_it_says() {
         };
         for times in [1.0, 2.0] {
             ready().await;
-            let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                       WHERE datname = current_database() AND query LIKE 'LISTEN%'";
-            sqlx::query(end).execute(&db).await.unwrap();
+            database.end_listener().await;
             server.until_metric(reconnects, times).await;
         }
         ready().await;

@@ -47,8 +47,9 @@ async fn a_login_gets_its_hello_while_replays_hold_all_connections_for_requests(
     for _ in 0..REPLAYS {
         replays.push(login(&alice, &format!("/ws?since={since}")).await);
     }
+    let admin = database.admin_pool().await;
     until("replays hold every connection for requests", async || {
-        sessions_that_wait(&db).await >= i64::from(CONNECTIONS)
+        sessions_that_wait(&admin).await >= i64::from(CONNECTIONS)
     })
     .await;
 

@@ -85,7 +85,8 @@ async fn writers_go_on_over_large_tables() {
     let database = Database::as_delivered().await;
     let url = database.owner();
     let db = database.pool_of(WRITERS).await;
-    fill(&db, rows().unwrap_or(20_000)).await;
+    let admin = database.admin_pool().await;
+    fill(&admin, rows().unwrap_or(20_000)).await;
     let longest = Arc::new(Longest::default());
     let mut writers = Vec::new();
     for _ in 0..WRITERS {

@@ -74,11 +74,12 @@ async fn triggers_and_an_index_that_are_not_as_they_were_are_planned_for() {
     execute(
         &mut connection,
         "DROP TRIGGER realtime_messages ON messages;
-         ALTER TABLE sessions DISABLE TRIGGER realtime_sessions;
-         UPDATE pg_index SET indisvalid = false
-         WHERE indexrelid = 'public.realtime_devices_identity_pubkey'::regclass",
+         ALTER TABLE sessions DISABLE TRIGGER realtime_sessions",
     )
     .await;
+    let invalid = "UPDATE pg_index SET indisvalid = false
+         WHERE indexrelid = 'public.realtime_devices_identity_pubkey'::regclass";
+    execute(&mut database.admin().await, invalid).await;
     let broken = application(&mut connection).await;
     let (planned, status) = plan(&database, &["--exit-code"]).await;
     assert_eq!(status, Some(3));

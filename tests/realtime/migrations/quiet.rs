@@ -136,7 +136,7 @@ async fn what_never_ends_is_named_and_nothing_is_half_done() {
         "statement: SELECT count(*) FROM sessions",
         "in use by others for 2 s",
         &format!(
-            "session {pid} (nightly report), idle in transaction, role hushnet, transaction 00:00:"
+            "session {pid} (nightly report), idle in transaction, role hushnet_owner, transaction 00:00:"
         ),
         &format!("pg_terminate_backend({pid})"),
     ] {
@@ -200,7 +200,7 @@ async fn a_prepared_transaction_is_named() {
         .unwrap_err()
         .to_string();
     for part in [
-        &*format!("prepared transaction '{gid}' of role hushnet"),
+        &*format!("prepared transaction '{gid}' of role hushnet_owner"),
         &format!("ROLLBACK PREPARED '{gid}'"),
     ] {
         assert!(error.contains(part), "{part}: {error}");
@@ -255,7 +255,7 @@ async fn an_index_that_was_not_completed_is_built_again() {
     // With a log as well.
     let invalid = "UPDATE pg_index SET indisvalid = false
                    WHERE indexrelid = 'public.realtime_devices_identity_pubkey'::regclass";
-    execute(&mut connection, invalid).await;
+    execute(&mut database.admin().await, invalid).await;
     migrate::up(&url).await.unwrap();
     assert_eq!(index_is_valid(&mut connection).await, Some(true));
     execute(
@@ -303,7 +303,7 @@ async fn up_that_was_killed_can_be_run_again() {
         .await;
         killed.kill().await;
         execute(&mut holder, "ROLLBACK").await;
-        migrate::up(&database.owner()).await.unwrap();
+        database.up().await;
         let now = made(&mut connection).await;
         assert_eq!(now, whole, "{version} {held}");
         assert_eq!(index_is_valid(&mut connection).await, Some(true));
