@@ -10,14 +10,13 @@ use hushnet_websocket::SocketLimits;
 use uuid::Uuid;
 
 use crate::config::{AuthMode, Config};
-use crate::connection::REPLAYED_MAX;
-use crate::delivery::{ROUTED_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_MIN};
+use crate::delivery::{FORGOTTEN_BYTES_MAX, ROUTED_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_MIN};
 use crate::edge::{REQUEST_CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX};
 use crate::http::RESPONSE_PERMITS_MAX;
-use crate::ingest::{HELD_BYTES_MAX, WITHOUT_ID_BYTES_MAX};
+use crate::ingest::{AWAITING_DISK_BYTES_MAX, HELD_BYTES_MAX, WITHOUT_ID_BYTES_MAX};
 use crate::limits::{RATES_PER_CONNECTION, SPARE_RATES};
 use crate::output::BUFFER_BYTES_MAX;
-use crate::protocol::{EVENT_BYTES_MAX, Event, Signal};
+use crate::protocol::{EVENT_BYTES_MAX, Event, Signal, Snapshot};
 use crate::store::state::PENDING_BYTES_MAX;
 use crate::store::{PAGE_BYTES_MAX, PAGE_EVENTS};
 
@@ -73,9 +72,9 @@ impl MemoryBudget {
         Self {
             program: PROGRAM_BYTES + BUFFER_BYTES_MAX,
             recent: config.recent_bytes_max as usize,
-            segments: segments_max(config) * SEGMENT_BYTES_MAX,
+            segments: segments_max(config) * SEGMENT_BYTES_MAX + FORGOTTEN_BYTES_MAX,
             routed: ROUTED_BYTES_MAX,
-            notifications: HELD_BYTES_MAX + WITHOUT_ID_BYTES_MAX,
+            notifications: HELD_BYTES_MAX + AWAITING_DISK_BYTES_MAX + WITHOUT_ID_BYTES_MAX,
             tables: rates + signatures,
             database: config.database_pool_size as usize * (page + 2 * PENDING_BYTES_MAX as usize)
                 + 2 * page,
@@ -116,7 +115,8 @@ fn connection_bytes(config: &Config) -> usize {
     };
     let ring = (config.user_channel_capacity as usize).next_power_of_two() * Signal::HELD_BYTES_MAX;
     let page = PAGE_BYTES_MAX + PAGE_EVENTS * size_of::<Event>();
-    let replayed = REPLAYED_MAX * 4 * size_of::<i64>();
+    // The snapshot of a replay that no barrier covers yet.
+    let replayed = Snapshot::NOTIFIED_BYTES_MAX;
     // A token that waits to be checked.
     let offered = frame_bytes_max;
     let websocket = CONNECTION_BYTES

@@ -35,7 +35,6 @@ pub use self::deadlines::Timeouts;
 pub use self::drain::Drain;
 pub use self::moment::Moment;
 pub use self::pending::{PendingConnection, Since};
-pub(crate) use self::position::REPLAYED_MAX;
 pub use self::run::run;
 pub use self::shared::Shared;
 pub use self::wall_clock::WallClock;

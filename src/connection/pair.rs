@@ -1,7 +1,7 @@
 //! A whole connection and its client, over a stream in memory, in made-up time.
 //!
-//! The router, the hub, the replay buffer and the clock are the real ones; the database is not there, and nothing
-//! here may need it. The runtime's clock is paused: it goes on when everything waits, or when a test says so.
+//! The router, the hub, the replay buffer and the clock are the real ones; the database is not there. The runtime's
+//! clock is paused: it goes on when everything waits, or when a test says so.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -168,7 +168,7 @@ impl Server {
     fn route(&mut self) {
         self.routed += 1;
         self.route_text(&format!(
-            r#"{{"type":"device","user_id":"{}","id":{}}}"#,
+            r#"{{"type":"device","user_id":"{}", "id" : {1}, "xid" : {1}}}"#,
             self.user_id, self.routed
         ));
     }
@@ -179,13 +179,17 @@ impl Server {
 
     /// A barrier that has seen everything routed so far.
     fn complete_barrier(&mut self) {
-        let now = Instant::now().into_std();
-        self.router.complete_barrier(barrier(self.routed + 1), now);
+        let barrier = barrier(self.routed + 1);
+        self.router
+            .complete_barrier(barrier, Instant::now().into_std());
     }
 }
 
 fn barrier(next: i64) -> Cursor {
-    format!("1-1.{next}:{next}:").parse().unwrap()
+    Cursor {
+        sent: Some(std::time::Instant::now()),
+        ..format!("1-1.{next}:{next}:").parse().unwrap()
+    }
 }
 
 /// The first transaction that a cursor has not seen.
@@ -278,13 +282,13 @@ async fn a_v1_client_is_greeted_and_gets_events_with_cursors() {
     let hello = client.message().await.json();
     assert_eq!(
         (&hello["type"], &hello["cursor"]),
-        (&"hello".into(), &"1-1.1:1:~".into())
+        (&"hello".into(), &"1-1.1:1:".into())
     );
     server.route();
     let event = client.message().await.json();
     assert_eq!(
         (&event["id"], &event["cursor"]),
-        (&1.into(), &"1-1.1:1:~".into())
+        (&1.into(), &"1-1.1:1:".into())
     );
     client.send(TEXT, br#"{"type":"ping"}"#).await;
     assert_eq!(client.message().await.payload, br#"{"type":"pong"}"#);
@@ -423,21 +427,22 @@ async fn a_client_resumes_from_the_replay_buffer_and_settles_at_the_next_barrier
         server.complete_barrier();
     }
     server.route();
-    let mut client = server.connect(Encoding::V1, Some("1-1.3:3:~"), None, 65_536);
+    let mut client = server.connect(Encoding::V1, Some("1-1.3:3:"), None, 65_536);
     let hello = client.message().await.json();
     assert_eq!(
         (&hello["resumed"], &hello["cursor"]),
-        (&true.into(), &"1-1.3:3:~".into())
+        (&true.into(), &"1-1.3:3:".into())
     );
     let mut ids = Vec::new();
     for _ in 0..hello["replayed"].as_u64().unwrap() {
         ids.push(client.message().await.json()["id"].as_i64().unwrap());
     }
-    assert_eq!(ids, [2, 3, 4]);
-    // The barrier that the server had completed covers the client's cursor.
+    assert_eq!(ids, [3, 4]);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    server.complete_barrier();
     let cursor = client.message().await.json();
     assert_eq!(
         (&cursor["type"], &cursor["cursor"]),
-        (&"cursor".into(), &"1-1.4:4:~".into())
+        (&"cursor".into(), &"1-1.5:5:".into())
     );
 }

@@ -1,17 +1,14 @@
 //! A connection's position in the stream: which signals the client has been sent, and which cursor it may keep.
 //! Pure: no I/O, no clock.
 //!
-//! Three rules make it safe. A signal with a sequence number that was taken is not taken again. An event that a
-//! replay from the log has carried is known by its id until a barrier covers the replay. And the client's cursor
+//! Three rules make it safe. A signal with a sequence number that was taken is not taken again. A signal of a
+//! transaction that the replay's snapshot sees was in the replay, or the client had it before. And the client's cursor
 //! moves only to a cursor before which everything has been queued to this socket.
 
-use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::protocol::{Cursor, Sequence, Signal, Snapshot};
-
-/// Ids of a replay that are remembered; of a longer replay, the newest.
-pub(crate) const REPLAYED_MAX: usize = 4_096;
 
 /// What becomes of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,20 +49,21 @@ pub(super) struct Position {
 }
 
 /// A replay that has been queued. The client keeps the cursor from which it was sent: with that cursor it knows
-/// what may come again. It is given a new one when a barrier covers the whole replay.
+/// what may come again. It is given a new one when a barrier covers the whole replay and was sent after the client came:
+/// another server may have sent the client more than this server has routed.
 #[derive(Debug)]
 struct Settling {
-    /// The cursor that the client keeps.
     kept: Arc<Cursor>,
-    /// The snapshot of the read. A signal whose cursor covers it is new.
+    /// What this snapshot sees is in the replay, or the client had it before.
     until: Snapshot,
-    /// The events that came from the log, and may come again from the subscription.
-    ids: HashSet<i64>,
+    /// When the client came; `None` if `until` was read after that.
+    came: Option<Instant>,
 }
 
 impl Settling {
     fn is_covered_by(&self, cursor: &Cursor) -> bool {
-        cursor.epoch == self.kept.epoch && cursor.snapshot.covers(&self.until)
+        let is_later = self.came.is_none_or(|came| cursor.sent > Some(came));
+        is_later && cursor.epoch == self.kept.epoch && cursor.snapshot.covers(&self.until)
     }
 }
 
@@ -108,15 +106,12 @@ impl Position {
         }
     }
 
-    /// Whether a replay from the log has carried this event. A signal that was routed after the replay ends the
-    /// settling.
+    /// Whether the replay's snapshot sees this signal. A signal that was routed after the replay ends the settling.
     fn was_replayed(&mut self, signal: &Signal) -> bool {
         let Some(settling) = &self.settling else {
             return false;
         };
-        if let Signal::Event(event) = signal
-            && event.id.is_some_and(|id| settling.ids.contains(&id))
-        {
+        if signal.xid().is_some_and(|xid| settling.until.sees(xid)) {
             return true;
         }
         let cursor = signal.cursor();
@@ -167,30 +162,29 @@ impl Position {
         self.replaying
     }
 
-    /// A replay from the buffer begins at the client's own cursor, which the client keeps until a barrier covers
-    /// what the subscription brings.
-    pub(super) fn resume_from_buffer(&mut self, cursor: Arc<Cursor>) {
+    /// A replay from the buffer begins at the client's own cursor, which the client keeps. The client came at this time.
+    pub(super) fn resume_from_buffer(&mut self, cursor: Arc<Cursor>, came: Instant) {
         self.settling = Some(Box::new(Settling {
             until: cursor.snapshot.clone(),
             kept: Arc::clone(&cursor),
-            ids: HashSet::new(),
+            came: Some(came),
         }));
         self.cursor = Some(cursor);
     }
 
-    /// A replay from the log has been queued. `present` is the cursor of its read.
-    pub(super) fn resume_from_log(&mut self, mut replay: Replayed, present: Arc<Cursor>) {
+    /// A replay from the log has been queued, of everything that `until` sees. The client keeps `kept`. `present` is
+    /// the cursor of the read.
+    pub(super) fn resume_from_log(
+        &mut self,
+        kept: Arc<Cursor>,
+        until: Snapshot,
+        present: Arc<Cursor>,
+    ) {
         self.cursor = Some(present);
-        // The subscription may also bring what an earlier replay has carried, if that has not settled.
-        if let Some(earlier) = self.settling.take()
-            && earlier.ids.len() + replay.ids.len() <= REPLAYED_MAX
-        {
-            replay.ids.extend(earlier.ids);
-        }
         self.settling = Some(Box::new(Settling {
-            kept: replay.kept,
-            until: replay.until,
-            ids: replay.ids,
+            kept,
+            until,
+            came: None,
         }));
     }
 
@@ -232,89 +226,46 @@ impl Position {
     }
 }
 
-/// A replay from the log while it is being sent, page by page.
-#[derive(Debug)]
-pub(super) struct Replayed {
-    /// The cursor that the client keeps meanwhile.
-    kept: Arc<Cursor>,
-    /// The snapshot of the first page: all pages end there.
-    until: Snapshot,
-    /// The ids of its events; of a replay that is longer than the bound, the newest.
-    ids: HashSet<i64>,
-}
-
-impl Replayed {
-    /// A replay that was read in this snapshot.
-    pub(super) fn new(kept: Arc<Cursor>, until: Snapshot) -> Self {
-        Self {
-            kept,
-            until,
-            ids: HashSet::new(),
-        }
-    }
-
-    /// The cursor that the client keeps while the replay is sent.
-    pub(super) fn kept(&self) -> &Arc<Cursor> {
-        &self.kept
-    }
-
-    /// Another page of at most this many events follows. Room for their ids is made by forgetting older ones.
-    pub(super) fn begin_page(&mut self, events: usize) {
-        if self.ids.len() + events > REPLAYED_MAX {
-            self.ids.clear();
-        }
-    }
-
-    /// This event has been queued.
-    pub(super) fn add(&mut self, id: Option<i64>) {
-        self.ids.extend(id);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::protocol::{Event, EventKind, Reset, ResetReason, Revocation};
+    use crate::protocol::{Event, EventKind, Reset, ResetReason, Revocation, Xid};
 
     const WITH_CURSOR: Verdict = Verdict::Send { with_cursor: true };
     const WITHOUT_CURSOR: Verdict = Verdict::Send { with_cursor: false };
 
     /// The cursor that has seen the transactions below `next`.
     fn cursor(next: u64) -> Arc<Cursor> {
-        Arc::new(format!("1-1.{next}:{next}:~").parse().unwrap())
+        Arc::new(format!("1-1.{next}:{next}:").parse().unwrap())
     }
 
     fn until(next: u64) -> Snapshot {
         cursor(next).snapshot.clone()
     }
 
+    /// An event that the transaction with its number has written.
     fn event(sequence: u64, id: i64, cursor: &Arc<Cursor>) -> Signal {
         let (sequence, cursor) = (Sequence::new(sequence), Some(Arc::clone(cursor)));
-        let event = Event::new(EventKind::Device, Some(id), "{}", sequence, cursor);
+        let xid = Xid::new(id.unsigned_abs());
+        let event = Event::new(EventKind::Device, Some(id), xid, "{", sequence, cursor);
         Signal::Event(event)
     }
 
     fn revocation(sequence: u64) -> Signal {
         Signal::Revocation(Revocation {
             device_id: None,
+            xid: None,
             sequence: Sequence::new(sequence),
             cursor: None,
         })
     }
 
-    /// A replay from the log that carried these events.
-    fn replayed(kept: u64, until: u64, ids: impl IntoIterator<Item = i64>) -> Replayed {
-        let mut replayed = Replayed::new(cursor(kept), self::until(until));
-        for id in ids {
-            replayed.add(Some(id));
-        }
-        replayed
-    }
-
-    /// A connection that was sent the transactions from 10 to 19 from the log: the events 1 and 2.
+    /// A connection that was sent the transactions from 10 to 19 from the log.
     fn settling() -> Position {
         let mut position = Position::new(None);
-        position.resume_from_log(replayed(10, 20, [1, 2]), cursor(20));
+        position.resume_from_log(cursor(10), until(20), cursor(20));
         position
     }
 
@@ -368,19 +319,34 @@ mod tests {
         let mut position = settling();
         assert!(position.is_settling() && !position.gives_cursors());
         let mut take = |signal: &Signal| position.take(signal, Source::Live);
-        assert_eq!(take(&event(1, 1, &cursor(19))), Verdict::Skip);
-        assert_eq!(take(&event(2, 3, &cursor(19))), WITHOUT_CURSOR);
+        assert_eq!(take(&event(1, 19, &cursor(19))), Verdict::Skip);
+        assert_eq!(take(&event(2, 23, &cursor(19))), WITHOUT_CURSOR);
         // Another history's cursor covers nothing of this one.
-        let other = Arc::new("1-2.30:30:~".parse().unwrap());
-        assert_eq!(take(&event(3, 4, &other)), WITHOUT_CURSOR);
+        let other = Arc::new("1-2.30:30:".parse().unwrap());
+        assert_eq!(take(&event(3, 24, &other)), WITHOUT_CURSOR);
         assert_eq!(next_of(position.client_cursor()), Some(10));
         assert_eq!(next_of(position.repair_from()), Some(20));
         let mut take = |signal: &Signal| position.take(signal, Source::Live);
-        assert_eq!(take(&event(4, 2, &cursor(20))), Verdict::Skip);
-        assert_eq!(take(&event(5, 5, &cursor(20))), WITH_CURSOR);
-        assert_eq!(take(&event(6, 1, &cursor(21))), WITH_CURSOR);
+        assert_eq!(take(&event(4, 12, &cursor(20))), Verdict::Skip);
+        assert_eq!(take(&event(5, 25, &cursor(20))), WITH_CURSOR);
         assert!(!position.is_settling() && position.gives_cursors());
-        assert_eq!(next_of(position.client_cursor()), Some(21));
+        assert_eq!(next_of(position.client_cursor()), Some(20));
+    }
+
+    /// The triggers of the schema before do not notify it. The client drops the event by its id.
+    #[test]
+    fn an_event_whose_transaction_is_not_known_is_sent() {
+        let mut position = settling();
+        let event = Event::new(
+            EventKind::Device,
+            Some(1),
+            None,
+            "{",
+            Sequence::new(1),
+            None,
+        );
+        let taken = position.take(&Signal::Event(event), Source::Live);
+        assert_eq!(taken, WITHOUT_CURSOR);
     }
 
     #[test]
@@ -435,42 +401,32 @@ mod tests {
     }
 
     #[test]
-    fn a_client_of_the_buffer_keeps_its_cursor_until_a_barrier_covers_it() {
+    fn a_client_of_the_buffer_keeps_its_cursor_until_a_barrier_that_was_sent_later_covers_it() {
+        let came = Instant::now();
+        let later = came + Duration::from_nanos(1);
+        let sent = |next, sent| {
+            Arc::new(Cursor {
+                sent,
+                ..(*cursor(next)).clone()
+            })
+        };
         let mut position = Position::new(None);
-        position.resume_from_buffer(cursor(10));
+        position.resume_from_buffer(cursor(10), came);
         assert_eq!(next_of(position.repair_from()), Some(10));
-        let taken = position.take(&event(1, 1, &cursor(9)), Source::Buffer);
-        assert_eq!(taken, WITHOUT_CURSOR);
-        assert_eq!(next_of(position.client_cursor()), Some(10));
-        let taken = position.take(&event(2, 2, &cursor(10)), Source::Live);
-        assert_eq!(taken, WITH_CURSOR);
-    }
-
-    #[test]
-    fn the_ids_of_an_earlier_replay_are_kept_within_the_bound() {
-        let bound = i64::try_from(REPLAYED_MAX).unwrap();
-        for (newest, verdict) in [(bound - 2, Verdict::Skip), (bound - 1, WITHOUT_CURSOR)] {
-            let mut position = settling();
-            let ids = (0..newest).map(|n| 100 + n);
-            position.resume_from_log(replayed(10, 30, ids), cursor(30));
-            let mut take = |signal: &Signal| position.take(signal, Source::Live);
-            assert_eq!(take(&event(1, 100, &cursor(19))), Verdict::Skip);
-            assert_eq!(take(&event(2, 1, &cursor(19))), verdict, "{newest}");
+        for (source, xid, cursor, verdict) in [
+            (Source::Buffer, 11, cursor(9), WITHOUT_CURSOR),
+            (Source::Live, 9, cursor(9), Verdict::Skip),
+            (Source::Live, 12, cursor(12), WITHOUT_CURSOR),
+            (Source::Live, 13, sent(13, Some(came)), WITHOUT_CURSOR),
+            (Source::Live, 14, sent(9, Some(later)), WITHOUT_CURSOR),
+        ] {
+            let sequence = position.taken().map_or(1, |taken| taken.get() + 1);
+            let taken = position.take(&event(sequence, xid, &cursor), source);
+            assert_eq!(taken, verdict, "{xid}");
+            assert_eq!(next_of(position.client_cursor()), Some(10));
         }
-    }
-
-    #[test]
-    fn a_long_replay_remembers_its_newest_ids() {
-        let page = 10;
-        let full = i64::try_from(REPLAYED_MAX - page).unwrap();
-        let mut replayed = replayed(10, 20, 1..=full);
-        assert_eq!(replayed.kept(), &cursor(10));
-        assert_eq!(replayed.until, until(20));
-        replayed.begin_page(page);
-        assert_eq!(replayed.ids.len(), REPLAYED_MAX - page);
-        replayed.add(Some(full + 1));
-        replayed.add(None);
-        replayed.begin_page(page);
-        assert!(replayed.ids.is_empty());
+        let taken = position.take(&event(9, 15, &sent(10, Some(later))), Source::Live);
+        assert_eq!(taken, WITH_CURSOR);
+        assert!(!position.is_settling());
     }
 }

@@ -4,17 +4,17 @@
 //! the next is read, so that a connection holds one page at most. The subscription is live all the while.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hushnet_websocket::Stream;
 
 use super::client::Connection;
 use super::pending::Since;
-use super::position::{Replayed, Source};
+use super::position::Source;
 use crate::delivery::{Feed, Found};
 use crate::metrics::{ReplayCause, ReplaySource};
-use crate::protocol::{CloseCode, Closed, Cursor, Encoding, Notice, ResetReason, Signal};
-use crate::store::{self, COUNTED_MAX, PAGE_EVENTS, Page, Reading, UserPages};
+use crate::protocol::{CloseCode, Closed, Cursor, Encoding, Notice, ResetReason, Signal, Snapshot};
+use crate::store::{self, COUNTED_MAX, Page, Reading, UserPages};
 
 /// How long a client waits for the feed; then it is closed and may try again later.
 const FEED_TIMEOUT: Duration = Duration::from_secs(10);
@@ -64,8 +64,9 @@ impl<'a, S: Stream> Replay<'a, S> {
             }
         };
         let user_id = self.connection.subscription.user_id();
-        if let Some(found) = self.connection.shared.replay_buffer.since(user_id, &cursor) {
-            return self.resume_from_buffer(cursor, found, present).await;
+        let replay_buffer = &self.connection.shared.replay_buffer;
+        if let Some(found) = replay_buffer.since(user_id, &cursor.snapshot) {
+            return self.resume_from_buffer(cursor, found).await;
         }
         self.send_from_log(ReplayCause::Resume, cursor).await?;
         // What was revoked between the look-up of the identity and the read is in neither.
@@ -87,23 +88,13 @@ impl<'a, S: Stream> Replay<'a, S> {
         }
     }
 
-    async fn resume_from_buffer(
-        mut self,
-        cursor: Arc<Cursor>,
-        found: Found,
-        present: Option<Arc<Cursor>>,
-    ) -> Result<(), Closed> {
+    async fn resume_from_buffer(mut self, cursor: Arc<Cursor>, found: Found) -> Result<(), Closed> {
         self.hello(Some(&cursor), Some(found.total));
-        self.connection.position.resume_from_buffer(cursor);
-        self.send_from_buffer(ReplayCause::Resume, found).await?;
-        // Everything that `present` sees had been routed when the buffer was asked.
-        if let Some(present) = present {
-            self.connection.position.advance(present);
-        }
-        if !self.connection.position.is_settling() {
-            self.connection.send_cursor();
-        }
-        Ok(())
+        let position = &mut self.connection.position;
+        position.resume_from_buffer(Arc::clone(&cursor), Instant::now());
+        let since = Some(&cursor.snapshot);
+        self.send_from_buffer(ReplayCause::Resume, found, since)
+            .await
     }
 
     /// Sends what the connection missed by falling behind.
@@ -115,7 +106,7 @@ impl<'a, S: Stream> Replay<'a, S> {
                 if found.has_lost_log {
                     self.reset(ResetReason::NoLog, None);
                 }
-                self.send_from_buffer(ReplayCause::Lag, found).await
+                self.send_from_buffer(ReplayCause::Lag, found, None).await
             }
             None => self.repair_from_log().await,
         }
@@ -133,6 +124,7 @@ impl<'a, S: Stream> Replay<'a, S> {
         &mut self,
         cause: ReplayCause,
         mut found: Found,
+        since: Option<&Snapshot>,
     ) -> Result<(), Closed> {
         let shared = Arc::clone(&self.connection.shared);
         let user_id = self.connection.subscription.user_id();
@@ -149,7 +141,7 @@ impl<'a, S: Stream> Replay<'a, S> {
                 return Ok(());
             }
             let after = self.connection.position.taken();
-            match shared.replay_buffer.after(user_id, after) {
+            match shared.replay_buffer.since_after(user_id, since, after) {
                 Some(next) => {
                     if next.has_lost_log && !has_lost_log {
                         self.reset(ResetReason::NoLog, None);
@@ -190,10 +182,10 @@ impl<'a, S: Stream> Replay<'a, S> {
         if cause == ReplayCause::Resume {
             self.hello(Some(&from), Some(page.total));
         }
-        let mut replayed = Replayed::new(kept, page.reading.cursor.snapshot.clone());
+        let until = page.reading.cursor.snapshot.clone();
         loop {
             let more = page.more;
-            self.send_page(page, &mut replayed).await?;
+            self.send_page(page, &kept).await?;
             if !more {
                 break;
             }
@@ -206,19 +198,19 @@ impl<'a, S: Stream> Replay<'a, S> {
         }
         // What the first page's snapshot sees has been queued: all of it, not only what the shortened form of its
         // cursor admits.
-        self.connection.position.resume_from_log(replayed, present);
+        self.connection
+            .position
+            .resume_from_log(kept, until, present);
         Ok(())
     }
 
-    async fn send_page(&mut self, page: Page, replayed: &mut Replayed) -> Result<(), Closed> {
-        replayed.begin_page(PAGE_EVENTS);
+    async fn send_page(&mut self, page: Page, kept: &Arc<Cursor>) -> Result<(), Closed> {
         let events = page.signals.len() as u64;
         self.connection.shared.metrics.events_replayed(events);
         let with_cursor = self.connection.position.gives_cursors();
         for mut signal in page.signals {
             if let Signal::Event(event) = &mut signal {
-                replayed.add(event.id);
-                event.cursor = Some(Arc::clone(replayed.kept()));
+                event.cursor = Some(Arc::clone(kept));
             }
             self.make_room().await?;
             self.connection

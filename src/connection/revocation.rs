@@ -105,6 +105,7 @@ mod tests {
     fn revocation(device_id: Option<Uuid>) -> Revocation {
         Revocation {
             device_id,
+            xid: None,
             sequence: None,
             cursor: None,
         }

@@ -12,5 +12,7 @@ pub use self::feed::{Feed, HealthReport};
 pub use self::health::Finding;
 pub use self::hub::{Hub, Subscription};
 pub use self::latency::LatencySampler;
-pub use self::replay_buffer::{Bounds, Found, ReplayBuffer, SEGMENT_BYTES_MAX};
+pub use self::replay_buffer::{
+    Bounds, FORGOTTEN_BYTES_MAX, Found, ReplayBuffer, SEGMENT_BYTES_MAX,
+};
 pub use self::router::{ROUTED_BYTES_MAX, Router, SEGMENT_MIN};

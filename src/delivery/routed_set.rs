@@ -48,7 +48,7 @@ impl Fingerprints {
     pub(super) fn of(&self, notification: &Notification<'_>) -> Option<Fingerprint> {
         let id = notification.id?;
         let mut hasher = self.0.build_hasher();
-        hasher.write(notification.text.as_bytes());
+        hasher.write(notification.open_text.as_bytes());
         let hash = hasher.finish();
         Some(Fingerprint { id, hash })
     }

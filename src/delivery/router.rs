@@ -1,7 +1,8 @@
 //! The order of events: a new signal goes to the replay buffer and to the hub, once, and the position moves on.
 //!
-//! There is one router, owned by the listener; it never waits. It drops what it has routed before, known by
-//! id and text: the log and the notifications bring the same events. It holds the position: a cursor such that
+//! There is one router, owned by the listener; it never waits. It drops what it has routed before: the log and the
+//! notifications bring the same events. An event of a transaction that the last barrier has seen was routed before it;
+//! since then, events are known by id and text. It holds the position: a cursor such that
 //! everything visible in its snapshot has been routed. Clients are given the cursors of barriers only. A
 //! barrier has committed, so what it has seen is on the disk, and no crash makes PostgreSQL hand out those
 //! transaction numbers again.
@@ -92,6 +93,10 @@ impl Router {
 
     /// Routes the signal of a notification unless it has been routed.
     pub fn route(&mut self, notification: Notification<'_>) {
+        if self.was_routed_before_barrier(&notification) {
+            self.metrics.events_repeated.increment();
+            return;
+        }
         if let Some(event) = self.fingerprints.of(&notification) {
             if self.seen_before.contains(event) || !self.seen.insert(event) {
                 self.metrics.events_repeated.increment();
@@ -115,12 +120,22 @@ impl Router {
         mem::take(&mut self.routed)
     }
 
-    /// Whether this event, with this id and text, has been routed lately.
+    /// Whether this event has been routed.
     #[must_use]
     pub fn has_seen(&self, notification: &Notification<'_>) -> bool {
-        self.fingerprints
-            .of(notification)
-            .is_some_and(|event| self.seen.contains(event) || self.seen_before.contains(event))
+        self.was_routed_before_barrier(notification)
+            || self
+                .fingerprints
+                .of(notification)
+                .is_some_and(|event| self.seen.contains(event) || self.seen_before.contains(event))
+    }
+
+    /// Whether the last completed barrier has seen the event's transaction.
+    fn was_routed_before_barrier(&self, notification: &Notification<'_>) -> bool {
+        notification
+            .xid
+            .zip(self.durable.as_ref())
+            .is_some_and(|(xid, barrier)| barrier.snapshot.sees(xid))
     }
 
     /// What was routed before the barrier before the last one does not come again.
@@ -318,7 +333,7 @@ mod tests {
         router.complete_barrier(cursor("13:15:13"), later + SEGMENT_MIN);
         assert_eq!(durable(&router), "1-1.13:15:13");
         let given = feed.borrow().cursor().unwrap().to_string();
-        assert_eq!(given, "1-1.13:15:13~");
+        assert_eq!(given, "1-1.13:15:13");
     }
 
     #[test]
@@ -374,7 +389,7 @@ mod tests {
             let barrier = Cursor {
                 epoch,
                 snapshot,
-                from_stream: false,
+                sent: None,
             };
             router.complete_barrier(barrier, time);
         };
@@ -385,6 +400,6 @@ mod tests {
         complete(&format!("1003:3000:{}", &running["1001,".len()..]));
         assert_eq!(given(), first);
         complete("4000:4000:");
-        assert_eq!(given(), "1-1.4000:4000:~");
+        assert_eq!(given(), "1-1.4000:4000:");
     }
 }

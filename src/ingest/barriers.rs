@@ -218,7 +218,7 @@ impl Barriers {
         } else {
             self.health.barrier_returned_late(now);
         }
-        ControlMessage::of_barrier(state)
+        ControlMessage::of_barrier(state, now.checked_sub(took.since_sent))
     }
 
     /// Forgets the outstanding barriers: the connection that they would have returned on is gone. The

@@ -74,6 +74,8 @@ pub(super) struct CatchUp<'a> {
     /// What comes meanwhile. If the read fails, it is still there.
     pub(super) held: &'a mut Held<Received<'static>>,
     pub(super) health: &'a HealthReport,
+    /// Whether events were missed.
+    pub(super) after_loss: bool,
 }
 
 impl CatchUp<'_> {
@@ -185,6 +187,10 @@ impl CatchUp<'_> {
             let has_position = self.intake.position().is_some();
             if has_position && !self.intake.is_of_history(&chunk.reading.cursor) {
                 reset = Some(ResetReason::History);
+            }
+            // Of what was missed, nothing is known but that it is in the log.
+            if self.after_loss || chunk.has_asynchronous() {
+                self.flush(&chunk.reading).await?;
             }
             self.intake.read(&chunk);
             events += chunk.rows.len();

@@ -1,6 +1,7 @@
 //! What servers tell themselves and one another on the control channel. Pure.
 
 use std::fmt;
+use std::time::Instant;
 
 use uuid::Uuid;
 
@@ -102,11 +103,11 @@ impl<'a> ControlPayload<'a> {
 }
 
 impl ControlMessage {
-    /// The message of a barrier with this state: the epoch of the release before, snapshot, way of ingest, `t` where
+    /// The message of a barrier that was sent at this time, with this state: the epoch of the release before, snapshot, way of ingest, `t` where
     /// events may be silent, the queue's usage, epoch, and the transaction's number. The schema before migration 5
     /// lacks the last two. Of one that is sent where there is no log: `log` or `no_log`, and the
     /// snapshot. `None` for a state that this version cannot read.
-    pub(super) fn of_barrier(state: &str) -> Option<Self> {
+    pub(super) fn of_barrier(state: &str, sent: Option<Instant>) -> Option<Self> {
         let mut words = state.split(' ');
         let first = words.next()?;
         if let "log" | "no_log" = first {
@@ -125,7 +126,7 @@ impl ControlMessage {
             cursor: Cursor {
                 epoch,
                 snapshot,
-                from_stream: false,
+                sent,
             },
             ingest,
             silent,
@@ -144,14 +145,15 @@ mod tests {
     #[test]
     fn a_barrier_is_parsed_with_its_state() {
         let text = format!("barrier {NONCE} 1-1 5:9:7 adaptive t 0.25");
-        let nonce = Nonce::parse(NONCE).unwrap();
+        let (nonce, now) = (Nonce::parse(NONCE).unwrap(), Instant::now());
         let state = "1-1 5:9:7 adaptive t 0.25";
         assert_eq!(
             ControlPayload::parse(&text),
             Some(ControlPayload::Barrier(nonce, state))
         );
         let barrier = |epoch, transaction| {
-            let cursor: Cursor = format!("{epoch}.5:9:7").parse().unwrap();
+            let mut cursor: Cursor = format!("{epoch}.5:9:7").parse().unwrap();
+            cursor.sent = Some(now);
             Some(ControlMessage::Barrier(BarrierState {
                 cursor,
                 ingest: Ingest::Adaptive,
@@ -160,9 +162,9 @@ mod tests {
                 transaction,
             }))
         };
-        let of_schema_4 = ControlMessage::of_barrier(state);
+        let of_schema_4 = ControlMessage::of_barrier(state, Some(now));
         assert_eq!(of_schema_4, barrier("1-1", None));
-        let present = ControlMessage::of_barrier(&format!("{state} 8-1 12"));
+        let present = ControlMessage::of_barrier(&format!("{state} 8-1 12"), Some(now));
         assert_eq!(present, barrier("8-1", Some(12)));
     }
 
@@ -177,7 +179,7 @@ mod tests {
             let snapshot = "5:9:7".parse().unwrap();
             let expected = BareBarrierState { snapshot, has_log };
             assert_eq!(
-                ControlMessage::of_barrier(state),
+                ControlMessage::of_barrier(state, None),
                 Some(ControlMessage::BareBarrier(expected))
             );
         }
@@ -199,7 +201,7 @@ mod tests {
             "1-1 5:9: notify t 0 8 12",
             "1-1 5:9: notify t 0 8-1 x",
         ] {
-            assert_eq!(ControlMessage::of_barrier(state), None, "{state:?}");
+            assert_eq!(ControlMessage::of_barrier(state, None), None, "{state:?}");
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
+use super::awaiting_disk::AwaitingDisk;
 use super::control_message::{BareBarrierState, BarrierState, ControlMessage};
 use super::schedule::Schedule;
 use super::without_id::WithoutId;
@@ -45,6 +46,8 @@ pub(super) struct Intake {
     returned: Option<Cursor>,
     /// Whether the read that is under way has met a table that was emptied.
     truncated: bool,
+    /// Notified events that are not on disk yet.
+    awaiting_disk: AwaitingDisk,
     /// Notifications without an id, since the last barrier that found the log.
     without_id: WithoutId,
     /// The last barrier over this connection that found no log: everything visible to it has been routed.
@@ -60,6 +63,7 @@ impl Intake {
             wake_lock: watch::Sender::new(false),
             returned: None,
             truncated: false,
+            awaiting_disk: AwaitingDisk::default(),
             without_id: WithoutId::default(),
             without_log: None,
         }
@@ -101,6 +105,7 @@ impl Intake {
         self.schedule.reconnected(ingest, now);
         self.router.go_back_to_durable();
         self.returned = None;
+        self.awaiting_disk.clear();
     }
 
     /// Events no longer come.
@@ -112,6 +117,8 @@ impl Intake {
     /// The log has gone, or events of a database without a log were missed. No cursor is worth anything any more. What
     /// was notified without an id since the last barrier that found the log came from HushNet's own triggers.
     pub(super) fn leave_log(&mut self, now: Instant) {
+        // Without the log, every event is sent as it comes.
+        self.on_disk(u64::MAX);
         self.schedule = Schedule::new(Ingest::Notify, now);
         self.announce_wake_lock();
         self.returned = None;
@@ -136,6 +143,7 @@ impl Intake {
     /// Events were missed that cannot be read: the stream restarts here.
     pub(super) fn restart(&mut self, reason: ResetReason, cursor: Option<Cursor>, now: Instant) {
         self.truncated = false;
+        self.awaiting_disk.clear();
         self.router.restart(reason, cursor, now);
     }
 
@@ -174,8 +182,7 @@ impl Intake {
             return Next::Wait;
         }
         if self.schedule.trusts_notifications() && !only_rings {
-            self.router.route(notification);
-            return Next::Wait;
+            return self.trusted(notification, payload);
         }
         // Some events are silent: this one only says that there is something to read. Routed by itself
         // it could overtake a silent event that was committed before it was written.
@@ -183,6 +190,35 @@ impl Intake {
             return Next::ReadLog;
         }
         Next::Wait
+    }
+
+    /// A commit that waits for the disk waits for everything that was committed before it, too.
+    fn trusted(&mut self, notification: Notification<'_>, payload: &str) -> Next {
+        if notification.asynchronous {
+            if self.router.has_seen(&notification) || self.awaiting_disk.hold(payload) {
+                return Next::Wait;
+            }
+            return Next::ReadLog;
+        }
+        if self.awaiting_disk.newest().is_some() {
+            self.on_disk(u64::MAX);
+        }
+        self.router.route(notification);
+        Next::Wait
+    }
+
+    /// The number of the newest event that waits for the disk.
+    pub(super) fn awaits_disk(&self) -> Option<u64> {
+        self.awaiting_disk.newest()
+    }
+
+    /// The events up to this number are on disk.
+    pub(super) fn on_disk(&mut self, through: u64) {
+        while let Some(payload) = self.awaiting_disk.take(through) {
+            if let Ok(notification) = Notification::parse(&payload) {
+                self.router.route(notification);
+            }
+        }
     }
 
     /// The earliest time for a read that only a notification asks for.
@@ -207,6 +243,7 @@ impl Intake {
             }
             ControlMessage::Barrier(state) if !self.is_of_history(&state.cursor) => Next::Join,
             ControlMessage::Barrier(state) => {
+                self.on_disk(u64::MAX);
                 self.without_id.drop_foreign(&self.metrics, now);
                 self.barrier(state, now)
             }
@@ -254,8 +291,8 @@ impl Intake {
     /// Routes some events of the log.
     pub(super) fn read(&mut self, chunk: &Chunk) {
         self.metrics.events_caught_up.add(chunk.rows.len() as u64);
-        for (id, payload) in &chunk.rows {
-            match store::parse_row(*id, payload) {
+        for row in &chunk.rows {
+            match store::parse_row(row.id, row.xid, &row.payload) {
                 Some(LogRow::Notification(notification)) => self.router.route(notification),
                 Some(LogRow::Truncation) => self.truncated = true,
                 None => {}
@@ -273,6 +310,8 @@ impl Intake {
         now: Instant,
     ) -> Snapshot {
         let snapshot = reached.snapshot.clone();
+        // What had been notified before the read is in it.
+        self.awaiting_disk.clear();
         if mem::take(&mut self.truncated) {
             self.router
                 .restart(ResetReason::Truncated, Some(reached), now);

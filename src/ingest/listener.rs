@@ -15,6 +15,7 @@ use tokio::time::sleep_until;
 
 use super::barriers::Barriers;
 use super::catch_up::{CatchUp, Received};
+use super::flush::Flush;
 use super::held::{HELD_BYTES_MAX, Held};
 use super::injector::Injected;
 use super::intake::{Intake, Next};
@@ -46,6 +47,7 @@ pub struct Listener {
     /// Whether a connection has ever been live: clients were promised nothing before.
     has_listened: bool,
     connected: bool,
+    flush: Flush,
     injected: Injected,
 }
 
@@ -69,6 +71,7 @@ impl Listener {
             incomplete: 0,
             has_listened: false,
             connected: false,
+            flush: Flush::default(),
             injected: Injected::default(),
         }
     }
@@ -145,6 +148,7 @@ impl Listener {
         backoff: &mut Duration,
     ) -> Result<Infallible, Lost> {
         self.report(None);
+        self.flush = Flush::default();
         let next = self.join(notifications).await?;
         self.metrics.listener_connected.set(true);
         (self.connected, self.has_listened) = (true, true);
@@ -153,9 +157,16 @@ impl Listener {
         self.follow(notifications, next).await?;
         loop {
             let next_read = self.intake.next_read();
+            if let Some(newest) = self.intake.awaits_disk() {
+                self.flush.begin(&self.log, newest);
+            }
             let next = tokio::select! {
                 biased;
                 () = self.barriers.dead() => return Err(Lost::Dead),
+                flushed = self.flush.ended() => {
+                    self.intake.on_disk(flushed?);
+                    Next::Wait
+                }
                 notification = self.barriers.arrivals.count(notifications.next()) => {
                     let notification = notification?.ok_or(Lost::Closed)?;
                     Received::new(&notification, &self.barriers)
@@ -179,7 +190,7 @@ impl Listener {
             let position = self.intake.position();
             next = match (next, position.map(|position| position.snapshot.clone())) {
                 (Next::Wait, _) | (Next::ReadLog, None) => return Ok(()),
-                (Next::ReadLog, Some(from)) => self.catch_up(notifications, from).await?,
+                (Next::ReadLog, Some(from)) => self.catch_up(notifications, from, false).await?,
                 (Next::Join, _) => self.join(notifications).await?,
             };
         }
@@ -236,7 +247,7 @@ impl Listener {
                 if self.intake.position().is_none() {
                     tracing::info!(event = "log_found");
                 }
-                return self.catch_up(notifications, from).await;
+                return self.catch_up(notifications, from, true).await;
             }
             Joining::Restart(reason, cursor) => {
                 self.intake.restart(reason, Some(cursor), Instant::now());
@@ -279,6 +290,7 @@ impl Listener {
         &mut self,
         notifications: &mut Notifications,
         from: Snapshot,
+        after_loss: bool,
     ) -> Result<Next, Lost> {
         let mut held = Held::new(HELD_BYTES_MAX);
         let mut catch_up = CatchUp {
@@ -288,6 +300,7 @@ impl Listener {
             intake: &mut self.intake,
             held: &mut held,
             health: &self.health,
+            after_loss,
         };
         let caught_up = catch_up.run(from).await;
         match &caught_up {

@@ -1,10 +1,12 @@
 //! What turns commits into events: the listener, and what it knows of the database's state.
 
 mod arrivals;
+mod awaiting_disk;
 mod barriers;
 mod catch_up;
 mod control_message;
 mod failures;
+mod flush;
 mod held;
 pub mod injector;
 mod intake;
@@ -16,6 +18,7 @@ mod schedule;
 pub mod wake_lock;
 mod without_id;
 
+pub use self::awaiting_disk::AWAITING_DISK_BYTES_MAX;
 pub use self::barriers::Barriers;
 pub use self::control_message::{BareBarrierState, BarrierState, ControlMessage};
 pub use self::held::HELD_BYTES_MAX;

@@ -1,12 +1,15 @@
 //! A client's position in the stream of events: a database snapshot, and the history it belongs to.
 //!
 //! A snapshot names exactly which transactions its reader has seen, so "everything after it" has no
-//! gap, whatever the order of commits. A cursor is written as `history-timeline.xmin:xmax:xip,…`, and ends with
-//! `~` if it was given out over a WebSocket. Clients treat it as opaque. Parsing a cursor allocates at most
-//! [`TEXT_BYTES_MAX`] and fails on anything that PostgreSQL could not have written. Pure.
+//! gap, whatever the order of commits. A cursor is written as `history-timeline.xmin:xmax:xip,…`. Clients treat it as
+//! opaque. Parsing a cursor allocates at most [`TEXT_BYTES_MAX`] and fails on anything that PostgreSQL could not have
+//! written. Pure.
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Instant;
+
+use super::Xid;
 
 /// The longest snapshot that clients are given, in bytes.
 const SNAPSHOT_BYTES_MAX: usize = 256;
@@ -40,26 +43,25 @@ pub struct Cursor {
     pub epoch: Epoch,
     /// What has been seen.
     pub snapshot: Snapshot,
-    /// Whether it was given out over a WebSocket. Its client has had the events before it, and drops by their ids
-    /// those that come again. The client of a cursor that was read together with state must get no event that the
-    /// state already shows.
-    pub from_stream: bool,
+    /// When the barrier was sent whose cursor this is: the snapshot was taken later. `None` for a cursor that came
+    /// from elsewhere.
+    pub sent: Option<Instant>,
 }
 
 impl Cursor {
-    /// The same position in the form that clients are given over a WebSocket. A text that would be too long is
-    /// shortened so that more events are repeated and none is lost.
+    /// The same position in the form that clients are given. A text that would be too long is shortened so that more
+    /// events are repeated and none is lost.
     #[must_use]
     pub fn for_clients(&self) -> Self {
         Self {
             epoch: self.epoch,
             snapshot: self.snapshot.shortened(),
-            from_stream: true,
+            sent: self.sent,
         }
     }
 }
 
-/// Ends the text of a cursor that was given out over a WebSocket.
+/// With this the release before ends the text of a cursor that it gives out over a WebSocket.
 const STREAM_MARK: char = '~';
 
 /// A text that is no cursor.
@@ -91,9 +93,22 @@ impl Snapshot {
     }
 
     /// Whether a transaction that has committed is visible in this snapshot.
-    #[cfg(test)]
-    pub(crate) fn sees(&self, xid: u64) -> bool {
-        xid < self.xmax && self.running.binary_search(&xid).is_err()
+    #[must_use]
+    #[inline]
+    pub fn sees(&self, xid: Xid) -> bool {
+        let xid = xid.get();
+        xid < self.xmin || xid < self.xmax && self.running.binary_search(&xid).is_err()
+    }
+
+    /// Whether every transaction from `first` to `last` that has committed is visible in this snapshot.
+    #[must_use]
+    pub fn sees_all(&self, first: Xid, last: Xid) -> bool {
+        let after = self.running.partition_point(|xid| *xid < first.get());
+        let is_running = self
+            .running
+            .get(after)
+            .is_some_and(|xid| *xid <= last.get());
+        last.get() < self.xmax && !is_running
     }
 
     /// The form that clients are given: cut at the first running transaction that has no room, as if nothing from
@@ -142,12 +157,7 @@ impl fmt::Display for Cursor {
             f,
             "{}-{}.{}",
             self.epoch.history, self.epoch.timeline, self.snapshot
-        )?;
-        if self.from_stream {
-            write!(f, "{STREAM_MARK}")
-        } else {
-            Ok(())
-        }
+        )
     }
 }
 
@@ -158,15 +168,12 @@ impl FromStr for Cursor {
         if text.len() > TEXT_BYTES_MAX {
             return Err(NotACursor);
         }
-        let (text, from_stream) = match text.strip_suffix(STREAM_MARK) {
-            Some(text) => (text, true),
-            None => (text, false),
-        };
+        let text = text.strip_suffix(STREAM_MARK).unwrap_or(text);
         let (epoch, snapshot) = text.split_once('.').ok_or(NotACursor)?;
         Ok(Self {
             epoch: epoch.parse()?,
             snapshot: snapshot.parse()?,
-            from_stream,
+            sent: None,
         })
     }
 }
@@ -235,11 +242,32 @@ mod tests {
         for text in [
             "7301234567890123456-1.734:734:",
             "7301234567890123456-12.734:740:734,736",
-            "7301234567890123456-12.734:740:734,736~",
             "1-1.9223372036854775806:9223372036854775807:9223372036854775806",
         ] {
             assert_eq!(text.parse::<Cursor>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_snapshot_sees_a_range_if_none_of_it_is_running_or_to_come() {
+        let snapshot = snapshot("5:12:5,9");
+        let xid = |number| Xid::new(number).unwrap();
+        for first in 1..14 {
+            for last in first..14 {
+                let each = (first..=last).all(|number| snapshot.sees(xid(number)));
+                assert_eq!(
+                    snapshot.sees_all(xid(first), xid(last)),
+                    each,
+                    "{first} {last}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_cursor_of_the_release_before_is_read() {
+        let read: Cursor = "1-1.5:9:5,6~".parse().unwrap();
+        assert_eq!(read.to_string(), "1-1.5:9:5,6");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use hushnet_websocket::Frame;
 
-use super::{Cursor, EventKind, Label, Sequence};
+use super::{Cursor, EventKind, Label, Sequence, Xid};
 
 /// An event's JSON as the triggers of `migrate up` write it, at most: a session's, of four ids.
 pub const EVENT_BYTES_MAX: usize = 512;
@@ -29,6 +29,8 @@ pub struct Event {
     pub kind: EventKind,
     /// Its row in `realtime.events`; `None` from a database that has only HushNet's own triggers.
     pub id: Option<i64>,
+    /// The transaction that has written it, where that is known.
+    pub xid: Option<Xid>,
     /// Its position in the order of routing; `None` for an event that was read from the log for one client.
     pub sequence: Option<Sequence>,
     /// The cursor that a client may keep once it has this event; `None` where there is no log.
@@ -39,22 +41,24 @@ pub struct Event {
 }
 
 impl Event {
-    /// The event whose JSON is `text`.
+    /// The event whose JSON is `open_text` and a closing brace.
     #[must_use]
     #[inline]
     pub fn new(
         kind: EventKind,
         id: Option<i64>,
-        text: &str,
+        xid: Option<Xid>,
+        open_text: &str,
         sequence: Option<Sequence>,
         cursor: Option<Arc<Cursor>>,
     ) -> Self {
         Self {
             kind,
             id,
+            xid,
             sequence,
             cursor,
-            plain: Frame::text(text),
+            plain: Frame::text_of_two(open_text, "}"),
             envelope: OnceLock::new(),
             v1: OnceLock::new(),
         }

@@ -11,6 +11,7 @@ mod closed;
 mod cursor;
 mod database_fault;
 mod event;
+mod flat_json;
 mod json;
 mod kind;
 mod label;
@@ -26,6 +27,7 @@ mod signal;
 mod tests;
 mod told;
 mod trigger_fault;
+mod xid;
 
 pub use self::client_frame::{Answer, ClientFrame};
 pub use self::close_code::CloseCode;
@@ -36,7 +38,9 @@ pub use self::event::{EVENT_BYTES_MAX, Encoding, Event};
 pub use self::kind::{Channel, EventKind};
 pub use self::label::Label;
 pub use self::notice::Notice;
-pub use self::notification::{MalformedEvent, Notification, Subject, is_truncation};
+pub use self::notification::{
+    MalformedEvent, Notification, Subject, is_asynchronous, is_truncation,
+};
 pub use self::readiness::{Readiness, ReadinessReason};
 pub use self::refusal::{AuthError, Limit, Refusal};
 pub use self::reset_reason::ResetReason;
@@ -45,3 +49,4 @@ pub use self::sequence::Sequence;
 pub use self::signal::{Reset, Revocation, Signal};
 pub use self::told::{RETRY_AFTER, Told};
 pub use self::trigger_fault::TriggerFault;
+pub use self::xid::Xid;

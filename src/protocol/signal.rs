@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::event::ENCODINGS_BYTES_MAX;
 use super::{
     Cursor, EVENT_BYTES_MAX, Encoding, Event, Notice, Notification, ResetReason, Sequence, Subject,
+    Xid,
 };
 
 /// What the hub hands to a user's connections. All of them share one allocation.
@@ -43,12 +44,14 @@ impl Signal {
             Subject::Event(kind) => Self::Event(Event::new(
                 kind,
                 notification.id,
-                notification.text,
+                notification.xid,
+                notification.open_text,
                 sequence,
                 cursor,
             )),
             Subject::Revocation { device_id } => Self::Revocation(Revocation {
                 device_id,
+                xid: notification.xid,
                 sequence,
                 cursor,
             }),
@@ -65,6 +68,17 @@ impl Signal {
             Self::Revocation(revocation) => revocation.sequence,
             Self::Reset(reset) => Some(reset.sequence),
             Self::Wake | Self::ClockChanged => None,
+        }
+    }
+
+    /// The transaction that has written it, where that is known.
+    #[must_use]
+    #[inline]
+    pub fn xid(&self) -> Option<Xid> {
+        match self {
+            Self::Event(event) => event.xid,
+            Self::Revocation(revocation) => revocation.xid,
+            Self::Reset(_) | Self::Wake | Self::ClockChanged => None,
         }
     }
 
@@ -98,6 +112,8 @@ impl Signal {
 pub struct Revocation {
     /// The device; `None` if the user was deleted, or if the notification named no readable device.
     pub device_id: Option<Uuid>,
+    /// The transaction that has written it, where that is known.
+    pub xid: Option<Xid>,
     /// Its position in the order of routing; `None` for one that was read from the log for one client.
     pub sequence: Option<Sequence>,
     /// The cursor that goes with it, as with an event.

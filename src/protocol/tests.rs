@@ -120,14 +120,14 @@ fn a_revocation_names_its_device_or_the_whole_user() {
 
 #[test]
 fn a_reset_is_a_frame_of_v1_clients_only() {
-    let cursor: Cursor = "1-1.10:20:12~".parse().unwrap();
+    let cursor: Cursor = "1-1.10:20:12".parse().unwrap();
     let sequence = Sequence::after(None);
     let reset = Reset::new(ResetReason::Retention, sequence, Some(Arc::new(cursor)));
     let reset = Signal::Reset(reset);
     assert_eq!(reset.sequence().map(Sequence::get), Some(1));
     assert_eq!(
         reset.frame(Encoding::V1).unwrap().as_text(),
-        r#"{"type":"reset","reason":"retention","cursor":"1-1.10:20:12~"}"#
+        r#"{"type":"reset","reason":"retention","cursor":"1-1.10:20:12"}"#
     );
     assert!(reset.frame(Encoding::Plain).is_none() && reset.frame(Encoding::Envelope).is_none());
     assert!(Signal::Wake.frame(Encoding::V1).is_none() && Signal::Wake.sequence().is_none());
@@ -135,7 +135,7 @@ fn a_reset_is_a_frame_of_v1_clients_only() {
 
 #[test]
 fn every_signal_but_a_wake_up_has_its_sequence_number_and_its_cursor() {
-    let cursor: Arc<Cursor> = Arc::new("1-1.10:20:12~".parse().unwrap());
+    let cursor: Arc<Cursor> = Arc::new("1-1.10:20:12".parse().unwrap());
     let sequence = Sequence::new(7);
     let signal = |kind: &str| {
         let text = format!(r#"{{"type":"{kind}","user_id":"{USER}"}}"#);
@@ -158,7 +158,7 @@ fn every_signal_but_a_wake_up_has_its_sequence_number_and_its_cursor() {
 fn an_event_holds_no_more_than_its_bound() {
     let running: Vec<_> = (1_000_000..1_000_030).map(|xid| xid.to_string()).collect();
     let snapshot = format!("1000000:10000000:{}", running.join(","));
-    let cursor = format!("{}-{}.{snapshot}~", u64::MAX, u32::MAX);
+    let cursor = format!("{}-{}.{snapshot}", u64::MAX, u32::MAX);
     let cursor: Cursor = cursor.parse().unwrap();
     assert_eq!(cursor.for_clients(), cursor);
     let text = format!(r#"{{"x":"{}"}}"#, "x".repeat(EVENT_BYTES_MAX - 8));
@@ -166,7 +166,8 @@ fn an_event_holds_no_more_than_its_bound() {
     let event = Event::new(
         EventKind::Session,
         None,
-        &text,
+        None,
+        text.strip_suffix('}').unwrap(),
         None,
         Some(Arc::new(cursor)),
     );
@@ -181,13 +182,13 @@ fn an_event_holds_no_more_than_its_bound() {
 #[test]
 fn a_v1_client_gets_an_event_with_the_cursor_that_it_may_keep() {
     let text = format!(r#"{{"type":"session","user_id":"{USER}","id":7}}"#);
-    let cursor: Cursor = "1-1.10:20:12~".parse().unwrap();
+    let cursor: Cursor = "1-1.10:20:12".parse().unwrap();
     let notification = Notification::parse(&text).unwrap();
     let signal = Signal::new(notification, None, Some(Arc::new(cursor)));
     assert_eq!(
         signal.frame(Encoding::V1).unwrap().as_text(),
         format!(
-            r#"{}, "cursor" : "1-1.10:20:12~"}}"#,
+            r#"{}, "cursor" : "1-1.10:20:12"}}"#,
             text.strip_suffix('}').unwrap()
         )
     );

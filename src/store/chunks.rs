@@ -17,7 +17,7 @@ use super::database::Database;
 use super::deadline::{DeadlinePassed, ROW_DEADLINE};
 use super::reading::{Reading, newest_seen, read_log};
 use super::user_pages::PAGE_BYTES_MAX;
-use crate::protocol::Snapshot;
+use crate::protocol::{Snapshot, Xid, is_asynchronous};
 
 /// Events in one chunk, and in a read that needs no pages.
 const CHUNK_EVENTS: usize = super::user_pages::PAGE_EVENTS;
@@ -30,7 +30,27 @@ pub struct Chunk {
     /// Where it was read. What the position is worth may get worse from chunk to chunk, never better.
     pub reading: Reading,
     /// Ids and payloads, at most a page of events, or [`PAGE_BYTES_MAX`] and one more.
-    pub rows: Vec<(i64, String)>,
+    pub rows: Vec<ChunkRow>,
+}
+
+/// An event of any user, as the log has it.
+#[derive(Debug)]
+pub struct ChunkRow {
+    /// Its id.
+    pub id: i64,
+    /// The transaction that has written it.
+    pub xid: Option<Xid>,
+    /// Its JSON.
+    pub payload: String,
+}
+
+impl Chunk {
+    /// Whether a transaction of these events committed without waiting for the disk.
+    #[must_use]
+    pub fn has_asynchronous(&self) -> bool {
+        let mut payloads = self.rows.iter().map(|row| &row.payload);
+        payloads.any(|payload| is_asynchronous(payload))
+    }
 }
 
 /// A row: the reading's columns, the event's id and payload, whether there are too many events for one statement,
@@ -47,21 +67,22 @@ type Row = (
     Option<bool>,
     bool,
     Option<i64>,
+    Option<i64>,
 );
 
 /// All unseen events, if they are few. `$2` is the bound.
 const FEW: &str = read_log!(
     "$1",
-    ", more, to_regclass('realtime.events_id') IS NOT NULL AS by_id, NULL::bigint AS start
+    ", more, to_regclass('realtime.events_id') IS NOT NULL AS by_id, NULL::bigint AS start, xid::text::bigint
      FROM reading LEFT JOIN LATERAL (
-         SELECT id, payload, count(*) OVER () > $2 AS more FROM (
-             (SELECT id, payload FROM realtime.events
+         SELECT id, xid, payload, count(*) OVER () > $2 AS more FROM (
+             (SELECT id, xid, payload FROM realtime.events
               WHERE known AND xid >= pg_snapshot_xmax($1::text::pg_snapshot)
               ORDER BY xid, id LIMIT $2 + 1)
              UNION ALL
-             (SELECT older.id, older.payload
+             (SELECT older.id, older.xid, older.payload
               FROM pg_snapshot_xip($1::text::pg_snapshot) AS running, LATERAL (
-                  SELECT id, payload FROM realtime.events
+                  SELECT id, xid, payload FROM realtime.events
                   WHERE known AND xid = running ORDER BY id LIMIT $2 + 1
               ) AS older LIMIT $2 + 1)
          ) AS unseen
@@ -77,13 +98,13 @@ const FEW: &str = read_log!(
 const PAGE: &str = read_log!(
     "$1",
     concat!(
-        ", NULL::boolean AS more, true AS by_id, start
+        ", NULL::boolean AS more, true AS by_id, start, xid::text::bigint
      FROM reading CROSS JOIN LATERAL (
          SELECT coalesce($3::bigint, ",
         newest_seen!("$1"),
         ") AS start
      ) AS begun LEFT JOIN LATERAL (
-         SELECT id, CASE WHEN NOT pg_visible_in_snapshot(xid, (SELECT $1::text::pg_snapshot))
+         SELECT id, xid, CASE WHEN NOT pg_visible_in_snapshot(xid, (SELECT $1::text::pg_snapshot))
                           AND pg_visible_in_snapshot(xid, (SELECT $2::text::pg_snapshot))
                     THEN payload END AS payload
          FROM (
@@ -105,9 +126,9 @@ const PAGE: &str = read_log!(
 /// All the rest of the unseen events that are visible in `$2`, for a log without an index by id.
 const REST: &str = read_log!(
     "$1",
-    ", NULL::boolean AS more, false AS by_id, NULL::bigint AS start
+    ", NULL::boolean AS more, false AS by_id, NULL::bigint AS start, xid::text::bigint
      FROM reading LEFT JOIN LATERAL (
-         SELECT id, payload FROM (
+         SELECT id, xid, payload FROM (
              SELECT id, xid, payload FROM realtime.events
              WHERE known AND id > $3 AND xid >= pg_snapshot_xmax($1::text::pg_snapshot)
              UNION ALL
@@ -152,7 +173,7 @@ pub struct Chunks {
     start: Option<i64>,
     /// The last row that has come.
     last_id: i64,
-    rows: Vec<(i64, String)>,
+    rows: Vec<ChunkRow>,
     /// Of their payloads.
     bytes: usize,
     statement: Option<Statement>,
@@ -246,7 +267,7 @@ impl Chunks {
         let Some(statement) = &mut self.statement else {
             return Ok(());
         };
-        let (epoch, snapshot, retained, known, flushed, id, payload, more, by_id, start) =
+        let (epoch, snapshot, retained, known, flushed, id, payload, more, by_id, start, xid) =
             Row::from_row(row)?;
         if mem::take(&mut statement.is_first) {
             let reading = Reading::new(&epoch, &snapshot, retained, known, flushed)?;
@@ -261,7 +282,9 @@ impl Chunks {
             statement.scanned += 1;
             self.last_id = id;
             self.bytes += payload.as_ref().map_or(0, String::len);
-            self.rows.extend(payload.map(|payload| (id, payload)));
+            let xid = xid.and_then(|xid| Xid::new(xid.unsigned_abs()));
+            self.rows
+                .extend(payload.map(|payload| ChunkRow { id, xid, payload }));
         }
         Ok(())
     }

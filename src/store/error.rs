@@ -23,6 +23,17 @@ pub fn is_undefined(error: &sqlx::Error) -> bool {
     has_code(error, &["3F000", "42P01", "42703", "42883"])
 }
 
+/// The same, or XX000: what a statement uses was dropped while the statement began.
+pub(super) fn is_gone(error: &sqlx::Error) -> bool {
+    let message = error
+        .as_database_error()
+        .map_or("", |error| error.message());
+    let is_dropped = ["could not open relation", "cache lookup failed"]
+        .iter()
+        .any(|beginning| message.starts_with(beginning));
+    is_undefined(error) || is_dropped && has_code(error, &["XX000"])
+}
+
 /// 42883: no such function, in a schema that exists.
 #[must_use]
 pub fn is_undefined_function(error: &sqlx::Error) -> bool {

@@ -4,7 +4,7 @@ use sqlx::PgPool;
 
 use super::control;
 use super::error::{
-    is_forbidden, is_undefined, is_undefined_function, is_undefined_table, is_without_schema,
+    is_forbidden, is_gone, is_undefined, is_undefined_function, is_undefined_table, is_without_schema,
 };
 use super::reading::parse;
 use crate::config::{Ingest, UnknownIngest};
@@ -83,8 +83,8 @@ impl LogState {
 /// What [`super::Log::flush`] does, on this pool.
 pub(super) async fn flush(pool: &PgPool) -> Result<(), sqlx::Error> {
     match sqlx::query("SELECT realtime.flush()").execute(pool).await {
-        // The schema before migration 5.
-        Err(error) if is_undefined_function(&error) => Ok(()),
+        // The schema before migration 5, or a log that has gone, whose positions are worth nothing.
+        Err(error) if is_gone(&error) => Ok(()),
         flushed => flushed.map(drop),
     }
 }

@@ -33,7 +33,7 @@ mod user_pages;
 mod wake_lock;
 
 pub use self::blockers::Blocker;
-pub use self::chunks::{Chunk, Chunks};
+pub use self::chunks::{Chunk, ChunkRow, Chunks};
 pub use self::control::CONTROL_CHANNEL;
 pub use self::creation_times::Logged;
 pub use self::database::{IDENTITY_CONNECTIONS_MAX, SERVICE_CONNECTIONS_MAX};

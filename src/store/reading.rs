@@ -8,7 +8,7 @@
 
 use std::str::FromStr;
 
-use crate::protocol::{Cursor, Epoch, NotACursor, Notification, ResetReason, is_truncation};
+use crate::protocol::{Cursor, Epoch, NotACursor, Notification, ResetReason, Xid, is_truncation};
 
 /// Where a read was made, and whether the log could serve the reader's position.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ impl Reading {
             cursor: Cursor {
                 epoch,
                 snapshot: parse(snapshot)?,
-                from_stream: false,
+                sent: None,
             },
             retained,
             known,
@@ -188,8 +188,8 @@ pub enum LogRow<'a> {
 
 /// What a row of the log tells. Only our triggers write the log: any other row is logged and skipped.
 #[must_use]
-pub fn parse_row(id: i64, payload: &str) -> Option<LogRow<'_>> {
-    match Notification::parse(payload) {
+pub fn parse_row(id: i64, xid: Option<Xid>, payload: &str) -> Option<LogRow<'_>> {
+    match Notification::of_row(payload, xid) {
         Ok(notification) => Some(LogRow::Notification(notification)),
         Err(_) if is_truncation(payload) => Some(LogRow::Truncation),
         Err(error) => {

@@ -337,7 +337,7 @@ impl UserPages {
         self.last_id = last.and_then(|row| row.5).unwrap_or(self.last_id);
         let signals = rows
             .into_iter()
-            .filter_map(|row| match parse_row(row.5?, row.6.as_deref()?)? {
+            .filter_map(|row| match parse_row(row.5?, None, row.6.as_deref()?)? {
                 LogRow::Notification(notification) => Some(Signal::new(notification, None, None)),
                 LogRow::Truncation => None,
             })

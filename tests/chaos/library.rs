@@ -53,8 +53,6 @@ pub struct Library {
     ids_before: HashSet<i64>,
     /// The messages behind the ids.
     handed: HashSet<usize>,
-    /// Messages that came with the id of another one: PostgreSQL gave it out again after a crash.
-    pub hidden: HashSet<usize>,
     /// In the order of their first arrival.
     pub arrivals: Vec<Arrival>,
     /// The messages that the state had after a reset.
@@ -80,7 +78,6 @@ impl Library {
             ids: HashSet::new(),
             ids_before: HashSet::new(),
             handed: HashSet::new(),
-            hidden: HashSet::new(),
             arrivals: Vec::new(),
             refetched: HashSet::new(),
             resets: HashMap::new(),
@@ -144,9 +141,6 @@ impl Library {
             return;
         };
         if known {
-            if !self.handed.contains(&message) {
-                self.hidden.insert(message);
-            }
             return;
         }
         if !self.handed.insert(message) {

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use hushnet_devdb::Cluster;
+use hushnet_realtime::config::Ingest;
 use hushnet_realtime::store::Log;
 use serde_json::json;
 use sqlx::PgPool;
@@ -58,14 +59,13 @@ impl Scene {
         .await
     }
 
-    /// A message that is visible and not on disk. Returns where the write-ahead log ends.
+    /// A change that makes no event, is visible and not on disk. Returns where the write-ahead log ends.
     async fn commit_asynchronously(&self, db: &PgPool) -> Unflushed {
-        insert_message(db, None, &self.alice, &self.bob).await;
-        let written: String = sqlx::query_scalar("SELECT pg_current_wal_insert_lsn()::text")
-            .fetch_one(db)
+        sqlx::query("INSERT INTO users (username) VALUES (gen_random_uuid()::text)")
+            .execute(db)
             .await
             .unwrap();
-        let unflushed = Unflushed(written);
+        let unflushed = Unflushed::end(db).await;
         assert!(
             !unflushed.is_flushed(&self.database).await,
             "the test is of no use"
@@ -100,6 +100,12 @@ impl Scene {
 struct Unflushed(String);
 
 impl Unflushed {
+    /// Where the write-ahead log ends.
+    async fn end(db: &PgPool) -> Self {
+        let written = sqlx::query_scalar("SELECT pg_current_wal_insert_lsn()::text");
+        Self(written.fetch_one(db).await.unwrap())
+    }
+
     async fn is_flushed(&self, database: &Database) -> bool {
         sqlx::query_scalar("SELECT realtime.is_flushed($1::pg_lsn)")
             .bind(&self.0)
@@ -179,6 +185,11 @@ async fn a_crash_takes_back_nothing_that_a_cursor_has_seen() {
     let mut scene = Scene::set().await;
     let mut server = scene.serve().await;
     let db = server.db().await;
+    let users = async |db: &PgPool| {
+        let users = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM users");
+        users.fetch_one(db).await.unwrap()
+    };
+    let before = users(&db).await;
     for _ in 0..20 {
         scene.commit_asynchronously(&db).await;
     }
@@ -189,20 +200,17 @@ async fn a_crash_takes_back_nothing_that_a_cursor_has_seen() {
     scene.crash().await;
     scene.start().await;
     let db = scene.database.pool().await;
-    let survived: i64 = sqlx::query_scalar("SELECT count(*) FROM messages")
-        .fetch_one(&db)
-        .await
-        .unwrap();
     assert_eq!(
-        survived, 20,
-        "the last message was written after the cursor"
+        users(&db).await,
+        before + 20,
+        "the last one was written after the cursor"
     );
     until("the service is ready", async || {
         server.get("/readyz").await.status == 200
     })
     .await;
     for _ in 0..5 {
-        scene.commit_asynchronously(&db).await;
+        insert_message(&db, None, &scene.alice, &scene.bob).await;
     }
     let path = format!("/ws?user_id={}&since={cursor}", scene.bob.id);
     let mut client = server.connect_v1(&path).await;
@@ -214,6 +222,32 @@ async fn a_crash_takes_back_nothing_that_a_cursor_has_seen() {
     drop(client);
     server.begin_stop();
     server.stopped().await.unwrap();
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn an_event_that_was_committed_asynchronously_is_sent_when_it_is_on_disk() {
+    let scene = Scene::set().await;
+    let db = scene.database.pool().await;
+    for way in [Ingest::Notify, Ingest::Tail, Ingest::Adaptive] {
+        let log = Log::new(scene.database.url.parse().unwrap(), 1);
+        log.set_ingest(way).await.unwrap();
+        let mut server = scene.serve().await;
+        let mut client = server.connect(scene.bob.id).await;
+        for _ in 0..3 {
+            insert_message(&db, None, &scene.alice, &scene.bob).await;
+            let written = Unflushed::end(&db).await;
+            let sent = client.next_text().await;
+            assert!(written.is_flushed(&scene.database).await, "{way:?}: {sent}");
+            assert!(
+                !sent.contains("asynchronous") && !sent.contains("xid"),
+                "{sent}"
+            );
+        }
+        drop(client);
+        server.begin_stop();
+        server.stopped().await.unwrap();
+    }
     scene.end().await;
 }
 

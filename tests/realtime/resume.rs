@@ -153,7 +153,6 @@ async fn a_client_that_was_away_gets_missed_events_and_then_new_ones() {
         while seen != missed {
             let event = after.next_event().await;
             assert_eq!(event["type"], "message", "{way:?}: {event}");
-            assert!(event["cursor"].is_string());
             seen.insert(event["id"].as_i64().unwrap());
         }
     }

@@ -425,7 +425,7 @@ async fn a_cursor_with_many_open_transactions_is_in_its_short_form() {
             snapshot: snapshot.parse().unwrap(),
             ..cursor.parse().unwrap()
         };
-        assert_eq!(format!("{cursor}~"), full.for_clients().to_string());
+        assert_eq!(cursor, full.for_clients().to_string());
         snapshot.len() > 256 && cursor.split(',').count() < snapshot.split(',').count()
     })
     .await;

@@ -263,7 +263,7 @@ fn wrong_frames_are_refused() {
         changed(&reset, "/reason", json!("weather")),
         changed(&error, "/code", json!("signature_stale")),
         changed(&envelope, "/event_type", json!("session")),
-        changed(&envelope, "/payload/cursor", json!("1-1.3:3:~")),
+        changed(&envelope, "/payload/cursor", json!("1-1.3:3:")),
         changed(&envelope, "/id", json!(3)),
         json!({ "type": "message", "user_id": USER }),
         json!({ "type": "goaway" }),

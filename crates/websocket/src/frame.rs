@@ -62,6 +62,12 @@ impl Frame {
         Self::new(Opcode::Binary, payload)
     }
 
+    /// A text frame whose payload is the one text and the other.
+    #[must_use]
+    pub fn text_of_two(first: &str, second: &str) -> Self {
+        Self::of_parts(Opcode::Text, [first.as_bytes(), second.as_bytes()])
+    }
+
     /// A ping without a payload.
     #[must_use]
     pub fn ping() -> Self {
@@ -79,8 +85,13 @@ impl Frame {
     }
 
     pub(crate) fn new(opcode: Opcode, payload: &[u8]) -> Self {
+        Self::of_parts(opcode, [payload, &[]])
+    }
+
+    fn of_parts(opcode: Opcode, [first, second]: [&[u8]; 2]) -> Self {
+        let payload_bytes = first.len() + second.len();
         let mut header = [FINAL | opcode as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        let length = payload.len() as u64;
+        let length = payload_bytes as u64;
         let header_bytes = match (u8::try_from(length), u16::try_from(length)) {
             (Ok(length @ ..LENGTH_IN_2), _) => {
                 header[1] = length;
@@ -100,14 +111,16 @@ impl Frame {
         let header = &header[..header_bytes];
         // Built on the stack, a frame costs one allocation instead of two.
         let mut stack = [0; STACK_BYTES];
-        match stack.get_mut(..header_bytes + payload.len()) {
+        match stack.get_mut(..header_bytes + payload_bytes) {
             Some(bytes) => {
                 let (head, rest) = bytes.split_at_mut(header_bytes);
                 head.copy_from_slice(header);
-                rest.copy_from_slice(payload);
+                let (head, rest) = rest.split_at_mut(first.len());
+                head.copy_from_slice(first);
+                rest.copy_from_slice(second);
                 Self(Arc::from(&*bytes))
             }
-            None => Self([header, payload].concat().into()),
+            None => Self([header, first, second].concat().into()),
         }
     }
 

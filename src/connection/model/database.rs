@@ -1,16 +1,17 @@
 //! A made-up database with a log and a notification channel.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Instant;
 
 use uuid::Uuid;
 
-use crate::protocol::{Cursor, Snapshot};
+use crate::protocol::{Cursor, Snapshot, Xid};
 
 /// A row of the log.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     pub(super) id: i64,
-    xid: u64,
+    pub(super) xid: Xid,
     pub(super) user: usize,
     pub(super) text: String,
     /// The ids that were committed when the row was written: its writer has seen them.
@@ -20,22 +21,48 @@ pub(super) struct Row {
 #[derive(Debug)]
 pub(super) enum Notified {
     Row(Row),
-    Barrier(Snapshot),
+    /// Of the server that listens.
+    Barrier(Cursor),
+}
+
+/// The connection over which a server listens.
+#[derive(Debug, Default)]
+pub(super) struct Channel {
+    pub(super) notified: VecDeque<Notified>,
+    /// The server's barrier that has not committed yet.
+    barrier: Option<Cursor>,
+}
+
+impl Channel {
+    /// It is lost with everything on it.
+    pub(super) fn lose(&mut self) {
+        *self = Self::default();
+    }
 }
 
 /// A database that keeps what is committed, and tells in the order of commits.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Database {
     pub(super) next_xid: u64,
     next_id: i64,
     pub(super) running: Vec<(u64, Vec<Row>)>,
-    committed: HashSet<u64>,
     /// Committed rows.
     log: Vec<Row>,
-    pub(super) channel: VecDeque<Notified>,
+    /// One for each server.
+    pub(super) channels: Vec<Channel>,
 }
 
 impl Database {
+    pub(super) fn new(servers: usize) -> Self {
+        Self {
+            next_xid: 0,
+            next_id: 0,
+            running: Vec::new(),
+            log: Vec::new(),
+            channels: (0..servers).map(|_| Channel::default()).collect(),
+        }
+    }
+
     pub(super) fn begin(&mut self) {
         self.next_xid += 1;
         self.running.push((self.next_xid, Vec::new()));
@@ -45,13 +72,13 @@ impl Database {
         self.next_id += 1;
         let (xid, id) = (self.running[transaction].0, self.next_id);
         let text = format!(
-            r#"{{"type":"device","user_id":"{}","id":{id}}}"#,
+            r#"{{"type":"device","user_id":"{}", "id" : {id}, "xid" : {xid}}}"#,
             users[user]
         );
         let seen = self.log.iter().map(|row| row.id).collect();
         self.running[transaction].1.push(Row {
             id,
-            xid,
+            xid: Xid::new(xid).unwrap(),
             user,
             text,
             seen,
@@ -59,11 +86,12 @@ impl Database {
     }
 
     pub(super) fn commit(&mut self, transaction: usize) {
-        let (xid, rows) = self.running.swap_remove(transaction);
-        self.committed.insert(xid);
+        let (_, rows) = self.running.swap_remove(transaction);
         for row in rows {
             self.log.push(row.clone());
-            self.channel.push_back(Notified::Row(row));
+            for channel in &mut self.channels {
+                channel.notified.push_back(Notified::Row(row.clone()));
+            }
         }
     }
 
@@ -71,11 +99,14 @@ impl Database {
         self.running.swap_remove(transaction);
     }
 
-    /// A transaction that notifies its own snapshot.
-    pub(super) fn barrier(&mut self) {
-        let snapshot = self.snapshot();
-        self.next_xid += 1;
-        self.channel.push_back(Notified::Barrier(snapshot));
+    /// A server's barrier commits, and the next one takes its snapshot: others commit in between.
+    pub(super) fn barrier(&mut self, server: usize, sent: Instant) {
+        let next = cursor(self.snapshot(), Some(sent));
+        let channel = &mut self.channels[server];
+        if let Some(barrier) = channel.barrier.replace(next) {
+            self.next_xid += 1;
+            channel.notified.push_back(Notified::Barrier(barrier));
+        }
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
@@ -98,10 +129,10 @@ impl Database {
     }
 }
 
-pub(super) fn cursor(snapshot: Snapshot, from_stream: bool) -> Cursor {
+pub(super) fn cursor(snapshot: Snapshot, sent: Option<Instant>) -> Cursor {
     Cursor {
         epoch: "1-1".parse().unwrap(),
         snapshot,
-        from_stream,
+        sent,
     }
 }

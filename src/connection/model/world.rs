@@ -1,6 +1,7 @@
-//! The world of the model: the database, the service's parts, and clients.
+//! The world of the model: the database, two servers' parts, and clients.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,155 +12,206 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::database::{Database, Notified, Row, cursor};
-use crate::connection::position::{Position, Replayed, Source, Verdict};
+use crate::connection::position::{Position, Source, Verdict};
 use crate::delivery::{Bounds, Feed, Found, Hub, ReplayBuffer, Router, Subscription};
 use crate::metrics::Metrics;
 use crate::protocol::{Cursor, Notification, Signal, Snapshot};
 
+const SERVERS: usize = 2;
 const USERS: usize = 2;
 /// Rows in one page of the made-up log.
 const PAGE: usize = 3;
 
+/// What one server has of each part.
+struct Server {
+    router: Router,
+    buffer: ReplayBuffer,
+    hub: Hub,
+    feed: watch::Receiver<Feed>,
+}
+
+/// A replay from the log that is being sent.
+struct Paging {
+    /// The cursor that the client keeps meanwhile.
+    kept: Arc<Cursor>,
+    until: Snapshot,
+    /// The pages that are left.
+    rows: VecDeque<Row>,
+}
+
 /// One connection, which does what `Replay` and `Connection` do, with a list in the place of the socket.
 struct Connection {
+    server: usize,
     subscription: Subscription,
     position: Position,
     /// The ids that were queued to this socket, in order.
     queued: Vec<i64>,
-    /// A replay from the log that is being sent, and the pages that are left.
-    paging: Option<(Replayed, Snapshot, VecDeque<Row>)>,
+    paging: Option<Paging>,
 }
 
-/// One client of a user, over all of its connections.
+/// One client of a user, over all of its connections. It keeps what the protocol asks for: its newest cursor, and the
+/// ids that came under this cursor and under the one before.
 struct Client {
     user: usize,
     connection: Option<Connection>,
-    /// The cursor that it keeps, and where its history begins.
     cursor: Option<Cursor>,
+    ids: HashSet<i64>,
+    ids_before: HashSet<i64>,
+    /// Where its history begins.
     began: Option<Snapshot>,
-    /// The ids that it has received, in the order of their first arrival.
+    /// The ids that it has handed on, in their order.
     received: Vec<i64>,
-    known: HashSet<i64>,
+}
+
+impl Client {
+    fn keep(&mut self, cursor: &Cursor) {
+        let is_new = |known: &Cursor| known.to_string() != cursor.to_string();
+        if self.cursor.as_ref().is_none_or(is_new) {
+            self.cursor = Some(cursor.clone());
+            self.ids_before = mem::take(&mut self.ids);
+        }
+    }
 }
 
 pub(super) struct World {
     seed: u64,
     users: [Uuid; USERS],
     database: Database,
-    router: Router,
-    buffer: ReplayBuffer,
-    hub: Hub,
-    feed: watch::Receiver<Feed>,
+    servers: Vec<Server>,
     clients: Vec<Client>,
     now: Instant,
+}
+
+impl Server {
+    fn route(&mut self, row: &Row) {
+        self.router.route(Notification::parse(&row.text).unwrap());
+    }
 }
 
 impl World {
     pub(super) fn new(seed: u64, rng: &mut StdRng) -> Self {
         let now = Instant::now();
-        let hub = Hub::new(rng.random_range(1..=4));
-        let bounds = Bounds {
-            bytes_max: if rng.random_bool(0.5) {
-                16_384
-            } else {
-                1 << 20
-            },
-            age_max: Duration::from_secs(rng.random_range(2..30)),
-        };
-        let buffer = ReplayBuffer::new(bounds, now);
-        let metrics = Arc::new(Metrics::new());
-        let (mut router, feed) = Router::new(hub.clone(), buffer.clone(), metrics, now);
-        let database = Database::default();
-        router.advance(cursor(database.snapshot(), false), now);
+        let database = Database::new(SERVERS);
+        let servers = (0..SERVERS).map(|_| {
+            let hub = Hub::new(rng.random_range(1..=4));
+            let bounds = Bounds {
+                bytes_max: if rng.random_bool(0.5) {
+                    16_384
+                } else {
+                    1 << 20
+                },
+                age_max: Duration::from_secs(rng.random_range(2..30)),
+            };
+            let buffer = ReplayBuffer::new(bounds, now);
+            let metrics = Arc::new(Metrics::new());
+            let (mut router, feed) = Router::new(hub.clone(), buffer.clone(), metrics, now);
+            router.advance(cursor(database.snapshot(), None), now);
+            Server {
+                router,
+                buffer,
+                hub,
+                feed,
+            }
+        });
+        let servers = servers.collect();
         let clients = (0..4).map(|n| Client {
             user: n % USERS,
             connection: None,
             cursor: None,
+            ids: HashSet::new(),
+            ids_before: HashSet::new(),
             began: None,
             received: Vec::new(),
-            known: HashSet::new(),
         });
         Self {
             seed,
             users: [Uuid::from_u128(1), Uuid::from_u128(2)],
             database,
-            router,
-            buffer,
-            hub,
-            feed,
+            servers,
             clients: clients.collect(),
             now,
         }
     }
 
-    /// The listener takes what was notified.
-    fn listen(&mut self, notifications: usize) {
+    /// A server's listener takes what was notified.
+    fn listen(&mut self, server: usize, notifications: usize) {
         for _ in 0..notifications {
-            match self.database.channel.pop_front() {
+            let channel = &mut self.database.channels[server];
+            match channel.notified.pop_front() {
                 None => return,
-                Some(Notified::Row(row)) => self.route(&row),
-                Some(Notified::Barrier(snapshot)) => {
-                    let barrier = cursor(snapshot, false);
-                    self.router.complete_barrier(barrier, self.now);
+                Some(Notified::Row(row)) => self.servers[server].route(&row),
+                Some(Notified::Barrier(barrier)) => {
+                    let router = &mut self.servers[server].router;
+                    router.complete_barrier(barrier, self.now);
                 }
             }
         }
     }
 
-    fn route(&mut self, row: &Row) {
-        self.router.route(Notification::parse(&row.text).unwrap());
-    }
-
-    /// The listener's connection is lost with everything on it, and the log is read from the durable position.
-    fn lose_the_listener(&mut self) {
-        self.router.away();
-        self.database.channel.clear();
-        let from = self.router.durable_position().unwrap().snapshot.clone();
+    /// A listener's connection is lost with everything on it, and the log is read from the durable position.
+    fn lose_the_listener(&mut self, server: usize) {
+        self.database.channels[server].lose();
         let until = self.database.snapshot();
+        let server = &mut self.servers[server];
+        server.router.away();
+        server.router.go_back_to_durable();
+        let from = server.router.durable_position().unwrap().snapshot.clone();
         for row in self.database.read(&from, &until) {
-            self.route(&row);
+            server.route(&row);
         }
-        self.router.advance(cursor(until, false), self.now);
+        server.router.advance(cursor(until, None), self.now);
     }
 
-    fn connect(&mut self, n: usize, since: Option<Cursor>) {
+    fn connect(&mut self, n: usize, server: usize, since: Option<Cursor>) {
         let client = &mut self.clients[n];
         let user_id = self.users[client.user];
-        let subscribed_after = self.buffer.last_sequence();
+        let Server {
+            buffer, hub, feed, ..
+        } = &self.servers[server];
+        let subscribed_after = buffer.last_sequence();
         let mut connection = Connection {
-            subscription: self.hub.subscribe(user_id),
+            server,
+            subscription: hub.subscribe(user_id),
             position: Position::new(subscribed_after),
             queued: Vec::new(),
             paging: None,
         };
-        let present = self.feed.borrow().cursor().cloned();
+        let present = feed.borrow().cursor().cloned();
         connection.position.begin_at(present.clone());
         let Some(since) = since else {
-            let present = present.unwrap();
             // The client reads its state after its first frame.
             client.began = Some(self.database.snapshot());
-            client.cursor = Some((*present).clone());
+            client.keep(&present.unwrap());
             connection.position.end_replay();
             client.connection = Some(connection);
             return;
         };
         let since = Arc::new(since);
-        if let Some(found) = self.buffer.since(user_id, &since) {
-            connection.position.resume_from_buffer(since);
+        client.keep(&since);
+        if let Some(found) = buffer.since(user_id, &since.snapshot) {
+            let position = &mut connection.position;
+            position.resume_from_buffer(Arc::clone(&since), self.now);
             client.connection = Some(connection);
-            self.send_from_buffer(n, found);
-            let client = &mut self.clients[n];
-            let connection = client.connection.as_mut().unwrap();
-            connection.position.advance(present.unwrap());
-            connection.position.end_replay();
-            self.give_cursor(n);
+            self.send_from_buffer(n, found, Some(&since.snapshot));
+            self.position(n).end_replay();
         } else {
             client.connection = Some(connection);
             self.begin_paging(n, since, true);
         }
     }
 
-    fn send_from_buffer(&mut self, n: usize, mut found: Found) {
+    /// The position of this client's connection.
+    fn position(&mut self, n: usize) -> &mut Position {
+        &mut self.clients[n].connection.as_mut().unwrap().position
+    }
+
+    /// The replay buffer of this client's server.
+    fn buffer(&self, n: usize) -> ReplayBuffer {
+        let connection = self.clients[n].connection.as_ref().unwrap();
+        self.servers[connection.server].buffer.clone()
+    }
+
+    fn send_from_buffer(&mut self, n: usize, mut found: Found, since: Option<&Snapshot>) {
         let user_id = self.users[self.clients[n].user];
         loop {
             for signal in found.signals {
@@ -168,13 +220,8 @@ impl World {
             if !found.more {
                 return;
             }
-            let taken = self.clients[n]
-                .connection
-                .as_ref()
-                .unwrap()
-                .position
-                .taken();
-            found = self.buffer.after(user_id, taken).unwrap();
+            let taken = self.position(n).taken();
+            found = self.buffer(n).since_after(user_id, since, taken).unwrap();
         }
     }
 
@@ -191,7 +238,7 @@ impl World {
             _ => from,
         };
         let rows = rows.into_iter().filter(|row| row.user == user).collect();
-        connection.paging = Some((Replayed::new(kept, until.clone()), until, rows));
+        connection.paging = Some(Paging { kept, until, rows });
     }
 
     /// Sends the next page of a replay from the log.
@@ -199,26 +246,22 @@ impl World {
         let Some(connection) = &mut self.clients[n].connection else {
             return;
         };
-        let Some((mut replayed, until, mut rows)) = connection.paging.take() else {
+        let Some(mut paging) = connection.paging.take() else {
             return;
         };
-        replayed.begin_page(PAGE);
         let with_cursor = connection.position.gives_cursors();
-        let kept = Arc::clone(replayed.kept());
-        let mut sent = Vec::new();
-        for row in rows.drain(..PAGE.min(rows.len())) {
-            replayed.add(Some(row.id));
-            sent.push(row.id);
-        }
-        if rows.is_empty() {
-            let present = Arc::new(cursor(until, false).for_clients());
-            connection.position.resume_from_log(replayed, present);
-            connection.position.end_replay();
+        let kept = Arc::clone(&paging.kept);
+        let sent: Vec<_> = paging.rows.drain(..PAGE.min(paging.rows.len())).collect();
+        if paging.rows.is_empty() {
+            let present = Arc::new(cursor(paging.until.clone(), None).for_clients());
+            let position = &mut connection.position;
+            position.resume_from_log(paging.kept, paging.until, present);
+            position.end_replay();
         } else {
-            connection.paging = Some((replayed, until, rows));
+            connection.paging = Some(paging);
         }
-        for id in sent {
-            self.queue(n, id, with_cursor.then_some(&kept));
+        for row in sent {
+            self.queue(n, row.id, with_cursor.then_some(&kept));
         }
     }
 
@@ -232,13 +275,19 @@ impl World {
             "seed {seed}: client {n} is sent {id} twice on one connection"
         );
         connection.queued.push(id);
-        if client.known.insert(id) {
+        let is_known = client.ids.contains(&id) || client.ids_before.contains(&id);
+        if let Some(cursor) = cursor {
+            client.keep(cursor);
+        }
+        client.ids.insert(id);
+        if !is_known {
+            assert!(
+                !client.received.contains(&id),
+                "seed {seed}: client {n} has forgotten {id}, and is sent it again"
+            );
             client.received.push(id);
         }
-        if let Some(cursor) = cursor {
-            client.cursor = Some((**cursor).clone());
-            self.check_cursor(n);
-        }
+        self.check_cursor(n);
     }
 
     fn take(&mut self, n: usize, signal: &Signal, source: Source) {
@@ -269,40 +318,42 @@ impl World {
 
     fn repair(&mut self, n: usize) {
         let user_id = self.users[self.clients[n].user];
-        let connection = self.clients[n].connection.as_mut().unwrap();
-        connection.position.begin_replay();
-        let after = connection.position.repair_after();
-        if let Some(found) = self.buffer.after(user_id, after) {
-            self.send_from_buffer(n, found);
-            let connection = self.clients[n].connection.as_mut().unwrap();
-            connection.position.end_replay();
+        let position = self.position(n);
+        position.begin_replay();
+        let after = position.repair_after();
+        if let Some(found) = self.buffer(n).after(user_id, after) {
+            self.send_from_buffer(n, found, None);
+            self.position(n).end_replay();
         } else {
-            let from = connection.position.repair_from().cloned().unwrap();
+            let from = self.position(n).repair_from().cloned().unwrap();
             self.begin_paging(n, from, false);
         }
     }
 
     /// The heartbeat, or the end of a replay: the client is given the cursor that it may keep.
     fn heartbeat(&mut self, n: usize) {
-        let feed = self.feed.borrow().cursor().cloned();
         let Some(connection) = &mut self.clients[n].connection else {
             return;
         };
         if connection.position.is_replaying() {
             return;
         }
-        if let Some(cursor) = feed
+        let feed = self.servers[connection.server].feed.borrow();
+        if let Some(cursor) = feed.cursor()
             && connection.subscription.receiver().is_empty()
         {
-            connection.position.advance(cursor);
+            connection.position.advance(Arc::clone(cursor));
         }
+        drop(feed);
         self.give_cursor(n);
     }
 
     fn give_cursor(&mut self, n: usize) {
         let client = &mut self.clients[n];
         let connection = client.connection.as_ref().unwrap();
-        client.cursor = connection.position.client_cursor().map(|c| (**c).clone());
+        if let Some(cursor) = connection.position.client_cursor().cloned() {
+            client.keep(&cursor);
+        }
         self.check_cursor(n);
     }
 
@@ -314,7 +365,7 @@ impl World {
         };
         for row in self.database.read(began, &cursor.snapshot) {
             assert!(
-                row.user != client.user || client.known.contains(&row.id),
+                row.user != client.user || client.received.contains(&row.id),
                 "seed {}: client {n} may keep {cursor}, which sees {}, and was not sent it",
                 self.seed,
                 row.id
@@ -328,7 +379,10 @@ impl World {
 
     pub(super) fn step(&mut self, rng: &mut StdRng) {
         let n = rng.random_range(0..self.clients.len());
+        let server = rng.random_range(0..SERVERS);
         let running = self.database.running.len();
+        // No two things happen at the same time.
+        self.now += Duration::from_nanos(1);
         match rng.random_range(0..100) {
             0..12 if running < 5 => self.database.begin(),
             0..35 if running > 0 => {
@@ -340,10 +394,10 @@ impl World {
             50..53 if running > 0 => self.database.roll_back(rng.random_range(0..running)),
             53..60 => {
                 self.now += Duration::from_millis(rng.random_range(0..1_200));
-                self.database.barrier();
+                self.database.barrier(server, self.now);
             }
-            60..72 => self.listen(rng.random_range(1..6)),
-            72..74 => self.lose_the_listener(),
+            60..72 => self.listen(server, rng.random_range(1..6)),
+            72..74 => self.lose_the_listener(server),
             74..84 => self.receive(n, rng.random_range(1..5)),
             84..90 => self.page(n),
             90..93 => self.heartbeat(n),
@@ -356,14 +410,15 @@ impl World {
         if self.clients[n].connection.is_some() {
             return;
         }
+        let server = rng.random_range(0..SERVERS);
         let since = self.clients[n].cursor.clone();
         if self.clients[n].began.is_none() && rng.random_bool(0.5) {
             // The client has read its state together with a snapshot.
-            let state = cursor(self.database.snapshot(), false);
+            let state = cursor(self.database.snapshot(), None);
             self.clients[n].began = Some(state.snapshot.clone());
-            self.connect(n, Some(state));
+            self.connect(n, server, Some(state));
         } else {
-            self.connect(n, since);
+            self.connect(n, server, since);
         }
     }
 
@@ -372,10 +427,12 @@ impl World {
         while !self.database.running.is_empty() {
             self.database.commit(0);
         }
-        for _ in 0..3 {
+        for _ in 0..4 {
             self.now += Duration::from_secs(1);
-            self.database.barrier();
-            self.listen(usize::MAX);
+            for server in 0..SERVERS {
+                self.database.barrier(server, self.now);
+                self.listen(server, usize::MAX);
+            }
         }
         for n in 0..self.clients.len() {
             self.come_back(n, rng);
@@ -398,7 +455,7 @@ impl World {
                 .collect();
             let missing: Vec<_> = rows
                 .keys()
-                .filter(|id| !client.known.contains(id))
+                .filter(|id| !client.received.contains(id))
                 .collect();
             assert!(
                 missing.is_empty(),

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use uuid::Uuid;
 
 use crate::protocol::{
-    Cursor, Event, EventKind, Notification, Revocation, Sequence, Signal, Subject,
+    Cursor, Event, EventKind, Notification, Revocation, Sequence, Signal, Snapshot, Subject, Xid,
 };
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ const TEXT_QUARTERS: usize = 3;
 pub(super) struct Entry {
     user_id: Uuid,
     sequence: u64,
+    xid: Option<Xid>,
     /// The event's id; 0 if `has_id` is false.
     id: i64,
     /// The end of its text, which begins at the end of the entry before.
@@ -39,6 +40,11 @@ impl Entry {
         self.sequence
     }
 
+    /// The transaction that has written it, where that is known.
+    pub(super) fn xid(&self) -> Option<Xid> {
+        self.xid
+    }
+
     /// Whether clients are sent it.
     pub(super) fn is_event(&self) -> bool {
         self.kind != Kind::Revocation
@@ -52,6 +58,8 @@ pub(super) struct Block {
     entries: Vec<Entry>,
     /// The devices of revocations, by the number of their entry, ascending.
     revoked: Vec<(u32, Option<Uuid>)>,
+    /// The lowest and the highest number of the transactions that have written them, where that is known of each.
+    transactions: Option<(Xid, Xid)>,
     /// The entries' numbers by user, and each user's in their order. Made at the first request after the block
     /// is full.
     by_user: OnceLock<Vec<(Uuid, u32)>>,
@@ -65,6 +73,7 @@ impl Block {
             texts: String::with_capacity(text_bytes),
             entries: Vec::with_capacity(((bytes - text_bytes) / ENTRY_BYTES).max(1)),
             revoked: Vec::new(),
+            transactions: None,
             by_user: OnceLock::new(),
         }
     }
@@ -86,18 +95,23 @@ impl Block {
     /// Keeps the signal of a notification; there must be room.
     pub(super) fn push(&mut self, notification: &Notification<'_>, sequence: u64) {
         let (kind, text) = match notification.subject {
-            Subject::Event(kind) => (Kind::Event(kind), notification.text),
+            Subject::Event(kind) => (Kind::Event(kind), notification.open_text),
             Subject::Revocation { device_id } => {
                 self.revoked
                     .push((number_of(self.entries.len()), device_id));
                 (Kind::Revocation, "")
             }
         };
+        if let Some(xid) = notification.xid {
+            let (first, last) = self.transactions.get_or_insert((xid, xid));
+            (*first, *last) = ((*first).min(xid), (*last).max(xid));
+        }
         self.texts.reserve_exact(text.len());
         self.texts.push_str(text);
         self.entries.push(Entry {
             user_id: notification.user_id,
             sequence,
+            xid: notification.xid,
             id: notification.id.unwrap_or_default(),
             end: number_of(self.texts.len()),
             kind,
@@ -128,7 +142,7 @@ impl Block {
         &self.entries[number]
     }
 
-    /// The event's JSON; empty for a revocation.
+    /// The event's JSON without its closing brace; empty for a revocation.
     pub(super) fn text(&self, number: usize) -> &str {
         let begin = number
             .checked_sub(1)
@@ -143,10 +157,12 @@ impl Block {
         match entry.kind {
             Kind::Event(kind) => {
                 let id = entry.has_id.then_some(entry.id);
-                Signal::Event(Event::new(kind, id, self.text(number), sequence, cursor))
+                let text = self.text(number);
+                Signal::Event(Event::new(kind, id, entry.xid, text, sequence, cursor))
             }
             Kind::Revocation => Signal::Revocation(Revocation {
                 device_id: self.revoked_device(number),
+                xid: entry.xid,
                 sequence,
                 cursor,
             }),
@@ -157,6 +173,18 @@ impl Block {
         let number = number_of(number);
         let found = self.revoked.binary_search_by_key(&number, |(of, _)| *of);
         found.ok().and_then(|place| self.revoked[place].1)
+    }
+
+    /// Whether this snapshot sees all of its signals, but for those whose transaction is not known.
+    pub(super) fn is_seen_by(&self, snapshot: &Snapshot) -> bool {
+        self.transactions
+            .is_none_or(|(first, last)| snapshot.sees_all(first, last))
+    }
+
+    /// The transactions of its signals that this snapshot does not see.
+    pub(super) fn unseen_by(&self, snapshot: Option<&Snapshot>) -> impl Iterator<Item = Xid> {
+        let transactions = self.entries.iter().filter_map(|entry| entry.xid);
+        transactions.filter(move |xid| snapshot.is_none_or(|snapshot| !snapshot.sees(*xid)))
     }
 
     pub(super) fn last_sequence(&self) -> Option<u64> {
@@ -189,6 +217,7 @@ impl Block {
         self.entries.clear();
         self.revoked.clear();
         Self {
+            transactions: None,
             by_user: OnceLock::new(),
             ..self
         }

@@ -1,4 +1,5 @@
-//! The replay buffer: blocks of signals, cut into segments by barriers.
+//! The replay buffer: blocks of signals, the segments that barriers cut them into, and the snapshot from which it is
+//! complete.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::block::Block;
+use super::forgotten::Forgotten;
 use super::found::{Found, View};
 use super::segment::Segment;
 use crate::protocol::{Cursor, Notification, Sequence, Snapshot};
@@ -16,6 +18,8 @@ use crate::protocol::{Cursor, Notification, Sequence, Snapshot};
 const BLOCK_BYTES_MAX: usize = 256 << 10;
 /// The memory is divided into at least this many blocks.
 const BLOCKS_MIN: usize = 16;
+/// What was routed before a barrier had returned is seen by the barrier that is sent after it.
+const BARRIERS_UNTIL_SEEN: u32 = 2;
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +57,13 @@ pub(super) struct Contents {
     last_sequence: u64,
     /// Signals up to this sequence number have been forgotten.
     pub(super) forgotten_through: u64,
+    /// The barrier from which the buffer is complete: it holds every signal that this snapshot does not see. `None` when
+    /// no barrier is known to be one.
+    complete_from: Option<Snapshot>,
+    /// The transactions of forgotten signals that `complete_from` does not see.
+    forgotten: Forgotten,
+    /// So many barriers have to come before the buffer can be complete from one.
+    barriers_to_come: u32,
     /// The sequence number of the reset that said that there is no log any more; 0 if there was none.
     log_lost: u64,
 }
@@ -66,6 +77,9 @@ impl Contents {
             full_bytes: 0,
             last_sequence: after,
             forgotten_through: after,
+            complete_from: None,
+            forgotten: Forgotten::default(),
+            barriers_to_come: 0,
             log_lost: 0,
         }
     }
@@ -96,11 +110,38 @@ impl Contents {
         self.full_bytes -= block.bytes();
         let last = block.last_sequence().unwrap_or_default();
         self.forgotten_through = self.forgotten_through.max(last);
+        let unseen = block.unseen_by(self.complete_from.as_ref());
+        self.forgotten.add(unseen);
         Some(block)
+    }
+
+    /// A signal that cannot be told by its transaction is seen by the barriers after the next.
+    fn await_barriers(&mut self) {
+        self.complete_from = None;
+        self.forgotten = Forgotten::default();
+        self.barriers_to_come = BARRIERS_UNTIL_SEEN;
+    }
+
+    /// The buffer is complete from the oldest barrier on that has seen everything that was forgotten.
+    fn complete(&mut self) {
+        if self.barriers_to_come > 0 || self.complete_from.is_some() && self.forgotten.is_empty() {
+            return;
+        }
+        let before = self.complete_from.take();
+        let follows = |barrier: &&Snapshot| {
+            before.as_ref().is_none_or(|before| barrier.covers(before))
+                && self.forgotten.are_seen_by(barrier)
+        };
+        let mut barriers = self.segments.iter().filter_map(|s| s.barrier.as_ref());
+        self.complete_from = barriers.find(follows).cloned();
+        if self.complete_from.is_some() {
+            self.forgotten = Forgotten::default();
+        }
     }
 
     /// Forgets the segments of which no signal is left.
     fn forget_segments(&mut self) {
+        self.complete();
         let through = self.forgotten_through;
         while let (Some(first), Some(next)) = (self.segments.front(), self.segments.get(1))
             && first.after < through
@@ -125,13 +166,16 @@ impl Contents {
         {
             self.forget_block();
         }
+        self.complete();
     }
 
-    /// The user's signals after this sequence number.
-    fn view(&self, user_id: Uuid, after: u64) -> View {
-        let full = self
+    /// The user's signals after this sequence number that this snapshot does not see.
+    fn view(&self, user_id: Uuid, after: u64, unseen_by: Option<&Snapshot>) -> View {
+        let from = self
             .full
             .partition_point(|block| block.last_sequence() <= Some(after));
+        let is_seen = |block: &Block| unseen_by.is_some_and(|snapshot| block.is_seen_by(snapshot));
+        let full = self.full.range(from..).filter(|block| !is_seen(block));
         let segment = self
             .segments
             .partition_point(|segment| segment.after <= after)
@@ -140,7 +184,8 @@ impl Contents {
         View {
             user_id,
             after,
-            full: self.full.range(full..).cloned().collect(),
+            unseen_by: unseen_by.cloned(),
+            full: full.cloned().collect(),
             open: self.open.only_of(user_id),
             cursors: segments
                 .map(|segment| (segment.after, segment.cursor.clone()))
@@ -163,11 +208,14 @@ impl ReplayBuffer {
     #[must_use]
     pub fn push(&self, notification: &Notification<'_>) -> Option<Sequence> {
         let mut contents = self.write();
-        if !contents.open.has_room(notification.text) {
+        if !contents.open.has_room(notification.open_text) {
             contents.begin_block(self.bounds);
         }
         contents.last_sequence += 1;
         let sequence = contents.last_sequence;
+        if notification.xid.is_none() {
+            contents.await_barriers();
+        }
         contents.open.push(notification, sequence);
         Sequence::new(sequence)
     }
@@ -188,6 +236,12 @@ impl ReplayBuffer {
         let segment = Segment::new(Some(barrier), last, now);
         let cursor = segment.cursor.clone();
         contents.segments.push_back(segment);
+        if let Some(left) = contents.barriers_to_come.checked_sub(1) {
+            contents.barriers_to_come = left;
+            if left == 0 {
+                contents.complete_from = Some(barrier.snapshot.clone());
+            }
+        }
         contents.forget_old(self.bounds.age_max, now);
         cursor
     }
@@ -210,71 +264,55 @@ impl ReplayBuffer {
         for segment in &mut contents.segments {
             (segment.barrier, segment.cursor) = (None, None);
         }
+        (contents.complete_from, contents.forgotten) = (None, Forgotten::default());
         let sequence = Sequence::after(Sequence::new(contents.last_sequence));
         (contents.last_sequence, contents.log_lost) = (sequence.get(), sequence.get());
         sequence
     }
 
-    /// The user's signals from the first one that a client with this cursor does not have; `None` when only
-    /// the log can tell.
-    ///
-    /// For a cursor that was given out over the stream, the answer may begin with signals that the client had
-    /// under the cursor before. For any other cursor (read together with state) it is exact.
+    /// The user's signals that a client with this cursor has not seen, in the order of routing; `None` when only the log
+    /// can tell.
     #[must_use]
-    pub fn since(&self, user_id: Uuid, cursor: &Cursor) -> Option<Found> {
-        let (cursor, from_stream) = (&cursor.snapshot, cursor.from_stream);
+    pub fn since(&self, user_id: Uuid, cursor: &Snapshot) -> Option<Found> {
         let contents = self.read();
-        let segments = &contents.segments;
-        // Of barriers that were given out in the same words, the client may have the oldest.
-        let given = segments
-            .iter()
-            .position(|segment| from_stream && segment.was_given_as(cursor));
-        // The newest barrier that the cursor covers: what it has not seen came after the barrier before.
-        let newest = || {
-            let covers = |barrier: &Snapshot| cursor.covers(barrier);
-            let mut barriers = segments.iter().map(|segment| &segment.barrier);
-            barriers.rposition(|barrier| barrier.as_ref().is_some_and(covers))
-        };
-        let covered = given.or_else(newest)?;
-        let from = segments[covered.checked_sub(1)?].after;
-        if from < contents.forgotten_through {
+        let newest = contents.segments.back()?.barrier.as_ref()?;
+        let complete_from = contents.complete_from.as_ref()?;
+        // A cursor that no barrier covers may be of a future that has not been.
+        if !cursor.covers(complete_from) || !newest.covers(cursor) {
             return None;
         }
-        // The oldest barrier that covers the cursor: what came after it, the cursor has not seen.
-        let unseen = || {
-            let barriers = segments.range(covered..);
-            let mut covering = barriers.filter(|segment| {
-                let barrier = segment.barrier.as_ref();
-                barrier.is_some_and(|barrier| barrier.covers(cursor))
-            });
-            covering.next().map(|segment| segment.after)
-        };
-        let unseen = if given.is_some() { from } else { unseen()? };
-        let view = contents.view(user_id, from);
+        let view = contents.view(user_id, 0, Some(cursor));
         drop(contents);
-        // Only the log knows whether the cursor has seen what came in between.
-        if view.first_sequence().is_some_and(|first| first <= unseen) {
-            return None;
-        }
         Some(view.found())
     }
 
-    /// The user's signals after the one with this sequence number; `None` when the buffer does not reach back
-    /// that far.
+    /// Those of them after the one with this sequence number; `None` when the buffer does not reach back that far.
     #[must_use]
-    pub fn after(&self, user_id: Uuid, sequence: Option<Sequence>) -> Option<Found> {
+    pub fn since_after(
+        &self,
+        user_id: Uuid,
+        cursor: Option<&Snapshot>,
+        sequence: Option<Sequence>,
+    ) -> Option<Found> {
         let sequence = sequence.map_or(0, Sequence::get);
         let contents = self.read();
         if sequence < contents.forgotten_through {
             return None;
         }
-        let view = contents.view(user_id, sequence);
+        let view = contents.view(user_id, sequence, cursor);
         let has_lost_log = sequence < contents.log_lost;
         drop(contents);
         Some(Found {
             has_lost_log,
             ..view.found()
         })
+    }
+
+    /// The user's signals after the one with this sequence number; `None` when the buffer does not reach back
+    /// that far.
+    #[must_use]
+    pub fn after(&self, user_id: Uuid, sequence: Option<Sequence>) -> Option<Found> {
+        self.since_after(user_id, None, sequence)
     }
 
     /// The sequence number of the last signal pushed.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::block::Block;
-use crate::protocol::{Cursor, Signal};
+use crate::protocol::{Cursor, Signal, Snapshot};
 use crate::store::{PAGE_BYTES_MAX, PAGE_EVENTS};
 
 /// A page of one user's signals, in the order of routing.
@@ -28,6 +28,8 @@ pub(super) struct View {
     pub(super) user_id: Uuid,
     /// Signals up to this sequence number are not part of it.
     pub(super) after: u64,
+    /// Nor are those that this snapshot sees.
+    pub(super) unseen_by: Option<Snapshot>,
     pub(super) full: Vec<Arc<Block>>,
     /// The user's signals of the block that is not full yet.
     pub(super) open: Block,
@@ -36,20 +38,22 @@ pub(super) struct View {
 }
 
 impl View {
-    /// Its signals: a block, and the number of an entry in it.
+    /// Its signals: a block, and the number of an entry in it. A signal whose transaction is not known is seen by every
+    /// snapshot that the buffer serves.
     fn entries(&self) -> impl Iterator<Item = (&Block, usize)> {
         let full = self.full.iter().flat_map(|block| {
             let numbers = block.of_user(self.user_id);
             numbers.map(|number| (&**block, number))
         });
         full.chain(self.open.numbers().map(|number| (&self.open, number)))
-            .filter(|(block, number)| block.entry(*number).sequence() > self.after)
-    }
-
-    pub(super) fn first_sequence(&self) -> Option<u64> {
-        self.entries()
-            .next()
-            .map(|(block, number)| block.entry(number).sequence())
+            .filter(|(block, number)| {
+                let entry = block.entry(*number);
+                let is_unseen = |snapshot: &Snapshot| {
+                    let xid = entry.xid();
+                    xid.is_some_and(|xid| !snapshot.sees(xid))
+                };
+                entry.sequence() > self.after && self.unseen_by.as_ref().is_none_or(is_unseen)
+            })
     }
 
     pub(super) fn found(&self) -> Found {

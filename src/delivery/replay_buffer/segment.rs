@@ -12,7 +12,7 @@ pub const SEGMENT_BYTES_MAX: usize =
 /// The beginning of a segment. The segment ends where the next one begins.
 #[derive(Debug)]
 pub(super) struct Segment {
-    /// The snapshot of the barrier at its beginning. The first segment has none, and serves no cursor.
+    /// The snapshot of the barrier at its beginning. The first segment has none.
     pub(super) barrier: Option<Snapshot>,
     /// The barrier in the form that clients are given.
     pub(super) cursor: Option<Arc<Cursor>>,
@@ -29,12 +29,5 @@ impl Segment {
             began: now,
             after,
         }
-    }
-
-    /// Whether clients were given exactly this snapshot with the segment's events.
-    pub(super) fn was_given_as(&self, snapshot: &Snapshot) -> bool {
-        self.cursor
-            .as_ref()
-            .is_some_and(|cursor| cursor.snapshot == *snapshot)
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::*;
-use crate::protocol::{Cursor, Event, Notification, Sequence, Signal, Snapshot};
+use crate::protocol::{Event, Notification, Sequence, Signal, Snapshot};
 use crate::store::PAGE_BYTES_MAX;
 
 const AGE: Duration = Duration::from_mins(1);
@@ -18,18 +18,14 @@ fn buffer(bytes_max: usize) -> ReplayBuffer {
     ReplayBuffer::new(bounds, Instant::now())
 }
 
+/// An event that the transaction with its number has written.
 fn push(buffer: &ReplayBuffer, user_id: Uuid, id: i64) {
-    let text = format!(r#"{{"type":"device","user_id":"{user_id}","id":{id}}}"#);
+    let text = format!(r#"{{"type":"device","user_id":"{user_id}", "id" : {id}, "xid" : {id}}}"#);
     let _ = buffer.push(&Notification::parse(&text).unwrap());
 }
 
 fn barrier(buffer: &ReplayBuffer, snapshot: &str) {
     let _ = buffer.begin_segment(&format!("1-1.{snapshot}").parse().unwrap(), Instant::now());
-}
-
-/// A cursor as clients are given it over a WebSocket.
-fn given(snapshot: &str) -> Cursor {
-    format!("1-1.{snapshot}~").parse().unwrap()
 }
 
 fn snapshot(text: &str) -> Snapshot {
@@ -63,72 +59,99 @@ fn filled(buffer: &ReplayBuffer, users: &[Uuid; 2], events: i64) {
 }
 
 #[test]
-fn a_reader_gets_its_own_events_from_one_barrier_before_its_cursor() {
+fn a_reader_gets_exactly_those_of_its_events_that_its_cursor_does_not_see() {
     let (buffer, users) = (buffer(1 << 20), [Uuid::new_v4(), Uuid::new_v4()]);
     filled(&buffer, &users, 20);
-    // The cursor of the barrier after 9: what was routed after the one after 6 is sent.
-    let since = |user, cursor| buffer.since(user, &given(cursor));
-    assert_eq!(
-        ids(&since(users[0], "10:10:").unwrap()),
-        [7, 9, 11, 13, 15, 17, 19]
-    );
-    assert_eq!(ids(&since(users[1], "19:19:").unwrap()), [16, 18, 20]);
+    let since = |user, cursor| buffer.since(user, &snapshot(cursor));
+    let found = since(users[0], "10:10:").unwrap();
+    assert_eq!(ids(&found), [11, 13, 15, 17, 19]);
+    assert_eq!(found.total, 5);
+    assert_eq!(ids(&since(users[1], "19:19:").unwrap()), [20]);
+    let running = since(users[0], "9:18:9,15").unwrap();
+    assert_eq!(ids(&running), [9, 15, 19]);
     assert_eq!(since(Uuid::new_v4(), "19:19:").unwrap().signals.len(), 0);
+    let after = buffer.since_after(users[0], Some(&snapshot("9:18:9,15")), nth(10));
+    assert_eq!(ids(&after.unwrap()), [15, 19]);
+}
+
+/// The order of events and barriers decides nothing.
+#[test]
+fn an_event_that_came_before_a_barrier_which_does_not_see_it_is_found() {
+    let (buffer, user) = (buffer(1 << 20), Uuid::new_v4());
+    barrier(&buffer, "4:4:");
+    for id in [6, 5, 9] {
+        push(&buffer, user, id);
+    }
+    barrier(&buffer, "5:8:5");
+    barrier(&buffer, "5:9:5");
+    let since = |cursor| ids(&buffer.since(user, &snapshot(cursor)).unwrap());
+    assert_eq!(since("5:8:5"), [5, 9]);
+    assert_eq!(since("4:4:"), [6, 5, 9]);
+    assert_eq!(since("5:7:5"), [5, 9]);
 }
 
 #[test]
-fn a_cursor_from_elsewhere_is_served_only_when_the_buffer_is_sure() {
-    let buffer = buffer(1 << 20);
-    let user = Uuid::new_v4();
-    let since = |cursor| buffer.since(user, &given(cursor));
+fn a_cursor_that_no_barrier_covers_is_not_served() {
+    let (buffer, user) = (buffer(1 << 20), Uuid::new_v4());
+    let since = |cursor| buffer.since(user, &snapshot(cursor));
+    assert!(since("10:10:").is_none());
     for barrier_at in ["4:4:", "8:8:", "12:12:", "16:16:"] {
         barrier(&buffer, barrier_at);
     }
-    // Nothing came for the user: whatever the cursor has seen, it has missed nothing.
     assert_eq!(since("10:10:").unwrap().signals.len(), 0);
-    // What comes after a barrier that covers the cursor is surely new to it.
-    push(&buffer, user, 1);
-    assert_eq!(ids(&since("10:10:").unwrap()), [1]);
-    // One that no barrier has reached may be of a future that has not been.
+    push(&buffer, user, 17);
+    assert_eq!(ids(&since("10:10:").unwrap()), [17]);
+    // It may be of a future that has not been.
     assert!(since("17:17:").is_none());
-    // What came between the cursor's neighbours may be old or new.
     barrier(&buffer, "20:20:");
-    barrier(&buffer, "24:24:");
-    assert!(since("17:17:").is_none());
-    barrier(&buffer, "28:28:");
-    assert_eq!(since("26:26:").unwrap().signals.len(), 0);
+    assert_eq!(ids(&since("17:17:").unwrap()), [17]);
+    assert_eq!(since("18:18:").unwrap().signals.len(), 0);
 }
 
 #[test]
 fn a_cursor_from_before_the_first_barrier_is_not_known() {
     let (buffer, users) = (buffer(1 << 20), [Uuid::new_v4(), Uuid::new_v4()]);
     filled(&buffer, &users, 20);
-    assert!(buffer.since(users[0], &given("2:2:")).is_none());
+    assert!(buffer.since(users[0], &snapshot("2:2:")).is_none());
     // One that had not seen a transaction which the barrier had is as old as that transaction.
-    assert!(buffer.since(users[0], &given("2:30:2")).is_none());
-    assert!(buffer.since(users[0], &given("4:4:")).is_some());
+    assert!(buffer.since(users[0], &snapshot("2:19:2")).is_none());
+    assert!(buffer.since(users[0], &snapshot("4:4:")).is_some());
 }
 
 #[test]
-fn barriers_that_were_given_out_in_the_same_words_are_told_apart_by_none() {
+fn a_shortened_cursor_is_served_with_all_that_it_does_not_see() {
     let (buffer, user) = (buffer(1 << 20), Uuid::new_v4());
     let running: Vec<String> = (0..50).map(|n| (1_001 + 2 * n).to_string()).collect();
     let running = running.join(",");
-    let long = |xmax| Cursor {
-        snapshot: snapshot(&format!("1001:{xmax}:{running}")),
-        ..super::tests::given("1:1:")
-    };
-    let given = |xmax: u64| long(xmax).for_clients();
-    assert_ne!(given(2_000).snapshot, long(2_000).snapshot);
-    assert_eq!(given(2_000), given(2_030));
+    let long = |xmax| snapshot(&format!("1001:{xmax}:{running}"));
+    assert_ne!(long(2_000).shortened(), long(2_000));
+    assert_eq!(long(2_000).shortened(), long(2_030).shortened());
     barrier(&buffer, "900:900:");
     for id in [2_000, 2_010, 2_020] {
         barrier(&buffer, &format!("1001:{id}:{running}"));
         push(&buffer, user, id);
     }
-    // It was the first of the three, for all that is known.
-    let since = |cursor| buffer.since(user, &cursor).map(|found| ids(&found));
-    assert_eq!(since(given(2_030)).unwrap(), [2_000, 2_010, 2_020]);
+    let found = buffer.since(user, &long(2_020).shortened());
+    assert_eq!(ids(&found.unwrap()), [2_000, 2_010, 2_020]);
+    assert_eq!(ids(&buffer.since(user, &long(2_015)).unwrap()), [2_020]);
+}
+
+/// The triggers of the schema before do not notify it. Such an event is seen by the second barrier after it.
+#[test]
+fn a_signal_whose_transaction_is_not_known_is_before_every_cursor_that_is_served() {
+    let (buffer, user) = (buffer(1 << 20), Uuid::new_v4());
+    barrier(&buffer, "4:4:");
+    let text = format!(r#"{{"type":"device","user_id":"{user}","id":5}}"#);
+    let _ = buffer.push(&Notification::parse(&text).unwrap());
+    let since = |cursor| buffer.since(user, &snapshot(cursor));
+    assert!(since("4:4:").is_none());
+    barrier(&buffer, "5:5:");
+    assert!(since("5:5:").is_none());
+    push(&buffer, user, 7);
+    barrier(&buffer, "7:8:7");
+    assert!(since("5:5:").is_none());
+    assert_eq!(ids(&since("7:8:7").unwrap()), [7]);
+    assert_eq!(ids(&buffer.after(user, None).unwrap()), [5, 7]);
 }
 
 #[test]
@@ -193,42 +216,42 @@ fn the_buffer_is_bounded_and_says_what_it_has_forgotten() {
     let left = buffer.after(users[0], nth(forgotten)).unwrap().total;
     assert_eq!(left, (3_000 - forgotten) / 2);
     assert!((100..1_000).contains(&left), "{left}");
-    assert!(buffer.since(users[0], &given("7:7:")).is_none());
+    assert!(buffer.since(users[0], &snapshot("7:7:")).is_none());
     assert_eq!(
         ids(&buffer.after(users[0], nth(2_996)).unwrap()),
         [2_997, 2_999]
     );
     // Every cursor is served whole, or not at all.
+    let forgotten = i64::try_from(forgotten).unwrap();
     for cursor in (4..=3_001).step_by(3) {
-        let found = buffer.since(users[0], &given(&format!("{cursor}:{cursor}:")));
-        let first = u64::try_from(cursor).unwrap() - 3;
-        assert_eq!(found.is_some(), first > forgotten, "{cursor}");
+        let found = buffer.since(users[0], &snapshot(&format!("{cursor}:{cursor}:")));
+        assert_eq!(found.is_some(), cursor > forgotten, "{cursor}");
         if let Some(found) = found {
-            assert_eq!(found.total, (3_000 - first) / 2 + first % 2, "{cursor}");
+            let expected = (cursor..=3_000).filter(|id| id % 2 == 1).count();
+            assert_eq!(found.total, expected as u64, "{cursor}");
         }
     }
 }
 
 #[test]
-fn an_interval_that_is_too_large_alone_is_not_whole() {
+fn events_that_no_barrier_has_seen_are_not_forgotten_unnoticed() {
     const BYTES_MAX: usize = 65_536;
     let (buffer, user) = (buffer(BYTES_MAX), Uuid::new_v4());
     barrier(&buffer, "1:1:");
     barrier(&buffer, "2:2:");
-    for id in 1..=3_000 {
+    for id in 2..=3_000 {
         push(&buffer, user, id);
     }
-    assert!(buffer.since(user, &given("2:2:")).is_none());
-    assert_eq!(ids(&buffer.after(user, nth(2_999)).unwrap()), [3_000]);
-    barrier(&buffer, "3001:3001:");
-    // The segment before this barrier is not whole, so its cursor has no place yet.
-    assert!(buffer.since(user, &given("3001:3001:")).is_none());
+    let since = |cursor| buffer.since(user, &snapshot(cursor));
+    assert!(since("2:2:").is_none());
+    assert_eq!(ids(&buffer.after(user, nth(2_998)).unwrap()), [3_000]);
+    // One that was forgotten is still running here.
+    barrier(&buffer, "100:3001:100");
+    assert!(since("100:3001:100").is_none());
+    barrier(&buffer, "2999:3001:2999");
+    assert_eq!(ids(&since("2999:3001:2999").unwrap()), [2_999]);
     push(&buffer, user, 3_001);
-    barrier(&buffer, "3002:3002:");
-    assert_eq!(
-        ids(&buffer.since(user, &given("3002:3002:")).unwrap()),
-        [3_001]
-    );
+    assert_eq!(ids(&since("2999:3001:2999").unwrap()), [2_999, 3_001]);
 }
 
 #[test]
@@ -258,7 +281,7 @@ fn an_event_comes_with_the_barrier_that_was_given_out_before_it() {
         if id % 7 == 0 {
             let barrier = format!("1-1.{id}:{id}:").parse().unwrap();
             let given = buffer.begin_segment(&barrier, Instant::now());
-            assert_eq!(given.unwrap().to_string(), format!("1-1.{id}:{id}:~"));
+            assert_eq!(given.unwrap().to_string(), format!("1-1.{id}:{id}:"));
         }
         push(&buffer, user, id);
         let newest = buffer
@@ -266,14 +289,14 @@ fn an_event_comes_with_the_barrier_that_was_given_out_before_it() {
             .unwrap();
         let cursor = newest.signals[0].cursor().map(ToString::to_string);
         let barrier = id / 7 * 7;
-        let expected = (barrier > 0).then(|| format!("1-1.{barrier}:{barrier}:~"));
+        let expected = (barrier > 0).then(|| format!("1-1.{barrier}:{barrier}:"));
         assert_eq!(cursor, expected);
     }
     let forgotten = buffer.read().forgotten_through;
     for event in buffer.after(user, nth(forgotten)).unwrap().signals {
         let barrier = event.sequence().unwrap().get() / 7 * 7;
         let cursor = event.cursor().unwrap().to_string();
-        assert_eq!(cursor, format!("1-1.{barrier}:{barrier}:~"));
+        assert_eq!(cursor, format!("1-1.{barrier}:{barrier}:"));
     }
 }
 
@@ -282,7 +305,7 @@ fn nothing_is_known_of_another_history() {
     let (buffer, users) = (buffer(1 << 20), [Uuid::new_v4(), Uuid::new_v4()]);
     filled(&buffer, &users, 20);
     assert_eq!(Some(buffer.restart(Instant::now())), nth(21));
-    assert!(buffer.since(users[0], &given("19:19:")).is_none());
+    assert!(buffer.since(users[0], &snapshot("19:19:")).is_none());
     assert!(buffer.after(users[0], nth(20)).is_none());
     assert_eq!(buffer.after(users[0], nth(21)).unwrap().signals.len(), 0);
 }
@@ -296,7 +319,7 @@ fn without_a_log_no_cursor_is_served_but_a_lag_is_repaired_and_the_reset_is_not_
     }
     assert_eq!(Some(buffer.lose_log()), nth(5));
     push(&buffer, user, 5);
-    assert!(buffer.since(user, &given("4:4:")).is_none());
+    assert!(buffer.since(user, &snapshot("4:4:")).is_none());
     let found = buffer.after(user, nth(3)).unwrap();
     assert_eq!((ids(&found), found.has_lost_log), (vec![4, 5], true));
     assert!(events(&found).all(|event| event.cursor.is_none()));
@@ -310,6 +333,6 @@ fn a_first_cursor_brings_nothing_of_before_the_log() {
     push(&buffer, user, 1);
     barrier(&buffer, "2:2:");
     push(&buffer, user, 2);
-    assert_eq!(ids(&buffer.since(user, &given("2:2:")).unwrap()), [2]);
+    assert_eq!(ids(&buffer.since(user, &snapshot("2:2:")).unwrap()), [2]);
     assert_eq!(ids(&buffer.after(user, None).unwrap()), [1, 2]);
 }

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::delivery::{Bounds, Hub, ReplayBuffer};
-use crate::store::{Durability, Reading};
+use crate::store::{ChunkRow, Durability, Reading};
 
 fn cursor(snapshot: &str) -> Cursor {
     format!("1-1.{snapshot}").parse().unwrap()
@@ -13,6 +13,14 @@ fn cursor(snapshot: &str) -> Cursor {
 fn payload(id: i64) -> String {
     let user = Uuid::nil();
     format!(r#"{{"type":"device","user_id":"{user}","id":{id}}}"#)
+}
+
+fn row(id: i64, payload: &str) -> ChunkRow {
+    ChunkRow {
+        id,
+        xid: None,
+        payload: payload.to_owned(),
+    }
 }
 
 fn has_seen(intake: &Intake, id: i64) -> bool {
@@ -99,7 +107,7 @@ fn asleep_a_notification_of_something_new_asks_for_a_read() {
     assert!(!has_seen(&intake, 1));
     intake.read(&Chunk {
         reading: reading(),
-        rows: vec![(1, payload(1))],
+        rows: vec![row(1, &payload(1))],
     });
     assert_eq!(notified(&mut intake, &payload(1), now), Next::Wait);
 }
@@ -159,7 +167,7 @@ fn a_malformed_notification_or_row_is_skipped() {
     assert_eq!(next, Next::Wait);
     intake.read(&Chunk {
         reading: reading(),
-        rows: vec![(1, "{".to_owned()), (2, payload(2))],
+        rows: vec![row(1, "{"), row(2, &payload(2))],
     });
     assert!(!has_seen(&intake, 1) && has_seen(&intake, 2));
 }
@@ -241,7 +249,7 @@ fn a_read_that_meets_an_emptied_table_resets_the_clients_once() {
     let truncation = r#"{"type" : "truncated", "table" : "messages", "id" : 2}"#;
     intake.read(&Chunk {
         reading: reading(),
-        rows: vec![(1, payload(1)), (2, truncation.to_owned()), (3, payload(3))],
+        rows: vec![row(1, &payload(1)), row(2, truncation), row(3, &payload(3))],
     });
     intake.read_to(cursor("9:9:"), None, now);
     assert!(has_seen(&intake, 1) && has_seen(&intake, 3));
@@ -316,4 +324,45 @@ fn a_log_that_comes_is_joined_from_the_last_barrier_without_it() {
     assert_eq!(intake.position(), Some(&cursor("9:9:")));
     intake.away();
     assert_eq!(intake.without_log(), None, "there is a gap");
+}
+
+/// As it is notified by a transaction with `synchronous_commit = off`.
+fn asynchronous(id: i64) -> String {
+    let whole = payload(id);
+    let open = whole.strip_suffix('}').unwrap();
+    format!(r#"{open}, "asynchronous" : true, "xid" : 7}}"#)
+}
+
+#[test]
+fn an_asynchronous_event_waits_until_it_is_on_disk() {
+    let now = Instant::now();
+    let mut intake = intake(Ingest::Notify, now);
+    assert_eq!(notified(&mut intake, &asynchronous(1), now), Next::Wait);
+    let flushing = intake.awaits_disk().unwrap();
+    assert_eq!(notified(&mut intake, &asynchronous(2), now), Next::Wait);
+    assert!(!has_seen(&intake, 1));
+    intake.on_disk(flushing);
+    assert!(has_seen(&intake, 1) && !has_seen(&intake, 2));
+    // It has waited for the disk, and for everything before it.
+    assert_eq!(notified(&mut intake, &payload(3), now), Next::Wait);
+    assert!(has_seen(&intake, 2) && has_seen(&intake, 3));
+    assert_eq!(intake.awaits_disk(), None);
+    notified(&mut intake, &asynchronous(4), now);
+    intake.controlled(barrier("6:6:", Ingest::Notify), now);
+    assert!(has_seen(&intake, 4));
+    notified(&mut intake, &asynchronous(4), now);
+    assert_eq!(intake.awaits_disk(), None);
+}
+
+#[test]
+fn what_waits_for_the_disk_at_a_loss_is_read_from_the_log() {
+    let now = Instant::now();
+    let mut intake = intake(Ingest::Notify, now);
+    notified(&mut intake, &asynchronous(1), now);
+    intake.reconnected(Ingest::Notify, now);
+    intake.on_disk(u64::MAX);
+    assert!(!has_seen(&intake, 1));
+    notified(&mut intake, &asynchronous(1), now);
+    intake.read_to(cursor("9:9:"), None, now);
+    assert_eq!(intake.awaits_disk(), None);
 }

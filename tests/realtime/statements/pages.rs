@@ -71,7 +71,7 @@ pub(super) async fn half_seen(
 
 async fn read(chunks: &mut Chunks, ids: &mut Vec<i64>) -> Option<bool> {
     let chunk = soon("a chunk", chunks.next()).await.unwrap()?;
-    ids.extend(chunk.rows.iter().map(|(id, _)| *id));
+    ids.extend(chunk.rows.iter().map(|row| row.id));
     Some(chunk.reading.retained)
 }
 
@@ -120,7 +120,7 @@ async fn a_statement_that_fails_is_tried_again_from_where_it_had_come_to() {
         let (mut ids, mut failed) = (Vec::new(), 0);
         let mut take = |chunk: Result<Option<Chunk>, sqlx::Error>| match chunk {
             Ok(Some(chunk)) => {
-                ids.extend(chunk.rows.iter().map(|(id, _)| *id));
+                ids.extend(chunk.rows.iter().map(|row| row.id));
                 true
             }
             Ok(None) => false,
