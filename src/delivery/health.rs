@@ -77,8 +77,8 @@ impl Health {
         match reason {
             // Its detail stays reported from the last loss on.
             ReadinessReason::ListenerDisconnected => !live && !is_unusable,
-            // A barrier or two that failed are no reason: the last one that returned still proves enough.
-            ReadinessReason::BarrierFailed => {
+            // A barrier or two that failed or wait are no reason: the last one that returned still proves enough.
+            ReadinessReason::BarrierFailed | ReadinessReason::BarrierUncommitted => {
                 is_reported(reason) && self.is_unproven(now) && !is_unusable
             }
             // While the listener is away, no barrier can return.
@@ -218,14 +218,15 @@ mod tests {
     }
 
     #[test]
-    fn a_barrier_that_waits_to_commit_is_a_reason_at_once() {
+    fn a_barrier_that_waits_to_commit_is_as_bad_as_one_that_fails() {
         let (mut health, start) = (health(), Instant::now());
         health.barrier_returned(start);
         health.begin(BarrierUncommitted, "");
-        for now in [start, start + seconds(60)] {
+        assert_eq!(reasons(&health, true, start + seconds(9)), []);
+        for now in [start + seconds(10), start + seconds(60)] {
             assert_eq!(reasons(&health, true, now), [BarrierUncommitted]);
+            assert_eq!(health.findings(true, now)[0].detail, None);
         }
-        assert_eq!(health.findings(true, start)[0].detail, None);
     }
 
     #[test]

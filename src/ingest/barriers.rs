@@ -134,8 +134,8 @@ impl Barriers {
     }
 
     /// Waits until the barrier has committed, for as long as the database takes new connections. After
-    /// [`COMMIT_PATIENCE`] it is sent once more, on a new connection: a network that has swallowed
-    /// packets leaves old connections open and silent.
+    /// [`COMMIT_PATIENCE`] it is sent once more, on a new connection, unless it waits for a lock: a network that has
+    /// swallowed packets leaves old connections open and silent.
     async fn commit(&self, nonce: Nonce, sent: Instant) -> Commit {
         let nonce = nonce.to_string();
         let mut waits = false;
@@ -157,10 +157,11 @@ impl Barriers {
                     },
                     reached = patience => reached,
                 };
-                if let Err(error) = reached {
-                    return unreached(error);
-                }
-                if !elsewhere {
+                let awaits_lock = match reached {
+                    Ok(awaits_lock) => awaits_lock,
+                    Err(error) => return unreached(error),
+                };
+                if !elsewhere && !awaits_lock {
                     self.log.renew();
                     // Before the time of the next commit begins. Why it failed, the next barrier says.
                     let _ = self.log.ready().await;

@@ -1,6 +1,6 @@
 //! The control channel, and the barriers that are sent over it.
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 /// The channel on which servers notify themselves and one another.
 pub const CONTROL_CHANNEL: &str = "realtime_control";
@@ -48,13 +48,30 @@ pub(super) async fn send_bare_barrier(pool: &PgPool, nonce: &str) -> Result<(), 
     .map(drop)
 }
 
+/// The condition for a session of ours that commits a barrier and waits meanwhile.
+macro_rules! barrier_waits {
+    ($wait:literal) => {
+        concat!(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity
+                 WHERE usename = current_user AND datname = current_database() AND state = 'active' AND ",
+            $wait,
+            " AND (query LIKE 'SELECT realtime.barrier(%'
+                   OR query LIKE 'SELECT pg_notify(''realtime_control''%'))"
+        )
+    };
+}
+
 /// Whether a barrier of this role, in this database, has written what it had to and waits for a synchronous standby.
 pub(super) async fn awaits_standby(pool: &PgPool) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM pg_stat_activity
-             WHERE usename = current_user AND datname = current_database() AND wait_event = 'SyncRep'
-                   AND (query LIKE 'SELECT realtime.barrier(%' OR query LIKE 'SELECT pg_notify(''realtime_control''%'))",
-    )
-    .fetch_one(pool)
-    .await
+    sqlx::query_scalar(barrier_waits!("wait_event = 'SyncRep'"))
+        .fetch_one(pool)
+        .await
+}
+
+/// Whether a barrier waits for a lock.
+pub(super) async fn awaits_lock(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(barrier_waits!("wait_event_type = 'Lock'"))
+        .persistent(false)
+        .fetch_one(connection)
+        .await
 }

@@ -5,9 +5,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, PgPool};
+use sqlx::{ConnectOptions, PgPool};
 
 use super::address::Address;
+use super::control;
 use super::session;
 use super::unusable::Unusable;
 
@@ -117,12 +118,15 @@ impl Database {
         );
     }
 
-    /// Whether the database takes a new connection and answers on it. Sends no statement.
+    /// What [`super::Log::reach`] does. Sets nothing for the session.
     ///
     /// # Errors
     /// Why it does not.
-    pub(super) async fn reach(&self) -> Result<(), sqlx::Error> {
-        let ask = async { self.address.options().connect().await?.ping().await };
+    pub(super) async fn reach(&self) -> Result<bool, sqlx::Error> {
+        let ask = async {
+            let mut connection = self.address.options().connect().await?;
+            control::awaits_lock(&mut connection).await
+        };
         tokio::time::timeout(REACH_TIMEOUT, ask)
             .await
             .unwrap_or(Err(sqlx::Error::PoolTimedOut))

@@ -82,8 +82,9 @@ impl Log {
         self.database.close().await;
     }
 
-    /// Whether the database takes a new connection and answers on it. The error says why not.
-    pub async fn reach(&self) -> Result<(), sqlx::Error> {
+    /// Asks over a new connection whether a barrier waits for a lock. The error says why the database takes no new
+    /// connection, or does not answer on it.
+    pub async fn reach(&self) -> Result<bool, sqlx::Error> {
         self.database.reach().await
     }
 

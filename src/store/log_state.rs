@@ -4,7 +4,8 @@ use sqlx::PgPool;
 
 use super::control;
 use super::error::{
-    is_forbidden, is_gone, is_undefined, is_undefined_function, is_undefined_table, is_without_schema,
+    is_forbidden, is_gone, is_undefined, is_undefined_function, is_undefined_table,
+    is_without_schema,
 };
 use super::reading::parse;
 use crate::config::{Ingest, UnknownIngest};

@@ -150,6 +150,29 @@ async fn each_cause_of_a_failure_is_counted() {
     assert!(rebuilt < 1.0, "the listener was rebuilt");
 }
 
+/// As for a commit of millions of notifications.
+#[tokio::test]
+async fn a_barrier_that_waits_for_a_lock_for_a_moment_changes_nothing() {
+    let server = Server::start_with(|config| config.barrier_interval_ms = 6_000).await;
+    let mut holder = server.database().connect().await;
+    let waiting = "CREATE FUNCTION realtime.barrier(nonce text) RETURNS void LANGUAGE sql AS
+        $$ SELECT pg_advisory_xact_lock(7); SELECT realtime.barrier_of_before(nonce) $$;";
+    execute(&mut holder, "SELECT pg_advisory_lock(7);").await;
+    change(&server, &format!("{BREAK}{waiting}")).await;
+    // The service has noticed it.
+    until("a barrier is known to wait", async || {
+        server.metric("hushnet_barrier_uncommitted").await > 0.0
+    })
+    .await;
+    let ready = server.get("/readyz").await;
+    assert_eq!(ready.status, 200, "{}", ready.body);
+    execute(&mut holder, "SELECT pg_advisory_unlock(7);").await;
+    let committed = async || server.metric("hushnet_barrier_uncommitted").await < 1.0;
+    until("barriers commit again", committed).await;
+    let rebuilt = server.metric(RECONNECTS).await;
+    assert!(rebuilt < 1.0, "the listener was rebuilt");
+}
+
 #[tokio::test]
 async fn a_barrier_that_waits_to_commit_turns_readyz_red_and_leaves_the_listener_alone() {
     let server = Server::start_with(|config| config.barrier_interval_ms = 100).await;
