@@ -96,16 +96,16 @@ mod tests {
         let (report, now) = (HealthReport(sender), Instant::now());
         report.expect_barriers(Duration::from_secs(10));
         report.barrier_returned(now);
-        report.begin(ReadinessReason::BarrierUncommitted, "");
+        report.begin(ReadinessReason::NotificationQueueFilling, "");
         let reasons = |feed: &Feed| -> Vec<_> {
             let findings = feed.findings(now).into_iter();
             findings.map(|finding| finding.reason).collect()
         };
         let away = ReadinessReason::ListenerDisconnected;
-        let both = [away, ReadinessReason::BarrierUncommitted];
+        let both = [away, ReadinessReason::NotificationQueueFilling];
         assert_eq!(reasons(&feed.borrow()), both);
         assert!(!feed.has_changed().unwrap());
-        report.end(ReadinessReason::BarrierUncommitted);
+        report.end(ReadinessReason::NotificationQueueFilling);
         assert_eq!(reasons(&feed.borrow_and_update()), [away]);
     }
 }
