@@ -78,6 +78,10 @@ impl Health {
             // Its detail stays reported from the last loss on.
             ReadinessReason::ListenerDisconnected => !live && !is_unusable,
             // A barrier or two that failed or wait are no reason: the last one that returned still proves enough.
+            // PostgreSQL ends a barrier that waits, which then fails: the wait is the reason.
+            ReadinessReason::BarrierFailed if is_reported(ReadinessReason::BarrierUncommitted) => {
+                false
+            }
             ReadinessReason::BarrierFailed | ReadinessReason::BarrierUncommitted => {
                 is_reported(reason) && self.is_unproven(now) && !is_unusable
             }

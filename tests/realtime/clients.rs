@@ -216,8 +216,8 @@ async fn assert_comes_back(command: impl Fn(SocketAddr, &str, &str) -> Vec<Strin
     assert!(!relay.next_asked().await.contains("since="));
     // The cursor of `hello`: no later event is missed.
     until("a cursor is kept", async || {
-        let kept: Value = serde_json::from_str(&kept().await).unwrap_or_default();
-        kept["cursor"].as_str().is_some_and(|cursor| !cursor.is_empty())
+        let kept = kept().await.replace(['\\', '"', ' '], "");
+        kept.contains("cursor:") && !kept.contains("cursor:,")
     })
     .await;
     insert(3).await;

@@ -10,7 +10,7 @@ use hushnet_devdb::Cluster;
 use hushnet_realtime::config::Ingest;
 use hushnet_realtime::store::Log;
 use serde_json::json;
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use crate::support::{Database, Server, User, add_user, execute, insert_message, soon, until};
@@ -101,7 +101,7 @@ struct Unflushed(String);
 
 impl Unflushed {
     /// Where the write-ahead log ends.
-    async fn end(db: &PgPool) -> Self {
+    async fn end<'e>(db: impl PgExecutor<'e>) -> Self {
         let written = sqlx::query_scalar("SELECT pg_current_wal_insert_lsn()::text");
         Self(written.fetch_one(db).await.unwrap())
     }
@@ -235,8 +235,11 @@ async fn an_event_that_was_committed_asynchronously_is_sent_when_it_is_on_disk()
         let mut server = scene.serve().await;
         let mut client = server.connect(scene.bob.id).await;
         for _ in 0..3 {
-            insert_message(&db, None, &scene.alice, &scene.bob).await;
-            let written = Unflushed::end(&db).await;
+            // Before its commit, which is on disk when the event is sent.
+            let mut transaction = db.begin().await.unwrap();
+            insert_message(&mut *transaction, None, &scene.alice, &scene.bob).await;
+            let written = Unflushed::end(&mut *transaction).await;
+            transaction.commit().await.unwrap();
             let sent = client.next_text().await;
             assert!(written.is_flushed(&scene.database).await, "{way:?}: {sent}");
             assert!(

@@ -258,7 +258,9 @@ async fn a_command_whose_output_is_closed_ends_quietly() {
     ] {
         let (code, said) = without_output(&mut program(arguments)).await;
         // What takes long is reported as it goes.
-        let mut said = said.lines().filter(|line| !line.contains("building an index"));
+        let mut said = said
+            .lines()
+            .filter(|line| !line.contains("building an index"));
         assert_eq!((code, said.next()), (Some(0), None), "{arguments:?}");
     }
 }
