@@ -107,9 +107,9 @@ export function linkOf(
     }
     if (frame) onFrame(frame);
   };
-  // The reason is JSON without spaces; that of a proxy or of an older server has no such field.
-  socket.onclose = ({ code, reason }: { code: number; reason: string }): void =>
-    end('socket', code, parseInt(reason.split('retry_after_ms":')[1]!) || 0);
+  // The reason is JSON without spaces; that of a proxy or of an older server has no such field. There may be none.
+  socket.onclose = ({ code, reason }: { code: number; reason?: string }): void =>
+    end('socket', code, parseInt(reason?.split('after_ms":')[1]!) || 0);
   socket.onerror = (): void => {};
   giveUpIn(helloTimeoutMs);
   return { send, probe, drop };
