@@ -71,7 +71,7 @@ impl Waiting {
     fn patience(&self) -> Patience {
         Patience {
             wait: Duration::from_secs(self.lock_wait.into()),
-            tell: |line| output::complain(format_args!("{line}")),
+            report: |line| output::complain(format_args!("{line}")),
         }
     }
 }

@@ -476,7 +476,7 @@ impl<S: Stream> Connection<S> {
             // The proof of before stands for as long as it is good.
             Err(error) => {
                 self.shared.metrics.identities_refused.increment(error);
-                self.notify(&Notice::Error(error.told()));
+                self.notify(&Notice::Error(error.error_body()));
             }
         }
     }

@@ -7,7 +7,7 @@ use warp::reply::Response;
 use super::error::ApiError;
 use super::reply::{advise, with_type};
 use crate::delivery::Finding;
-use crate::protocol::{Label, RETRY_AFTER, Readiness, ReadinessReason, Told};
+use crate::protocol::{ErrorBody, Label, RETRY_AFTER, Readiness, ReadinessReason};
 
 /// The answer to these findings.
 pub(super) fn answer(findings: &[Finding]) -> Response {
@@ -45,7 +45,7 @@ fn body(findings: &[Finding]) -> Value {
         .find(|finding| !finding.reason.readiness().takes_clients());
     if let Some(first) = first {
         let wait = is_draining(findings).then_some(RETRY_AFTER);
-        body["error"] = json!(Told::new(first.reason.as_str(), &message(first), wait));
+        body["error"] = json!(ErrorBody::new(first.reason.as_str(), &message(first), wait));
     }
     body
 }

@@ -5,7 +5,7 @@ use warp::http::{HeaderMap, HeaderValue, StatusCode, header};
 use warp::reply::Response;
 
 use super::error::{Advice, ApiError};
-use crate::protocol::Told;
+use crate::protocol::ErrorBody;
 
 /// The answer of a route, or the refusal as `{"error":{"code","message","retry_after_ms"}}`.
 pub(super) fn reply(result: Result<Response, ApiError>) -> Response {
@@ -23,8 +23,8 @@ pub(super) fn reply(result: Result<Response, ApiError>) -> Response {
 
 fn body(error: ApiError) -> serde_json::Value {
     let message = error.to_string();
-    let told = Told::new(error.code(), &message, error.retry_after());
-    serde_json::json!({ "error": told })
+    let body = ErrorBody::new(error.code(), &message, error.retry_after());
+    serde_json::json!({ "error": body })
 }
 
 /// Sets the headers of this advice.
@@ -43,7 +43,7 @@ pub(super) fn advise(headers: &mut HeaderMap, advice: Advice) {
             advise(headers, Advice::RetryAfter(time));
         }
         Advice::RetryAfter(time) => {
-            if let Some(seconds) = Told::new("", "", Some(time)).retry_after_s() {
+            if let Some(seconds) = ErrorBody::new("", "", Some(time)).retry_after_s() {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
             }
         }
@@ -185,10 +185,10 @@ mod tests {
     #[test]
     fn every_refusal_has_the_one_form_and_says_how_long_to_wait_where_waiting_helps() {
         for error in refusals() {
-            let told = body(error)["error"].take();
-            assert_eq!(told["code"], error.code(), "{error:?}");
-            assert_eq!(told["message"], error.to_string(), "{error:?}");
-            let ms = told.get("retry_after_ms").map(|ms| ms.as_u64().unwrap());
+            let body = body(error)["error"].take();
+            assert_eq!(body["code"], error.code(), "{error:?}");
+            assert_eq!(body["message"], error.to_string(), "{error:?}");
+            let ms = body.get("retry_after_ms").map(|ms| ms.as_u64().unwrap());
             let headers = advised(error);
             let seconds = headers
                 .iter()
@@ -208,7 +208,7 @@ mod tests {
         let protocol = include_str!("../../docs/protocol.md");
         let rows = protocol
             .lines()
-            .skip_while(|line| !line.starts_with("| `code` | told by |"))
+            .skip_while(|line| !line.starts_with("| `code` | sent with |"))
             .skip(2)
             .take_while(|line| line.starts_with('|'));
         let documented: Vec<_> = rows

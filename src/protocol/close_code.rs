@@ -8,7 +8,7 @@ use enum_map::{Enum, EnumMap};
 use strum::IntoStaticStr;
 
 use super::Label;
-use super::told::{RETRY_AFTER, Told};
+use super::error_body::{ErrorBody, RETRY_AFTER};
 
 /// The codes with which the server closes a WebSocket of its own accord.
 ///
@@ -88,18 +88,18 @@ impl CloseCode {
         }
     }
 
-    /// The time after which the client may connect again, where one is told.
+    /// The time after which the client may connect again, where the server names one.
     #[must_use]
     pub fn retry_after(self) -> Option<Duration> {
         matches!(self, Self::TryAgainLater | Self::RateLimited).then_some(RETRY_AFTER)
     }
 
-    /// The reason on the wire: [`Told`] as JSON, at most 123 bytes.
+    /// The reason on the wire: [`ErrorBody`] as JSON, at most 123 bytes.
     #[must_use]
     pub fn told_reason(self) -> &'static str {
         static REASONS: LazyLock<EnumMap<CloseCode, String>> = LazyLock::new(|| {
             EnumMap::from_fn(|code: CloseCode| {
-                Told::new(code.reason(), code.message(), code.retry_after()).json()
+                ErrorBody::new(code.reason(), code.message(), code.retry_after()).json()
             })
         });
         &REASONS[self]
@@ -161,12 +161,12 @@ mod tests {
         for close in CloseCode::all() {
             let reason = close.told_reason();
             assert!(reason.len() <= 123, "{reason}");
-            let told: serde_json::Value = serde_json::from_str(reason).unwrap();
-            assert_eq!(told["code"], close.reason());
-            assert!(told["message"].as_str().unwrap().contains(' '), "{reason}");
+            let body: serde_json::Value = serde_json::from_str(reason).unwrap();
+            assert_eq!(body["code"], close.reason());
+            assert!(body["message"].as_str().unwrap().contains(' '), "{reason}");
             let wait = close.retry_after().map(|wait| wait.as_millis());
-            assert_eq!(told["retry_after_ms"].as_u64().map(u128::from), wait);
-            // Who is told to wait may come back.
+            assert_eq!(body["retry_after_ms"].as_u64().map(u128::from), wait);
+            // A client that is to wait may come back.
             assert!(wait.is_none() || close.reconnect());
         }
     }

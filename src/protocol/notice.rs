@@ -4,7 +4,7 @@ use hushnet_websocket::Frame;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{ResetReason, Told};
+use super::{ErrorBody, ResetReason};
 
 /// A frame for a v1 client, or an answer to a client that has asked.
 #[derive(Debug, Serialize)]
@@ -46,7 +46,7 @@ pub enum Notice<'a> {
         expires_in_ms: Option<u64>,
     },
     /// The client's request was refused. Nothing else has changed.
-    Error(Told<'a>),
+    Error(ErrorBody<'a>),
 }
 
 impl Notice<'_> {

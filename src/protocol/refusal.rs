@@ -6,7 +6,7 @@ use enum_map::Enum;
 use strum::IntoStaticStr;
 
 use super::CloseCode;
-use super::told::{RETRY_AFTER, Told};
+use super::error_body::{ErrorBody, RETRY_AFTER};
 
 /// A connection or request that met a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +38,11 @@ pub enum Limit {
 }
 
 impl Refusal {
-    /// What the client is told.
+    /// What the client is sent.
     #[must_use]
-    pub fn told(&self) -> Told<'static> {
+    pub fn error_body(&self) -> ErrorBody<'static> {
         let Self { limit, retry_after } = self;
-        Told::new(limit.code(), limit.message(), Some(*retry_after))
+        ErrorBody::new(limit.code(), limit.message(), Some(*retry_after))
     }
 }
 
@@ -159,10 +159,10 @@ impl AuthError {
         (self == Self::Unavailable).then_some(RETRY_AFTER)
     }
 
-    /// What the client is told.
+    /// What the client is sent.
     #[must_use]
-    pub fn told(self) -> Told<'static> {
-        Told::new(self.code(), self.message(), self.retry_after())
+    pub fn error_body(self) -> ErrorBody<'static> {
+        ErrorBody::new(self.code(), self.message(), self.retry_after())
     }
 
     /// The code that closes a WebSocket for this reason.

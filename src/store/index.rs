@@ -96,7 +96,7 @@ impl Index {
         patience: &Patience,
     ) -> Result<(), LockError> {
         for part in self.missing(connection).await? {
-            (patience.tell)(&format!(
+            (patience.report)(&format!(
                 "building an index on {} ({}), while others write",
                 part.relation, part.size
             ));

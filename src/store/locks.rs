@@ -17,23 +17,23 @@ use super::error::{is_lock_not_available, is_query_canceled};
 const ATTEMPT: Duration = Duration::from_millis(200);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(300);
-/// What is in the way is told when the attempts have failed for so long.
-const TELL_AFTER: Duration = Duration::from_secs(2);
+/// The blocker is reported when the attempts have failed for so long.
+const REPORT_AFTER: Duration = Duration::from_secs(2);
 
-/// How long to try, and what hears of it.
+/// How long to try, and where progress is reported.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
     /// The time after which a lock is given up.
     pub wait: Duration,
-    /// Is told what takes long, in one line.
-    pub tell: fn(&str),
+    /// Reports what takes long, in one line.
+    pub report: fn(&str),
 }
 
 impl Default for Patience {
     fn default() -> Self {
         Self {
             wait: Duration::from_secs(30),
-            tell: |_| (),
+            report: |_| (),
         }
     }
 }
@@ -106,19 +106,19 @@ pub(super) async fn take(
         return Ok(());
     }
     let begun = Instant::now();
-    let mut told = false;
+    let mut reported = false;
     loop {
         if attempt(transaction, &tables, locks.mode).await? {
             return Ok(());
         }
         let waited = begun.elapsed();
-        if waited >= patience.wait || waited >= TELL_AFTER && !told {
+        if waited >= patience.wait || waited >= REPORT_AFTER && !reported {
             let blocked = Blocked::find(transaction, locks.tables, false, waited).await?;
             if waited >= patience.wait {
                 return Err(LockError::Blocked(blocked));
             }
-            told = true;
-            (patience.tell)(&format!(
+            reported = true;
+            (patience.report)(&format!(
                 "{} in use by others, trying again: {}",
                 blocked.what,
                 named(&blocked.blockers)

@@ -28,12 +28,12 @@ async fn ask(server: &Server, user_id: Uuid, forwarded_for: &str) -> Response {
 
 async fn assert_refused(server: &Server, response: &Response, code: &str) {
     assert_eq!(response.status, 429, "{}", response.body);
-    let told = &response.json()["error"];
-    assert_eq!(told["code"], code);
+    let body = &response.json()["error"];
+    assert_eq!(body["code"], code);
     let retry_after: u64 = response.headers["retry-after"].parse().unwrap();
     assert!((1..=10).contains(&retry_after), "{retry_after}");
-    let ms = told["retry_after_ms"].as_u64().unwrap();
-    assert_eq!(ms.div_ceil(1_000), retry_after, "{told}");
+    let ms = body["retry_after_ms"].as_u64().unwrap();
+    assert_eq!(ms.div_ceil(1_000), retry_after, "{body}");
     let series = format!("hushnet_connections_rejected_total{{reason=\"{code}\"}}");
     assert!(server.metric(&series).await >= 1.0, "{code}");
 }
@@ -190,19 +190,19 @@ async fn a_client_that_is_refused_is_told_how_long_to_wait_in_one_form() {
         }
     };
     let close: Value = serde_json::from_str(&close.reason).unwrap();
-    for (told, code, wait) in [
+    for (body, code, wait) in [
         (&answer, "user_limit", true),
         (&frame, "unknown_type", false),
         (&close, "rate_limited", true),
     ] {
-        assert_eq!(told["code"], code, "{told}");
-        assert!(told["message"].is_string(), "{told}");
-        assert_eq!(told["retry_after_ms"].is_u64(), wait, "{told}");
+        assert_eq!(body["code"], code, "{body}");
+        assert!(body["message"].is_string(), "{body}");
+        assert_eq!(body["retry_after_ms"].is_u64(), wait, "{body}");
         let known = ["type", "code", "message", "retry_after_ms"];
-        let names = told.as_object().unwrap().keys();
+        let names = body.as_object().unwrap().keys();
         assert!(
             names.into_iter().all(|name| known.contains(&&**name)),
-            "{told}"
+            "{body}"
         );
     }
 }

@@ -40,7 +40,7 @@ impl Channel {
     }
 }
 
-/// A database that keeps what is committed, and tells in the order of commits.
+/// A database that keeps what is committed, and notifies in the order of commits.
 #[derive(Debug)]
 pub(super) struct Database {
     pub(super) next_xid: u64,

@@ -115,7 +115,7 @@ impl Contents {
         Some(block)
     }
 
-    /// A signal that cannot be told by its transaction is seen by the barriers after the next.
+    /// A signal whose transaction is not known is seen by the barriers after the next.
     fn await_barriers(&mut self) {
         self.complete_from = None;
         self.forgotten = Forgotten::default();
@@ -270,8 +270,8 @@ impl ReplayBuffer {
         sequence
     }
 
-    /// The user's signals that a client with this cursor has not seen, in the order of routing; `None` when only the log
-    /// can tell.
+    /// The user's signals that a client with this cursor has not seen, in the order of routing; `None` when it has to be read
+    /// from the log.
     #[must_use]
     pub fn since(&self, user_id: Uuid, cursor: &Snapshot) -> Option<Found> {
         let contents = self.read();

@@ -15,7 +15,7 @@ use crate::support::{Database, add_device, add_user, execute, insert_message, so
 /// Less than a test's deadline, and enough for several attempts.
 const SHORT: Patience = Patience {
     wait: Duration::from_secs(2),
-    tell: |_| (),
+    report: |_| (),
 };
 
 /// What is in the way for good.

@@ -1,4 +1,4 @@
-//! The one form in which a client is told why it is refused, and how long to wait.
+//! The one form of every refusal: why, and how long to wait.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Why a client is refused: the object `error` of an HTTP answer, the fields of a frame of type `error`, and the
 /// reason of a close frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Told<'a> {
+pub struct ErrorBody<'a> {
     /// For programs.
     pub code: &'a str,
     /// For the client's developer.
@@ -20,7 +20,7 @@ pub struct Told<'a> {
     pub retry_after_ms: Option<u64>,
 }
 
-impl<'a> Told<'a> {
+impl<'a> ErrorBody<'a> {
     /// The time is rounded up, so that no client comes back too early.
     #[must_use]
     pub fn new(code: &'a str, message: &'a str, retry_after: Option<Duration>) -> Self {
@@ -63,12 +63,12 @@ mod tests {
             (1_000_001, 1_001, 2),
             (10_000_000, 10_000, 10),
         ] {
-            let told = Told::new("code", "message", Some(Duration::from_micros(us)));
-            assert_eq!(told.retry_after_ms, Some(ms), "{us}");
-            assert_eq!(told.retry_after_s(), Some(seconds), "{us}");
+            let body = ErrorBody::new("code", "message", Some(Duration::from_micros(us)));
+            assert_eq!(body.retry_after_ms, Some(ms), "{us}");
+            assert_eq!(body.retry_after_s(), Some(seconds), "{us}");
         }
-        let told = Told::new("code", "a message", None);
-        assert_eq!(told.json(), r#"{"code":"code","message":"a message"}"#);
-        assert_eq!(told.retry_after_s(), None);
+        let body = ErrorBody::new("code", "a message", None);
+        assert_eq!(body.json(), r#"{"code":"code","message":"a message"}"#);
+        assert_eq!(body.retry_after_s(), None);
     }
 }
