@@ -292,6 +292,8 @@ impl Listener {
         from: Snapshot,
         after_loss: bool,
     ) -> Result<Next, Lost> {
+        // What waits for the disk comes with the read. Nobody would look at the flush meanwhile, and its time would pass.
+        self.flush = Flush::default();
         let mut held = Held::new(HELD_BYTES_MAX);
         let mut catch_up = CatchUp {
             log: &self.log,

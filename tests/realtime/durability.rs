@@ -254,6 +254,56 @@ async fn an_event_that_was_committed_asynchronously_is_sent_when_it_is_on_disk()
     scene.end().await;
 }
 
+/// The flush for a notified event has begun, and the listener turns to the log for longer than a statement may take.
+#[tokio::test]
+async fn a_read_of_the_log_that_takes_long_ends_no_flush_by_its_deadline() {
+    let scene = Scene::set().await;
+    let mut server = scene.serve().await;
+    let path = format!("/ws?user_id={}", scene.bob.id);
+    let mut client = server.connect_v1(&path).await;
+    client.until_type("hello").await;
+    let db = scene.database.pool().await;
+
+    const LOCK: &str = "LOCK TABLE realtime.events IN ACCESS EXCLUSIVE MODE";
+    let (mut writer, mut other) = (scene.database.admin().await, scene.database.admin().await);
+    for statement in [
+        "BEGIN",
+        LOCK,
+        "SELECT pg_notify('realtime_control', 'changed')",
+    ] {
+        execute(&mut writer, statement).await;
+    }
+    insert_message(&mut writer, None, &scene.alice, &scene.bob).await;
+    let waiting = tokio::spawn(async move {
+        execute(&mut other, "BEGIN").await;
+        execute(&mut other, LOCK).await;
+        other
+    });
+    until("the lock is waited for", async || {
+        let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'realtime.events'::regclass)";
+        sqlx::query_scalar(waits).fetch_one(&mut scene.database.admin().await).await.unwrap()
+    })
+    .await;
+    execute(&mut writer, "COMMIT").await;
+    let mut other = waiting.await.unwrap();
+    until("a read has taken too long", async || {
+        server.metric("hushnet_feed_live").await < 1.0
+    })
+    .await;
+    execute(&mut other, "ROLLBACK").await;
+    for _ in 0..2 {
+        client.until_type("message").await;
+        insert_message(&db, None, &scene.alice, &scene.bob).await;
+    }
+    let reconnects = server.metric("hushnet_listener_reconnects_total").await;
+    assert!(reconnects < 1.0, "the flush was taken for a loss");
+    drop(client);
+    server.begin_stop();
+    server.stopped().await.unwrap();
+    db.close().await;
+    scene.end().await;
+}
+
 /// Nothing in the database tells that its disk was put back to an earlier state, but a server knows what it has
 /// delivered.
 #[tokio::test]
