@@ -25,6 +25,7 @@ use crate::ingest::injector;
 use crate::ingest::{Barriers, Listener, wake_lock};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::protocol::Channels;
 use crate::store::Log;
 
 /// What events pass on their way from the database to the connections.
@@ -99,11 +100,13 @@ impl Stream {
             bytes_max: config.recent_bytes_max as usize,
             age_max: config.recent_age_max(),
         };
+        let log = Log::new(url.options(), config.database_pool_size);
+        let channels = Channels::with(config.channels.names());
         Ok(Self {
-            log: Log::new(url.options(), config.database_pool_size),
+            metrics: Arc::new(Metrics::of(log.known_kinds(), channels)),
+            log,
             hub: Hub::new(config.user_channel_capacity as usize),
             replay_buffer: ReplayBuffer::new(bounds, Instant::now().into()),
-            metrics: Arc::new(Metrics::new()),
         })
     }
 }

@@ -16,7 +16,7 @@ use crate::http::RESPONSE_PERMITS_MAX;
 use crate::ingest::{AWAITING_DISK_BYTES_MAX, HELD_BYTES_MAX, WITHOUT_ID_BYTES_MAX};
 use crate::limits::{RATES_PER_CONNECTION, SPARE_RATES};
 use crate::output::BUFFER_BYTES_MAX;
-use crate::protocol::{EVENT_BYTES_MAX, Event, Signal, Snapshot};
+use crate::protocol::{EVENT_BYTES_MAX, Event, Signal, Snapshot, WantedKinds};
 use crate::store::state::PENDING_BYTES_MAX;
 use crate::store::{PAGE_BYTES_MAX, PAGE_EVENTS};
 
@@ -125,6 +125,7 @@ fn connection_bytes(config: &Config) -> usize {
         + ring
         + page
         + replayed
+        + WantedKinds::BYTES_MAX
         + tls_bytes(config);
     websocket.max(request_bytes(config))
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use clap::Args;
 use futures_util::StreamExt;
 use hushnet_realtime::output;
-use hushnet_realtime::protocol::{CloseCode, Secret};
+use hushnet_realtime::protocol::{CloseCode, NotKinds, Secret, WantedKinds};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
@@ -32,6 +33,9 @@ pub(super) struct Arguments {
     /// The user whose events are printed; with a token, the token's user
     #[arg(long, value_name = "UUID", required_unless_present = "token")]
     user: Option<Uuid>,
+    /// The kinds of events that are printed, with commas between
+    #[arg(long, value_name = "KINDS", default_value = WantedKinds::ALL, value_parser = kinds)]
+    kinds: String,
     /// Proves the user's identity, where the service asks for it
     #[arg(
         long,
@@ -51,13 +55,25 @@ fn service_url(text: &str) -> Result<String, String> {
     Err("it takes ws://host:port".to_owned())
 }
 
+/// What `--kinds` takes, as it stands in a query.
+fn kinds(text: &str) -> Result<String, NotKinds> {
+    text.parse::<WantedKinds>()?;
+    Ok(utf8_percent_encode(text, NON_ALPHANUMERIC).to_string())
+}
+
 /// Why a connection was lost. Another try may succeed.
 struct Lost(String);
 
-pub(super) async fn run(Arguments { url, user, token }: Arguments) -> anyhow::Result<()> {
+pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let Arguments {
+        url,
+        user,
+        kinds,
+        token,
+    } = arguments;
     let address = match user {
-        Some(user) => format!("{url}/ws?user_id={user}"),
-        None => format!("{url}/ws"),
+        Some(user) => format!("{url}/ws?kinds={kinds}&user_id={user}"),
+        None => format!("{url}/ws?kinds={kinds}"),
     };
     let mut request = address.as_str().into_client_request()?;
     if let Some(token) = token {

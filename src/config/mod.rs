@@ -1,6 +1,7 @@
 //! The settings: declared once, read from flags, variables and a TOML file.
 
 mod bounds;
+mod channels;
 mod database;
 #[cfg(test)]
 mod documented;
@@ -15,6 +16,7 @@ mod origins;
 mod service_links;
 mod settings;
 
+pub use self::channels::ChannelNames;
 pub use self::database::{DatabaseUrl, DatabaseUrlParser, NotUsed, is_variable};
 pub use self::edge::EdgeSettings;
 pub use self::error::ConfigError;

@@ -16,7 +16,8 @@ use serde::Serialize;
 
 use super::bounds::within;
 use super::{
-    AuthMode, ConfigError, DatabaseUrl, EdgeSettings, IdentitySettings, Ingest, LimitSettings,
+    AuthMode, ChannelNames, ConfigError, DatabaseUrl, EdgeSettings, IdentitySettings, Ingest,
+    LimitSettings,
 };
 
 /// The settings of the service, validated.
@@ -94,6 +95,16 @@ pub struct Config {
     #[arg(long, env = "HUSHNET_INGEST", value_name = "WAY")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ingest: Option<Ingest>,
+
+    /// PostgreSQL channels of the application's own triggers, with commas between. HushNet's four are always listened
+    /// to, and so are the log's
+    #[arg(
+        long,
+        env = "HUSHNET_CHANNELS",
+        value_name = "CHANNELS",
+        default_value = "messages_channel,sessions_channel,devices_channel,pending_sessions_channel"
+    )]
+    pub channels: ChannelNames,
 
     /// Silence on a connection after which the server pings
     #[arg(long, env = "HUSHNET_PING_INTERVAL_MS", value_name = "MILLISECONDS",

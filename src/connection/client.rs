@@ -15,6 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::sleep_until;
 use uuid::Uuid;
 
+use super::choice::Choice;
 use super::deadlines::Deadlines;
 use super::moment::Moment;
 use super::outbox::Outbox;
@@ -42,6 +43,7 @@ pub struct Connection<S> {
     pub(super) socket: Socket<S>,
     pub(super) subscription: Subscription,
     pub(super) encoding: Encoding,
+    pub(super) choice: Choice,
     pub(super) position: Position,
     pub(super) holder: Holder,
     pub(super) outbox: Outbox,
@@ -87,6 +89,7 @@ impl<S: Stream> Connection<S> {
             socket,
             subscription: pending.subscription,
             encoding: pending.encoding,
+            choice: Choice(pending.kinds),
             position: Position::new(pending.subscribed_after),
             holder: Holder::new(pending.identity, pending.feed_was_live),
             outbox: Outbox::default(),
@@ -131,7 +134,7 @@ impl<S: Stream> Connection<S> {
                     Poll::Ready(Ok(())) if answer_waits || !has_room => {
                         return Poll::Ready(Wakeup::Socket(SocketEvent::Flushed));
                     }
-                    Poll::Ready(Ok(())) => count_delivered(&mut self.outbox, &self.shared),
+                    Poll::Ready(Ok(())) => self.shared.count_delivered(&mut self.outbox),
                 }
             }
             self.socket.poll_receive(context).map(Wakeup::Socket)
@@ -225,7 +228,7 @@ impl<S: Stream> Connection<S> {
             SocketEvent::Ended(ended) => return Err(ended.into()),
             SocketEvent::Flushed => {
                 self.deadlines.flushed();
-                count_delivered(&mut self.outbox, &self.shared);
+                self.shared.count_delivered(&mut self.outbox);
                 if let Some(answer) = self.outbox.take_answer() {
                     self.socket.queue(answer.frame());
                 }
@@ -312,6 +315,7 @@ impl<S: Stream> Connection<S> {
             Signal::Revocation(revocation) if self.holder.is_revoked_by(revocation) => {
                 return Err(Closed::ByServer(CloseCode::Revoked));
             }
+            Signal::Event(event) if !self.choice.admits(event, self.encoding) => return Ok(()),
             // A revocation may have been missed in the gap.
             Signal::Reset(_) => self.holder.doubt(),
             _ => {}
@@ -479,18 +483,5 @@ impl<S: Stream> Connection<S> {
                 self.notify(&Notice::Error(error.error_body()));
             }
         }
-    }
-}
-
-/// Counts deliveries that are with the kernel.
-fn count_delivered(outbox: &mut Outbox, shared: &Shared) {
-    if let Some(delivered) = outbox.take_delivered() {
-        if let Signal::Event(first) = &*delivered.first {
-            shared.latency.delivered(first);
-        }
-        shared
-            .metrics
-            .channel_backlog
-            .observe(delivered.count.into());
     }
 }

@@ -1,6 +1,7 @@
 //! One WebSocket client's life, from the upgrade to the close.
 //!
 //! A connection is a few pure parts and a loop. The parts decide:
+//! - `choice`: which of its user's events the client is sent;
 //! - `position`: what has been sent, and which cursor the client may keep;
 //! - `deadlines`: when the connection has to act, or end;
 //! - `wall_clock`: by which proofs expire;
@@ -11,6 +12,7 @@
 //! parts. `replay` sends what the client has missed, and repairs a lag. Nothing here knows HTTP, TLS or
 //! PostgreSQL's notifications.
 
+mod choice;
 mod client;
 mod clock;
 mod deadlines;

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use uuid::Uuid;
-
 use super::shared::Shared;
 use crate::delivery::Subscription;
 use crate::identity::Identity;
-use crate::protocol::{Cursor, Encoding, NotACursor, Sequence};
+use crate::protocol::{Cursor, Encoding, NotACursor, Recipient, Sequence, WantedKinds};
 
 /// What a client sent as its cursor. Shared: a connection's task has no room for a cursor of its own.
 pub type Since = Result<Arc<Cursor>, NotACursor>;
@@ -17,6 +15,8 @@ pub type Since = Result<Arc<Cursor>, NotACursor>;
 #[derive(Debug)]
 pub struct PendingConnection {
     pub(super) subscription: Subscription,
+    /// The kinds of events that the client asks for; `None` if it names none.
+    pub(super) kinds: Option<Arc<WantedKinds>>,
     /// The last signal that was routed before.
     pub(super) subscribed_after: Option<Sequence>,
     pub(super) encoding: Encoding,
@@ -29,20 +29,22 @@ pub struct PendingConnection {
 }
 
 impl PendingConnection {
-    /// Subscribes a connection of this user.
+    /// Subscribes a connection of this user, for these kinds of events.
     #[must_use]
     pub fn subscribe(
         shared: &Shared,
-        user_id: Uuid,
+        recipient: impl Into<Recipient>,
         encoding: Encoding,
         since: Option<Since>,
         identity: Option<Identity>,
     ) -> Self {
+        let Recipient { user_id, kinds } = recipient.into();
         // Read before the subscription begins: nothing that the subscription does not bring is skipped.
         let subscribed_after = shared.replay_buffer.last_sequence();
         let feed_was_live = shared.feed.borrow().is_live();
         Self {
             subscription: shared.hub.subscribe(user_id),
+            kinds,
             subscribed_after,
             encoding,
             since,

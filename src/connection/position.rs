@@ -231,7 +231,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::protocol::{Event, EventKind, Reset, ResetReason, Revocation, Xid};
+    use crate::protocol::{Event, Kind, Reset, ResetReason, Revocation, Xid};
 
     const WITH_CURSOR: Verdict = Verdict::Send { with_cursor: true };
     const WITHOUT_CURSOR: Verdict = Verdict::Send { with_cursor: false };
@@ -249,7 +249,7 @@ mod tests {
     fn event(sequence: u64, id: i64, cursor: &Arc<Cursor>) -> Signal {
         let (sequence, cursor) = (Sequence::new(sequence), Some(Arc::clone(cursor)));
         let xid = Xid::new(id.unsigned_abs());
-        let event = Event::new(EventKind::Device, Some(id), xid, "{", sequence, cursor);
+        let event = Event::new(Kind::DEVICE, Some(id), xid, "{", sequence, cursor);
         Signal::Event(event)
     }
 
@@ -337,14 +337,7 @@ mod tests {
     #[test]
     fn an_event_whose_transaction_is_not_known_is_sent() {
         let mut position = settling();
-        let event = Event::new(
-            EventKind::Device,
-            Some(1),
-            None,
-            "{",
-            Sequence::new(1),
-            None,
-        );
+        let event = Event::new(Kind::DEVICE, Some(1), None, "{", Sequence::new(1), None);
         let taken = position.take(&Signal::Event(event), Source::Live);
         assert_eq!(taken, WITHOUT_CURSOR);
     }

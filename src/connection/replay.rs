@@ -13,7 +13,9 @@ use super::pending::Since;
 use super::position::Source;
 use crate::delivery::{Feed, Found};
 use crate::metrics::{ReplayCause, ReplaySource};
-use crate::protocol::{CloseCode, Closed, Cursor, Encoding, Notice, ResetReason, Signal, Snapshot};
+use crate::protocol::{
+    CloseCode, Closed, Cursor, Encoding, Notice, Recipient, ResetReason, Signal, Snapshot,
+};
 use crate::store::{self, COUNTED_MAX, Page, Reading, UserPages};
 
 /// How long a client waits for the feed; then it is closed and may try again later.
@@ -35,6 +37,14 @@ impl<'a, S: Stream> Replay<'a, S> {
         Self {
             connection,
             was_away: false,
+        }
+    }
+
+    /// Whose events the connection is sent, and which of them.
+    fn recipient(&self) -> Recipient {
+        Recipient {
+            user_id: self.connection.subscription.user_id(),
+            kinds: self.connection.choice.0.clone(),
         }
     }
 
@@ -63,9 +73,9 @@ impl<'a, S: Stream> Replay<'a, S> {
                 return Ok(());
             }
         };
-        let user_id = self.connection.subscription.user_id();
+        let recipient = self.recipient();
         let replay_buffer = &self.connection.shared.replay_buffer;
-        if let Some(found) = replay_buffer.since(user_id, &cursor.snapshot) {
+        if let Some(found) = replay_buffer.since(recipient, &cursor.snapshot) {
             return self.resume_from_buffer(cursor, found).await;
         }
         self.send_from_log(ReplayCause::Resume, cursor).await?;
@@ -99,9 +109,9 @@ impl<'a, S: Stream> Replay<'a, S> {
 
     /// Sends what the connection missed by falling behind.
     pub(super) async fn repair(mut self) -> Result<(), Closed> {
-        let user_id = self.connection.subscription.user_id();
+        let recipient = self.recipient();
         let after = self.connection.position.repair_after();
-        match self.connection.shared.replay_buffer.after(user_id, after) {
+        match self.connection.shared.replay_buffer.after(recipient, after) {
             Some(found) => {
                 if found.has_lost_log {
                     self.reset(ResetReason::NoLog, None);
@@ -127,7 +137,6 @@ impl<'a, S: Stream> Replay<'a, S> {
         since: Option<&Snapshot>,
     ) -> Result<(), Closed> {
         let shared = Arc::clone(&self.connection.shared);
-        let user_id = self.connection.subscription.user_id();
         shared.metrics.replays(cause, ReplaySource::Memory);
         shared.metrics.events_replayed(found.total);
         loop {
@@ -141,7 +150,8 @@ impl<'a, S: Stream> Replay<'a, S> {
                 return Ok(());
             }
             let after = self.connection.position.taken();
-            match shared.replay_buffer.since_after(user_id, since, after) {
+            let recipient = self.recipient();
+            match shared.replay_buffer.since_after(recipient, since, after) {
                 Some(next) => {
                     if next.has_lost_log && !has_lost_log {
                         self.reset(ResetReason::NoLog, None);
@@ -157,11 +167,11 @@ impl<'a, S: Stream> Replay<'a, S> {
     /// Sends everything that is visible now and was not in the cursor's snapshot.
     async fn send_from_log(&mut self, cause: ReplayCause, from: Arc<Cursor>) -> Result<(), Closed> {
         let shared = Arc::clone(&self.connection.shared);
-        let user_id = self.connection.subscription.user_id();
+        let recipient = self.recipient();
         let with_revocations = cause == ReplayCause::Lag;
         let mut pages = shared
             .log
-            .read_user(user_id, &from.snapshot, with_revocations);
+            .read_user(recipient, &from.snapshot, with_revocations);
         let mut page = self.read_page(&mut pages).await?;
         let present = Arc::new(page.reading.cursor.for_clients());
         if let Some(reason) = refusal(&page.reading, &from) {

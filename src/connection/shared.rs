@@ -8,10 +8,12 @@ use tokio::sync::watch;
 use super::clock::Clock;
 use super::deadlines::Timeouts;
 use super::drain::Drain;
+use super::outbox::Outbox;
 use crate::delivery::{Feed, Hub, LatencySampler, ReplayBuffer};
 use crate::identity::Authenticator;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::protocol::Signal;
 use crate::store::Log;
 
 /// What every connection of a server has in common.
@@ -45,4 +47,17 @@ pub struct Shared {
     pub latency: LatencySampler,
     /// Whether the server is ending, and when each of its clients is to go.
     pub drain: Drain,
+}
+
+impl Shared {
+    /// Counts deliveries that are with the kernel.
+    pub(super) fn count_delivered(&self, outbox: &mut Outbox) {
+        if let Some(delivered) = outbox.take_delivered() {
+            if let Signal::Event(first) = &*delivered.first {
+                self.latency.delivered(first);
+            }
+            let backlog = &self.metrics.channel_backlog;
+            backlog.observe(delivered.count.into());
+        }
+    }
 }

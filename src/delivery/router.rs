@@ -93,6 +93,7 @@ impl Router {
 
     /// Routes the signal of a notification unless it has been routed.
     pub fn route(&mut self, notification: Notification<'_>) {
+        let notification = self.metrics.kinds.resolve(notification);
         if self.was_routed_before_barrier(&notification) {
             self.metrics.events_repeated.increment();
             return;

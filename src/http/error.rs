@@ -7,7 +7,7 @@ use warp::http::StatusCode;
 
 use super::api::SocketBound;
 use crate::metrics::Rejected;
-use crate::protocol::{AuthError, RETRY_AFTER, Refusal};
+use crate::protocol::{AuthError, NotKinds, RETRY_AFTER, Refusal};
 
 /// The body of a request is too long, or its length is not announced.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub(super) enum ApiError {
     DeviceIdMissing,
     #[error("device_id must be a UUID, as in a1b2c3d4-e5f6-7890-abcd-ef1234567890")]
     DeviceIdMalformed,
+    #[error("{0}")]
+    KindsMalformed(NotKinds),
     #[error("this is a WebSocket endpoint: send Connection: upgrade and Upgrade: websocket")]
     NotAWebSocket,
     #[error("Sec-WebSocket-Version must be 13")]
@@ -104,6 +106,7 @@ impl ApiError {
             | Self::UserIdMalformed
             | Self::DeviceIdMissing
             | Self::DeviceIdMalformed
+            | Self::KindsMalformed(_)
             | Self::WebSocketKey
             | Self::QueryMalformed
             | Self::DemoMessageMalformed
@@ -134,6 +137,7 @@ impl ApiError {
             Self::UserIdMalformed => "user_id_malformed",
             Self::DeviceIdMissing => "device_id_missing",
             Self::DeviceIdMalformed => "device_id_malformed",
+            Self::KindsMalformed(_) => "kinds_malformed",
             Self::NotAWebSocket => "websocket_required",
             Self::WebSocketVersion => "websocket_version",
             Self::WebSocketKey => "websocket_key",

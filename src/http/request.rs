@@ -10,6 +10,7 @@ use warp::{Filter, Rejection};
 
 use super::error::ApiError;
 use crate::edge::{ClientAddress, Headers};
+use crate::protocol::WantedKinds;
 
 /// A request without its path, query and body.
 #[derive(Debug, Clone)]
@@ -53,4 +54,9 @@ pub(super) fn user_id(text: &str) -> Result<Uuid, ApiError> {
 /// Reads the id of a device.
 pub(super) fn device_id(text: &str) -> Result<Uuid, ApiError> {
     text.parse().map_err(|_| ApiError::DeviceIdMalformed)
+}
+
+/// Reads a list of kinds of events.
+pub(super) fn wanted_kinds(text: &str) -> Result<Arc<WantedKinds>, ApiError> {
+    text.parse().map(Arc::new).map_err(ApiError::KindsMalformed)
 }

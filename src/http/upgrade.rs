@@ -20,13 +20,13 @@ use super::credentials::{self, ProofQuery};
 use super::error::ApiError;
 use super::handshake::Handshake;
 use super::reply::reply;
-use super::request::{RequestHead, get_or_head, head, is_head, user_id, with};
+use super::request::{RequestHead, get_or_head, head, is_head, user_id, wanted_kinds, with};
 use crate::connection::{self, Connection, PendingConnection, Shared, Since};
 use crate::edge::{ConnectionPermit, Transport};
 use crate::identity::Identity;
 use crate::limits::Permit;
 use crate::metrics::{Panicked, panic_message};
-use crate::protocol::{AuthError, CloseCode, Closed, Encoding};
+use crate::protocol::{AuthError, CloseCode, Closed, Encoding, Recipient, WantedKinds};
 
 /// The query of `/ws`.
 #[derive(Debug, Default, Deserialize)]
@@ -34,8 +34,16 @@ struct WsQuery {
     user_id: Option<String>,
     /// The cursor to resume from. A client that sends one speaks v1.
     since: Option<String>,
+    /// The kinds of events that the client asks for, with commas between.
+    kinds: Option<String>,
     #[serde(flatten)]
     proof: ProofQuery,
+}
+
+/// The query of `/ws/{user_id}`.
+#[derive(Debug, Deserialize)]
+struct EnvelopeQuery {
+    kinds: Option<String>,
 }
 
 /// A request for a WebSocket, without its query.
@@ -58,6 +66,13 @@ pub(super) struct Upgrades {
 struct Upgradable {
     handshake: Handshake,
     permits: SocketPermits,
+}
+
+/// How a client asks for its events.
+struct Asked {
+    kinds: Option<Arc<WantedKinds>>,
+    encoding: Encoding,
+    since: Option<Since>,
 }
 
 /// What an open WebSocket holds.
@@ -97,14 +112,18 @@ pub(super) fn routes(upgrades: &Arc<Upgrades>) -> BoxedFilter<(Response,)> {
     let envelope = warp::path!("ws" / String)
         .and(get_or_head())
         .and(with(upgrades))
+        .and(warp::query::<EnvelopeQuery>())
         .and(request)
-        .then(|user_id, upgrades: Arc<Upgrades>, request| async move {
-            let query = WsQuery {
-                user_id: Some(user_id),
-                ..WsQuery::default()
-            };
-            reply(upgrades.open(request, query, Encoding::Envelope).await)
-        });
+        .then(
+            |user_id, upgrades: Arc<Upgrades>, query: EnvelopeQuery, request| async move {
+                let query = WsQuery {
+                    user_id: Some(user_id),
+                    kinds: query.kinds,
+                    ..WsQuery::default()
+                };
+                reply(upgrades.open(request, query, Encoding::Envelope).await)
+            },
+        );
     plain.or(envelope).unify().boxed()
 }
 
@@ -151,6 +170,7 @@ impl Upgrades {
         if named.is_none() && !admission.needs_identity() {
             return Err(ApiError::UserIdMissing);
         }
+        let kinds = query.kinds.as_deref().map(wanted_kinds).transpose()?;
         let handshake = Handshake::of(&head.headers, stream)?;
         let permits = admission.admit_socket(head.address, permit)?;
         let upgradable = Upgradable { handshake, permits };
@@ -162,7 +182,14 @@ impl Upgrades {
         };
         let since = query.since.map(|text| text.parse().map(Arc::new));
         let pending = match admission.identify(&offer.credentials, named, None).await {
-            Ok(identity) => self.subscribe(named, identity, encoding, since).await,
+            Ok(identity) => {
+                let asked = Asked {
+                    kinds,
+                    encoding,
+                    since,
+                };
+                self.subscribe(named, identity, asked).await
+            }
             Err(error) => Err(error),
         };
         match pending {
@@ -180,14 +207,18 @@ impl Upgrades {
         &self,
         named: Option<Uuid>,
         identity: Option<Identity>,
-        encoding: Encoding,
-        since: Option<Since>,
+        Asked {
+            kinds,
+            encoding,
+            since,
+        }: Asked,
     ) -> Result<(PendingConnection, Permit<Uuid>), ApiError> {
         let proven = identity.map(|identity| identity.user_id);
         let user_id = proven.or(named).ok_or(ApiError::UserIdMissing)?;
         let permit = self.admission.admit_user(user_id)?;
+        let recipient = Recipient { user_id, kinds };
         let pending =
-            PendingConnection::subscribe(&self.shared, user_id, encoding, since, identity);
+            PendingConnection::subscribe(&self.shared, recipient, encoding, since, identity);
         if let Some(identity) = &identity {
             self.admission.confirm(identity).await?;
         }

@@ -13,8 +13,8 @@ use super::held::{Held, Holdable};
 use super::intake::{Intake, Next};
 use super::lost::Lost;
 use crate::delivery::HealthReport;
-use crate::protocol::{Channel, Cursor, Label, ReadinessReason, ResetReason, Snapshot};
-use crate::store::{self, Durability, Log, Notifications, Reading};
+use crate::protocol::{Channel, Channels, Cursor, Label, ReadinessReason, ResetReason, Snapshot};
+use crate::store::{self, Chunk, Durability, Log, Notifications, Reading};
 
 /// After a statement that took too long, before the next one.
 const RETRY: Duration = Duration::from_secs(1);
@@ -32,9 +32,13 @@ pub(super) enum Received<'a> {
 impl<'a> Received<'a> {
     /// `None` for what concerns others. A barrier counts as returned from here on, also while it is
     /// held.
-    pub(super) fn new(notification: &'a PgNotification, barriers: &Barriers) -> Option<Self> {
+    pub(super) fn new(
+        notification: &'a PgNotification,
+        channels: &Channels,
+        barriers: &Barriers,
+    ) -> Option<Self> {
         let payload = notification.payload();
-        match Channel::from_name(notification.channel()) {
+        match channels.find(notification.channel()) {
             Some(channel) => Some(Self::Event(channel, payload.into())),
             None => barriers.receive(payload).map(Self::Control),
         }
@@ -70,6 +74,7 @@ pub(super) struct CatchUp<'a> {
     pub(super) log: &'a Log,
     pub(super) barriers: &'a Arc<Barriers>,
     pub(super) notifications: &'a mut Notifications,
+    pub(super) channels: &'a Channels,
     pub(super) intake: &'a mut Intake,
     /// What comes meanwhile. If the read fails, it is still there.
     pub(super) held: &'a mut Held<Received<'static>>,
@@ -142,7 +147,7 @@ impl CatchUp<'_> {
         notification: Result<Option<PgNotification>, sqlx::Error>,
     ) -> Result<(), Lost> {
         let notification = notification?.ok_or(Lost::Closed)?;
-        if let Some(received) = Received::new(&notification, self.barriers) {
+        if let Some(received) = Received::new(&notification, self.channels, self.barriers) {
             self.held.push(received.into_owned());
         }
         Ok(())
@@ -192,7 +197,7 @@ impl CatchUp<'_> {
             if self.after_loss || chunk.has_asynchronous() {
                 self.flush(&chunk.reading).await?;
             }
-            self.intake.read(&chunk);
+            self.route(&chunk).await?;
             events += chunk.rows.len();
             if begun.elapsed() >= LONG {
                 let detail = format!("{events} events read from the log so far");
@@ -200,6 +205,16 @@ impl CatchUp<'_> {
             }
             reached = Some(chunk.reading);
         }
+    }
+
+    /// Routes some events of the log. Where a kind is not known, a source is new since the kinds were read.
+    async fn route(&mut self, chunk: &Chunk) -> Result<(), Lost> {
+        let unknown = self.intake.read(&chunk.rows);
+        if !unknown.is_empty() {
+            self.log.read_kinds().await?;
+            self.intake.read_all(unknown);
+        }
+        Ok(())
     }
 
     /// The clients are reset, and are given the cursor of this reading when what it sees is on disk.

@@ -17,8 +17,8 @@ use super::without_id::WithoutId;
 use crate::config::Ingest;
 use crate::delivery::Router;
 use crate::metrics::Metrics;
-use crate::protocol::{Channel, Cursor, Label, Notification, ResetReason, Snapshot, Subject};
-use crate::store::{self, Chunk, LogRow};
+use crate::protocol::{Channel, Cursor, Kind, Notification, ResetReason, Snapshot, Subject};
+use crate::store::{self, ChunkRow, LogRow};
 
 /// Share of PostgreSQL's notification queue from which on events had better be silent.
 const QUEUE_USAGE_HIGH: f64 = 0.5;
@@ -158,12 +158,12 @@ impl Intake {
         now: impl FnOnce() -> Instant,
     ) -> Next {
         let notification = match Notification::parse(payload) {
-            Ok(notification) => notification,
+            Ok(notification) => self.metrics.kinds.resolve(notification),
             Err(error) => {
-                self.metrics.notifications_malformed.increment(channel);
+                self.metrics.notification_malformed(channel);
                 tracing::warn!(
                     event = "notification_malformed",
-                    channel = channel.as_str(),
+                    channel = self.metrics.channels().name(channel),
                     %error
                 );
                 return Next::Wait;
@@ -177,11 +177,18 @@ impl Intake {
             }
             return Next::Wait;
         }
+        let trusts = self.schedule.trusts_notifications();
         if notification.id.is_none() {
-            self.without_id.hold(channel, payload, &self.metrics);
+            if trusts && self.is_only_notified(&notification) {
+                self.router.route(notification);
+            } else {
+                self.without_id.hold(channel, payload, &self.metrics);
+            }
             return Next::Wait;
         }
-        if self.schedule.trusts_notifications() && !only_rings {
+        // The read of the log asks what kinds there are by now.
+        let is_unknown = notification.subject == Subject::Event(Kind::OTHER);
+        if trusts && !only_rings && !is_unknown {
             return self.trusted(notification, payload);
         }
         // Some events are silent: this one only says that there is something to read. Routed by itself
@@ -190,6 +197,15 @@ impl Intake {
             return Next::ReadLog;
         }
         Next::Wait
+    }
+
+    /// Whether no trigger of the log writes events of this kind: a trigger of the application's own notifies them, and
+    /// they are handed on as they are.
+    fn is_only_notified(&self, notification: &Notification<'_>) -> bool {
+        match notification.subject {
+            Subject::Event(kind) => !self.metrics.kinds.is_logged(kind),
+            Subject::Revocation { .. } => false,
+        }
     }
 
     /// A commit that waits for the disk waits for everything that was committed before it, too.
@@ -288,16 +304,35 @@ impl Intake {
         self.returned.take()
     }
 
-    /// Routes some events of the log.
-    pub(super) fn read(&mut self, chunk: &Chunk) {
-        self.metrics.events_caught_up.add(chunk.rows.len() as u64);
-        for row in &chunk.rows {
+    /// Routes events of the log, up to the first whose kind is not known. Returns the others.
+    pub(super) fn read<'a>(&mut self, rows: &'a [ChunkRow]) -> &'a [ChunkRow] {
+        let known = self.read_rows(rows, true);
+        self.metrics.events_caught_up.add(known as u64);
+        &rows[known..]
+    }
+
+    /// Routes events of the log, of whatever kinds.
+    pub(super) fn read_all(&mut self, rows: &[ChunkRow]) {
+        let read = self.read_rows(rows, false);
+        self.metrics.events_caught_up.add(read as u64);
+    }
+
+    /// Returns how many rows were read.
+    fn read_rows(&mut self, rows: &[ChunkRow], only_known: bool) -> usize {
+        for (number, row) in rows.iter().enumerate() {
             match store::parse_row(row.id, row.xid, &row.payload) {
-                Some(LogRow::Notification(notification)) => self.router.route(notification),
+                Some(LogRow::Notification(notification)) => {
+                    let notification = self.metrics.kinds.resolve(notification);
+                    if only_known && notification.subject == Subject::Event(Kind::OTHER) {
+                        return number;
+                    }
+                    self.router.route(notification);
+                }
                 Some(LogRow::Truncation) => self.truncated = true,
                 None => {}
             }
         }
+        rows.len()
     }
 
     /// Everything visible in this snapshot has been read and routed. If a table was emptied in between, every v1 client

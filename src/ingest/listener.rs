@@ -92,7 +92,8 @@ impl Listener {
     pub async fn run(mut self) {
         let mut backoff = BACKOFF_FIRST;
         loop {
-            let channels = Channel::all().map(Channel::as_str).chain([CONTROL_CHANNEL]);
+            let metrics = Arc::clone(&self.metrics);
+            let channels = metrics.channels().names().chain([CONTROL_CHANNEL]);
             let error = match Notifications::listen(&self.log, channels).await {
                 Ok(mut notifications) => {
                     let Err(error) = self.serve(&mut notifications, &mut backoff).await;
@@ -169,7 +170,7 @@ impl Listener {
                 }
                 notification = self.barriers.arrivals.count(notifications.next()) => {
                     let notification = notification?.ok_or(Lost::Closed)?;
-                    Received::new(&notification, &self.barriers)
+                    Received::new(&notification, self.metrics.channels(), &self.barriers)
                         .map_or(Next::Wait, |received| received.pass_to(&mut self.intake))
                 }
                 () = sleep_until(next_read.unwrap_or_else(Instant::now).into()),
@@ -213,6 +214,7 @@ impl Listener {
             state => state?,
         };
         let mut ingest = Ingest::Notify;
+        self.log.read_kinds().await?;
         if let Some(state) = &state {
             ingest = state.ingest;
             if let Some(wanted) = self.ingest_wanted
@@ -299,6 +301,7 @@ impl Listener {
             log: &self.log,
             barriers: &self.barriers,
             notifications,
+            channels: self.metrics.channels(),
             intake: &mut self.intake,
             held: &mut held,
             health: &self.health,
@@ -328,7 +331,7 @@ impl Listener {
         for payload in payloads.lines() {
             let asked = self
                 .intake
-                .notified(Channel::Messages, payload, Instant::now);
+                .notified(Channel::MESSAGES, payload, Instant::now);
             if asked == Next::ReadLog {
                 next = Next::ReadLog;
             }

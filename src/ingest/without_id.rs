@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::metrics::Metrics;
-use crate::protocol::{Channel, Label};
+use crate::protocol::Channel;
 
 /// Memory of the notifications that are held. Of more, the oldest is dropped.
 pub const WITHOUT_ID_BYTES_MAX: usize = 4 << 20;
@@ -35,7 +35,7 @@ impl WithoutId {
             && let Some((channel, payload)) = self.held.pop_front()
         {
             self.bytes -= ENTRY_BYTES + payload.len();
-            metrics.notifications_without_id.increment(channel);
+            metrics.notification_without_id(channel);
         }
     }
 
@@ -50,13 +50,13 @@ impl WithoutId {
             self.warned = Some(now);
             tracing::warn!(
                 event = "notification_without_id",
-                channel = channel.as_str(),
+                channel = metrics.channels().name(*channel),
                 advice = "something else than the log's triggers notifies on this channel, and is ignored; if it is \
                           the application's own trigger, run hushnet-realtime migrate up"
             );
         }
         for (channel, _) in self.held.drain(..) {
-            metrics.notifications_without_id.increment(channel);
+            metrics.notification_without_id(channel);
         }
         self.bytes = 0;
     }
@@ -82,10 +82,10 @@ mod tests {
     fn what_is_held_is_dropped_when_the_log_is_there_and_comes_out_when_it_has_gone() {
         let (metrics, now) = (Metrics::new(), Instant::now());
         let mut held = WithoutId::default();
-        held.hold(Channel::Messages, "a", &metrics);
+        held.hold(Channel::MESSAGES, "a", &metrics);
         held.drop_foreign(&metrics, now);
-        held.hold(Channel::Messages, "b", &metrics);
-        held.hold(Channel::Devices, "c", &metrics);
+        held.hold(Channel::MESSAGES, "b", &metrics);
+        held.hold(Channel::MESSAGES, "c", &metrics);
         assert_eq!(texts(&mut held), ["b", "c"]);
         assert_eq!(texts(&mut held), [""; 0]);
     }
@@ -96,10 +96,10 @@ mod tests {
         let mut held = WithoutId::default();
         let long = "x".repeat(WITHOUT_ID_BYTES_MAX / 2 - ENTRY_BYTES);
         for text in ["a", &long, &long] {
-            held.hold(Channel::Messages, text, &metrics);
+            held.hold(Channel::MESSAGES, text, &metrics);
         }
         assert_eq!(texts(&mut held), [long.clone(), long.clone()]);
-        held.hold(Channel::Messages, "b", &metrics);
+        held.hold(Channel::MESSAGES, "b", &metrics);
         assert_eq!(texts(&mut held), ["b"]);
     }
 
@@ -108,7 +108,7 @@ mod tests {
         let metrics = Metrics::new();
         let mut held = WithoutId::default();
         for _ in 0..2 * WITHOUT_ID_BYTES_MAX / ENTRY_BYTES {
-            held.hold(Channel::Messages, "", &metrics);
+            held.hold(Channel::MESSAGES, "", &metrics);
         }
         assert_eq!(held.held.len(), WITHOUT_ID_BYTES_MAX / ENTRY_BYTES);
     }

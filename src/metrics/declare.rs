@@ -10,13 +10,16 @@ macro_rules! declare_metrics {
         /// All series, each as a field to count with. One `Metrics` is shared by the whole service.
         pub struct Metrics {
             recorder: Recorder,
+            /// The kinds of events that are known by name.
+            pub kinds: Arc<Kinds>,
+            channels: Channels,
             $( $(#[doc = $help])+ pub $field: $kind, )+
         }
 
         impl Metrics {
-            /// Registers every series, at zero.
+            /// Registers every series, at zero. `kinds` and `channels` have the names of labels.
             #[must_use]
-            pub fn new() -> Self {
+            pub fn of(kinds: Arc<Kinds>, channels: Channels) -> Self {
                 let recorder = Recorder::new();
                 recorder.scope(|| Self {
                     $( $field: Series::declare(Declaration {
@@ -25,7 +28,15 @@ macro_rules! declare_metrics {
                         help: concat!($($help),+),
                     }), )+
                     recorder: recorder.clone(),
+                    kinds,
+                    channels,
                 })
+            }
+
+            /// As [`Metrics::of`], for HushNet's own kinds and channels.
+            #[must_use]
+            pub fn new() -> Self {
+                Self::of(Arc::default(), Channels::default())
             }
 
             /// Copies every value to the recorder.

@@ -1,17 +1,22 @@
 //! The declarations of all series: help text, field, kind, name in the exposition, names of the labels.
 
 use std::fmt;
+use std::sync::Arc;
 
 use metrics::{Gauge, Histogram};
 
 use super::declare::declare_metrics;
 use super::recorder::Recorder;
 use super::series::{Declaration, Series};
-use super::{Age, BuildInfo, Counter, CounterBy, Flag, FlagBy};
+use super::{Age, BuildInfo, Counter, CounterBy, CounterByNumber, Flag, FlagBy};
 use super::{Level, LogLinesDropped, WindowMaximum};
 use super::{Panicked, Rejected, Replay, ReplayCause, ReplaySource};
-use crate::protocol::{AuthError, Channel, Closed, DatabaseFault, EventKind};
+use crate::protocol::{AuthError, CHANNELS_MAX, Channel, Channels, Closed, DatabaseFault};
+use crate::protocol::{KINDS_MAX, Kind, Kinds};
 use crate::protocol::{ReadinessReason, ResetReason, Signal, TriggerFault};
+
+/// Numbers of kinds, that of all unknown ones included.
+const KINDS: usize = KINDS_MAX + 1;
 
 declare_metrics! {
     /// Always 1; the label tells the version.
@@ -47,16 +52,16 @@ declare_metrics! {
     // Events, from PostgreSQL to the sockets.
 
     /// Events that came from PostgreSQL, by kind.
-    events_received: CounterBy<EventKind> = "hushnet_events_received_total" by "kind";
+    events_received: CounterByNumber<KINDS> = "hushnet_events_received_total" by "kind";
     /// Events written to a socket, once for each connection, by kind.
-    events_delivered: CounterBy<EventKind> = "hushnet_events_delivered_total" by "kind";
+    events_delivered: CounterByNumber<KINDS> = "hushnet_events_delivered_total" by "kind";
     /// Events whose user had no connection here, by kind.
-    events_absent: CounterBy<EventKind> = "hushnet_events_absent_total" by "kind";
+    events_absent: CounterByNumber<KINDS> = "hushnet_events_absent_total" by "kind";
     /// Notifications that were no event and were dropped, by channel.
-    notifications_malformed: CounterBy<Channel> = "hushnet_notifications_malformed_total" by "channel";
+    notifications_malformed: CounterByNumber<CHANNELS_MAX> = "hushnet_notifications_malformed_total" by "channel";
     /// Notifications without an id that were dropped, by channel: the database has a log, and its own triggers write
     /// an id.
-    notifications_without_id: CounterBy<Channel> = "hushnet_notifications_without_id_total" by "channel";
+    notifications_without_id: CounterByNumber<CHANNELS_MAX> = "hushnet_notifications_without_id_total" by "channel";
     /// From the creation of the event's row to the write to a socket, in seconds, of live deliveries; a sample
     /// of at most 256 a second. An event that came late because the listener had to catch up, or because the
     /// connection fell behind, counts; one that was replayed to a client that came back does not.
@@ -123,17 +128,17 @@ impl Metrics {
     }
 
     /// An event came from PostgreSQL, for a user with this many connections.
-    pub fn event_routed(&self, kind: EventKind, connections: usize) {
-        self.events_received.increment(kind);
+    pub fn event_routed(&self, kind: Kind, connections: usize) {
+        self.events_received.increment(kind.number());
         if connections == 0 {
-            self.events_absent.increment(kind);
+            self.events_absent.increment(kind.number());
         }
     }
 
     /// An event, or a reset, was written to a socket.
     pub fn signal_sent(&self, signal: &Signal) {
         match signal {
-            Signal::Event(event) => self.events_delivered.increment(event.kind),
+            Signal::Event(event) => self.events_delivered.increment(event.kind.number()),
             Signal::Reset(reset) => self.resets.increment(reset.reason),
             Signal::Revocation(_) | Signal::Wake | Signal::ClockChanged => {}
         }
@@ -165,7 +170,43 @@ impl Metrics {
     pub fn render(&self, users_connected: usize) -> String {
         self.users_connected.set(users_connected as f64);
         self.expose();
+        self.recorder.scope(|| self.expose_by_name());
         self.recorder.render()
+    }
+
+    fn expose_by_name(&self) {
+        let known = self.kinds.names();
+        let other = (Kind::OTHER.number(), Kind::OTHER_NAME);
+        for by_kind in [
+            &self.events_received,
+            &self.events_delivered,
+            &self.events_absent,
+        ] {
+            let known = known.iter().map(AsRef::as_ref).enumerate();
+            by_kind.expose_as(known.chain([other]));
+        }
+        for by_channel in [
+            &self.notifications_malformed,
+            &self.notifications_without_id,
+        ] {
+            by_channel.expose_as(self.channels.names().enumerate());
+        }
+    }
+
+    /// A notification that was no event was dropped.
+    pub fn notification_malformed(&self, channel: Channel) {
+        self.notifications_malformed.increment(channel.number());
+    }
+
+    /// A notification without an id was dropped.
+    pub fn notification_without_id(&self, channel: Channel) {
+        self.notifications_without_id.increment(channel.number());
+    }
+
+    /// The channels that events are notified on.
+    #[must_use]
+    pub fn channels(&self) -> &Channels {
+        &self.channels
     }
 
     /// Must be called every 15 seconds: that is the window of `hushnet_channel_backlog_max`.
@@ -199,8 +240,8 @@ mod tests {
         metrics.connection_opened();
         metrics.connection_opened();
         metrics.connection_closed(Closed::ByServer(crate::protocol::CloseCode::IdleTimeout));
-        metrics.event_routed(EventKind::Device, 0);
-        metrics.event_routed(EventKind::Device, 2);
+        metrics.event_routed(Kind::DEVICE, 0);
+        metrics.event_routed(Kind::DEVICE, 2);
         metrics.replays(ReplayCause::Lag, ReplaySource::Log);
         metrics.events_replayed(3);
         metrics.delivery_latency.record(0.0004);

@@ -122,6 +122,61 @@ impl<L: Labels> Series for CounterBy<L> {
     }
 }
 
+/// One counter for each number of a list of names, which may grow. The label is the name.
+pub struct CounterByNumber<const LENGTH: usize> {
+    declaration: Declaration,
+    counters: Box<[Counted]>,
+}
+
+/// A count on a cache line of its own.
+#[derive(Default)]
+#[repr(align(64))]
+struct Counted(AtomicU64);
+
+impl<const LENGTH: usize> CounterByNumber<LENGTH> {
+    /// Counts one more of this number, which is less than `LENGTH`.
+    #[inline]
+    pub fn increment(&self, number: usize) {
+        if let Some(Counted(count)) = self.counters.get(number) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The sum over all numbers.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        let counts = self
+            .counters
+            .iter()
+            .map(|Counted(count)| count.load(Relaxed));
+        counts.sum()
+    }
+
+    /// Copies the counts of these numbers to the current recorder, each under its name.
+    pub(super) fn expose_as<'a>(&self, names: impl IntoIterator<Item = (usize, &'a str)>) {
+        let Declaration { name, labels, .. } = self.declaration;
+        for (number, text) in names {
+            let labels: Vec<_> = labels
+                .iter()
+                .map(|label| Label::new(*label, text.to_owned()))
+                .collect();
+            if let Some(Counted(count)) = self.counters.get(number) {
+                counter!(name, labels).absolute(count.load(Relaxed));
+            }
+        }
+    }
+}
+
+impl<const LENGTH: usize> Series for CounterByNumber<LENGTH> {
+    fn declare(declaration: Declaration) -> Self {
+        describe_counter!(declaration.name, declaration.help());
+        Self {
+            declaration,
+            counters: (0..LENGTH).map(|_| Counted::default()).collect(),
+        }
+    }
+}
+
 /// A gauge that is counted up and down.
 pub struct Level {
     value: AtomicI64,

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use hushnet_websocket::Frame;
 
-use super::{Cursor, EventKind, Label, Sequence, Xid};
+use super::{Cursor, Kind, Sequence, WantedKinds, Xid};
 
 /// An event's JSON as the triggers of `migrate up` write it, at most: a session's, of four ids.
 pub const EVENT_BYTES_MAX: usize = 512;
@@ -26,7 +26,7 @@ pub enum Encoding {
 #[derive(Debug)]
 pub struct Event {
     /// What it is about.
-    pub kind: EventKind,
+    pub kind: Kind,
     /// Its row in `realtime.events`; `None` from a database that has only HushNet's own triggers.
     pub id: Option<i64>,
     /// The transaction that has written it, where that is known.
@@ -45,7 +45,7 @@ impl Event {
     #[must_use]
     #[inline]
     pub fn new(
-        kind: EventKind,
+        kind: Kind,
         id: Option<i64>,
         xid: Option<Xid>,
         open_text: &str,
@@ -74,12 +74,19 @@ impl Event {
             Encoding::Envelope => self
                 .envelope
                 .get_or_init(|| {
-                    let (kind, plain) = (self.kind.as_str(), self.plain.as_text());
+                    let plain = self.plain.as_text();
+                    let kind = self.kind.name_in(plain);
                     Frame::text(&format!(r#"{{"event_type":"{kind}","payload":{plain}}}"#))
                 })
                 .clone(),
             Encoding::V1 => self.v1.get_or_init(|| self.with_cursor()).clone(),
         }
+    }
+
+    /// Whether it is of one of these kinds.
+    #[must_use]
+    pub fn is_of(&self, kinds: &WantedKinds) -> bool {
+        kinds.admit(self.kind, self.plain.as_text())
     }
 
     fn with_cursor(&self) -> Frame {

@@ -6,6 +6,21 @@
 /// A UUID as PostgreSQL writes it.
 const UUID_CHARS: usize = 36;
 
+/// The string that this member of a flat object has. The object may lack its closing brace. `None` where the pass ends
+/// before it.
+pub(super) fn member<'a>(object: &'a str, wanted: &[u8]) -> Option<&'a str> {
+    let mut rest = Rest(object.as_bytes());
+    rest.expect(b'{')?;
+    loop {
+        let name = rest.name()?;
+        rest.expect(b':')?;
+        match rest.value()? {
+            Value::String(text) if name == wanted => return str::from_utf8(text).ok(),
+            _ => rest.expect(b',')?,
+        }
+    }
+}
+
 /// A plain value.
 pub(super) enum Value<'a> {
     String(&'a [u8]),

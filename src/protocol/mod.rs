@@ -5,6 +5,7 @@
 //! database wrote it and shared by every device that gets it. Fails by returning a typed error,
 //! never by panicking, whatever the bytes.
 
+mod channel;
 mod client_frame;
 mod close_code;
 mod closed;
@@ -15,10 +16,12 @@ mod event;
 mod flat_json;
 mod json;
 mod kind;
+mod kinds;
 mod label;
 mod notice;
 mod notification;
 mod readiness;
+mod recipient;
 mod refusal;
 mod reset_reason;
 mod secret;
@@ -29,6 +32,9 @@ mod tests;
 mod trigger_fault;
 mod xid;
 
+pub use self::channel::{
+    CHANNEL_BYTES_MAX, CHANNELS_MAX, Channel, Channels, HUSHNET_CHANNELS, is_own_channel,
+};
 pub use self::client_frame::{Answer, ClientFrame};
 pub use self::close_code::CloseCode;
 pub use self::closed::Closed;
@@ -36,13 +42,15 @@ pub use self::cursor::{Cursor, Epoch, NotACursor, Snapshot};
 pub use self::database_fault::DatabaseFault;
 pub use self::error_body::{ErrorBody, RETRY_AFTER};
 pub use self::event::{EVENT_BYTES_MAX, Encoding, Event};
-pub use self::kind::{Channel, EventKind};
+pub use self::kind::{KIND_BYTES_MAX, KINDS_MAX, Kind, NotKinds, WantedKinds, is_reserved};
+pub use self::kinds::Kinds;
 pub use self::label::Label;
 pub use self::notice::Notice;
 pub use self::notification::{
     MalformedEvent, Notification, Subject, is_asynchronous, is_truncation,
 };
 pub use self::readiness::{Readiness, ReadinessReason};
+pub use self::recipient::Recipient;
 pub use self::refusal::{AuthError, Limit, Refusal};
 pub use self::reset_reason::ResetReason;
 pub use self::secret::Secret;

@@ -4,12 +4,15 @@
 //! (escapes, nesting, a number with a fraction, a member that comes twice) is left to `serde_json`, which decides
 //! what is an event. The pass never accepts a text that `serde_json` would refuse, and never reads it differently.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use uuid::Uuid;
 
 use super::flat_json::{Rest, Value};
 use super::json::object;
-use super::{EventKind, Xid};
+use super::kind::{KIND_BYTES_MAX, is_reserved};
+use super::{Kind, Xid};
 
 /// The largest part of a refused payload that is logged, in characters.
 const LOGGED_PAYLOAD_CHARS: usize = 200;
@@ -20,7 +23,7 @@ const BLANKS: [char; 4] = [' ', '\n', '\r', '\t'];
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
     /// A change that clients are sent.
-    Event(EventKind),
+    Event(Kind),
     /// A device was deleted, or the user. A notification whose device cannot be read counts as the user's, since
     /// closing a connection too many is better than closing one too few.
     Revocation {
@@ -32,8 +35,10 @@ pub enum Subject {
 /// The members of a notification that routing needs, and its text, whose other members are skipped unread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Notification<'a> {
-    /// What it is about.
+    /// What it is about. A kind that is none of HushNet's is [`Kind::OTHER`], as it is parsed.
     pub subject: Subject,
+    /// The name of such a kind.
+    pub other_kind: Option<&'a str>,
     /// The user whose event it is: the routing key.
     pub user_id: Uuid,
     /// Its row in `realtime.events`; `None` from a database that has only HushNet's own triggers.
@@ -50,36 +55,62 @@ pub struct Notification<'a> {
     pub open_text: &'a str,
 }
 
-/// The values of `type` that routing knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Type {
-    Message,
-    Session,
-    Device,
+/// The value of `type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Type<'a> {
+    Preset(Kind),
+    Other(&'a str),
     Revocation,
 }
 
-impl Type {
-    fn from_name(name: &[u8]) -> Option<Self> {
+impl<'a> Type<'a> {
+    /// `None` for a name that no kind may have.
+    #[inline]
+    fn from_name(name: &'a [u8]) -> Option<Self> {
+        Kind::of_preset(name).map_or_else(|| Self::of_others(name), |kind| Some(Self::Preset(kind)))
+    }
+
+    #[inline(never)]
+    fn of_others(name: &'a [u8]) -> Option<Self> {
+        let name = str::from_utf8(name).ok()?;
         match name {
-            b"message" => Some(Self::Message),
-            b"session" => Some(Self::Session),
-            b"device" => Some(Self::Device),
-            b"revocation" => Some(Self::Revocation),
-            _ => None,
+            "revocation" => Some(Self::Revocation),
+            _ if name.is_empty() || name.len() > KIND_BYTES_MAX || is_reserved(name) => None,
+            _ => Some(Self::Other(name)),
         }
     }
 
+    /// A name of HushNet's may be written with escapes; any other is handed on as it is.
+    fn from_member(name: &Cow<'a, str>) -> Result<Self, serde_json::Error> {
+        let known = match name {
+            Cow::Borrowed(name) => Self::from_name(name.as_bytes()),
+            Cow::Owned(name) if name == "revocation" => Some(Self::Revocation),
+            Cow::Owned(name) => Kind::of_preset(name.as_bytes()).map(Self::Preset),
+        };
+        known.ok_or_else(|| {
+            serde::de::Error::custom(format_args!(
+                "type names no kind of events: it has 1 to {KIND_BYTES_MAX} bytes, no escapes, and is no frame's"
+            ))
+        })
+    }
+
     /// The subject of a notification of this type with this text.
+    #[inline]
     fn subject(self, open_text: &str) -> Subject {
         match self {
-            Self::Message => Subject::Event(EventKind::Message),
-            Self::Session => Subject::Event(EventKind::Session),
-            Self::Device => Subject::Event(EventKind::Device),
+            Self::Preset(kind) => Subject::Event(kind),
+            Self::Other(_) => Subject::Event(Kind::OTHER),
             Self::Revocation => Subject::Revocation {
                 device_id: revoked_device(open_text),
             },
+        }
+    }
+
+    #[inline]
+    fn other_kind(self) -> Option<&'a str> {
+        match self {
+            Self::Other(name) => Some(name),
+            Self::Preset(_) | Self::Revocation => None,
         }
     }
 }
@@ -100,9 +131,9 @@ struct Revoked {
 
 /// A notification as serde reads it.
 #[derive(Deserialize)]
-struct Members {
-    #[serde(rename = "type")]
-    kind: Type,
+struct Members<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
     user_id: Uuid,
     id: Option<i64>,
     #[serde(default)]
@@ -162,7 +193,7 @@ pub fn is_asynchronous(payload: &str) -> bool {
     Trailer::cut_from(payload).is_some_and(|trailer| trailer.asynchronous)
 }
 
-/// A notification that is no event: not JSON, of an unknown type, or without a `user_id`.
+/// A notification that is no event: not JSON, of a type that no kind may have, or without a `user_id`.
 #[derive(Debug, thiserror::Error)]
 #[error("{cause}; payload: {payload}")]
 pub struct MalformedEvent {
@@ -174,7 +205,7 @@ impl<'a> Notification<'a> {
     /// Reads a notification's payload, or a payload of the log.
     ///
     /// # Errors
-    /// [`MalformedEvent`] when it is not a JSON object with a known `type` and a UUID `user_id`.
+    /// [`MalformedEvent`] when it is not a JSON object with a `type` that names a kind and a UUID `user_id`.
     pub fn parse(payload: &'a str) -> Result<Self, MalformedEvent> {
         let trailer = Trailer::cut_from(payload.trim_end_matches(BLANKS));
         let flat = trailer.and_then(|trailer| Self::of_flat(trailer.open_text, trailer));
@@ -198,7 +229,8 @@ impl<'a> Notification<'a> {
     }
 
     fn of_any(payload: &'a str, trailer: Option<Trailer<'a>>) -> Result<Self, serde_json::Error> {
-        let members: Members = object(payload)?;
+        let members: Members<'a> = object(payload)?;
+        let kind = Type::from_member(&members.kind)?;
         let whole = payload.trim_end_matches(BLANKS);
         let whole = Trailer {
             open_text: whole.strip_suffix('}').unwrap_or(whole),
@@ -207,7 +239,8 @@ impl<'a> Notification<'a> {
         };
         let trailer = trailer.filter(|_| members.id.is_some()).unwrap_or(whole);
         Ok(Self {
-            subject: members.kind.subject(trailer.open_text),
+            subject: kind.subject(trailer.open_text),
+            other_kind: kind.other_kind(),
             user_id: members.user_id,
             id: members.id,
             xid: trailer.xid,
@@ -243,8 +276,10 @@ impl<'a> Notification<'a> {
                 _ => return None,
             }
         }
+        let kind = kind?;
         Some(Self {
-            subject: kind?.subject(open_text),
+            subject: kind.subject(open_text),
+            other_kind: kind.other_kind(),
             user_id: user_id?,
             id,
             xid: trailer.xid,

@@ -29,14 +29,14 @@ fn an_event_keeps_the_text_that_the_trigger_wrote() {
         Notification::parse(&text).unwrap().user_id.to_string(),
         USER
     );
-    assert_eq!((event.kind, event.id), (EventKind::Message, Some(7)));
+    assert_eq!((event.kind, event.id), (Kind::MESSAGE, Some(7)));
     assert_eq!(event.frame(Encoding::Plain).as_text(), text);
 }
 
 #[test]
 fn the_specification_s_event_has_no_id() {
     let event = event(&format!(r#"{{"type":"device","user_id":"{USER}"}}"#));
-    assert_eq!((event.kind, event.id), (EventKind::Device, None));
+    assert_eq!((event.kind, event.id), (Kind::DEVICE, None));
 }
 
 #[test]
@@ -58,7 +58,14 @@ fn what_is_no_event_is_refused_with_its_beginning() {
         "not json".to_owned(),
         "{}".to_owned(),
         format!(r#"{{"type":"message","chat_id":"{USER}"}}"#),
-        format!(r#"{{"type":"reaction","user_id":"{USER}"}}"#),
+        format!(r#"{{"type":"hello","user_id":"{USER}"}}"#),
+        format!(r#"{{"type":"h\u0065llo","user_id":"{USER}"}}"#),
+        format!(r#"{{"type":"or\u0064er","user_id":"{USER}"}}"#),
+        format!(r#"{{"type":"","user_id":"{USER}"}}"#),
+        format!(
+            r#"{{"type":"{}","user_id":"{USER}"}}"#,
+            "x".repeat(KIND_BYTES_MAX + 1)
+        ),
         r#"{"type":"message","user_id":"42"}"#.to_owned(),
         format!(r#"{{"type":"message","user_id":"{USER}"}} and more"#),
         format!(r#"["message","{USER}",7,false]"#),
@@ -93,11 +100,18 @@ fn clients_may_say_ping_and_are_told_of_anything_else() {
 }
 
 #[test]
-fn channels_are_found_by_the_name_that_triggers_use() {
-    for channel in Channel::all() {
-        assert_eq!(Channel::from_name(channel.as_str()), Some(channel));
+fn an_event_of_any_kind_is_handed_on_as_it_is() {
+    for kind in ["pending_session", "order", "Заказ:v2", "other kinds"] {
+        let text = format!(r#"{{"type":"{kind}","user_id":"{USER}","row":{{"type":"hello"}}}}"#);
+        let event = event(&text);
+        assert_eq!(event.frame(Encoding::Plain).as_text(), text);
+        assert_eq!(
+            event.frame(Encoding::Envelope).as_text(),
+            format!(r#"{{"event_type":"{kind}","payload":{text}}}"#)
+        );
+        let wanted = |kinds: &str| event.is_of(&kinds.parse().unwrap());
+        assert!(wanted(kind) && !wanted("message"));
     }
-    assert_eq!(Channel::from_name("pending_sessions_channel"), None);
 }
 
 #[test]
@@ -164,7 +178,7 @@ fn an_event_holds_no_more_than_its_bound() {
     let text = format!(r#"{{"x":"{}"}}"#, "x".repeat(EVENT_BYTES_MAX - 8));
     assert_eq!(text.len(), EVENT_BYTES_MAX);
     let event = Event::new(
-        EventKind::Session,
+        Kind::SESSION,
         None,
         None,
         text.strip_suffix('}').unwrap(),

@@ -11,6 +11,7 @@ use super::address::Address;
 use super::control;
 use super::session;
 use super::unusable::Unusable;
+use crate::protocol::Kinds;
 
 /// Time that a query may wait for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -56,6 +57,7 @@ pub(super) struct Database {
     address: Address,
     requests_max: u32,
     pools: Arc<RwLock<Pools>>,
+    kinds: Arc<Kinds>,
 }
 
 impl Database {
@@ -67,7 +69,13 @@ impl Database {
             address,
             requests_max,
             pools: Arc::new(RwLock::new(pools)),
+            kinds: Arc::default(),
         }
+    }
+
+    /// The kinds of events that are known by name.
+    pub(super) fn kinds(&self) -> Arc<Kinds> {
+        Arc::clone(&self.kinds)
     }
 
     /// Where the connections lead.

@@ -3,6 +3,7 @@
 //! The triggers write the log (`sql/realtime/`). All reads are by snapshot, and each is bounded by a
 //! page or a chunk. Every statement ends by itself in time. Fails with the database's own error; nothing here retries.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgPool;
@@ -23,7 +24,7 @@ use super::triggers::FaultyTrigger;
 use super::user_pages::UserPages;
 use super::{control, creation_times, log_state, maintenance, rights, triggers};
 use crate::config::Ingest;
-use crate::protocol::{Epoch, Snapshot};
+use crate::protocol::{Epoch, Kinds, Recipient, Snapshot};
 
 /// The log of one database. Cheap to clone; every clone uses the same connections.
 #[derive(Debug, Clone)]
@@ -51,6 +52,12 @@ impl Log {
     #[must_use]
     pub fn requests(&self) -> PgPool {
         self.database.requests()
+    }
+
+    /// The kinds of events that are known by name.
+    #[must_use]
+    pub fn known_kinds(&self) -> Arc<Kinds> {
+        self.database.kinds()
     }
 
     /// The database's address.
@@ -94,6 +101,38 @@ impl Log {
         within_deadline(log_state::read(&self.database.own())).await
     }
 
+    /// Reads which kinds of events the triggers of the log write; from then on these are known by name.
+    pub async fn read_kinds(&self) -> Result<(), sqlx::Error> {
+        let names = self.kinds().await?;
+        let left_out = self
+            .database
+            .kinds()
+            .set_logged(names.iter().map(String::as_str));
+        if left_out > 0 {
+            tracing::warn!(
+                event = "kinds_unnamed",
+                kinds = left_out,
+                advice = "this server has met as many kinds of events as it can name; those of other kinds are delivered \
+                          and counted as kind other; a restart forgets the names that are no longer used"
+            );
+        }
+        Ok(())
+    }
+
+    /// TEMPORARY
+    async fn kinds(&self) -> Result<Vec<String>, sqlx::Error> {
+        let has_log = self.exists().await?;
+        Ok(if has_log {
+            vec![
+                "message".to_owned(),
+                "session".to_owned(),
+                "device".to_owned(),
+            ]
+        } else {
+            Vec::new()
+        })
+    }
+
     /// Returns when everything that was written to the database before is on disk.
     pub async fn flush(&self) -> Result<(), sqlx::Error> {
         within_deadline(log_state::flush(&self.database.own())).await
@@ -124,8 +163,14 @@ impl Log {
     /// concern connections that existed when they happened, so a replay for a new connection is
     /// `with_revocations: false`.
     #[must_use]
-    pub fn read_user(&self, user_id: Uuid, from: &Snapshot, with_revocations: bool) -> UserPages {
-        UserPages::begin(self.database.clone(), user_id, from, with_revocations)
+    pub fn read_user(
+        &self,
+        recipient: impl Into<Recipient>,
+        from: &Snapshot,
+        with_revocations: bool,
+    ) -> UserPages {
+        let (database, recipient) = (self.database.clone(), recipient.into());
+        UserPages::begin(database, recipient, from, with_revocations)
     }
 
     /// Notifies the control channel with this nonce and the snapshot of the same transaction, and

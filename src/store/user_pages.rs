@@ -8,13 +8,12 @@
 use sqlx::Postgres;
 use sqlx::postgres::PgArguments;
 use sqlx::query::QueryAs;
-use uuid::Uuid;
 
 use super::database::Database;
 use super::deadline::within_deadline;
 use super::log_state;
 use super::reading::{Durability, LogRow, Reading, newest_seen, parse_row, read_log};
-use crate::protocol::{Signal, Snapshot};
+use crate::protocol::{Recipient, Signal, Snapshot, Subject};
 
 /// Events in one page.
 pub const PAGE_EVENTS: usize = 1_000;
@@ -32,7 +31,7 @@ const SCANNED_ROWS: usize = 10_000;
 pub struct Page {
     /// Where it was read. Of a first page, what the snapshot sees is on disk.
     pub reading: Reading,
-    /// Of a first page, how many events there are to read, at most [`COUNTED_MAX`].
+    /// Of a first page, how many events of the wanted kinds there are to read, at most [`COUNTED_MAX`].
     pub total: u64,
     /// In the order of their ids; at most [`PAGE_EVENTS`] and [`PAGE_BYTES_MAX`]. A page before the last may have none.
     pub signals: Vec<Signal>,
@@ -41,7 +40,7 @@ pub struct Page {
 }
 
 /// A row: the reading's columns, the event's id and payload, how many rows there are, whether it is the last that
-/// the page looks at, and whether a table was emptied.
+/// the page looks at, whether a table was emptied, and how many rows are of the wanted kinds.
 type Row = (
     String,
     String,
@@ -53,11 +52,12 @@ type Row = (
     Option<i64>,
     Option<bool>,
     bool,
+    Option<i64>,
 );
 
 /// A statement that reads a page. `$1` is the reader's snapshot, `$2` the user, `$3` the last id, `$4` whether
-/// revocations are wanted, `$5` the events of a page, `$6` its bytes. `$rows` is a query for id, payload and
-/// `is_bound`.
+/// revocations are wanted, `$5` the events of a page, `$6` its bytes. `$rows` is a query for id, payload,
+/// `is_bound` and `is_wanted`.
 macro_rules! read_page {
     ($truncated:literal, $rows:expr) => {
         read_log!(
@@ -65,12 +65,13 @@ macro_rules! read_page {
             concat!(
                 ", total, is_bound, ",
                 $truncated,
-                " AS truncated
+                " AS truncated, wanted
                  FROM reading LEFT JOIN LATERAL (
-                     SELECT id, payload, total, is_bound,
+                     SELECT id, payload, total, wanted, is_bound,
                             coalesce(sum(octet_length(payload)) OVER (
                                 ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
-                     FROM (SELECT id, payload, is_bound, count(*) OVER () AS total FROM (",
+                     FROM (SELECT id, payload, is_bound, count(*) OVER () AS total,
+                                  count(*) FILTER (WHERE is_wanted) OVER () AS wanted FROM (",
                 $rows,
                 ") AS found ORDER BY id LIMIT $5) AS page
                  ) AS events ON bytes_before < $6
@@ -93,7 +94,8 @@ macro_rules! unseen {
     };
 }
 
-/// The first page, and the count: of `$7` events at most. If there are more, they are not in order.
+/// The first page, and the count: of `$7` events at most. If there are more, they are not in order. `$8` names the kinds
+/// that are wanted; null is all.
 const FIRST: &str = read_page!(
     "(SELECT known AND (
           EXISTS (SELECT FROM realtime.events
@@ -102,7 +104,7 @@ const FIRST: &str = read_page!(
                      WHERE user_id IS NULL
                        AND xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot))))))",
     concat!(
-        "SELECT id, payload, false AS is_bound FROM ",
+        "SELECT id, payload, false AS is_bound, $8::text[] IS NULL OR kind = ANY ($8) AS is_wanted FROM ",
         unseen!(),
         " WHERE id > $3 AND ($4 OR kind <> 'revocation') LIMIT $7"
     )
@@ -112,7 +114,7 @@ const FIRST: &str = read_page!(
 const SORTED: &str = read_page!(
     "false",
     concat!(
-        "SELECT id, payload, false AS is_bound FROM ",
+        "SELECT id, payload, false AS is_bound, true AS is_wanted FROM ",
         unseen!(),
         " WHERE id > $3 AND ($4 OR kind <> 'revocation')
             AND pg_visible_in_snapshot(xid, (SELECT $7::text::pg_snapshot))
@@ -125,7 +127,7 @@ const SORTED: &str = read_page!(
 /// between.
 const MERGED: &str = read_page!(
     "false",
-    "SELECT own.id, own.payload, false AS is_bound
+    "SELECT own.id, own.payload, false AS is_bound, true AS is_wanted
      FROM unnest($7::text::xid8[]) AS unseen (xid), LATERAL (
          SELECT id, payload FROM realtime.events
          WHERE retained AND known
@@ -141,7 +143,8 @@ const MERGED: &str = read_page!(
 /// is returned in any case. The scan ends when the page is full.
 const SCANNED: &str = read_page!(
     "false",
-    "SELECT id, CASE WHEN is_unseen THEN payload END AS payload, number = $9 AS is_bound
+    "SELECT id, CASE WHEN is_unseen THEN payload END AS payload, number = $9 AS is_bound,
+            true AS is_wanted
      FROM (SELECT id, payload, number,
                   user_id = $2 AND ($4 OR kind <> 'revocation')
                   AND NOT pg_visible_in_snapshot(xid, (SELECT $1::text::pg_snapshot))
@@ -202,7 +205,7 @@ enum Way {
 #[derive(Debug)]
 pub struct UserPages {
     database: Database,
-    user_id: Uuid,
+    recipient: Recipient,
     from: Snapshot,
     with_revocations: bool,
     /// The snapshot of the first page: all pages end there.
@@ -219,13 +222,13 @@ pub struct UserPages {
 impl UserPages {
     pub(super) fn begin(
         database: Database,
-        user_id: Uuid,
+        recipient: Recipient,
         from: &Snapshot,
         with_revocations: bool,
     ) -> Self {
         Self {
             database,
-            user_id,
+            recipient,
             from: from.clone(),
             with_revocations,
             until: None,
@@ -263,6 +266,7 @@ impl UserPages {
     async fn read_page(&mut self) -> Result<Page, sqlx::Error> {
         let Some(until) = self.until.as_ref().map(ToString::to_string) else {
             let read = self.statement(FIRST).bind(bound(COUNTED_MAX + 1));
+            let read = read.bind(self.kind_names());
             let rows = read.fetch_all(&self.database.requests()).await?;
             return self.take_first(rows);
         };
@@ -287,7 +291,7 @@ impl UserPages {
     fn statement(&self, sql: &'static str) -> QueryAs<'static, Postgres, Row, PgArguments> {
         sqlx::query_as(sql)
             .bind(self.from.to_string())
-            .bind(self.user_id)
+            .bind(self.recipient.user_id)
             .bind(self.last_id)
             .bind(self.with_revocations)
             .bind(bound(PAGE_EVENTS))
@@ -297,7 +301,7 @@ impl UserPages {
     async fn survey(&self, until: &str) -> Result<Way, sqlx::Error> {
         let survey = sqlx::query_as(SURVEY)
             .bind(self.from.to_string())
-            .bind(self.user_id)
+            .bind(self.recipient.user_id)
             .bind(until)
             .bind(bound(TRANSACTIONS_MAX));
         let (transactions, by_id, start): (Option<String>, bool, i64) =
@@ -312,6 +316,7 @@ impl UserPages {
 
     fn take_first(&mut self, mut rows: Vec<Row>) -> Result<Page, sqlx::Error> {
         let total = rows.first().and_then(|row| row.7).unwrap_or(0);
+        let wanted = rows.first().and_then(|row| row.10).unwrap_or(0);
         self.are_many = total > bound(COUNTED_MAX);
         if self.are_many {
             // They are any of the events, not the first.
@@ -320,13 +325,13 @@ impl UserPages {
         }
         let mut page = self.take(rows)?;
         page.more |= self.are_many;
-        page.total = total.unsigned_abs().min(COUNTED_MAX as u64);
+        page.total = wanted.unsigned_abs().min(COUNTED_MAX as u64);
         self.until = Some(page.reading.cursor.snapshot.clone());
         Ok(page)
     }
 
     fn take(&mut self, rows: Vec<Row>) -> Result<Page, sqlx::Error> {
-        let (epoch, snapshot, retained, known, flushed, _, _, total, _, truncated) =
+        let (epoch, snapshot, retained, known, flushed, _, _, total, _, truncated, _) =
             rows.first().ok_or(sqlx::Error::RowNotFound)?;
         let mut reading = Reading::new(epoch, snapshot, *retained, *known, *flushed)?;
         // Later pages go on from a first page that was not truncated; what was emptied since comes live.
@@ -335,19 +340,36 @@ impl UserPages {
         let last = rows.last().filter(|row| row.5.is_some());
         let more = found > rows.len() as u64 || last.is_some_and(|row| row.8 == Some(true));
         self.last_id = last.and_then(|row| row.5).unwrap_or(self.last_id);
-        let signals = rows
-            .into_iter()
-            .filter_map(|row| match parse_row(row.5?, None, row.6.as_deref()?)? {
-                LogRow::Notification(notification) => Some(Signal::new(notification, None, None)),
-                LogRow::Truncation => None,
-            })
-            .collect();
+        let signals = rows.into_iter();
+        let signals = signals.filter_map(|row| self.signal(row.5?, row.6.as_deref()?));
+        let signals = signals.collect();
         Ok(Page {
             reading,
             total: 0,
             signals,
             more,
         })
+    }
+
+    /// The kinds of events that are wanted; `None` for all.
+    fn kind_names(&self) -> Option<Vec<String>> {
+        let kinds = self.recipient.kinds.as_ref();
+        let kinds = kinds.filter(|kinds| !kinds.are_all())?;
+        Some(kinds.names().map(str::to_owned).collect())
+    }
+
+    /// The signal of a row; `None` if the client is not sent it.
+    fn signal(&self, id: i64, payload: &str) -> Option<Signal> {
+        let LogRow::Notification(notification) = parse_row(id, None, payload)? else {
+            return None;
+        };
+        let notification = self.database.kinds().resolve(notification);
+        if let (Some(wanted), Subject::Event(kind)) = (&self.recipient.kinds, notification.subject)
+            && !wanted.admit(kind, notification.open_text)
+        {
+            return None;
+        }
+        Some(Signal::new(notification, None, None))
     }
 }
 

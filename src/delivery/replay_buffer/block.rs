@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 use uuid::Uuid;
 
 use crate::protocol::{
-    Cursor, Event, EventKind, Notification, Revocation, Sequence, Signal, Snapshot, Subject, Xid,
+    Cursor, Event, Kind, Notification, Revocation, Sequence, Signal, Snapshot, Subject,
+    WantedKinds, Xid,
 };
 use std::sync::Arc;
 
@@ -22,14 +23,9 @@ pub(super) struct Entry {
     id: i64,
     /// The end of its text, which begins at the end of the entry before.
     end: u32,
-    kind: Kind,
+    /// `None` for a revocation.
+    kind: Option<Kind>,
     has_id: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Event(EventKind),
-    Revocation,
 }
 
 /// The memory of one signal beside its text: its entry, and its number in the index by user.
@@ -47,7 +43,7 @@ impl Entry {
 
     /// Whether clients are sent it.
     pub(super) fn is_event(&self) -> bool {
-        self.kind != Kind::Revocation
+        self.kind.is_some()
     }
 }
 
@@ -95,11 +91,11 @@ impl Block {
     /// Keeps the signal of a notification; there must be room.
     pub(super) fn push(&mut self, notification: &Notification<'_>, sequence: u64) {
         let (kind, text) = match notification.subject {
-            Subject::Event(kind) => (Kind::Event(kind), notification.open_text),
+            Subject::Event(kind) => (Some(kind), notification.open_text),
             Subject::Revocation { device_id } => {
                 self.revoked
                     .push((number_of(self.entries.len()), device_id));
-                (Kind::Revocation, "")
+                (None, "")
             }
         };
         if let Some(xid) = notification.xid {
@@ -126,7 +122,7 @@ impl Block {
             if entry.user_id != user_id {
                 continue;
             }
-            if entry.kind == Kind::Revocation {
+            if entry.kind.is_none() {
                 let device_id = self.revoked_device(number);
                 copy.revoked
                     .push((number_of(copy.entries.len()), device_id));
@@ -150,17 +146,23 @@ impl Block {
         &self.texts[begin as usize..self.entries[number].end as usize]
     }
 
+    /// Whether it is an event of one of these kinds, or a revocation.
+    pub(super) fn is_of(&self, number: usize, kinds: &WantedKinds) -> bool {
+        let kind = self.entries[number].kind;
+        kind.is_none_or(|kind| kinds.admit(kind, self.text(number)))
+    }
+
     /// The signal as it was routed, for a client that gets `cursor` with it.
     pub(super) fn signal(&self, number: usize, cursor: Option<Arc<Cursor>>) -> Signal {
         let entry = &self.entries[number];
         let sequence = Sequence::new(entry.sequence);
         match entry.kind {
-            Kind::Event(kind) => {
+            Some(kind) => {
                 let id = entry.has_id.then_some(entry.id);
                 let text = self.text(number);
                 Signal::Event(Event::new(kind, id, entry.xid, text, sequence, cursor))
             }
-            Kind::Revocation => Signal::Revocation(Revocation {
+            None => Signal::Revocation(Revocation {
                 device_id: self.revoked_device(number),
                 xid: entry.xid,
                 sequence,

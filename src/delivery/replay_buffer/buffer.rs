@@ -6,13 +6,11 @@ use std::mem;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use uuid::Uuid;
-
 use super::block::Block;
 use super::forgotten::Forgotten;
 use super::found::{Found, View};
 use super::segment::Segment;
-use crate::protocol::{Cursor, Notification, Sequence, Snapshot};
+use crate::protocol::{Cursor, Notification, Recipient, Sequence, Snapshot};
 
 /// Memory is freed one block at a time.
 const BLOCK_BYTES_MAX: usize = 256 << 10;
@@ -170,7 +168,7 @@ impl Contents {
     }
 
     /// The user's signals after this sequence number that this snapshot does not see.
-    fn view(&self, user_id: Uuid, after: u64, unseen_by: Option<&Snapshot>) -> View {
+    fn view(&self, recipient: Recipient, after: u64, unseen_by: Option<&Snapshot>) -> View {
         let from = self
             .full
             .partition_point(|block| block.last_sequence() <= Some(after));
@@ -182,11 +180,11 @@ impl Contents {
             .saturating_sub(1);
         let segments = self.segments.range(segment..);
         View {
-            user_id,
             after,
             unseen_by: unseen_by.cloned(),
             full: full.cloned().collect(),
-            open: self.open.only_of(user_id),
+            open: self.open.only_of(recipient.user_id),
+            recipient,
             cursors: segments
                 .map(|segment| (segment.after, segment.cursor.clone()))
                 .collect(),
@@ -213,7 +211,8 @@ impl ReplayBuffer {
         }
         contents.last_sequence += 1;
         let sequence = contents.last_sequence;
-        if notification.xid.is_none() {
+        // One without an id is not in the log, and no cursor asks for it.
+        if notification.xid.is_none() && notification.id.is_some() {
             contents.await_barriers();
         }
         contents.open.push(notification, sequence);
@@ -273,7 +272,7 @@ impl ReplayBuffer {
     /// The user's signals that a client with this cursor has not seen, in the order of routing; `None` when it has to be read
     /// from the log.
     #[must_use]
-    pub fn since(&self, user_id: Uuid, cursor: &Snapshot) -> Option<Found> {
+    pub fn since(&self, recipient: impl Into<Recipient>, cursor: &Snapshot) -> Option<Found> {
         let contents = self.read();
         let newest = contents.segments.back()?.barrier.as_ref()?;
         let complete_from = contents.complete_from.as_ref()?;
@@ -281,7 +280,7 @@ impl ReplayBuffer {
         if !cursor.covers(complete_from) || !newest.covers(cursor) {
             return None;
         }
-        let view = contents.view(user_id, 0, Some(cursor));
+        let view = contents.view(recipient.into(), 0, Some(cursor));
         drop(contents);
         Some(view.found())
     }
@@ -290,7 +289,7 @@ impl ReplayBuffer {
     #[must_use]
     pub fn since_after(
         &self,
-        user_id: Uuid,
+        recipient: impl Into<Recipient>,
         cursor: Option<&Snapshot>,
         sequence: Option<Sequence>,
     ) -> Option<Found> {
@@ -299,7 +298,7 @@ impl ReplayBuffer {
         if sequence < contents.forgotten_through {
             return None;
         }
-        let view = contents.view(user_id, sequence, cursor);
+        let view = contents.view(recipient.into(), sequence, cursor);
         let has_lost_log = sequence < contents.log_lost;
         drop(contents);
         Some(Found {
@@ -311,8 +310,12 @@ impl ReplayBuffer {
     /// The user's signals after the one with this sequence number; `None` when the buffer does not reach back
     /// that far.
     #[must_use]
-    pub fn after(&self, user_id: Uuid, sequence: Option<Sequence>) -> Option<Found> {
-        self.since_after(user_id, None, sequence)
+    pub fn after(
+        &self,
+        recipient: impl Into<Recipient>,
+        sequence: Option<Sequence>,
+    ) -> Option<Found> {
+        self.since_after(recipient, None, sequence)
     }
 
     /// The sequence number of the last signal pushed.

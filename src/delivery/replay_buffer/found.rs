@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use uuid::Uuid;
-
 use super::block::Block;
-use crate::protocol::{Cursor, Signal, Snapshot};
+use crate::protocol::{Cursor, Recipient, Signal, Snapshot, WantedKinds};
 use crate::store::{PAGE_BYTES_MAX, PAGE_EVENTS};
 
 /// A page of one user's signals, in the order of routing.
@@ -25,7 +23,7 @@ pub struct Found {
 /// wait while they are sorted or read.
 #[derive(Debug)]
 pub(super) struct View {
-    pub(super) user_id: Uuid,
+    pub(super) recipient: Recipient,
     /// Signals up to this sequence number are not part of it.
     pub(super) after: u64,
     /// Nor are those that this snapshot sees.
@@ -42,7 +40,7 @@ impl View {
     /// snapshot that the buffer serves.
     fn entries(&self) -> impl Iterator<Item = (&Block, usize)> {
         let full = self.full.iter().flat_map(|block| {
-            let numbers = block.of_user(self.user_id);
+            let numbers = block.of_user(self.recipient.user_id);
             numbers.map(|number| (&**block, number))
         });
         full.chain(self.open.numbers().map(|number| (&self.open, number)))
@@ -52,7 +50,10 @@ impl View {
                     let xid = entry.xid();
                     xid.is_some_and(|xid| !snapshot.sees(xid))
                 };
-                entry.sequence() > self.after && self.unseen_by.as_ref().is_none_or(is_unseen)
+                let is_wanted = |kinds: &Arc<WantedKinds>| block.is_of(*number, kinds);
+                entry.sequence() > self.after
+                    && self.unseen_by.as_ref().is_none_or(is_unseen)
+                    && self.recipient.kinds.as_ref().is_none_or(is_wanted)
             })
     }
 

@@ -4,7 +4,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::delivery::{Bounds, Hub, ReplayBuffer};
-use crate::store::{ChunkRow, Durability, Reading};
+use crate::protocol::Channels;
+use crate::store::ChunkRow;
 
 fn cursor(snapshot: &str) -> Cursor {
     format!("1-1.{snapshot}").parse().unwrap()
@@ -53,6 +54,7 @@ fn intake(ingest: Ingest, now: Instant) -> Intake {
         age_max: Duration::from_mins(1),
     };
     let metrics = Arc::new(Metrics::new());
+    metrics.kinds.set_logged(["message", "session", "device"]);
     let buffer = ReplayBuffer::new(bounds, now);
     let (router, _) = Router::new(Hub::new(16), buffer, Arc::clone(&metrics), now);
     let mut intake = Intake::new(router, metrics, now);
@@ -79,13 +81,13 @@ fn no_clock() -> Instant {
 }
 
 fn notified(intake: &mut Intake, payload: &str, now: Instant) -> Next {
-    intake.notified(Channel::Devices, payload, || now)
+    intake.notified(Channel::MESSAGES, payload, || now)
 }
 
 #[test]
 fn with_notify_an_event_is_routed_as_it_comes() {
     let mut intake = intake(Ingest::Notify, Instant::now());
-    let next = intake.notified(Channel::Devices, &payload(1), no_clock);
+    let next = intake.notified(Channel::MESSAGES, &payload(1), no_clock);
     assert_eq!(next, Next::Wait);
     assert!(has_seen(&intake, 1));
 }
@@ -105,10 +107,7 @@ fn asleep_a_notification_of_something_new_asks_for_a_read() {
     let mut intake = asleep(now);
     assert_eq!(notified(&mut intake, &payload(1), now), Next::ReadLog);
     assert!(!has_seen(&intake, 1));
-    intake.read(&Chunk {
-        reading: reading(),
-        rows: vec![row(1, &payload(1))],
-    });
+    intake.read_all(&[row(1, &payload(1))]);
     assert_eq!(notified(&mut intake, &payload(1), now), Next::Wait);
 }
 
@@ -116,7 +115,7 @@ fn asleep_a_notification_of_something_new_asks_for_a_read() {
 fn an_event_by_reference_asks_for_a_read_whatever_was_notified_with_its_id() {
     let mut intake = intake(Ingest::Notify, Instant::now());
     let text = by_reference(1);
-    intake.notified(Channel::Devices, &payload(1), no_clock);
+    intake.notified(Channel::MESSAGES, &payload(1), no_clock);
     let next = notified(&mut intake, &text, Instant::now());
     assert_eq!(next, Next::ReadLog);
 }
@@ -136,12 +135,54 @@ fn where_there_is_a_log_an_event_without_an_id_is_dropped() {
     assert_eq!(without_log.router.take_routed(), 1);
 }
 
+fn order(members: &str) -> String {
+    format!(r#"{{"type":"order","user_id":"{}"{members}}}"#, Uuid::nil())
+}
+
+#[test]
+fn an_event_of_an_unknown_kind_asks_for_a_read_which_stops_before_it() {
+    let mut intake = intake(Ingest::Notify, Instant::now());
+    let text = order(r#","id":2"#);
+    assert_eq!(notified(&mut intake, &text, Instant::now()), Next::ReadLog);
+    let rows = [row(1, &payload(1)), row(2, &text), row(3, &payload(3))];
+    let unknown = intake.read(&rows);
+    assert_eq!(unknown.first().map(|row| row.id), Some(2));
+    assert_eq!(intake.router.take_routed(), 1);
+    intake.metrics.kinds.set_logged(["order"]);
+    assert!(intake.read(unknown).is_empty());
+    assert_eq!(intake.router.take_routed(), 2);
+    // From now on it is known.
+    let next = order(r#","id":4"#);
+    let next = intake.notified(Channel::MESSAGES, &next, no_clock);
+    assert_eq!((next, intake.router.take_routed()), (Next::Wait, 1));
+}
+
+#[test]
+fn a_kind_that_no_source_has_is_handed_on_all_the_same() {
+    let mut intake = intake(Ingest::Notify, Instant::now());
+    let rows = [row(1, &order(r#","id":1"#)), row(2, &payload(2))];
+    assert_eq!(intake.read(&rows).len(), 2);
+    intake.read_all(&rows);
+    assert_eq!(intake.router.take_routed(), 2);
+}
+
+#[test]
+fn a_kind_that_only_the_application_notifies_is_handed_on_where_notifications_are_trusted() {
+    let now = Instant::now();
+    for (ingest, routed) in [(Ingest::Notify, 1), (Ingest::Adaptive, 0)] {
+        let mut intake = intake(ingest, now);
+        assert_eq!(notified(&mut intake, &order(""), now), Next::Wait);
+        assert_eq!(intake.router.take_routed(), routed);
+    }
+}
+
 #[test]
 fn a_notified_revocation_is_not_routed_and_asks_for_a_read() {
     let mut intake = intake(Ingest::Notify, Instant::now());
     let user = Uuid::nil();
     let text = format!(r#"{{"type":"revocation","user_id":"{user}","device_id":null,"id":1}}"#);
-    for channel in [Channel::Revocations, Channel::Devices] {
+    let revocations = Channels::default().find("realtime_revocations");
+    for channel in [revocations.unwrap(), Channel::MESSAGES] {
         let next = intake.notified(channel, &text, Instant::now);
         assert_eq!(next, Next::ReadLog);
     }
@@ -163,12 +204,9 @@ fn notifications_alone_ask_for_at_most_one_read_each_5_ms() {
 #[test]
 fn a_malformed_notification_or_row_is_skipped() {
     let mut intake = intake(Ingest::Notify, Instant::now());
-    let next = intake.notified(Channel::Devices, "{", no_clock);
+    let next = intake.notified(Channel::MESSAGES, "{", no_clock);
     assert_eq!(next, Next::Wait);
-    intake.read(&Chunk {
-        reading: reading(),
-        rows: vec![row(1, "{"), row(2, &payload(2))],
-    });
+    intake.read_all(&[row(1, "{"), row(2, &payload(2))]);
     assert!(!has_seen(&intake, 1) && has_seen(&intake, 2));
 }
 
@@ -247,10 +285,7 @@ fn a_read_that_meets_an_emptied_table_resets_the_clients_once() {
         Next::ReadLog
     );
     let truncation = r#"{"type" : "truncated", "table" : "messages", "id" : 2}"#;
-    intake.read(&Chunk {
-        reading: reading(),
-        rows: vec![row(1, &payload(1)), row(2, truncation), row(3, &payload(3))],
-    });
+    intake.read_all(&[row(1, &payload(1)), row(2, truncation), row(3, &payload(3))]);
     intake.read_to(cursor("9:9:"), None, now);
     assert!(has_seen(&intake, 1) && has_seen(&intake, 3));
     assert_eq!(intake.durable_position(), Some(&cursor("9:9:")));
@@ -266,16 +301,6 @@ fn an_announcement_of_another_server_starts_the_reading() {
     assert_eq!(intake.controlled(ControlMessage::Awake, now), Next::Wait);
     assert!(intake.next_read().is_some());
     assert!(!*intake.wake_lock().borrow());
-}
-
-fn reading() -> Reading {
-    Reading {
-        cursor: cursor("9:9:"),
-        retained: true,
-        known: true,
-        truncated: false,
-        durability: Durability::Flushed,
-    }
 }
 
 fn without_id() -> String {
