@@ -13,7 +13,8 @@ import type {
   ClientState,
   ConnectOptions,
   Device,
-  Handlers,
+  HandlerName,
+  HandlerOf,
   PendingMessage,
   PendingSession,
   RealtimeEvent,
@@ -23,7 +24,6 @@ import type {
   WebSocketConstructor,
 } from './types.js';
 
-type Name = keyof Handlers;
 type AnyHandler = (event: never) => Given | Promise<Given>;
 
 /**
@@ -31,7 +31,7 @@ type AnyHandler = (event: never) => Given | Promise<Given>;
  * event that nobody listens to counts as handled.
  */
 export class RealtimeClient implements AsyncIterable<RealtimeEvent> {
-  readonly #handlers = new Map<Name, Set<AnyHandler>>();
+  readonly #handlers = new Map<string, Set<AnyHandler>>();
   readonly #loops = new Set<Loop>();
   readonly #owner: RunOwner;
   #run: Run | undefined;
@@ -39,7 +39,7 @@ export class RealtimeClient implements AsyncIterable<RealtimeEvent> {
 
   /** Throws a `TypeError` for settings with which it could never connect. */
   constructor(options: ClientOptions) {
-    const { url, cursorStore = memoryStore(), WebSocket = globalThis.WebSocket } = options;
+    const { cursorStore = memoryStore(), WebSocket = globalThis.WebSocket } = options;
     if (!WebSocket) {
       throw new TypeError(
         'no global WebSocket (Node has none before 22): give the option WebSocket, as from the package ws',
@@ -48,7 +48,7 @@ export class RealtimeClient implements AsyncIterable<RealtimeEvent> {
     this.#owner = {
       options,
       store: cursorStore,
-      endpoints: endpointsOf(url),
+      endpoints: endpointsOf(options),
       prover: proverOf(options),
       WebSocket: WebSocket as WebSocketConstructor,
       hand: (frame) => this.#hand(frame),
@@ -66,11 +66,12 @@ export class RealtimeClient implements AsyncIterable<RealtimeEvent> {
   /**
    * Calls `handler` for each event of that name, one event at a time and in their order: the next one
    * waits until the promises of this one's handlers have ended. The handlers of `state`, `error` and
-   * `relayed` are not waited for. Returns what ends it.
+   * `relayed` are not waited for, and get no events: one whose kind has such a name goes to loops alone.
+   * Returns what ends it.
    */
-  on<N extends Name>(name: N, handler: Handlers[N]): () => void {
+  on<N extends HandlerName>(name: N, handler: HandlerOf<N>): () => void {
     // Each call is one registration, whether or not the same function was given before.
-    const entry: AnyHandler = (event) => (handler as AnyHandler)(event);
+    const entry: AnyHandler = (event) => (handler as unknown as AnyHandler)(event);
     const entries = this.#handlers.get(name) ?? new Set();
     this.#handlers.set(name, entries.add(entry));
     return () => void entries.delete(entry);
@@ -150,7 +151,8 @@ export class RealtimeClient implements AsyncIterable<RealtimeEvent> {
 
   async #hand(frame: RealtimeEvent | ResetEvent): Promise<Given> {
     let cursor: Given;
-    for (const handler of [...(this.#handlers.get(frame.type) ?? [])]) {
+    const isOwn = /^(state|relayed)$/.test(frame.type);
+    for (const handler of [...((!isOwn && this.#handlers.get(frame.type)) || [])]) {
       cursor = (await handler(frame as never)) ?? cursor;
     }
     if (frame.type === 'reset') return cursor;

@@ -1,4 +1,8 @@
-/** The addresses that follow from the option `url`. */
+/** The addresses that follow from the options `url` and `kinds`. */
+
+import { KIND_BYTES_MAX, KINDS_MAX } from './bounds.js';
+import { RESERVED } from './frames.js';
+import type { ClientOptions } from './types.js';
 
 export interface Endpoints {
   /** The WebSocket's, from `since` on. */
@@ -7,18 +11,26 @@ export interface Endpoints {
   http(path: string): string;
 }
 
-/** Throws a `TypeError` for a useless `url`. */
-export function endpointsOf(url: string | URL): Endpoints {
+/** Throws a `TypeError` for a useless `url` or useless `kinds`. */
+export function endpointsOf({ url, kinds }: ClientOptions): Endpoints {
   const base = new URL(url, (globalThis as { location?: Location }).location?.href);
   const [, scheme] = /^(?:ws|http)(s?:)$/.exec(base.protocol) ?? [];
   if (!scheme) throw new TypeError('url: needs http, https, ws or wss');
+  if (kinds && (!kinds[0] || kinds[KINDS_MAX] || kinds.some(isNoKind))) {
+    const bounds = `1 to ${KINDS_MAX} names of 1 to ${KIND_BYTES_MAX} bytes`;
+    throw new TypeError(`kinds: needs ${bounds}, no comma, no frame's name: ${kinds}`);
+  }
   const rest = `${scheme}//${base.host}${base.pathname.replace(/\/(ws\/?)?$/, '')}`;
   return {
     socket: (userId, since) =>
       `ws${rest}/ws?${new URLSearchParams({
         ...(userId && { user_id: userId }),
+        ...(kinds && { kinds: `${kinds}` }),
         ...(since && { since }),
       })}`,
     http: (path) => `http${rest}${path}`,
   };
 }
+
+const isNoKind = (name: string): boolean =>
+  /,|^$/.test(name) || RESERVED.test(name) || new TextEncoder().encode(name).length > KIND_BYTES_MAX;

@@ -25,15 +25,22 @@ export type Frame = Hello | RealtimeEvent | ResetEvent | OtherFrame;
 
 type Fields = Record<string, unknown>;
 
-/** The texts that a frame must have which is handed on. */
-const TEXTS: Record<string, string[]> = {
+/** The texts that a frame of the type must have. No prototype: a type may be any text. */
+const TEXTS = {
+  __proto__: null,
   message: ['user_id'],
   session: ['user_id', 'sender_device_id', 'receiver_device_id'],
   device: ['user_id'],
+  pending_session: ['user_id', 'sender_device_id', 'recipient_device_id', 'pending_session_id'],
   reset: ['reason'],
-};
-/** Whether frames of the type go to handlers. */
-export const isHanded = (type: string): boolean => Object.hasOwn(TEXTS, type);
+} as unknown as Record<string, string[] | undefined>;
+
+/** The types that are no event's: the protocol's frames, and the names that it keeps for others. */
+export const RESERVED =
+  /^(hello|reset|cursor|ping|pong|error|goaway|auth|authenticated|revocation|truncated|barrier|typing|presence|receipt|ack)$/;
+/** Whether the frame goes to handlers: an event of any kind, or a reset. */
+export const isHanded = ({ type, user_id }: Frame & { user_id?: unknown }): boolean =>
+  type === 'reset' || (typeof user_id === 'string' && !RESERVED.test(type));
 
 /** The frame in a WebSocket message's data. */
 export function readFrame(data: unknown): Frame {
@@ -44,7 +51,7 @@ export function readFrame(data: unknown): Frame {
       typeof type === 'string' &&
       Number.isSafeInteger(id) &&
       (cursor === null || typeof cursor === 'string') &&
-      (!isHanded(type) || TEXTS[type]!.every((name) => typeof frame[name] === 'string')) &&
+      !TEXTS[type]?.some((name) => typeof frame[name] !== 'string') &&
       (type !== 'hello' || (frame.heartbeat_ms as number) >= 0) &&
       (type !== 'goaway' || (frame.retry_after_ms as number) >= 0);
     if (isWhole) return frame as unknown as Frame;

@@ -46,7 +46,7 @@ export interface Pump {
 
 /** What moves the place without being handed on: ids that are known, and a cursor. */
 interface Mark {
-  readonly type: 'mark';
+  readonly type: null;
   cursor: string | null | undefined;
   ids: number[];
 }
@@ -76,14 +76,14 @@ export function pumpOf(
     // Two in a row are one, or repetitions would fill the queue without bringing anything. The ids
     // of both are then under the later cursor, which keeps them for longer than need be.
     let last = queue.at(-1);
-    if (last?.type !== 'mark') put((last = { type: 'mark', cursor, ids: [] }));
+    if (last?.type !== null) put((last = { type: null, cursor, ids: [] }));
     last.cursor = cursor ?? last.cursor;
     if (id !== undefined) last.ids.push(id);
   }
 
   function accept(frame: Frame): boolean {
-    const { type, id, cursor } = frame as RealtimeEvent;
-    if (!isHanded(type) || arrived.has(id!)) mark(cursor, id);
+    const { id, cursor } = frame as RealtimeEvent;
+    if (!isHanded(frame) || arrived.has(id!)) mark(cursor, id);
     else if (queue.length >= queueFramesMax) return false;
     else put(frame as Entry);
     if (frame.type === 'reset') follow(arrived, frame);
@@ -107,7 +107,7 @@ export function pumpOf(
   }
 
   async function take(entry: Entry): Promise<void> {
-    const given = entry.type === 'mark' ? null : await hand(entry);
+    const given = entry.type === null ? null : await hand(entry);
     if (entry.type === 'reset') {
       if (given && given !== entry.cursor && !isStopped) {
         const saved = replace(placeAt(given));
@@ -119,9 +119,9 @@ export function pumpOf(
       return save();
     }
     const moved = kept.move(entry.cursor);
-    const ids = entry.type === 'mark' ? entry.ids : [entry.id];
+    const ids = entry.type === null ? entry.ids : [entry.id];
     if (ids.filter((id) => id !== undefined && kept.add(id)).length || moved) await save();
-    if (entry.type !== 'mark') owner.onHandled(entry);
+    if (entry.type !== null) owner.onHandled(entry);
   }
 
   async function hand(frame: RealtimeEvent | ResetEvent): Promise<Given> {

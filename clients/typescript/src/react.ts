@@ -2,12 +2,15 @@
 
 import { useEffect, useMemo, useSyncExternalStore } from 'react';
 import type { RealtimeClient } from './client.js';
-import type { ClientState, EventOf, EventType, Handlers } from './types.js';
+import type { ClientState, EventOf, EventType, HandlerOf } from './types.js';
 
 /** Events that `useEvents` keeps, unless it is told otherwise. */
 export const EVENTS_MAX = 100;
 
 const NOT_STARTED: ClientState = { status: 'closed', reason: 'not_started' };
+/** Handlers of these names get no events. */
+type Own = 'reset' | 'state' | 'error' | 'relayed';
+
 const NONE: readonly never[] = [];
 
 /**
@@ -33,16 +36,16 @@ export function useRealtime(client: RealtimeClient): ClientState {
  *
  * @param max How many are kept. Default: `EVENTS_MAX`, 100.
  */
-export function useEvents<T extends EventType>(
+export function useEvents<T extends EventType | (string & {})>(
   client: RealtimeClient,
-  type: T,
+  type: T & (T extends Own ? never : unknown),
   max: number = EVENTS_MAX,
 ): readonly EventOf<T>[] {
-  const list = useMemo(() => eventList(client, type, max), [client, type, max]);
+  const list = useMemo(() => eventList<T>(client, type, max), [client, type, max]);
   return useSyncExternalStore(list.subscribe, list.get, () => NONE);
 }
 
-function eventList<T extends EventType>(client: RealtimeClient, type: T, max: number) {
+function eventList<T extends string>(client: RealtimeClient, type: T, max: number) {
   let events: readonly EventOf<T>[] = NONE;
   return {
     get: () => events,
@@ -52,9 +55,9 @@ function eventList<T extends EventType>(client: RealtimeClient, type: T, max: nu
         changed();
       };
       const offs = [
-        client.on(type, add as Handlers[T]),
+        client.on<string>(type, add as unknown as HandlerOf<string>),
         client.on('relayed', (event) => {
-          if (event.type === type) add(event as EventOf<T>);
+          if (event.type === type) add(event as unknown as EventOf<T>);
         }),
       ];
       return () => offs.forEach((off) => off());

@@ -14,9 +14,9 @@ export interface MockOptions {
 }
 
 /** An event to send, without what the server adds; without `user_id` it is for everybody. */
-export type MockEvent = {
-  [T in EventType]: Omit<EventOf<T>, 'id' | 'cursor' | 'user_id'> & { readonly user_id?: string };
-}[EventType];
+export type MockEvent<T extends string = string> = { readonly type: T; readonly user_id?: string } & (
+  T extends EventType ? Omit<EventOf<T>, 'id' | 'cursor' | 'user_id'> : { readonly [field: string]: unknown }
+);
 
 /** What a read of state is answered with. */
 export interface MockAnswer {
@@ -55,7 +55,7 @@ export class MockConnection {
     this.later(() => server.admit(this));
   }
 
-  /** The query of the URL: `user_id` and `since`. */
+  /** The query of the URL: `user_id`, `kinds` and `since`. */
   get query(): URLSearchParams {
     return new URL(this.url).searchParams;
   }
@@ -157,8 +157,8 @@ export class MockRealtimeServer {
   }
 
   /** Commits an event: it is in the log, and sent to whom it is for. Returns its id. */
-  emit(event: MockEvent): number {
-    const logged = { id: this.log.length + 1, event };
+  emit<T extends string>(event: MockEvent<T>): number {
+    const logged = { id: this.log.length + 1, event: event as MockEvent };
     this.log.push(logged);
     for (const connection of this.connections) this.deliver(connection, logged, true);
     return logged.id;
@@ -261,5 +261,6 @@ export class MockRealtimeServer {
 
 function isFor({ event }: Logged, connection: MockConnection): boolean {
   const user = connection.query.get('user_id');
-  return !event.user_id || !user || event.user_id === user;
+  const kinds = connection.query.get('kinds')?.split(',') ?? [event.type];
+  return (!event.user_id || !user || event.user_id === user) && kinds.includes(event.type);
 }

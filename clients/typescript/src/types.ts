@@ -37,12 +37,58 @@ export interface DeviceEvent extends EventBase {
   readonly type: 'device';
 }
 
+/** A row was inserted into `pending_sessions` for one of the user's devices. */
+export interface PendingSessionEvent extends EventBase {
+  readonly type: 'pending_session';
+  /** The device that is asked for a session, a UUID. */
+  readonly recipient_device_id: string;
+  /** The device that asks, a UUID. */
+  readonly sender_device_id: string;
+  /** The row's id, a UUID. */
+  readonly pending_session_id: string;
+  /** ISO 8601, without an offset. */
+  readonly created_at: string | null;
+}
+
+/**
+ * The kinds of events whose fields are typed, by name. Declare an application's own to have them typed too:
+ *
+ * ```ts
+ * declare module '@hushnet/realtime' {
+ *   interface EventKinds {
+ *     invoice: { type: 'invoice'; user_id: string; id?: number; cursor?: string | null; amount: number };
+ *   }
+ * }
+ * ```
+ */
+export interface EventKinds {
+  message: MessageEvent;
+  session: SessionEvent;
+  device: DeviceEvent;
+  pending_session: PendingSessionEvent;
+}
+
+/**
+ * A text that is the name of no kind in `EventKinds`. TypeScript has no such type; this one is assignable
+ * to `string`, and a comparison of `type` with a name in `EventKinds` excludes it.
+ */
+declare enum OtherKind {
+  name = '',
+}
+
+/** An event of a kind that is not in `EventKinds`: nothing is known of its further fields. */
+export interface OtherEvent extends EventBase {
+  /** The kind, any text. */
+  readonly type: OtherKind;
+  readonly [field: string]: unknown;
+}
+
 /** Any event. `type` tells them apart. */
-export type RealtimeEvent = MessageEvent | SessionEvent | DeviceEvent;
-/** The names of the events. */
-export type EventType = RealtimeEvent['type'];
-/** The event of that name. */
-export type EventOf<T extends EventType> = Extract<RealtimeEvent, { readonly type: T }>;
+export type RealtimeEvent = EventKinds[keyof EventKinds] | OtherEvent;
+/** The names of the kinds in `EventKinds`. */
+export type EventType = keyof EventKinds;
+/** The event of that kind. */
+export type EventOf<T extends string> = T extends EventType ? EventKinds[T] : OtherEvent;
 
 /** Something was missed that cannot be told: the state has to be fetched anew. */
 export interface ResetEvent {
@@ -117,11 +163,11 @@ export type ClientState =
 /** What a handler may return: nothing, or a promise whose end is the end of the handling. */
 export type Handled = void | Promise<void>;
 
+/** The handlers of each kind in `EventKinds`. */
+type EventHandlers = { [T in EventType]: (event: EventKinds[T]) => Handled };
+
 /** The handlers by name. */
-export interface Handlers {
-  message: (event: MessageEvent) => Handled;
-  session: (event: SessionEvent) => Handled;
-  device: (event: DeviceEvent) => Handled;
+export interface Handlers extends EventHandlers {
   /**
    * Fetches the state anew. The stream waits until it has. It may return the cursor of what it has
    * read, from which the stream then goes on; without one it goes on from the reset's own.
@@ -139,6 +185,13 @@ export interface Handlers {
    */
   relayed: (event: RealtimeEvent) => void;
 }
+
+/** A name to register a handler by: of `Handlers`, or any other kind. */
+export type HandlerName = keyof Handlers | (string & {});
+/** The handler of that name. */
+export type HandlerOf<N extends string> = N extends keyof Handlers
+  ? Handlers[N]
+  : (event: OtherEvent) => Handled;
 
 /** What a device proves itself with, over the digits of `timestamp`. */
 export interface DeviceProof {
@@ -192,6 +245,11 @@ export interface ClientOptions {
    * the Unix time in seconds to sign, never the same twice from one client.
    */
   readonly signDevice?: (timestamp: number) => DeviceProof | Promise<DeviceProof>;
+  /**
+   * The kinds of events to be sent, 1 to 256 names of 1 to 32 bytes. Default: all. An event of another
+   * kind does not come later either: fetch the state when a kind is added.
+   */
+  readonly kinds?: readonly string[];
   /** Where the place in the stream is kept. Default: in memory, for this client alone. */
   readonly cursorStore?: CursorStore;
   /** What to do when a handler throws: close the client (default), or report it and go on. */

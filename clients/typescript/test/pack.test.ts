@@ -13,10 +13,15 @@ afterAll(() => rmSync(project, { recursive: true, force: true }));
 
 const CONSUMER = `
 import { RealtimeClient, RealtimeError, indexedDbStore, localStorageStore, memoryStore } from '@hushnet/realtime';
-import type { ClientState, CursorStore, MessageEvent, RealtimeEvent } from '@hushnet/realtime';
+import type { ClientState, CursorStore, MessageEvent, OtherEvent, RealtimeEvent } from '@hushnet/realtime';
 import { useEvents, useRealtime } from '@hushnet/realtime/react';
 import { MockRealtimeServer } from '@hushnet/realtime/testing';
 
+declare module '@hushnet/realtime' {
+  interface EventKinds {
+    invoice: { type: 'invoice'; user_id: string; id?: number; cursor?: string | null; amount: number };
+  }
+}
 const server = new MockRealtimeServer();
 const stores: CursorStore[] = [memoryStore(), localStorageStore('bob'), indexedDbStore('bob')];
 const client = new RealtimeClient({
@@ -37,8 +42,40 @@ client.on('error', (error) => void (error instanceof RealtimeError && error.kind
 client.on('state', (state: ClientState) => {
   if (state.status === 'reconnecting') state.retryInMs.toFixed();
 });
-// @ts-expect-error no event of that name
-client.on('messages', () => {});
+client.on('invoice', ({ amount }) => void amount.toFixed());
+client.on('weather', async ({ type, user_id, id, degrees }) => {
+  const known: [string, string, number | undefined] = [type, user_id, id];
+  // @ts-expect-error nothing is known of its fields
+  const celsius: number = degrees;
+  void [known, celsius];
+});
+server.emit({ type: 'weather', degrees: 20 });
+// @ts-expect-error a message has a chat, or null
+server.emit({ type: 'message' });
+// @ts-expect-error a handler of states gets no event
+client.on('state', (event: OtherEvent) => void event);
+export function about(event: RealtimeEvent): string | null {
+  switch (event.type) {
+    case 'message':
+      return event.chat_id;
+    case 'pending_session':
+      return event.pending_session_id;
+    case 'invoice':
+      return event.amount.toFixed();
+    case 'session':
+    case 'device':
+      return null;
+    default: {
+      const other: OtherEvent = event;
+      const kind: string = event.type;
+      return kind === 'weather' ? \`\${other.degrees}\` : null;
+    }
+  }
+}
+export function isWeather(event: RealtimeEvent): boolean {
+  // @ts-expect-error traded: a kind that is not declared is compared as a string
+  return event.type === 'weather';
+}
 export async function all(): Promise<RealtimeEvent[]> {
   const events: RealtimeEvent[] = [];
   for await (const event of client) events.push(event);
@@ -46,6 +83,10 @@ export async function all(): Promise<RealtimeEvent[]> {
 }
 export function View(): string {
   const messages: readonly MessageEvent[] = useEvents(client, 'message', 10);
+  const weather: readonly OtherEvent[] = useEvents(client, 'weather');
+  void weather;
+  // @ts-expect-error states are no events
+  useEvents(client, 'state');
   return useRealtime(client).status + messages.length;
 }
 off();

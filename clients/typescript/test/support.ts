@@ -6,6 +6,12 @@ import { MockRealtimeServer } from '../src/testing.js';
 
 export const USER = '6b0f5c52-1111-4000-8000-000000000001';
 
+/** The types that are no event's: the frames of docs/protocol.md, and the names that it keeps for others. */
+export const RESERVED: readonly string[] = [
+  ...['hello', 'reset', 'cursor', 'ping', 'pong', 'error', 'goaway', 'auth', 'authenticated'],
+  ...['revocation', 'truncated', 'barrier', 'typing', 'presence', 'receipt', 'ack'],
+];
+
 /** How long anything may take before a test fails: minutes, since the machine may be busy. */
 export const DEADLINE_MS = 300_000;
 

@@ -4,7 +4,7 @@ import { backoffMs } from '../../src/backoff.js';
 import { judge } from '../../src/close-codes.js';
 import { RealtimeClient } from '../../src/index.js';
 import { MockRealtimeServer } from '../../src/testing.js';
-import { USER, bench, settle, token } from '../support.js';
+import { RESERVED, USER, bench, settle, token } from '../support.js';
 
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
@@ -206,6 +206,9 @@ describe('frames', () => {
     '{}',
     '{"type":"message"}',
     '{"type":"message","user_id":"u","id":"7"}',
+    '{"type":"session","user_id":"u","sender_device_id":"d"}',
+    '{"type":"pending_session","user_id":"u","recipient_device_id":"d","sender_device_id":"d"}',
+    '{"type":"invoice","user_id":"u","id":"7"}',
     '{"type":"message","user_id":"u","id":1.5}',
     '{"type":"cursor","cursor":7}',
     '{"type":"reset"}',
@@ -221,7 +224,7 @@ describe('frames', () => {
     await client.close();
   });
 
-  it.each(['{"type":"typing"}', '{"type":"toString"}', '{"type":"pong"}'])(
+  it.each(['{"type":"notice"}', '{"type":"toString"}', '{"type":"pong"}', '{"type":"invoice","user_id":7}'])(
     '%s is of no interest',
     async (text) => {
       const { server, client, errors } = bench();
@@ -340,6 +343,46 @@ describe('settings', () => {
     vi.stubGlobal('WebSocket', undefined);
     expect(() => new RealtimeClient({ url: 'ws://h', userId: USER })).toThrow(/package ws/);
     vi.unstubAllGlobals();
+  });
+
+  it('asks for the kinds, if there are some', async () => {
+    const { server, client } = bench({ kinds: ['message', 'a b&c', 'invoice'] });
+    await client.connect();
+    expect(server.connection.query.get('kinds')).toBe('message,a b&c,invoice');
+    expect(server.connection.url).toContain('kinds=message%2Ca+b%26c%2Cinvoice');
+    server.emit(message);
+    server.emit({ type: 'device' });
+    server.emit({ type: 'invoice', amount: 7 });
+    await settle();
+    server.close(1006);
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(server.connection.query.get('kinds')).toBe('message,a b&c,invoice');
+    await client.close();
+    const all = bench();
+    await all.client.connect();
+    expect(all.server.connection.query.has('kinds')).toBe(false);
+    await all.client.close();
+  });
+
+  it.each([
+    [[]],
+    [['']],
+    [['message', 'a,b']],
+    [['x'.repeat(33)]],
+    [['é'.repeat(17)]],
+    [Array.from({ length: 257 }, (_, i) => `k${i}`)],
+    ...RESERVED.map((name) => [[name]]),
+  ])('%j are no kinds', (kinds) => {
+    expect(() => bench({ kinds })).toThrow(/^kinds: /);
+  });
+
+  it.each([
+    [['x'.repeat(32)]],
+    [['é'.repeat(16)]],
+    [['state', 'relayed', 'toString', 'mark']],
+    [Array.from({ length: 256 }, (_, i) => `k${i}`)],
+  ])('%j are kinds', (kinds) => {
+    expect(() => bench({ kinds })).not.toThrow();
   });
 
   it.each([
