@@ -6,7 +6,7 @@ import {
   type Place,
   type RealtimeEvent,
   RealtimeClient,
-  type RealtimeError,
+  RealtimeError,
 } from '../../typescript/src/index.ts';
 import { type Identity, Reader, type Stats } from './api.ts';
 import { ClockOffset, nowMs } from './clock.ts';
@@ -83,8 +83,6 @@ export class Watch {
       backoff: BACKOFF,
       WebSocket: this.tap.WebSocket,
     });
-    const add = (event: RealtimeEvent): void => this.add(event);
-    for (const name of ['message', 'session', 'device'] as const) this.client.on(name, add);
     this.client.on('reset', () => {
       // The page holds no state that would have to be fetched anew.
       this.resets++;
@@ -123,7 +121,7 @@ export class Watch {
   async start(): Promise<void> {
     await this.readStats();
     if (this.isOver) return;
-    void this.client.connect();
+    void this.listen();
     void this.poll();
   }
 
@@ -149,6 +147,16 @@ export class Watch {
   latencyMs({ atMs, writtenMs }: Shown): number | undefined {
     if (writtenMs === undefined) return undefined;
     return Math.max(0, this.clock.toTheirs(atMs) - writtenMs);
+  }
+
+  /** Connects, and shows the events of every kind until the client is closed. */
+  private async listen(): Promise<void> {
+    try {
+      for await (const event of this.client) this.add(event);
+    } catch (error) {
+      // Why the client is closed, its state says.
+      if (!(error instanceof RealtimeError)) throw error;
+    }
   }
 
   private add(event: RealtimeEvent): void {

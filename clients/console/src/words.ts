@@ -72,6 +72,9 @@ export function sayMs(ms: number): string {
   return `${ms.toFixed(ms < 100 ? 1 : 0)} ms`;
 }
 
+/** The fields that every event may have. */
+const COMMON_FIELDS = ['type', 'user_id', 'id', 'cursor'];
+
 /** What an event is about, beside its type. */
 export function sayEvent(event: RealtimeEvent): string {
   switch (event.type) {
@@ -81,6 +84,12 @@ export function sayEvent(event: RealtimeEvent): string {
       return `device ${short(event.sender_device_id)} to ${short(event.receiver_device_id)}`;
     case 'device':
       return 'a device of the user';
+    case 'pending_session':
+      return `device ${short(event.sender_device_id)} asks ${short(event.recipient_device_id)}`;
+    default: {
+      const fields = Object.keys(event).filter((name) => !COMMON_FIELDS.includes(name));
+      return fields.join(', ') || 'no more fields';
+    }
   }
 }
 

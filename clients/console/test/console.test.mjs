@@ -137,6 +137,51 @@ test('a message written while the link is broken arrives once, after the resume'
   await page.context().close();
 });
 
+test('events of every kind are shown, those that the page does not know by the names of their fields', async () => {
+  const page = await openConsole();
+  const user = users.bob;
+  const device = '0b7d6c1e-2c35-4c8a-9d40-4a1f6f6c9b11';
+  // The service's own stream, with events of more kinds after its hello.
+  await page.routeWebSocket(/\/ws\?/, (socket) => {
+    const server = socket.connectToServer();
+    server.onMessage((data) => {
+      socket.send(data);
+      if (JSON.parse(data).type !== 'hello') return;
+      for (const event of [
+        { type: 'session', user_id: user, sender_device_id: device, receiver_device_id: device },
+        { type: 'device', user_id: user },
+        {
+          type: 'pending_session',
+          user_id: user,
+          recipient_device_id: device,
+          sender_device_id: device,
+          pending_session_id: device,
+          created_at: '2026-01-02T03:04:05',
+        },
+        { type: 'invoice', user_id: user, amount: 7, currency: 'EUR' },
+        { type: 'state', user_id: user },
+        { type: 'typing', user_id: user },
+      ]) {
+        socket.send(JSON.stringify(event));
+      }
+    });
+  });
+  await page.getByRole('button', { name: 'bob' }).click();
+  await rows(page).nth(4).waitFor();
+  const shown = await rows(page).evaluateAll((list) =>
+    list.map((row) => [row.cells[1].textContent, row.cells[3].textContent]),
+  );
+  assert.deepEqual(shown.reverse(), [
+    ['session', 'device 0b7d6c1e to 0b7d6c1e'],
+    ['device', 'a device of the user'],
+    ['pending_session', 'device 0b7d6c1e asks 0b7d6c1e'],
+    ['invoice', 'amount, currency'],
+    ['state', 'no more fields'],
+  ]);
+  assert.deepEqual(page.wrongs, []);
+  await page.context().close();
+});
+
 test('a reload goes on from where the page was', async () => {
   const page = await watchBob();
   await service.send('alice', 'bob', 'before');
