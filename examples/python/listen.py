@@ -2,11 +2,13 @@
 import base64, json, os, pathlib, random, socket, sys, time
 ADDRESS, USER, FILE = sys.argv[1:]
 AGAIN = (None, 1012, 1013, 4004, 4008, 4009, 4029)  # close codes as in docs/protocol.md; None: it broke off
+FRAMES = ("hello cursor ping pong error goaway auth authenticated revocation truncated barrier typing presence "
+          "receipt ack").split()  # any other type is an event, or a reset
 kept = json.load(open(FILE)) if os.path.exists(FILE) else {"cursor": "", "ids": [], "old": []}
 
 def take(frame):
     handed = frame.get("id") in kept["ids"] + kept["old"]
-    if not handed and frame["type"] not in ("hello", "cursor", "goaway"):
+    if not handed and frame["type"] not in FRAMES:
         print(json.dumps(frame), flush=True)  # on a reset, a real client reads the state anew
     if frame.get("cursor") not in (None, kept["cursor"]):
         kept.update(cursor=frame["cursor"], ids=[], old=kept["ids"], wait_s=1)
@@ -21,8 +23,7 @@ def listen():
                      f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
                      "Sec-WebSocket-Protocol: hushnet.v1\r\n\r\n".encode())
         status = b"".join(iter(lambda: stream.readline().strip(), b""))[9:12].decode()
-        if status != "101":
-            return None if status in ("", "429", "503") else sys.exit(f"refused with {status}")
+        if status != "101": return None if status in ("", "429", "503") else sys.exit(f"refused with {status}")
         while len(head := stream.read(2)) == 2:  # the server's frames are whole and not masked
             more = {126: 2, 127: 8}.get(head[1], 0)
             data = stream.read(int.from_bytes(stream.read(more), "big") if more else head[1])

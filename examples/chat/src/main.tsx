@@ -17,7 +17,7 @@ try {
     .map((me) => ({
       me,
       other: people.find(({ id }) => id !== me.id) ?? me,
-      client: new RealtimeClient({ url: '/', userId: me.id }),
+      client: new RealtimeClient({ url: '/', userId: me.id, kinds: ['message'] }),
     }));
   root.render(
     <StrictMode>
