@@ -8,8 +8,7 @@ kept = json.load(open(FILE)) if os.path.exists(FILE) else {"cursor": "", "ids": 
 
 def take(frame):
     handed = frame.get("id") in kept["ids"] + kept["old"]
-    if not handed and frame["type"] not in FRAMES:
-        print(json.dumps(frame), flush=True)  # on a reset, a real client reads the state anew
+    if not handed and frame["type"] not in FRAMES: print(json.dumps(frame), flush=True)  # a reset: read the state
     if frame.get("cursor") not in (None, kept["cursor"]):
         kept.update(cursor=frame["cursor"], ids=[], old=kept["ids"], wait_s=1)
     kept["ids"] += [frame["id"]] if "id" in frame else []
