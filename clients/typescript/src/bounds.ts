@@ -30,7 +30,7 @@ export const READ_TRIES_MAX = 3;
 export const RETRY_AFTER_MAX_MS = 30_000;
 /** Tokens are not asked for more often than this, however short their life. */
 export const REFRESH_SOONEST_MS = 1_000;
-/** Names in the option `kinds`, at most: the server's bound. */
-export const KINDS_MAX = 256;
-/** Bytes of such a name in UTF-8, at most: likewise. */
+/** Bytes of the option `kinds` in UTF-8, joined by commas, at most: the server's bound. */
+export const KINDS_BYTES_MAX = 1_024;
+/** Bytes of one of its names, at most: likewise. */
 export const KIND_BYTES_MAX = 32;

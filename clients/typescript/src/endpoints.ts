@@ -1,6 +1,6 @@
 /** The addresses that follow from the options `url` and `kinds`. */
 
-import { KIND_BYTES_MAX, KINDS_MAX } from './bounds.js';
+import { KIND_BYTES_MAX, KINDS_BYTES_MAX } from './bounds.js';
 import { RESERVED } from './frames.js';
 import type { ClientOptions } from './types.js';
 
@@ -16,9 +16,8 @@ export function endpointsOf({ url, kinds }: ClientOptions): Endpoints {
   const base = new URL(url, (globalThis as { location?: Location }).location?.href);
   const [, scheme] = /^(?:ws|http)(s?:)$/.exec(base.protocol) ?? [];
   if (!scheme) throw new TypeError('url: needs http, https, ws or wss');
-  if (kinds && (!kinds[0] || kinds[KINDS_MAX] || kinds.some(isNoKind))) {
-    const bounds = `1 to ${KINDS_MAX} names of 1 to ${KIND_BYTES_MAX} bytes`;
-    throw new TypeError(`kinds: needs ${bounds}, no comma, no frame's name: ${kinds}`);
+  if (kinds && (bytesOf(`${kinds}`) > KINDS_BYTES_MAX || !kinds[0] || kinds.some(isNoKind))) {
+    throw new TypeError(`kinds: needs names of 1 to ${KIND_BYTES_MAX} bytes, no frame's, in all ${KINDS_BYTES_MAX}`);
   }
   const rest = `${scheme}//${base.host}${base.pathname.replace(/\/(ws\/?)?$/, '')}`;
   return {
@@ -33,4 +32,6 @@ export function endpointsOf({ url, kinds }: ClientOptions): Endpoints {
 }
 
 const isNoKind = (name: string): boolean =>
-  /,|^$/.test(name) || RESERVED.test(name) || new TextEncoder().encode(name).length > KIND_BYTES_MAX;
+  /,|^$/.test(name) || RESERVED.test(name) || bytesOf(name) > KIND_BYTES_MAX;
+
+const bytesOf = (text: string): number => new TextEncoder().encode(text).length;

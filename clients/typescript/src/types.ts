@@ -246,7 +246,7 @@ export interface ClientOptions {
    */
   readonly signDevice?: (timestamp: number) => DeviceProof | Promise<DeviceProof>;
   /**
-   * The kinds of events to be sent, 1 to 256 names of 1 to 32 bytes. Default: all. An event of another
+   * The kinds of events to be sent, names of 1 to 32 bytes, at most 1,024 in all. Default: all. An event of another
    * kind does not come later either: fetch the state when a kind is added.
    */
   readonly kinds?: readonly string[];
