@@ -302,7 +302,7 @@ async fn a_bad_notification_is_counted_and_does_not_stop_the_next_good_one() {
     let scene = Scene::set().await;
     let mut bob = scene.server.connect(scene.bob.id).await;
     let no_user = json!({ "type": "message", "chat_id": scene.chat }).to_string();
-    let unknown = json!({ "type": "reaction", "user_id": scene.bob.id }).to_string();
+    let unknown = json!({ "type": "goaway", "user_id": scene.bob.id }).to_string();
     for bad in ["not json", "", &no_user, &unknown, "{\"type\":"] {
         notify(&scene.db, "messages_channel", bad).await;
     }

@@ -27,6 +27,7 @@ mod hostile;
 mod http;
 mod identity;
 mod ingest;
+mod kinds;
 mod latency;
 mod limits;
 mod listener;
