@@ -46,7 +46,10 @@ fn scene() -> Scene {
     let connections = (0..USERS).map(|n| hub.subscribe(user(n))).collect();
     let notification = |n| {
         let user = user(n);
-        format!(r#"{{"type" : "message", "chat_id" : "{CHAT}", "user_id" : "{user}", "id" : {n}}}"#)
+        let xid = 1_000_000 + n;
+        format!(
+            r#"{{"type" : "message", "chat_id" : "{CHAT}", "user_id" : "{user}", "id" : {n}, "xid" : {xid}}}"#
+        )
     };
     Scene {
         router: Router::new(

@@ -6,6 +6,7 @@ use std::mem;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use hushnet_realtime::protocol::is_reserved;
 use serde::Deserialize;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
@@ -20,10 +21,19 @@ struct Frame<'a> {
     #[serde(rename = "type")]
     kind: &'a str,
     user_id: Option<Uuid>,
+    /// Of a message.
     chat_id: Option<Uuid>,
+    /// Of a kind of the checker's own.
+    row: Option<Row>,
     id: Option<i64>,
     cursor: Option<&'a str>,
     reason: Option<&'a str>,
+}
+
+/// The chosen fields of a row.
+#[derive(Debug, Deserialize)]
+struct Row {
+    chat_id: Uuid,
 }
 
 /// The client's next action after a frame.
@@ -124,8 +134,9 @@ impl Library {
                 *self.resets.entry(reason).or_default() += 1;
                 todo = Todo::Refetch;
             }
-            "message" => self.take_event(&frame, text, ledger, known),
-            _ => self.strange.push(format!("unexpected: {text}")),
+            kind if is_reserved(kind) => self.strange.push(format!("unexpected: {text}")),
+            // Whatever its kind.
+            _ => self.take_event(&frame, text, ledger, known),
         }
         todo
     }
@@ -135,7 +146,8 @@ impl Library {
         if frame.user_id != Some(self.user_id) {
             self.strange.push(format!("somebody else's: {text}"));
         }
-        let message = frame.chat_id.and_then(|chat_id| ledger.message(chat_id));
+        let chat_id = frame.row.as_ref().map(|row| row.chat_id).or(frame.chat_id);
+        let message = chat_id.and_then(|chat_id| ledger.message(chat_id));
         let (Some(message), Some(_)) = (message, frame.id) else {
             self.strange.push(format!("written by nobody: {text}"));
             return;
