@@ -37,8 +37,6 @@ pub enum Subject {
 pub struct Notification<'a> {
     /// What it is about. A kind that is none of HushNet's is [`Kind::OTHER`], as it is parsed.
     pub subject: Subject,
-    /// The name of such a kind.
-    pub other_kind: Option<&'a str>,
     /// The user whose event it is: the routing key.
     pub user_id: Uuid,
     /// Its row in `realtime.events`; `None` from a database that has only HushNet's own triggers.
@@ -57,35 +55,34 @@ pub struct Notification<'a> {
 
 /// The value of `type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Type<'a> {
-    Preset(Kind),
-    Other(&'a str),
+enum Type {
+    Event(Kind),
     Revocation,
 }
 
-impl<'a> Type<'a> {
+impl Type {
     /// `None` for a name that no kind may have.
     #[inline]
-    fn from_name(name: &'a [u8]) -> Option<Self> {
-        Kind::of_preset(name).map_or_else(|| Self::of_others(name), |kind| Some(Self::Preset(kind)))
+    fn from_name(name: &[u8]) -> Option<Self> {
+        Kind::of_preset(name).map_or_else(|| Self::of_others(name), |kind| Some(Self::Event(kind)))
     }
 
     #[inline(never)]
-    fn of_others(name: &'a [u8]) -> Option<Self> {
+    fn of_others(name: &[u8]) -> Option<Self> {
         let name = str::from_utf8(name).ok()?;
         match name {
             "revocation" => Some(Self::Revocation),
             _ if name.is_empty() || name.len() > KIND_BYTES_MAX || is_reserved(name) => None,
-            _ => Some(Self::Other(name)),
+            _ => Some(Self::Event(Kind::OTHER)),
         }
     }
 
     /// A name of HushNet's may be written with escapes; any other is handed on as it is.
-    fn from_member(name: &Cow<'a, str>) -> Result<Self, serde_json::Error> {
+    fn from_member(name: &Cow<'_, str>) -> Result<Self, serde_json::Error> {
         let known = match name {
             Cow::Borrowed(name) => Self::from_name(name.as_bytes()),
             Cow::Owned(name) if name == "revocation" => Some(Self::Revocation),
-            Cow::Owned(name) => Kind::of_preset(name.as_bytes()).map(Self::Preset),
+            Cow::Owned(name) => Kind::of_preset(name.as_bytes()).map(Self::Event),
         };
         known.ok_or_else(|| {
             serde::de::Error::custom(format_args!(
@@ -98,19 +95,10 @@ impl<'a> Type<'a> {
     #[inline]
     fn subject(self, open_text: &str) -> Subject {
         match self {
-            Self::Preset(kind) => Subject::Event(kind),
-            Self::Other(_) => Subject::Event(Kind::OTHER),
+            Self::Event(kind) => Subject::Event(kind),
             Self::Revocation => Subject::Revocation {
                 device_id: revoked_device(open_text),
             },
-        }
-    }
-
-    #[inline]
-    fn other_kind(self) -> Option<&'a str> {
-        match self {
-            Self::Other(name) => Some(name),
-            Self::Preset(_) | Self::Revocation => None,
         }
     }
 }
@@ -162,28 +150,62 @@ struct Trailer<'a> {
 }
 
 impl<'a> Trailer<'a> {
-    const XID: &'static str = r#", "xid" : "#;
-    const ASYNCHRONOUS: &'static str = r#", "asynchronous" : true"#;
+    const XID: &'static [u8; 10] = br#", "xid" : "#;
+    const ASYNCHRONOUS: &'static [u8; 23] = br#", "asynchronous" : true"#;
+    /// As many decimal digits as every `u64` can hold.
+    const DIGITS_MAX: usize = 19;
 
-    /// `None` for a text that does not end as an object does.
+    /// `None` for a text that does not end as an object does. Arrays of a known length are compared without a call.
+    #[inline]
     fn cut_from(payload: &'a str) -> Option<Self> {
-        let open = payload.strip_suffix('}')?;
-        let digits = open.bytes().rev().take_while(u8::is_ascii_digit).count();
-        let (before, number) = open.split_at(open.len() - digits);
-        let (open, xid) = match before.strip_suffix(Self::XID) {
-            Some(before) if !number.starts_with('0') => (before, Xid::new(number.parse().ok()?)),
-            _ => (open, None),
-        };
-        let marked = open.strip_suffix(Self::ASYNCHRONOUS);
+        let mut open_text = payload.strip_suffix('}')?;
+        let (digits, number) = number_at_end(open_text.as_bytes(), Self::DIGITS_MAX);
+        let before = open_text.len() - digits;
+        let mut xid = None;
+        if digits > 0
+            && open_text.as_bytes()[..before].last_chunk() == Some(Self::XID)
+            && open_text.as_bytes()[before] != b'0'
+        {
+            xid = Xid::new(number);
+            open_text = &open_text[..before - Self::XID.len()];
+        }
+        let asynchronous = open_text.as_bytes().last_chunk() == Some(Self::ASYNCHRONOUS);
+        if asynchronous {
+            open_text = &open_text[..open_text.len() - Self::ASYNCHRONOUS.len()];
+        }
         Some(Self {
-            open_text: marked.unwrap_or(open),
+            open_text,
             xid,
-            asynchronous: marked.is_some(),
+            asynchronous,
         })
     }
 
     fn is_empty(self) -> bool {
         self.xid.is_none() && !self.asynchronous
+    }
+}
+
+/// The decimal digits at the end of a text, at most so many, and their value.
+#[inline]
+fn number_at_end(text: &[u8], digits_max: usize) -> (usize, u64) {
+    let (mut digits, mut number, mut scale) = (0, 0, 1);
+    while digits < digits_max
+        && let Some(digit @ b'0'..=b'9') = text.get(text.len().wrapping_sub(digits + 1))
+    {
+        number += u64::from(digit - b'0') * scale;
+        scale *= 10;
+        digits += 1;
+    }
+    (digits, number)
+}
+
+/// The text without the white space at its end, which few have.
+#[inline]
+fn trimmed(payload: &str) -> &str {
+    if payload.ends_with('}') {
+        payload
+    } else {
+        payload.trim_end_matches(BLANKS)
     }
 }
 
@@ -207,7 +229,7 @@ impl<'a> Notification<'a> {
     /// # Errors
     /// [`MalformedEvent`] when it is not a JSON object with a `type` that names a kind and a UUID `user_id`.
     pub fn parse(payload: &'a str) -> Result<Self, MalformedEvent> {
-        let trailer = Trailer::cut_from(payload.trim_end_matches(BLANKS));
+        let trailer = Trailer::cut_from(trimmed(payload));
         let flat = trailer.and_then(|trailer| Self::of_flat(trailer.open_text, trailer));
         // Without an id it is not from the log's triggers, and has no trailer.
         let read = match flat {
@@ -231,7 +253,7 @@ impl<'a> Notification<'a> {
     fn of_any(payload: &'a str, trailer: Option<Trailer<'a>>) -> Result<Self, serde_json::Error> {
         let members: Members<'a> = object(payload)?;
         let kind = Type::from_member(&members.kind)?;
-        let whole = payload.trim_end_matches(BLANKS);
+        let whole = trimmed(payload);
         let whole = Trailer {
             open_text: whole.strip_suffix('}').unwrap_or(whole),
             xid: None,
@@ -240,7 +262,6 @@ impl<'a> Notification<'a> {
         let trailer = trailer.filter(|_| members.id.is_some()).unwrap_or(whole);
         Ok(Self {
             subject: kind.subject(trailer.open_text),
-            other_kind: kind.other_kind(),
             user_id: members.user_id,
             id: members.id,
             xid: trailer.xid,
@@ -279,7 +300,6 @@ impl<'a> Notification<'a> {
         let kind = kind?;
         Some(Self {
             subject: kind.subject(open_text),
-            other_kind: kind.other_kind(),
             user_id: user_id?,
             id,
             xid: trailer.xid,
