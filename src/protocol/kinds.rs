@@ -65,20 +65,22 @@ impl Kinds {
     #[must_use]
     #[inline]
     pub fn resolve<'a>(&self, notification: Notification<'a>) -> Notification<'a> {
-        match notification.subject {
-            Subject::Event(Kind::OTHER) => Notification {
-                subject: Subject::Event(self.kind_in(notification.open_text)),
-                ..notification
-            },
-            _ => notification,
+        match notification.other_kind {
+            Some(name) => self.resolve_other(notification, name),
+            None => notification,
         }
     }
 
-    /// The kind of the event with this JSON, if that has a number.
-    fn kind_in(&self, text: &str) -> Kind {
-        let name = Kind::OTHER.name_in(text);
-        let known = self.read(|known| known.numbers.get(&*name).copied());
-        known.unwrap_or(Kind::OTHER)
+    fn resolve_other<'a>(&self, notification: Notification<'a>, name: &str) -> Notification<'a> {
+        let known = self.read(|known| known.numbers.get(name).copied());
+        match known {
+            Some(kind) => Notification {
+                subject: Subject::Event(kind),
+                other_kind: None,
+                ..notification
+            },
+            None => notification,
+        }
     }
 
     /// The names, by their numbers.

@@ -37,6 +37,8 @@ pub enum Subject {
 pub struct Notification<'a> {
     /// What it is about. A kind that is none of HushNet's is [`Kind::OTHER`], as it is parsed.
     pub subject: Subject,
+    /// The name of such a kind.
+    pub other_kind: Option<&'a str>,
     /// The user whose event it is: the routing key.
     pub user_id: Uuid,
     /// Its row in `realtime.events`; `None` from a database that has only HushNet's own triggers.
@@ -55,34 +57,35 @@ pub struct Notification<'a> {
 
 /// The value of `type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Type {
-    Event(Kind),
+enum Type<'a> {
+    Preset(Kind),
+    Other(&'a str),
     Revocation,
 }
 
-impl Type {
+impl<'a> Type<'a> {
     /// `None` for a name that no kind may have.
     #[inline]
-    fn from_name(name: &[u8]) -> Option<Self> {
-        Kind::of_preset(name).map_or_else(|| Self::of_others(name), |kind| Some(Self::Event(kind)))
+    fn from_name(name: &'a [u8]) -> Option<Self> {
+        Kind::of_preset(name).map_or_else(|| Self::of_others(name), |kind| Some(Self::Preset(kind)))
     }
 
     #[inline(never)]
-    fn of_others(name: &[u8]) -> Option<Self> {
+    fn of_others(name: &'a [u8]) -> Option<Self> {
         let name = str::from_utf8(name).ok()?;
         match name {
             "revocation" => Some(Self::Revocation),
             _ if name.is_empty() || name.len() > KIND_BYTES_MAX || is_reserved(name) => None,
-            _ => Some(Self::Event(Kind::OTHER)),
+            _ => Some(Self::Other(name)),
         }
     }
 
     /// A name of HushNet's may be written with escapes; any other is handed on as it is.
-    fn from_member(name: &Cow<'_, str>) -> Result<Self, serde_json::Error> {
+    fn from_member(name: &Cow<'a, str>) -> Result<Self, serde_json::Error> {
         let known = match name {
             Cow::Borrowed(name) => Self::from_name(name.as_bytes()),
             Cow::Owned(name) if name == "revocation" => Some(Self::Revocation),
-            Cow::Owned(name) => Kind::of_preset(name.as_bytes()).map(Self::Event),
+            Cow::Owned(name) => Kind::of_preset(name.as_bytes()).map(Self::Preset),
         };
         known.ok_or_else(|| {
             serde::de::Error::custom(format_args!(
@@ -95,10 +98,19 @@ impl Type {
     #[inline]
     fn subject(self, open_text: &str) -> Subject {
         match self {
-            Self::Event(kind) => Subject::Event(kind),
+            Self::Preset(kind) => Subject::Event(kind),
+            Self::Other(_) => Subject::Event(Kind::OTHER),
             Self::Revocation => Subject::Revocation {
                 device_id: revoked_device(open_text),
             },
+        }
+    }
+
+    #[inline]
+    fn other_kind(self) -> Option<&'a str> {
+        match self {
+            Self::Other(name) => Some(name),
+            Self::Preset(_) | Self::Revocation => None,
         }
     }
 }
@@ -262,6 +274,7 @@ impl<'a> Notification<'a> {
         let trailer = trailer.filter(|_| members.id.is_some()).unwrap_or(whole);
         Ok(Self {
             subject: kind.subject(trailer.open_text),
+            other_kind: kind.other_kind(),
             user_id: members.user_id,
             id: members.id,
             xid: trailer.xid,
@@ -300,6 +313,7 @@ impl<'a> Notification<'a> {
         let kind = kind?;
         Some(Self {
             subject: kind.subject(open_text),
+            other_kind: kind.other_kind(),
             user_id: user_id?,
             id,
             xid: trailer.xid,
