@@ -28,7 +28,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Apply what is missing, and put every trigger in its place; replaces HushNet's own notifying triggers
+    /// Apply what is missing, and put the trigger of every source in its place; replaces HushNet's own notifying triggers
     Up {
         /// How events reach the server; without it the database's own value stands
         #[arg(long, env = "HUSHNET_INGEST", value_name = "WAY")]
@@ -90,6 +90,9 @@ pub(super) async fn run(
         Action::Up { ingest, waiting } => {
             for table in migrate::up_with(&url, &waiting.patience()).await? {
                 output::print_line(format_args!("put the trigger on {table} in its place"))?;
+            }
+            for source in migrate::sources(&url).await? {
+                output::print_line(source)?;
             }
             if let Some(ingest) = ingest {
                 Log::new(url.options(), 1).set_ingest(ingest).await?;

@@ -22,7 +22,7 @@ use super::maintenance::Rotation;
 use super::rights::MissingRights;
 use super::triggers::FaultyTrigger;
 use super::user_pages::UserPages;
-use super::{control, creation_times, log_state, maintenance, rights, triggers};
+use super::{control, creation_times, log_state, maintenance, rights, sources, triggers};
 use crate::config::Ingest;
 use crate::protocol::{Epoch, Kinds, Recipient, Snapshot};
 
@@ -257,6 +257,11 @@ impl Log {
         events: &[Logged],
     ) -> Result<Vec<(i64, f64)>, sqlx::Error> {
         within_deadline(creation_times::of_each(&self.database.own(), events)).await
+    }
+
+    /// The kinds that events may have, those of retired sources included; none in a database without a log.
+    pub async fn kinds(&self) -> Result<Vec<String>, sqlx::Error> {
+        within_deadline(sources::kinds(&self.database.own())).await
     }
 
     /// What is wrong with the triggers that write the log.
