@@ -3,11 +3,20 @@
 
 SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
 
--- The functions run with the rights of their owner, who owns the log.
+-- The functions run with the rights of their owner, who owns the log. Those of the triggers' places belong to the role
+-- that applied migration 3.
 DO $$
+DECLARE
+    owner name := (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'realtime.events'::regclass);
+    moved regprocedure;
 BEGIN
-    EXECUTE format('SET LOCAL ROLE %I', (
-        SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'realtime.events'::regclass));
+    FOR moved IN
+        SELECT oid FROM pg_proc WHERE pronamespace = 'realtime'::regnamespace AND pg_get_userbyid(proowner) <> owner
+        AND proname IN ('own_triggers', 'application_triggers', 'lock_application_tables', 'repair_triggers')
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO %I', moved, owner);
+    END LOOP;
+    EXECUTE format('SET LOCAL ROLE %I', owner);
 END $$;
 
 -- Writers and readers of the log wait for this, and it rewrites nothing.
@@ -653,7 +662,7 @@ BEGIN
     RETURN NULL;
 END $$;
 
+RESET ROLE;
+
 -- What no role was granted, none has.
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA realtime FROM PUBLIC;
-
-RESET ROLE;
