@@ -86,13 +86,11 @@ pub(super) async fn run(
     }: Arguments,
 ) -> anyhow::Result<()> {
     let url = database::find(database_url)?;
+    let is_up = matches!(action, Action::Up { .. });
     match action {
         Action::Up { ingest, waiting } => {
             for table in migrate::up_with(&url, &waiting.patience()).await? {
                 output::print_line(format_args!("put the trigger on {table} in its place"))?;
-            }
-            for source in migrate::sources(&url).await? {
-                output::print_line(source)?;
             }
             if let Some(ingest) = ingest {
                 Log::new(url.options(), 1).set_ingest(ingest).await?;
@@ -114,6 +112,11 @@ pub(super) async fn run(
             "{:04} {applied} {}",
             status.version, status.description
         ))?;
+    }
+    if is_up {
+        for source in migrate::sources(&url).await? {
+            output::print_line(source)?;
+        }
     }
     Ok(())
 }

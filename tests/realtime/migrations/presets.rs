@@ -336,7 +336,7 @@ async fn an_upgrade_beside_a_writer_loses_no_event_and_knows_each_source_since()
     // A session that was at work is waited for.
     execute(
         &mut connection,
-        "LOCK TABLE messages, devices IN SHARE MODE",
+        "BEGIN; LOCK TABLE messages, devices IN SHARE MODE",
     )
     .await;
     let counts = "SELECT concat_ws(' ', (SELECT count(*) FROM messages) = count(*) FILTER (WHERE kind = 'message'),
