@@ -119,20 +119,6 @@ impl Log {
         Ok(())
     }
 
-    /// TEMPORARY
-    async fn kinds(&self) -> Result<Vec<String>, sqlx::Error> {
-        let has_log = self.exists().await?;
-        Ok(if has_log {
-            vec![
-                "message".to_owned(),
-                "session".to_owned(),
-                "device".to_owned(),
-            ]
-        } else {
-            Vec::new()
-        })
-    }
-
     /// Returns when everything that was written to the database before is on disk.
     pub async fn flush(&self) -> Result<(), sqlx::Error> {
         within_deadline(log_state::flush(&self.database.own())).await

@@ -1,11 +1,12 @@
 //! Kinds of one's own: a row of `realtime.sources`, its trigger, and its events in the log and in the notification.
 
+use hushnet_realtime::config::{Config, Ingest};
 use hushnet_realtime::store::Log;
 use serde_json::{Value, json};
 use sqlx::postgres::PgListener;
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use crate::support::{Database, execute, soon};
+use crate::support::{Client, Database, Server, execute, soon};
 
 mod definitions;
 mod faults;
@@ -213,4 +214,36 @@ async fn an_audience_that_fails_fails_the_statement() {
         "{error}"
     );
     assert_eq!(shop.number("SELECT count(*) FROM posts").await, 0);
+}
+
+async fn next_but_cursors(client: &mut Client) -> Value {
+    loop {
+        let frame = client.next_json().await;
+        if frame["type"] != "cursor" {
+            return frame;
+        }
+    }
+}
+
+/// In each way of ingest a server delivers a kind that it did not know when it was started.
+#[tokio::test]
+async fn a_kind_that_comes_while_a_server_runs_reaches_its_user() {
+    for ingest in [Ingest::Notify, Ingest::Tail, Ingest::Adaptive] {
+        let mut shop = Shop::open().await;
+        let change = |config: &mut Config| config.ingest = Some(ingest);
+        let server = Server::start_on(shop.database.clone(), change).await;
+        let mut client = server.connect_v1(&format!("/ws?user_id={ANN}")).await;
+        assert_eq!(client.next_json().await["type"], "hello");
+        shop.run(ADD_LINES).await;
+        shop.run(&format!(
+            r#"INSERT INTO "My Shop"."Order Lines" VALUES (1, 'a', '{ANN}', 'new', 3)"#
+        ))
+        .await;
+        let event = next_but_cursors(&mut client).await;
+        assert_eq!(event["type"], "order.line", "{event}");
+        assert_eq!(event["key"], json!({"line.No": "a", "Order": 1}));
+        assert_eq!(event["row"], json!({"status": "new", "Qty": 3}));
+        shop.run(r#"TRUNCATE "My Shop"."Order Lines""#).await;
+        assert_eq!(next_but_cursors(&mut client).await["reason"], "truncated");
+    }
 }
