@@ -625,9 +625,11 @@ DECLARE
 BEGIN
     IF TG_OP = 'UPDATE' THEN
         changed := NEW;
-        IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = TG_RELID AND attname = 'last_seen') THEN
+        BEGIN
             changed.last_seen := OLD.last_seen;
-        END IF;
+        EXCEPTION WHEN undefined_column THEN
+            -- These devices have none.
+        END;
         -- Compared byte by byte: no column's type needs an equality operator, as json has none.
         IF NOT (changed OPERATOR(pg_catalog.*<>) OLD) THEN
             RETURN NULL;

@@ -11,7 +11,7 @@ use super::quiet::Writer;
 use super::{application as everything, notifying_triggers};
 use crate::support::{Database, Server, add_user, execute, soon};
 
-async fn log(url: &DatabaseUrl) -> Log {
+fn log(url: &DatabaseUrl) -> Log {
     Log::new(url.options(), 1)
 }
 
@@ -32,11 +32,11 @@ async fn a_bare_database_gets_the_log_alone_and_is_served() {
     let url = database.owner();
     let mut connection = database.connect().await;
     let before = everything(&mut connection).await;
-    assert_eq!(log(&url).await.kinds().await.unwrap(), [""; 0]);
+    assert_eq!(log(&url).kinds().await.unwrap(), [""; 0]);
     database.up().await;
     assert_eq!(notifying_triggers(&mut connection).await, []);
     assert_eq!(migrate::plan(&url).await.unwrap().len(), 0);
-    assert_eq!(log(&url).await.kinds().await.unwrap(), [""; 0]);
+    assert_eq!(log(&url).kinds().await.unwrap(), [""; 0]);
     assert_eq!(
         sources(&url).await,
         [
@@ -100,7 +100,7 @@ async fn tables_of_another_shape_are_left_alone() {
         "INSERT INTO messages (body) VALUES ('theirs')",
     )
     .await;
-    assert_eq!(log(&url).await.trigger_faults().await.unwrap(), []);
+    assert_eq!(log(&url).trigger_faults().await.unwrap(), []);
     migrate::down(&url).await.unwrap();
     assert_eq!(notifying_triggers(&mut connection).await, before.0);
 }
@@ -114,7 +114,7 @@ async fn tables_that_came_meanwhile_are_installed_by_the_next_up() {
     application::create_schema(&mut connection).await;
     execute(&mut connection, "DROP TABLE pending_sessions").await;
     let before = everything(&mut connection).await;
-    assert_eq!(log(&url).await.kinds().await.unwrap(), [""; 0]);
+    assert_eq!(log(&url).kinds().await.unwrap(), [""; 0]);
     assert!(!migrate::plan(&url).await.unwrap().is_empty());
     let tables = [
         "public.devices",
@@ -123,9 +123,9 @@ async fn tables_that_came_meanwhile_are_installed_by_the_next_up() {
         "public.users",
     ];
     assert_eq!(migrate::up(&url).await.unwrap(), tables);
-    let kinds = log(&url).await.kinds().await.unwrap();
+    let kinds = log(&url).kinds().await.unwrap();
     assert_eq!(kinds, ["device", "message", "session"]);
-    assert_eq!(log(&url).await.trigger_faults().await.unwrap(), []);
+    assert_eq!(log(&url).trigger_faults().await.unwrap(), []);
     assert_eq!(
         sources(&url).await[2..],
         [
@@ -154,15 +154,14 @@ async fn a_table_that_is_gone_is_a_fault_until_its_source_is_retired() {
     );
     execute(&mut connection, "DROP TABLE sessions").await;
     migrate::up(&url).await.unwrap();
-    let faults = log(&url).await.trigger_faults().await.unwrap();
+    let faults = log(&url).trigger_faults().await.unwrap();
     assert_eq!(faults.len(), 1);
     assert_eq!(faults[0].to_string(), "public.sessions: table_missing");
     execute(&mut connection, remove).await;
-    assert_eq!(log(&url).await.trigger_faults().await.unwrap(), []);
+    assert_eq!(log(&url).trigger_faults().await.unwrap(), []);
     // What the log may still have is a kind yet.
     assert!(
         log(&url)
-            .await
             .kinds()
             .await
             .unwrap()
@@ -174,7 +173,7 @@ async fn a_table_that_is_gone_is_a_fault_until_its_source_is_retired() {
     )
     .await;
     assert_eq!(migrate::up(&url).await.unwrap(), ["public.sessions"]);
-    assert_eq!(log(&url).await.trigger_faults().await.unwrap(), []);
+    assert_eq!(log(&url).trigger_faults().await.unwrap(), []);
     migrate::down(&url).await.unwrap();
 }
 
@@ -290,19 +289,19 @@ async fn an_upgrade_keeps_what_the_schema_before_had() {
     let mut connection = database.connect().await;
     let before = everything(&mut connection).await;
     database.migrate_to(7).await;
-    let kinds = log(&url).await.kinds().await.unwrap();
+    let kinds = log(&url).kinds().await.unwrap();
     assert_eq!(kinds, ["device", "message", "session"]);
-    assert_eq!(log(&url).await.trigger_faults().await.unwrap(), []);
+    assert_eq!(log(&url).trigger_faults().await.unwrap(), []);
     execute(
         &mut connection,
         "ALTER TABLE sessions RENAME TO sessions_before",
     )
     .await;
     migrate::up(&url).await.unwrap();
-    let faults = log(&url).await.trigger_faults().await.unwrap();
+    let faults = log(&url).trigger_faults().await.unwrap();
     assert_eq!(faults.len(), 1);
     assert_eq!(faults[0].to_string(), "public.sessions: table_missing");
-    let kinds = log(&url).await.kinds().await.unwrap();
+    let kinds = log(&url).kinds().await.unwrap();
     assert_eq!(kinds, ["device", "message", "pending_session", "session"]);
     execute(
         &mut connection,
@@ -314,7 +313,7 @@ async fn an_upgrade_keeps_what_the_schema_before_had() {
         [""; 0],
         "the trigger went along"
     );
-    assert_eq!(log(&url).await.trigger_faults().await.unwrap(), []);
+    assert_eq!(log(&url).trigger_faults().await.unwrap(), []);
     migrate::down(&url).await.unwrap();
     assert_eq!(everything(&mut connection).await, before);
     // The schema before is removed by this program too.

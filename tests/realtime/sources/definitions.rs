@@ -5,6 +5,69 @@ use hushnet_testkit::roles::SERVICE;
 
 use super::{ADD_LINES, ANN, Shop};
 
+/// What `add_source` is given, and why it is refused.
+const REFUSED: [(&str, &str); 17] = [
+    (
+        "'hello', 'posts', 'reader'",
+        "the kind 'hello': the protocol uses the name itself",
+    ),
+    ("'a b', 'posts', 'reader'", "1 to 32 characters"),
+    ("repeat('k', 33), 'posts', 'reader'", "1 to 32 characters"),
+    ("'', 'posts', 'reader'", "1 to 32 characters"),
+    (
+        "'p', 'posts', 'body'",
+        "the audience returns text, and users' ids are of type uuid",
+    ),
+    (
+        "'p', 'posts', 'author'",
+        "the audience 'author' is neither a column of public.posts nor a query",
+    ),
+    (
+        "'p', 'posts', 'SELECT reader, id FROM public.posts'",
+        "subquery must return only one column",
+    ),
+    (
+        "'p', 'posts', 'SELECT reader FROM posts'",
+        "relation \"posts\" does not exist",
+    ),
+    (
+        "'p', 'posts', 'SELECT NEW.author'",
+        "column new.author does not exist",
+    ),
+    (
+        "'p', 'posts', 'SELECT reader'",
+        "column reference \"reader\" is ambiguous",
+    ),
+    (
+        "'p', 'posts', 'reader', fields => '{id,title}'",
+        "public.posts has no column title",
+    ),
+    (
+        "'p', 'posts', 'reader', condition => 'NEW.body'",
+        "the condition is of type text, not boolean",
+    ),
+    (
+        "'p', 'posts', 'reader', condition => 'NEW.body ='",
+        "syntax error",
+    ),
+    (
+        "'p', 'posts', 'reader', '{upsert}'",
+        "sources_operations_check",
+    ),
+    (
+        "'p', 'keyless', 'reader'",
+        "public.keyless has no primary key",
+    ),
+    (
+        "'p', 'seen', 'reader'",
+        "public.seen is no table whose changes can be events",
+    ),
+    (
+        "'p', 'realtime.state', 'reader'",
+        "realtime.state is no table whose changes can be events",
+    ),
+];
+
 #[tokio::test]
 async fn what_cannot_be_a_source_is_refused_with_the_reason() {
     let mut shop = Shop::open().await;
@@ -13,67 +76,7 @@ async fn what_cannot_be_a_source_is_refused_with_the_reason() {
          CREATE TABLE keyless (reader uuid); CREATE VIEW seen AS SELECT * FROM posts",
     )
     .await;
-    for (arguments, reason) in [
-        (
-            "'hello', 'posts', 'reader'",
-            "the kind 'hello': the protocol uses the name itself",
-        ),
-        ("'a b', 'posts', 'reader'", "1 to 32 characters"),
-        ("repeat('k', 33), 'posts', 'reader'", "1 to 32 characters"),
-        ("'', 'posts', 'reader'", "1 to 32 characters"),
-        (
-            "'p', 'posts', 'body'",
-            "the audience returns text, and users' ids are of type uuid",
-        ),
-        (
-            "'p', 'posts', 'author'",
-            "the audience 'author' is neither a column of public.posts nor a query",
-        ),
-        (
-            "'p', 'posts', 'SELECT reader, id FROM public.posts'",
-            "subquery must return only one column",
-        ),
-        (
-            "'p', 'posts', 'SELECT reader FROM posts'",
-            "relation \"posts\" does not exist",
-        ),
-        (
-            "'p', 'posts', 'SELECT NEW.author'",
-            "column new.author does not exist",
-        ),
-        (
-            "'p', 'posts', 'SELECT reader'",
-            "column reference \"reader\" is ambiguous",
-        ),
-        (
-            "'p', 'posts', 'reader', fields => '{id,title}'",
-            "public.posts has no column title",
-        ),
-        (
-            "'p', 'posts', 'reader', condition => 'NEW.body'",
-            "the condition is of type text, not boolean",
-        ),
-        (
-            "'p', 'posts', 'reader', condition => 'NEW.body ='",
-            "syntax error",
-        ),
-        (
-            "'p', 'posts', 'reader', '{upsert}'",
-            "sources_operations_check",
-        ),
-        (
-            "'p', 'keyless', 'reader'",
-            "public.keyless has no primary key",
-        ),
-        (
-            "'p', 'seen', 'reader'",
-            "public.seen is no table whose changes can be events",
-        ),
-        (
-            "'p', 'realtime.state', 'reader'",
-            "realtime.state is no table whose changes can be events",
-        ),
-    ] {
+    for (arguments, reason) in REFUSED {
         let error = shop
             .refused(&format!("SELECT realtime.add_source({arguments})"))
             .await;

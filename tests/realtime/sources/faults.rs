@@ -44,50 +44,39 @@ async fn a_row_is_made_a_source_by_migrate_up_as_it_was_planned() {
     assert_eq!(shop.triggers().await, [""; 0]);
 }
 
+const TABLE: &str = r#""My Shop"."Order Lines""#;
+
+/// What is done to `$table`, the fault, and whether `migrate up` can mend it.
+const FAULTS: [(&str, &str, bool); 7] = [
+    ("ALTER TABLE $table DISABLE TRIGGER USER", "disabled", true),
+    ("DROP TRIGGER realtime_source_16 ON $table", "missing", true),
+    ("DROP TRIGGER realtime_truncate ON $table", "missing", true),
+    (
+        "DROP FUNCTION realtime.source_16() CASCADE",
+        "missing",
+        true,
+    ),
+    (
+        r#"ALTER TABLE $table RENAME TO former; CREATE TABLE $table (LIKE "My Shop".former INCLUDING ALL)"#,
+        "missing",
+        true,
+    ),
+    (
+        "ALTER TABLE $table RENAME TO former",
+        "table_missing",
+        false,
+    ),
+    ("DROP TABLE $table", "table_missing", false),
+];
+
 #[tokio::test]
 async fn faults_of_a_source_s_trigger_are_found_and_repaired() {
-    const TABLE: &str = r#""My Shop"."Order Lines""#;
-    for (statements, found, repaired) in [
-        (
-            format!("ALTER TABLE {TABLE} DISABLE TRIGGER USER"),
-            "disabled",
-            true,
-        ),
-        (
-            format!("DROP TRIGGER realtime_source_16 ON {TABLE}"),
-            "missing",
-            true,
-        ),
-        (
-            format!("DROP TRIGGER realtime_truncate ON {TABLE}"),
-            "missing",
-            true,
-        ),
-        (
-            "DROP FUNCTION realtime.source_16() CASCADE".to_owned(),
-            "missing",
-            true,
-        ),
-        (
-            format!(
-                r#"ALTER TABLE {TABLE} RENAME TO former;
-                   CREATE TABLE {TABLE} (LIKE "My Shop".former INCLUDING ALL)"#
-            ),
-            "missing",
-            true,
-        ),
-        (
-            format!("ALTER TABLE {TABLE} RENAME TO former"),
-            "table_missing",
-            false,
-        ),
-        (format!("DROP TABLE {TABLE}"), "table_missing", false),
-    ] {
+    for (statements, found, repaired) in FAULTS {
         let mut shop = Shop::open().await;
         let url = shop.database.owner();
         shop.run(ADD_LINES).await;
         assert_eq!(shop.faults().await, [""; 0]);
-        shop.run(&statements).await;
+        shop.run(&statements.replace("$table", TABLE)).await;
         assert_eq!(
             shop.faults().await,
             [format!("{TABLE}: {found}")],
