@@ -9,6 +9,7 @@ WITH role AS (
            ('backend', 'FUNCTION', 'realtime', 'cursor', 'EXECUTE', NULL),
            ('serve', 'SCHEMA', 'realtime', NULL, 'USAGE', NULL),
            ('serve', 'TABLE', 'realtime', 'events', 'SELECT', NULL),
+           ('serve', 'TABLE', 'realtime', 'sources', 'SELECT', NULL),
            ('serve', 'TABLE', 'realtime', 'state', 'SELECT', NULL),
            ('serve', 'TABLE', 'realtime', 'state', 'UPDATE', '{ingest,ingest_since}')
     UNION ALL
@@ -18,6 +19,7 @@ WITH role AS (
         'epoch', 'history', 'cursor', 'unflushed_cursor', 'is_flushed', 'flush', 'barrier', 'doorbell',
         -- Histories and retention.
         'begin_history', 'claim_history', 'renew_history', 'rotate', 'expired', 'forget', 'maintain',
+        'forget_sources',
         -- State and identity.
         'pending_messages', 'pending_handshakes', 'devices_of', 'devices_with_key', 'existing_devices', 'existing_users'
     ]) AS name

@@ -32,9 +32,23 @@ BEGIN
     RETURN NEW;
 END $$;
 
+CREATE FUNCTION public.notify_new_pending_session() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('pending_sessions_channel', json_build_object(
+        'type', 'pending_session', 'user_id', user_id,
+        'recipient_device_id', NEW.recipient_device_id,
+        'sender_device_id', NEW.sender_device_id,
+        'pending_session_id', NEW.id,
+        'created_at', NEW.created_at)::text)
+    FROM public.devices WHERE id = NEW.recipient_device_id;
+    RETURN NEW;
+END $$;
+
 CREATE TRIGGER messages_notify_trigger AFTER INSERT ON public.messages
     FOR EACH ROW EXECUTE FUNCTION public.notify_new_message();
 CREATE TRIGGER sessions_notify_trigger AFTER INSERT ON public.sessions
     FOR EACH ROW EXECUTE FUNCTION public.notify_new_session();
 CREATE TRIGGER devices_notify_trigger AFTER INSERT OR UPDATE ON public.devices
     FOR EACH ROW EXECUTE FUNCTION public.notify_device_update();
+CREATE TRIGGER pending_sessions_notify_trigger AFTER INSERT ON public.pending_sessions
+    FOR EACH ROW EXECUTE FUNCTION public.notify_new_pending_session();

@@ -28,7 +28,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Apply what is missing, and put every trigger in its place; replaces HushNet's own notifying triggers
+    /// Apply what is missing, and put the trigger of every source in its place; replaces HushNet's own notifying triggers
     Up {
         /// How events reach the server; without it the database's own value stands
         #[arg(long, env = "HUSHNET_INGEST", value_name = "WAY")]
@@ -86,6 +86,7 @@ pub(super) async fn run(
     }: Arguments,
 ) -> anyhow::Result<()> {
     let url = database::find(database_url)?;
+    let is_up = matches!(action, Action::Up { .. });
     match action {
         Action::Up { ingest, waiting } => {
             for table in migrate::up_with(&url, &waiting.patience()).await? {
@@ -111,6 +112,11 @@ pub(super) async fn run(
             "{:04} {applied} {}",
             status.version, status.description
         ))?;
+    }
+    if is_up {
+        for source in migrate::sources(&url).await? {
+            output::print_line(source)?;
+        }
     }
     Ok(())
 }

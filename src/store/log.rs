@@ -22,7 +22,7 @@ use super::maintenance::Rotation;
 use super::rights::MissingRights;
 use super::triggers::FaultyTrigger;
 use super::user_pages::UserPages;
-use super::{control, creation_times, log_state, maintenance, rights, triggers};
+use super::{control, creation_times, log_state, maintenance, rights, sources, triggers};
 use crate::config::Ingest;
 use crate::protocol::{Epoch, Kinds, Recipient, Snapshot};
 
@@ -117,20 +117,6 @@ impl Log {
             );
         }
         Ok(())
-    }
-
-    /// TEMPORARY
-    async fn kinds(&self) -> Result<Vec<String>, sqlx::Error> {
-        let has_log = self.exists().await?;
-        Ok(if has_log {
-            vec![
-                "message".to_owned(),
-                "session".to_owned(),
-                "device".to_owned(),
-            ]
-        } else {
-            Vec::new()
-        })
     }
 
     /// Returns when everything that was written to the database before is on disk.
@@ -257,6 +243,11 @@ impl Log {
         events: &[Logged],
     ) -> Result<Vec<(i64, f64)>, sqlx::Error> {
         within_deadline(creation_times::of_each(&self.database.own(), events)).await
+    }
+
+    /// The kinds that events may have, those of retired sources included; none in a database without a log.
+    pub async fn kinds(&self) -> Result<Vec<String>, sqlx::Error> {
+        within_deadline(sources::kinds(&self.database.own())).await
     }
 
     /// What is wrong with the triggers that write the log.

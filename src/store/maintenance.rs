@@ -36,7 +36,13 @@ pub(super) async fn rotate(pool: &PgPool, retention: Duration) -> Result<Rotatio
             .fetch_one(pool)
             .await?;
     Ok(match said.as_str() {
-        "rotated" => Rotation::Rotated,
+        "rotated" => {
+            // The schema before has no such function. What fails is done after the next rotation.
+            let _ = sqlx::query("SELECT realtime.forget_sources()")
+                .execute(pool)
+                .await;
+            Rotation::Rotated
+        }
         "full" => Rotation::Full,
         _ => Rotation::NotDue,
     })

@@ -1,7 +1,7 @@
 //! The schema `realtime`: installed, removed, and its status.
 //!
-//! On the application's tables `up` puts triggers and an index on `devices`, and changes nothing else. Nobody waits
-//! long for it:
+//! On the tables that have sources `up` puts triggers, and an index on HushNet's `devices`, and changes nothing else.
+//! Nobody waits long for it:
 //!
 //! - The index is built CONCURRENTLY, before everything else.
 //! - Where there is no log, all migrations are one transaction, which makes the log and at its end takes the locks for
@@ -19,12 +19,13 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::time::Instant;
 
 use super::address::Address;
-use super::locks::{self, Blocked, LockError, Patience};
-use super::migrations::{self, OF_DEVICES, OF_EVERYTHING, OF_TRIGGERS, TABLES, TABLES_REQUIRED};
+use super::locks::{self, Blocked, LockError, Locks, Patience};
+use super::migrations::{self, OF_DEVICES};
 use super::plan::{self, Step};
 use super::rights::{self, GrantError, Purpose};
 use super::schema::{APPLIED_TABLE, Schema};
 use super::session;
+use super::sources::{self, Source, Stage};
 use super::triggers::{self, FaultyTrigger};
 use super::unusable::Unusable;
 use crate::config::DatabaseUrl;
@@ -58,11 +59,6 @@ pub enum Error {
         /// Why.
         fault: FaultyTrigger,
     },
-    /// There is nothing to put triggers on.
-    #[error(
-        "the application's tables are missing in schema public: {0}; apply the application's own schema first"
-    )]
-    TablesMissing(String),
     /// Another `migrate` is at work.
     #[error("another migrate has been at work for {} s; wait for its end, then run it again", .0.as_secs())]
     Busy(Duration),
@@ -115,8 +111,8 @@ async fn connect(url: &DatabaseUrl) -> Result<PgConnection, Error> {
     })
 }
 
-/// Applies the migrations that are missing, and puts every trigger that is not in its place there. Returns the tables
-/// where one was not. A second call changes nothing.
+/// Applies the migrations that are missing, and puts every trigger that is not in its place there, those of sources that
+/// were added among them. Returns the tables where one was not. A second call changes nothing.
 ///
 /// # Errors
 /// [`Error`].
@@ -132,8 +128,10 @@ pub async fn up_with(url: &DatabaseUrl, patience: &Patience) -> Result<Vec<Strin
     let mut connection = connect(url).await?;
     take_turn(&mut connection, patience).await?;
     let (schema, applied) = found(&mut connection).await?;
-    OF_DEVICES.build(&mut connection, patience).await?;
-    OF_DEVICES.complete(&mut connection, patience).await?;
+    if sources::has_devices(&mut connection).await? {
+        OF_DEVICES.build(&mut connection, patience).await?;
+        OF_DEVICES.complete(&mut connection, patience).await?;
+    }
     let repaired = if applied.is_empty() {
         install(&mut connection, schema, patience).await?;
         Vec::new()
@@ -151,9 +149,6 @@ pub async fn up_with(url: &DatabaseUrl, patience: &Patience) -> Result<Vec<Strin
 /// # Errors
 /// Where `up` is refused.
 async fn found(connection: &mut PgConnection) -> Result<(Option<Schema>, Vec<i64>), Error> {
-    if let Some(fault) = triggers::not_served(connection).await?.pop() {
-        return Err(Error::NotServed { fault });
-    }
     let schema = Schema::find(connection).await?;
     let applied = match &schema {
         Some(schema) if !schema.may_be_used(connection, &migrations::all()).await? => {
@@ -162,16 +157,9 @@ async fn found(connection: &mut PgConnection) -> Result<(Option<Schema>, Vec<i64
         Some(schema) => known(connection, schema).await?,
         None => Vec::new(),
     };
-    if applied.is_empty() {
-        let missing: Option<String> = sqlx::query_scalar(
-            "SELECT string_agg(substr(name, 8), ', ') FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NULL",
-        )
-        .bind(&TABLES[..TABLES_REQUIRED])
-        .fetch_one(connection)
-        .await?;
-        if let Some(missing) = missing {
-            return Err(Error::TablesMissing(missing));
-        }
+    let stage = Stage::of(&applied);
+    if let Some(fault) = triggers::not_served(connection, stage).await?.pop() {
+        return Err(Error::NotServed { fault });
     }
     Ok((schema, applied))
 }
@@ -213,8 +201,7 @@ async fn install(
         }
     }
     migrator.run_direct(None, &mut *transaction, false).await?;
-    locks::take(&mut transaction, OF_TRIGGERS, patience).await?;
-    triggers::repair(&mut transaction).await?;
+    place_triggers(&mut transaction, patience).await?;
     Ok(transaction.commit().await?)
 }
 
@@ -252,14 +239,34 @@ async fn apply(
 /// Puts every trigger that is not in its place there. Returns the tables where one was not.
 async fn repair(connection: &mut PgConnection, patience: &Patience) -> Result<Vec<String>, Error> {
     let mut transaction = connection.begin().await?;
-    if triggers::misplaced(&mut transaction).await?.is_empty() {
-        transaction.commit().await?;
-        return Ok(Vec::new());
-    }
-    locks::take(&mut transaction, OF_TRIGGERS, patience).await?;
-    let repaired = triggers::repair(&mut transaction).await?;
+    let repaired = place_triggers(&mut transaction, patience).await?;
     transaction.commit().await?;
     Ok(repaired)
+}
+
+/// The same in a transaction, after all migrations. Locks only tables whose triggers it changes.
+async fn place_triggers(
+    transaction: &mut PgConnection,
+    patience: &Patience,
+) -> Result<Vec<String>, Error> {
+    let changes = triggers::misplaced(transaction, Stage::Present).await?;
+    let locks = Locks {
+        tables: &triggers::tables(&changes),
+        mode: "ACCESS EXCLUSIVE",
+    };
+    locks::take(transaction, locks, patience).await?;
+    Ok(triggers::repair(transaction).await?)
+}
+
+/// The sources after [`up`]: which make events, and why the others of the preset make none.
+///
+/// # Errors
+/// [`Error`].
+pub async fn sources(url: &DatabaseUrl) -> Result<Vec<Source>, Error> {
+    let mut connection = connect(url).await?;
+    let sources = sources::all(&mut connection).await?;
+    connection.close().await?;
+    Ok(sources)
 }
 
 /// What [`up`] would do, in order. Changes nothing.
@@ -299,7 +306,12 @@ pub async fn down_with(url: &DatabaseUrl, patience: &Patience) -> Result<(), Err
             return Err(Error::ForeignSchema);
         }
         let mut transaction = connection.begin().await?;
-        locks::take(&mut transaction, OF_EVERYTHING, patience).await?;
+        let tables = triggers::used_tables(&mut transaction).await?;
+        let locks = Locks {
+            tables: &tables.iter().map(String::as_str).collect::<Vec<_>>(),
+            mode: "ACCESS EXCLUSIVE",
+        };
+        locks::take(&mut transaction, locks, patience).await?;
         let grantees = rights::grantees(&mut transaction).await?;
         migrator.undo(&mut *transaction, 0).await?;
         schema.leave(&mut transaction).await?;

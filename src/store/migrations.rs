@@ -1,8 +1,8 @@
 //! The migrations of `sql/realtime/`, and what each of them locks.
 //!
 //! sqlx's migrator applies them and records them in `realtime._sqlx_migrations`, apart from the application's own
-//! migrations. Their text is fixed, since databases have its checksum. Three pieces of it would make the application
-//! wait, or fail after an `up` that was ended. They are changed in memory, where the program does the same in another
+//! migrations. Their text is fixed, since databases have its checksum. Some pieces of it would make the application
+//! wait, or fail where it has other tables or after an `up` that was ended. They are changed in memory, where the program does the same in another
 //! way. What is recorded is the checksum of the fixed text.
 
 use std::borrow::Cow;
@@ -15,34 +15,19 @@ use super::index::Index;
 use super::locks::Locks;
 use super::schema::APPLIED_TABLE;
 
-/// The application's tables, in the order in which they are locked.
-pub(super) const TABLES: [&str; 4] = [
+/// The change of triggers that migration 3 makes.
+const OF_TRIGGERS: Locks<'static> = Locks {
+    tables: &TABLES_BEFORE,
+    mode: "ACCESS EXCLUSIVE",
+};
+
+/// The tables that had triggers in the schema before sources.
+pub(super) const TABLES_BEFORE: [&str; 4] = [
     "public.messages",
     "public.sessions",
     "public.devices",
     "public.users",
 ];
-/// The application need not have a table of users.
-pub(super) const TABLES_REQUIRED: usize = 3;
-
-/// A change of triggers.
-pub(super) const OF_TRIGGERS: Locks<'static> = Locks {
-    tables: &TABLES,
-    mode: "ACCESS EXCLUSIVE",
-};
-
-/// The end of the log. Writers have locks of the application's tables first, then of the log.
-pub(super) const OF_EVERYTHING: Locks<'static> = Locks {
-    tables: &[
-        "public.messages",
-        "public.sessions",
-        "public.devices",
-        "public.users",
-        "realtime.events",
-        "realtime.state",
-    ],
-    mode: "ACCESS EXCLUSIVE",
-};
 
 /// For a device that proves who it is by its key alone.
 pub(super) const OF_DEVICES: Index = Index {
@@ -67,8 +52,17 @@ struct Piece {
     instead: &'static str,
 }
 
-/// Where there is no log yet. Triggers come at the end of everything, in the same transaction, and the index before.
-const LEFT_OUT_AT_FIRST: [Piece; 2] = [
+/// Where there is no log yet. Triggers come at the end of everything, in the same transaction, and the index before. The
+/// application need have none of HushNet's tables.
+const LEFT_OUT_AT_FIRST: [Piece; 4] = [
+    Piece {
+        version: 1,
+        migration_type: MigrationType::ReversibleUp,
+        from: "DO $$\nDECLARE\n    missing text;",
+        to: "-- The log, partitioned by time",
+        // A trigger's function names the type of a table that may not be there.
+        instead: "SET LOCAL check_function_bodies = off;\n\n",
+    },
     Piece {
         version: 1,
         migration_type: MigrationType::ReversibleUp,
@@ -83,16 +77,32 @@ const LEFT_OUT_AT_FIRST: [Piece; 2] = [
         to: "",
         instead: "",
     },
+    Piece {
+        version: 8,
+        migration_type: MigrationType::ReversibleUp,
+        from: "-- What the triggers of the schema before tell of",
+        to: "-- What can be installed besides.",
+        instead: "",
+    },
 ];
 
-/// An `up` that was to build the index anew may have been ended before it had.
-const CHANGED_AT_LAST: [Piece; 1] = [Piece {
-    version: 1,
-    migration_type: MigrationType::ReversibleDown,
-    from: "DROP INDEX public.realtime_devices_identity_pubkey;",
-    to: "\n",
-    instead: "DROP INDEX IF EXISTS public.realtime_devices_identity_pubkey;",
-}];
+/// Which triggers are there, no name says. An `up` that was to build the index anew may have been ended before it had.
+const CHANGED_AT_LAST: [Piece; 2] = [
+    Piece {
+        version: 3,
+        migration_type: MigrationType::ReversibleDown,
+        from: "SELECT realtime.lock_application_tables();",
+        to: "-- With the triggers of TRUNCATE.",
+        instead: "SELECT realtime.replace_application_triggers();\n\n",
+    },
+    Piece {
+        version: 1,
+        migration_type: MigrationType::ReversibleDown,
+        from: "DROP TRIGGER messages_notify_trigger ON public.messages;",
+        to: "\n\nDO $$",
+        instead: include_str!("../../sql/realtime_triggers_gone.sql"),
+    },
+];
 
 /// All migrations, for a database that has some of them.
 pub(super) fn all() -> Migrator {
@@ -117,10 +127,10 @@ fn changed(pieces: &[Piece]) -> Migrator {
         let is_of = |piece: &&Piece| {
             piece.version == migration.version && piece.migration_type == migration.migration_type
         };
-        if let Some(piece) = pieces.iter().find(is_of)
-            && let Some(rest) = piece.change(migration.sql.as_str())
-        {
-            migration.sql = AssertSqlSafe(rest).into_sql_str();
+        for piece in pieces.iter().filter(is_of) {
+            if let Some(rest) = piece.change(migration.sql.as_str()) {
+                migration.sql = AssertSqlSafe(rest).into_sql_str();
+            }
         }
     }
     let mut migrator = Migrator::with_migrations(migrations);
@@ -147,6 +157,7 @@ pub(super) fn locks_of(version: i64) -> Option<Locks<'static>> {
         PLACES_TRIGGERS => return Some(OF_TRIGGERS),
         4 => (&["realtime.events"], "SHARE"),
         5 => (&["realtime.state"], "ACCESS EXCLUSIVE"),
+        8 => (&["realtime.events"], "ACCESS EXCLUSIVE"),
         _ => return None,
     };
     Some(Locks { tables, mode })

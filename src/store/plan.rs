@@ -6,7 +6,8 @@ use sqlx::{FromRow, PgConnection};
 
 use super::index::Part;
 use super::locks::Locks;
-use super::migrations::{self, OF_DEVICES, OF_TRIGGERS, PLACES_TRIGGERS};
+use super::migrations::{self, OF_DEVICES, PLACES_TRIGGERS, TABLES_BEFORE};
+use super::sources::{self, Stage};
 use super::triggers::{self, Misplaced};
 
 /// A step of `migrate up`. Its text is one line, and one more for each trigger.
@@ -44,13 +45,17 @@ pub(super) async fn steps(
     connection: &mut PgConnection,
     applied: &[i64],
 ) -> Result<Vec<Step>, sqlx::Error> {
-    let parts = OF_DEVICES.missing(connection).await?;
+    let parts = if sources::has_devices(connection).await? {
+        OF_DEVICES.missing(connection).await?
+    } else {
+        Vec::new()
+    };
     let mut steps: Vec<_> = parts.into_iter().map(What::Index).collect();
     let pending = migrations::pending(applied);
     let names = pending
         .iter()
         .map(|(version, description)| format!("{version:04} {description}"));
-    let mut changes = triggers::misplaced(connection).await?;
+    let mut changes = triggers::misplaced(connection, Stage::of(applied)).await?;
     if applied.is_empty() {
         steps.push(What::Install(names.collect()));
     } else {
@@ -65,7 +70,9 @@ pub(super) async fn steps(
                 note: migrations::note_of(*version),
                 parts,
                 changes: if *version == PLACES_TRIGGERS {
-                    std::mem::take(&mut changes)
+                    let is_before =
+                        |change: &mut Misplaced| TABLES_BEFORE.contains(&&*change.relation);
+                    changes.extract_if(.., is_before).collect()
                 } else {
                     Vec::new()
                 },
@@ -73,19 +80,19 @@ pub(super) async fn steps(
         }
     }
     if !changes.is_empty() {
-        let tables = sizes(connection).await?;
+        let tables = sizes(connection, &triggers::tables(&changes)).await?;
         steps.push(What::Triggers { tables, changes });
     }
     Ok(steps.into_iter().map(Step).collect())
 }
 
-async fn sizes(connection: &mut PgConnection) -> Result<Vec<Table>, sqlx::Error> {
+async fn sizes(connection: &mut PgConnection, tables: &[&str]) -> Result<Vec<Table>, sqlx::Error> {
     sqlx::query_as(
         "SELECT name, reltuples::bigint AS rows, pg_size_pretty(pg_table_size(c.oid)) AS size
          FROM unnest($1::text[]) WITH ORDINALITY AS own (name, number)
          JOIN pg_class c ON c.oid = to_regclass(name) ORDER BY number",
     )
-    .bind(OF_TRIGGERS.tables)
+    .bind(tables)
     .fetch_all(connection)
     .await
 }
@@ -132,12 +139,7 @@ impl fmt::Display for Step {
                     .iter()
                     .map(|table| format!("{} ({})", table.name, size(table.rows, &table.size)))
                     .collect();
-                write!(
-                    f,
-                    "lock {} IN {} MODE:",
-                    tables.join(", "),
-                    OF_TRIGGERS.mode
-                )?;
+                write!(f, "lock {} IN ACCESS EXCLUSIVE MODE:", tables.join(", "))?;
                 changes
                     .iter()
                     .try_for_each(|change| write!(f, "\n  {change}"))

@@ -1,9 +1,12 @@
 //! Whether the triggers that write the log are in their places: looked up in the catalogue, and repaired.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use sqlx::{FromRow, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection, PgPool};
 
+use super::error::is_undefined;
+use super::sources::Stage;
 use crate::protocol::{Label, TriggerFault};
 
 /// What is wrong with the trigger of one table.
@@ -21,15 +24,10 @@ impl fmt::Display for FaultyTrigger {
     }
 }
 
-/// What no trigger can help against, in any database: the names of tables and publications, and the fault.
-macro_rules! not_served {
+/// The publications that no trigger can help against, in any database.
+macro_rules! publications {
     () => {
-        "SELECT 'public.' || relname, 'subscription' AS fault
-         FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
-         WHERE n.nspname = 'public' AND relname IN ('messages', 'sessions', 'devices', 'users')
-           AND EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = pg_class.oid)
-         UNION ALL
-         SELECT pubname::text, 'publication_for_all_tables' FROM pg_publication WHERE puballtables"
+        "SELECT pubname::text AS relation, 'publication_for_all_tables' AS fault FROM pg_publication WHERE puballtables"
     };
 }
 
@@ -39,11 +37,11 @@ macro_rules! oid_of {
     (table $name:literal) => {
         concat!(
             "(SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-              WHERE n.nspname = split_part(",
+              WHERE n.nspname = (parse_ident(",
             $name,
-            ", '.', 1) AND c.relname = split_part(",
+            "))[1] AND c.relname = (parse_ident(",
             $name,
-            ", '.', 2))"
+            "))[2])"
         )
     };
     (function $name:literal) => {
@@ -56,35 +54,60 @@ macro_rules! oid_of {
     };
 }
 
+/// The sources in force, what is truncated, and the deletion of users whose devices are events.
+macro_rules! own {
+    () => {
+        "SELECT relation, true, function,
+                CASE WHEN function IN ('on_session', 'on_pending_session') THEN 'public.devices' END
+         FROM realtime.sources WHERE retired_at IS NULL
+         UNION ALL
+         SELECT DISTINCT relation, true, 'on_truncate', NULL FROM realtime.sources WHERE retired_at IS NULL
+         UNION ALL
+         SELECT 'public.users', false, function, NULL FROM unnest(ARRAY['on_user_deleted', 'on_truncate']) AS function
+         WHERE EXISTS (SELECT FROM realtime.sources WHERE function = 'on_device' AND retired_at IS NULL)
+           AND EXISTS (SELECT FROM pg_attribute WHERE attname = 'id' AND atttypid = 'uuid'::regtype AND attrelid = (
+               SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+               WHERE n.nspname = 'public' AND c.relname = 'users'))"
+    };
+}
+
+/// The same in the schema before sources. Before migration 3 it has no triggers of TRUNCATE.
+macro_rules! own_before {
+    () => {
+        "VALUES ('public.messages', true, 'on_messages', NULL),
+                ('public.sessions', true, 'on_session', 'public.devices'),
+                ('public.devices', true, 'on_device', NULL),
+                ('public.users', false, 'on_user_deleted', NULL),
+                ('public.messages', true, 'on_truncate', NULL),
+                ('public.sessions', true, 'on_truncate', NULL),
+                ('public.devices', true, 'on_truncate', NULL),
+                ('public.users', false, 'on_truncate', NULL)"
+    };
+}
+
 /// Everything that is wrong, by the OIDs of tables and functions: names can be given to others. Nothing in a database
 /// without the log.
-const FAULTS: &str = concat!(
-    "
+macro_rules! faults {
+    ($own:ident) => {
+        concat!(
+            "
     WITH own AS MATERIALIZED (
-        SELECT relation, required, table_oid, function_oid, reads
-        FROM (VALUES
-            ('public.messages', true, 'on_messages', NULL),
-            ('public.sessions', true, 'on_session', 'public.devices'),
-            ('public.devices', true, 'on_device', NULL),
-            ('public.users', false, 'on_user_deleted', NULL),
-            ('public.messages', true, 'on_truncate', NULL),
-            ('public.sessions', true, 'on_truncate', NULL),
-            ('public.devices', true, 'on_truncate', NULL),
-            ('public.users', false, 'on_truncate', NULL)
-        ) AS own (relation, required, function, reads), LATERAL (
+        SELECT relation, required, function, table_oid, function_oid, reads
+        FROM (",
+            $own!(),
+            ") AS own (relation, required, function, reads), LATERAL (
             SELECT ",
-    oid_of!(table "relation"),
-    " AS table_oid, ",
-    oid_of!(function "function"),
-    " AS function_oid
+            oid_of!(table "relation"),
+            " AS table_oid, ",
+            oid_of!(function "function"),
+            " AS function_oid
         ) AS found
-        -- The schema before migration 3 has no triggers of TRUNCATE.
         WHERE function <> 'on_truncate' OR function_oid IS NOT NULL
     ), placed AS (
         SELECT relation, required, table_oid, count(t.oid) AS triggers,
                count(t.oid) FILTER (WHERE t.tgenabled IN ('O', 'A')) AS enabled
         FROM own LEFT JOIN pg_trigger t ON t.tgrelid = table_oid AND t.tgfoid = function_oid
-        GROUP BY relation, required, table_oid, function_oid
+        GROUP BY relation, required, table_oid, function
     ), faults AS (
         SELECT relation, CASE
                    WHEN table_oid IS NULL AND required THEN 'table_missing'
@@ -96,41 +119,55 @@ const FAULTS: &str = concat!(
         FROM placed
         UNION ALL
         SELECT relation, 'application_trigger' FROM own
-        WHERE EXISTS (
+        WHERE function IN ('on_messages', 'on_session', 'on_device', 'on_pending_session') AND EXISTS (
             SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
             JOIN pg_namespace n ON n.oid = p.pronamespace
             WHERE t.tgrelid = table_oid AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND n.nspname <> 'realtime'
-              AND (t.tgname IN ('messages_notify_trigger', 'sessions_notify_trigger', 'devices_notify_trigger')
-                   OR p.proname IN ('notify_new_message', 'notify_new_session', 'notify_device_update')))
+              AND (t.tgname IN ('messages_notify_trigger', 'sessions_notify_trigger', 'devices_notify_trigger',
+                                'pending_sessions_notify_trigger')
+                   OR p.proname IN ('notify_new_message', 'notify_new_session', 'notify_device_update',
+                                    'notify_new_pending_session')))
         UNION ALL
         SELECT reads, 'row_security' FROM own
         JOIN pg_proc p ON p.oid = function_oid
         JOIN pg_roles owner ON owner.oid = p.proowner
         JOIN pg_class c ON c.oid = ",
-    oid_of!(table "reads"),
-    "
+            oid_of!(table "reads"),
+            "
         WHERE c.relrowsecurity AND NOT owner.rolsuper AND NOT owner.rolbypassrls
           AND (c.relforcerowsecurity OR NOT pg_has_role(p.proowner, c.relowner, 'USAGE'))
         UNION ALL
+        SELECT relation, 'subscription' FROM own WHERE table_oid IN (SELECT srrelid FROM pg_subscription_rel)
+        UNION ALL
         ",
-    not_served!(),
-    ")
+            publications!(),
+            ")
     SELECT DISTINCT relation, fault FROM faults
     WHERE fault IS NOT NULL AND ",
-    oid_of!(table "'realtime.state'"),
-    " IS NOT NULL ORDER BY relation, fault"
-);
+            oid_of!(table "'realtime.state'"),
+            " IS NOT NULL ORDER BY relation, fault"
+        )
+    };
+}
 
 /// Everything that is wrong; nothing in a database without the log.
 pub(super) async fn faults(pool: &PgPool) -> Result<Vec<FaultyTrigger>, sqlx::Error> {
-    read(sqlx::query_as(FAULTS).fetch_all(pool).await?)
+    match sqlx::query_as(faults!(own)).fetch_all(pool).await {
+        Err(error) if is_undefined(&error) => {
+            read(sqlx::query_as(faults!(own_before)).fetch_all(pool).await?)
+        }
+        found => read(found?),
+    }
 }
 
 /// Why this database cannot be served by triggers, with or without the log.
 pub(super) async fn not_served(
     connection: &mut PgConnection,
+    stage: Stage,
 ) -> Result<Vec<FaultyTrigger>, sqlx::Error> {
-    read(sqlx::query_as(not_served!()).fetch_all(connection).await?)
+    let query = format!("{} UNION ALL {}", stage.subscribed(), publications!());
+    let found = sqlx::query_as(AssertSqlSafe(query));
+    read(found.fetch_all(connection).await?)
 }
 
 fn read(rows: Vec<(String, String)>) -> Result<Vec<FaultyTrigger>, sqlx::Error> {
@@ -143,44 +180,6 @@ fn read(rows: Vec<(String, String)>) -> Result<Vec<FaultyTrigger>, sqlx::Error> 
         })
         .collect()
 }
-
-/// What [`repair`] changes, or would change after all migrations: it is read by names, since there may be no log yet.
-/// The same as `realtime.repair_triggers()` looks for.
-const MISPLACED: &str = "
-    WITH own AS MATERIALIZED (
-        SELECT name, relation, required, to_regclass(relation)::oid AS table_oid,
-               to_regprocedure(function)::oid AS function_oid
-        FROM (VALUES
-            ('realtime_messages', 'public.messages', true, 'realtime.on_messages()'),
-            ('realtime_sessions', 'public.sessions', true, 'realtime.on_session()'),
-            ('realtime_devices', 'public.devices', true, 'realtime.on_device()'),
-            ('realtime_users', 'public.users', false, 'realtime.on_user_deleted()'),
-            ('realtime_messages_truncate', 'public.messages', true, 'realtime.on_truncate()'),
-            ('realtime_sessions_truncate', 'public.sessions', true, 'realtime.on_truncate()'),
-            ('realtime_devices_truncate', 'public.devices', true, 'realtime.on_truncate()'),
-            ('realtime_users_truncate', 'public.users', false, 'realtime.on_truncate()')
-        ) AS own (name, relation, required, function)
-    ), placed AS (
-        SELECT t.oid FROM pg_trigger t JOIN own ON own.function_oid = t.tgfoid AND own.table_oid = t.tgrelid
-        WHERE t.tgname = own.name AND t.tgenabled = 'A'
-    )
-    SELECT 'removed' AS change, t.tgname::text AS name,
-           (SELECT format('%I.%I', relnamespace::regnamespace, relname) FROM pg_class WHERE oid = t.tgrelid) AS relation
-    FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace
-    WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgrelid IN (SELECT table_oid FROM own)
-      AND n.nspname <> 'realtime'
-      AND (t.tgname IN ('messages_notify_trigger', 'sessions_notify_trigger', 'devices_notify_trigger')
-           OR p.proname IN ('notify_new_message', 'notify_new_session', 'notify_device_update'))
-    UNION ALL
-    SELECT 'dropped', t.tgname::text,
-           (SELECT format('%I.%I', relnamespace::regnamespace, relname) FROM pg_class WHERE oid = t.tgrelid)
-    FROM pg_trigger t
-    WHERE t.tgparentid = 0 AND t.tgfoid IN (SELECT function_oid FROM own) AND t.oid NOT IN (SELECT oid FROM placed)
-    UNION ALL
-    SELECT 'created', name, relation FROM own
-    WHERE (required OR table_oid IS NOT NULL) AND NOT EXISTS (
-        SELECT FROM pg_trigger t JOIN placed USING (oid) WHERE t.tgrelid = table_oid AND t.tgfoid = function_oid)
-    ORDER BY relation, change DESC, name";
 
 /// A trigger that [`repair`] changes.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
@@ -212,13 +211,48 @@ impl fmt::Display for Misplaced {
 /// What [`repair`] would change, after all migrations.
 pub(super) async fn misplaced(
     connection: &mut PgConnection,
+    stage: Stage,
 ) -> Result<Vec<Misplaced>, sqlx::Error> {
-    sqlx::query_as(MISPLACED).fetch_all(connection).await
+    let query = sqlx::query_as(AssertSqlSafe(stage.misplaced()));
+    query.fetch_all(connection).await
 }
 
-/// Puts every trigger in its place. Returns the tables where one was not.
+/// The tables of these changes, each once and in the order of names.
+pub(super) fn tables(changes: &[Misplaced]) -> Vec<&str> {
+    let tables: BTreeSet<_> = changes.iter().map(|one| one.relation.as_str()).collect();
+    tables.into_iter().collect()
+}
+
+/// Puts every trigger in its place, and makes the functions of sources that were added. Returns the tables where a
+/// trigger was not in its place.
 pub(super) async fn repair(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar("SELECT realtime.repair_triggers()")
         .fetch_one(connection)
         .await
+}
+
+/// The tables that the end of the log changes, in the order in which they are locked: writers have locks of the
+/// application's tables first, then of the log.
+pub(super) async fn used_tables(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+    let replaced = "SELECT to_regclass('realtime.replaced_triggers') IS NOT NULL";
+    let has_replaced: bool = sqlx::query_scalar(replaced)
+        .fetch_one(&mut *connection)
+        .await?;
+    let replaced = if has_replaced {
+        "UNION SELECT table_name::oid FROM realtime.replaced_triggers"
+    } else {
+        ""
+    };
+    let used = format!(
+        "SELECT format('%s.%I', c.relnamespace::regnamespace, c.relname) FROM pg_class c
+         WHERE c.oid IN (SELECT t.tgrelid FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+                         JOIN pg_namespace n ON n.oid = p.pronamespace
+                         WHERE n.nspname = 'realtime' AND t.tgparentid = 0 {replaced})
+           AND c.relnamespace::regnamespace::text <> 'realtime' ORDER BY 1"
+    );
+    let mut tables: Vec<String> = sqlx::query_scalar(AssertSqlSafe(used))
+        .fetch_all(connection)
+        .await?;
+    tables.extend(["realtime.events", "realtime.state"].map(str::to_owned));
+    Ok(tables)
 }

@@ -45,6 +45,7 @@ mod roles;
 mod run;
 mod schema;
 mod shutdown;
+mod sources;
 mod statements;
 mod support;
 mod systemd;

@@ -53,7 +53,7 @@ async fn what_is_planned_is_what_is_done() {
     for part in [
         "build an index of public.devices (about 0 rows, ",
         "apply 0001 log and triggers, 0002 retention, 0003 triggers, ",
-        "lock public.messages (about 0 rows, ",
+        "lock public.devices (about 0 rows, ",
         "IN ACCESS EXCLUSIVE MODE",
         "remove the application's trigger messages_notify_trigger from public.messages; migrate down puts it back",
     ] {

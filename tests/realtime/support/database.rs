@@ -73,6 +73,17 @@ impl Database {
         Self::copied(cluster(), &TEMPLATE).await
     }
 
+    /// A database with nothing in it.
+    pub async fn empty() -> Self {
+        let name = format!("t_{}", uuid::Uuid::new_v4().simple());
+        let mut admin = database::connect(&cluster().url("postgres")).await;
+        roles::create(&mut admin).await;
+        let create = format!("CREATE DATABASE {name} OWNER {}", roles::OWNER);
+        database::execute(&mut admin, &create).await;
+        admin.close().await.unwrap();
+        Self::of(&cluster().url(&name))
+    }
+
     async fn copied(cluster: &'static Cluster, template: &'static Template) -> Self {
         let mut admin = database::connect(&cluster.url("postgres")).await;
         roles::create(&mut admin).await;

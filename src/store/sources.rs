@@ -1,0 +1,175 @@
+//! Sources: which changes of which tables are events, and of which kind. `realtime.sources` has a row for each.
+//!
+//! What `migrate` would change is looked up before the functions that know it are in the database. So their texts are
+//! taken from the migration that makes them: there is no second copy.
+
+use std::fmt;
+
+use sqlx::{AssertSqlSafe, FromRow, PgConnection, PgPool};
+
+use super::error::{is_forbidden, is_undefined};
+
+/// The migration that makes `realtime.sources`, and its text.
+const VERSION: i64 = 8;
+const TEXT: &str = include_str!("../../sql/realtime/0008_sources.up.sql");
+
+/// What a database knows of sources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// There is no log.
+    NoLog,
+    /// The triggers of three kinds are there, and no row says so.
+    Before,
+    /// Each source has its row.
+    Present,
+}
+
+impl Stage {
+    /// That of a database which has these migrations.
+    pub(super) fn of(applied: &[i64]) -> Self {
+        if applied.is_empty() {
+            Self::NoLog
+        } else if applied.contains(&VERSION) {
+            Self::Present
+        } else {
+            Self::Before
+        }
+    }
+
+    /// The beginning of a statement: `own_triggers` are the triggers as all migrations would have them.
+    fn with_own_triggers(self) -> String {
+        let installed = match self {
+            Self::Present => {
+                return "WITH own_triggers AS (SELECT * FROM realtime.own_triggers())".to_owned();
+            }
+            Self::NoLog => "missing IS NULL",
+            Self::Before => "missing IS NULL OR number <= 3",
+        };
+        let own = body("own").replace("realtime.expected_sources()", "expected");
+        format!(
+            "WITH expected AS (
+                 SELECT number, relation, operations, function FROM {} WHERE {installed}
+             ), own_triggers (name, relation, required, function, fires) AS ({own})",
+            presets()
+        )
+    }
+
+    /// What `realtime.repair_triggers()` would change after all migrations: each change, the trigger and its table.
+    pub(super) fn misplaced(self) -> String {
+        let with = self.with_own_triggers();
+        let misplaced = body("misplaced").replace("realtime.own_triggers()", "own_triggers");
+        format!(
+            "{with} SELECT change, name, relation FROM ({misplaced}) AS misplaced (change, name, relation, trigger_oid)"
+        )
+    }
+
+    /// The tables that a subscription of logical replication writes, of those which have triggers then.
+    pub(super) fn subscribed(self) -> String {
+        let with = self.with_own_triggers();
+        format!(
+            "{with} SELECT DISTINCT relation, 'subscription' FROM own_triggers
+             WHERE to_regclass(relation)::oid IN (SELECT srrelid FROM pg_subscription_rel)"
+        )
+    }
+}
+
+/// The function's text, which stands in the migration between two marks of this name.
+fn body(mark: &str) -> &'static str {
+    TEXT.split(&format!("${mark}$")).nth(1).unwrap_or_default()
+}
+
+/// The preset's sources, as a table.
+fn presets() -> String {
+    format!(
+        "({}) AS preset (number, kind, relation, operations, audience, channel, function, missing)",
+        body("presets")
+    )
+}
+
+/// Whether the application's `devices` are those of the preset.
+pub(super) async fn has_devices(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let query = format!(
+        "SELECT missing IS NULL FROM {} WHERE function = 'on_device'",
+        presets()
+    );
+    sqlx::query_scalar(AssertSqlSafe(query))
+        .fetch_one(connection)
+        .await
+}
+
+/// What has become of a source.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct Source {
+    /// The kind of its events.
+    pub kind: String,
+    /// Its table, with the schema.
+    pub relation: String,
+    /// Why it makes no events; `None` if it does.
+    pub missing: Option<String>,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            kind,
+            relation,
+            missing,
+        } = self;
+        match missing {
+            None => write!(f, "{kind}: events of {relation}"),
+            Some(missing) => write!(f, "{kind}: no events, {missing}"),
+        }
+    }
+}
+
+/// The preset's sources and those in force, after all migrations.
+const ALL: &str = "
+    SELECT preset.kind, preset.relation, coalesce(preset.missing, CASE
+               WHEN s.number IS NULL THEN 'another source has this kind' END) AS missing
+    FROM realtime.presets() AS preset LEFT JOIN realtime.sources s ON s.number = preset.number AND s.retired_at IS NULL
+    UNION ALL
+    (SELECT kind, relation, CASE WHEN to_regclass(relation) IS NULL THEN format('there is no table %s', relation) END
+     FROM realtime.sources WHERE NOT preset AND retired_at IS NULL ORDER BY number)";
+
+/// Reads [`ALL`].
+pub(super) async fn all(connection: &mut PgConnection) -> Result<Vec<Source>, sqlx::Error> {
+    sqlx::query_as(ALL).fetch_all(connection).await
+}
+
+/// The kinds of the schema before, where there is a log. Looked up in the catalogue, which needs no right.
+const KINDS_BEFORE: &str = "
+    SELECT kind FROM unnest(ARRAY['device', 'message', 'session']) AS kind
+    WHERE EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                  WHERE n.nspname = 'realtime' AND c.relname = 'events')";
+
+/// The kinds that the log's events may have, those of retired sources included; none without a log.
+pub(super) async fn kinds(pool: &PgPool) -> Result<Vec<String>, sqlx::Error> {
+    let kinds = "SELECT DISTINCT kind FROM realtime.sources ORDER BY kind";
+    match sqlx::query_scalar(kinds).fetch_all(pool).await {
+        Err(error) if is_undefined(&error) || is_forbidden(&error) => {
+            sqlx::query_scalar(KINDS_BEFORE).fetch_all(pool).await
+        }
+        kinds => kinds,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_migration_s_functions_are_found_and_call_none_that_may_not_be_there() {
+        for mark in ["presets", "own", "misplaced"] {
+            assert_eq!(TEXT.matches(&format!("${mark}$")).count(), 2, "{mark}");
+        }
+        for stage in [Stage::NoLog, Stage::Before] {
+            for statement in [stage.misplaced(), stage.subscribed()] {
+                assert!(statement.contains("FROM pg_trigger") || statement.contains("srrelid"));
+                let calls = statement.replace("'realtime.%I()'", "");
+                for function in ["realtime.own", "realtime.expected", "realtime.sources"] {
+                    assert!(!calls.contains(function), "{function}: {calls}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The triggers of sources are planned, put in their places, found faulty and repaired.
+
+use hushnet_realtime::store::migrate;
+
+use super::{ADD_LINES, ANN, Shop};
+
+#[tokio::test]
+async fn a_row_is_made_a_source_by_migrate_up_as_it_was_planned() {
+    let mut shop = Shop::open().await;
+    let url = shop.database.owner();
+    shop.run(
+        "CREATE TABLE posts (id int PRIMARY KEY, reader uuid);
+         INSERT INTO realtime.sources (kind, relation, audience) VALUES ('post', 'public.posts', 'reader')",
+    )
+    .await;
+    let planned: String = migrate::plan(&url)
+        .await
+        .unwrap()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    for part in [
+        "lock public.posts (",
+        "create the trigger realtime_source_16 on public.posts",
+        "create the trigger realtime_truncate on public.posts",
+    ] {
+        assert!(planned.contains(part), "{planned}");
+    }
+    assert_eq!(migrate::up(&url).await.unwrap(), ["public.posts"]);
+    assert_eq!(
+        shop.triggers().await,
+        ["realtime_source_16", "realtime_truncate"]
+    );
+    assert_eq!(migrate::plan(&url).await.unwrap().len(), 0);
+    shop.run(&format!("INSERT INTO posts VALUES (1, '{ANN}')"))
+        .await;
+    assert_eq!(shop.events_after(0).await.len(), 1);
+    let sources = migrate::sources(&url).await.unwrap();
+    assert_eq!(
+        sources.last().unwrap().to_string(),
+        "post: events of public.posts"
+    );
+    migrate::down(&url).await.unwrap();
+    assert_eq!(shop.triggers().await, [""; 0]);
+}
+
+const TABLE: &str = r#""My Shop"."Order Lines""#;
+
+/// What is done to `$table`, the fault, and whether `migrate up` can mend it.
+const FAULTS: [(&str, &str, bool); 7] = [
+    ("ALTER TABLE $table DISABLE TRIGGER USER", "disabled", true),
+    ("DROP TRIGGER realtime_source_16 ON $table", "missing", true),
+    ("DROP TRIGGER realtime_truncate ON $table", "missing", true),
+    (
+        "DROP FUNCTION realtime.source_16() CASCADE",
+        "missing",
+        true,
+    ),
+    (
+        r#"ALTER TABLE $table RENAME TO former; CREATE TABLE $table (LIKE "My Shop".former INCLUDING ALL)"#,
+        "missing",
+        true,
+    ),
+    (
+        "ALTER TABLE $table RENAME TO former",
+        "table_missing",
+        false,
+    ),
+    ("DROP TABLE $table", "table_missing", false),
+];
+
+#[tokio::test]
+async fn faults_of_a_source_s_trigger_are_found_and_repaired() {
+    for (statements, found, repaired) in FAULTS {
+        let mut shop = Shop::open().await;
+        let url = shop.database.owner();
+        shop.run(ADD_LINES).await;
+        assert_eq!(shop.faults().await, [""; 0]);
+        shop.run(&statements.replace("$table", TABLE)).await;
+        assert_eq!(
+            shop.faults().await,
+            [format!("{TABLE}: {found}")],
+            "{statements}"
+        );
+        let done = migrate::up(&url).await.unwrap();
+        if repaired {
+            assert_eq!(done, [TABLE], "{statements}");
+            assert_eq!(shop.faults().await, [""; 0], "{statements}");
+            assert_eq!(
+                shop.triggers().await,
+                ["realtime_source_16", "realtime_truncate"]
+            );
+        } else {
+            assert_eq!(done, [""; 0]);
+            let said = migrate::sources(&url)
+                .await
+                .unwrap()
+                .pop()
+                .unwrap()
+                .to_string();
+            assert_eq!(
+                said,
+                format!("order.line: no events, there is no table {TABLE}")
+            );
+            shop.run("SELECT realtime.remove_source('order.line')")
+                .await;
+            assert_eq!(shop.faults().await, [""; 0]);
+            assert_eq!(shop.triggers().await, [""; 0], "{statements}");
+        }
+        migrate::down(&url).await.unwrap();
+    }
+}
