@@ -27,6 +27,9 @@ const SETTINGS: [(&str, &str); 3] = [
     ("max_connections", "200"),
 ];
 const DATABASE: &str = "chaos";
+/// A kind of the application's own, whose events are from another table.
+const ORDERS: &str = "CREATE TABLE public.orders (chat_id uuid PRIMARY KEY, user_id uuid);
+    SELECT realtime.add_source('order', 'public.orders', 'user_id', '{insert}')";
 /// A standby's directory in its primary's.
 const STANDBY: &str = "standby";
 /// The numbers of the clusters that scenarios of this process use. Clusters are kept from run to run.
@@ -111,6 +114,7 @@ impl Lab {
         .await;
         let url: DatabaseUrl = lab.cluster().url(DATABASE).parse().unwrap();
         migrate::up(&url).await.unwrap();
+        execute(&mut database, ORDERS).await;
         let ingest = settings::ingest();
         execute(
             &mut database,

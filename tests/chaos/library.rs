@@ -23,16 +23,16 @@ struct Frame<'a> {
     user_id: Option<Uuid>,
     /// Of a message.
     chat_id: Option<Uuid>,
-    /// Of a kind of the checker's own.
-    row: Option<Row>,
+    /// Of an order.
+    key: Option<Key>,
     id: Option<i64>,
     cursor: Option<&'a str>,
     reason: Option<&'a str>,
 }
 
-/// The chosen fields of a row.
+/// The primary key of a row.
 #[derive(Debug, Deserialize)]
-struct Row {
+struct Key {
     chat_id: Uuid,
 }
 
@@ -104,6 +104,10 @@ impl Library {
         if let Some(cursor) = &self.cursor {
             url = format!("{url}&since={cursor}");
         }
+        if !v1 {
+            // A client of the specification knows HushNet's kinds alone.
+            url.push_str("&kinds=message,order");
+        }
         let mut request = url.into_client_request().unwrap();
         if v1 {
             let v1 = HeaderValue::from_static("hushnet.v1");
@@ -146,7 +150,7 @@ impl Library {
         if frame.user_id != Some(self.user_id) {
             self.strange.push(format!("somebody else's: {text}"));
         }
-        let chat_id = frame.row.as_ref().map(|row| row.chat_id).or(frame.chat_id);
+        let chat_id = frame.key.as_ref().map(|key| key.chat_id).or(frame.chat_id);
         let message = chat_id.and_then(|chat_id| ledger.message(chat_id));
         let (Some(message), Some(_)) = (message, frame.id) else {
             self.strange.push(format!("written by nobody: {text}"));

@@ -18,6 +18,8 @@ use crate::ledger::{Ledger, Outcome};
 const LONG_BYTES: i32 = 9_000;
 /// The longest pause in quiet times, for each writer that there is: so few events that a server sleeps.
 const QUIET_PACE: Duration = Duration::from_millis(100);
+/// Statements in a hundred whose events are of a kind of the application's own.
+const ORDERS_PERCENT: i32 = 20;
 /// Between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(50);
 /// The application's own limit: a dead connection to PostgreSQL may not return an error.
@@ -212,7 +214,7 @@ impl Writer {
     }
 
     async fn insert(
-        &self,
+        &mut self,
         connection: &mut PgConnection,
         users: &[usize],
         messages: &[usize],
@@ -220,7 +222,11 @@ impl Writer {
         let recipients: Vec<Uuid> = users.iter().map(|u| self.application.users[*u]).collect();
         let ledger = &self.application.ledger;
         let names: Vec<Uuid> = messages.iter().map(|m| ledger.name(*m)).collect();
-        insert_messages(connection, &names, &recipients).await
+        if self.rng.random_range(0..100) < ORDERS_PERCENT {
+            insert_orders(connection, &names, &recipients).await
+        } else {
+            insert_messages(connection, &names, &recipients).await
+        }
     }
 
     /// Some users get more than others.
@@ -255,6 +261,27 @@ pub async fn insert_messages(
     sqlx::query(
         "INSERT INTO messages (logical_msg_id, chat_id, to_user_id, header, ciphertext)
          SELECT 'm', name, recipient, '{}', '' FROM unnest($1::uuid[], $2::uuid[]) AS t (name, recipient)",
+    )
+    .bind(names)
+    .bind(recipients)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Inserts an order for each recipient, named as a message is, and a message for nobody, which is there for reads of
+/// the state.
+async fn insert_orders(
+    connection: &mut PgConnection,
+    names: &[Uuid],
+    recipients: &[Uuid],
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "WITH written AS (
+             INSERT INTO messages (logical_msg_id, chat_id, header, ciphertext)
+             SELECT 'm', name, '{}', '' FROM unnest($1::uuid[]) AS name
+         )
+         INSERT INTO orders (chat_id, user_id) SELECT * FROM unnest($1::uuid[], $2::uuid[])",
     )
     .bind(names)
     .bind(recipients)
