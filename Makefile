@@ -28,7 +28,7 @@ test-postgres: ## The same against one version of PostgreSQL, 15 to 18: make tes
 	DEVDB_POSTGRES_BIN=$$PWD/.hushnet/postgresql/$(VERSION)/native/bin $(MAKE) test
 
 # The tests of the service that depend most on PostgreSQL, by the beginnings of their names.
-POSTGRES_SMOKE = migrations:: retention:: triggers:: truncate:: ingest:: log_switch:: resume:: statements:: \
+POSTGRES_SMOKE = migrations:: sources:: retention:: triggers:: truncate:: ingest:: log_switch:: resume:: statements:: \
 	history:: durability:: identity::doubts::
 
 test-postgres-smoke: ## The short form of it, without the clients: make test-postgres-smoke VERSION=18
