@@ -333,7 +333,7 @@ BEGIN
         WHEN NEW.kind !~ '^[A-Za-z0-9_.-]{1,32}$' THEN
             'it has 1 to 32 characters, each a letter, a digit, or one of _ . -'
         WHEN NEW.kind IN ('hello', 'reset', 'cursor', 'ping', 'pong', 'error', 'goaway', 'auth', 'authenticated',
-                          'revocation', 'truncated', 'barrier', 'typing', 'presence', 'receipt', 'ack') THEN
+                          'revocation', 'truncated', 'barrier', 'typing', 'presence', 'receipt', 'ack', 'other') THEN
             'the protocol uses the name itself'
         WHEN EXISTS (SELECT FROM realtime.sources WHERE kind = NEW.kind AND retired_at IS NULL) THEN
             'a source of this kind is in force; retire it with realtime.remove_source() first'

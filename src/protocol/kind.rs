@@ -49,7 +49,7 @@ impl Kind {
     /// A row was inserted into `pending_sessions`.
     pub const PENDING_SESSION: Self = Self::numbered(3);
     /// A kind that has no number in this process: nothing has registered it.
-    pub const OTHER: Self = Self::numbered(KINDS_MAX);
+    pub const OTHER: Self = Self::numbered(256);
 
     /// What stands for such kinds where a name is needed. No kind has this name.
     pub const OTHER_NAME: &'static str = "other";
@@ -57,12 +57,8 @@ impl Kind {
     /// The names of HushNet's own kinds, by their numbers.
     pub const PRESET: [&'static str; 4] = ["message", "session", "device", "pending_session"];
 
-    pub(super) const fn numbered(number: usize) -> Self {
-        // No number is larger than that of `OTHER`.
-        match NonZeroU16::new(number as u16 + 1) {
-            Some(number) => Self(number),
-            None => Self(NonZeroU16::MIN),
-        }
+    pub(super) const fn numbered(number: u16) -> Self {
+        Self(NonZeroU16::MIN.saturating_add(number))
     }
 
     /// The number, from 0 to [`KINDS_MAX`].
@@ -202,6 +198,17 @@ mod tests {
         assert!(RESERVED.into_iter().all(is_reserved));
         assert!(!Kind::OTHER.is_preset());
         assert_eq!(Kind::OTHER.number(), KINDS_MAX);
+    }
+
+    #[test]
+    fn the_database_registers_no_source_of_a_reserved_name() {
+        let migration = include_str!("../../sql/realtime/0008_sources.up.sql");
+        let (_, names) = migration.split_once("WHEN NEW.kind IN (").unwrap();
+        let (names, _) = names.split_once(')').unwrap();
+        let names = names.split(',').map(|name| name.trim().trim_matches('\''));
+        let mut names: Vec<_> = names.collect();
+        names.sort_unstable();
+        assert_eq!(names, RESERVED);
     }
 
     #[test]

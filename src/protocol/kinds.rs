@@ -26,10 +26,11 @@ impl Known {
         if let Some(kind) = self.numbers.get(name) {
             return Some(*kind);
         }
-        if self.names.len() == KINDS_MAX {
+        let number = self.names.len();
+        if number == KINDS_MAX {
             return None;
         }
-        let (kind, name) = (Kind::numbered(self.names.len()), Arc::from(name));
+        let (kind, name) = (Kind::numbered(u16::try_from(number).ok()?), Arc::from(name));
         self.names.push(Arc::clone(&name));
         self.numbers.insert(name, kind);
         Some(kind)

@@ -5,6 +5,8 @@ use std::time::Duration;
 use sqlx::PgPool;
 use sqlx::postgres::types::PgInterval;
 
+use super::error::is_undefined;
+
 /// What [`super::Log::rotate`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rotation {
@@ -37,10 +39,17 @@ pub(super) async fn rotate(pool: &PgPool, retention: Duration) -> Result<Rotatio
             .await?;
     Ok(match said.as_str() {
         "rotated" => {
-            // The schema before has no such function. What fails is done after the next rotation.
-            let _ = sqlx::query("SELECT realtime.forget_sources()")
-                .execute(pool)
-                .await;
+            let forgetting = sqlx::query("SELECT realtime.forget_sources()");
+            // The schema before migration 8 has no such function.
+            if let Err(error) = forgetting.execute(pool).await
+                && !is_undefined(&error)
+            {
+                tracing::warn!(
+                    event = "sources_not_forgotten",
+                    %error,
+                    advice = "retired sources stay in realtime.sources until the log is rotated again"
+                );
+            }
             Rotation::Rotated
         }
         "full" => Rotation::Full,

@@ -254,6 +254,8 @@ async fn an_event_that_was_committed_asynchronously_is_sent_when_it_is_on_disk()
     scene.end().await;
 }
 
+const LOCK: &str = "LOCK TABLE realtime.events IN ACCESS EXCLUSIVE MODE";
+
 /// The flush for a notified event has begun, and the listener turns to the log for longer than a statement may take.
 #[tokio::test]
 async fn a_read_of_the_log_that_takes_long_ends_no_flush_by_its_deadline() {
@@ -264,7 +266,6 @@ async fn a_read_of_the_log_that_takes_long_ends_no_flush_by_its_deadline() {
     client.until_type("hello").await;
     let db = scene.database.pool().await;
 
-    const LOCK: &str = "LOCK TABLE realtime.events IN ACCESS EXCLUSIVE MODE";
     let (mut writer, mut other) = (scene.database.admin().await, scene.database.admin().await);
     for statement in [
         "BEGIN",

@@ -82,7 +82,14 @@ async fn what_cannot_be_a_source_is_refused_with_the_reason() {
             .await;
         assert!(error.contains(reason), "{arguments}: {error}");
     }
-    for reserved in ["revocation", "truncated", "cursor", "ack", "presence"] {
+    for reserved in [
+        "revocation",
+        "truncated",
+        "cursor",
+        "ack",
+        "presence",
+        "other",
+    ] {
         let add = format!("SELECT realtime.add_source('{reserved}', 'posts', 'reader')");
         assert!(
             shop.refused(&add)
