@@ -1,6 +1,6 @@
 # `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-busy test-postgres test-postgres-smoke test-upgrade check console bench bench-fanout bench-instructions bench-delivery bench-ingest bench-migrate bench-smoke burst chaos mutations conformance hostile fuzz fuzz-smoke clean
+.PHONY: help run test test-busy test-postgres test-postgres-smoke test-pooler test-upgrade check console bench bench-fanout bench-instructions bench-delivery bench-ingest bench-migrate bench-smoke burst chaos mutations conformance hostile fuzz fuzz-smoke clean
 
 TARGET = $${CARGO_TARGET_DIR:-target}
 
@@ -35,6 +35,10 @@ test-postgres-smoke: ## The short form of it, without the clients: make test-pos
 	@sh scripts/setup.sh postgres $(VERSION)
 	DEVDB_POSTGRES_BIN=$$PWD/.hushnet/postgresql/$(VERSION)/native/bin \
 	cargo test --workspace --locked --test realtime -- $(POSTGRES_SMOKE)
+
+test-pooler: ## The same tests with PgBouncer in session mode between the service and PostgreSQL
+	@sh scripts/setup.sh test
+	TEST_POOLER=session cargo test --workspace --locked --test realtime -- $(POSTGRES_SMOKE)
 
 # The newest commit that has been released.
 RELEASE_BEFORE = 1cd145db216574ad25fd15963f1d2d552e761fe0

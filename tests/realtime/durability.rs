@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use hushnet_devdb::Cluster;
 use hushnet_realtime::config::Ingest;
-use hushnet_realtime::store::Log;
 use serde_json::json;
 use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
@@ -119,7 +118,7 @@ impl Unflushed {
 async fn what_a_barrier_has_seen_is_on_disk_when_it_has_committed() {
     let scene = Scene::set().await;
     let db = scene.database.pool().await;
-    let log = Log::new(scene.database.url.parse().unwrap(), 1);
+    let log = scene.database.log(1);
     // The first transactions may flush because PostgreSQL tidies up a page that they read.
     for nonce in ["7", "8", "9"] {
         let written = scene.commit_asynchronously(&db).await;
@@ -143,7 +142,7 @@ async fn the_cursor_function_waits_and_then_says_what_to_do() {
     let error = error.as_database_error().unwrap();
     assert_eq!(error.code().unwrap(), "55000");
     assert!(error.message().contains("not on disk"), "{error}");
-    let log = Log::new(scene.database.url.parse().unwrap(), 1);
+    let log = scene.database.log(1);
     let (cursor, flushed) = tokio::join!(read(), log.flush());
     flushed.unwrap();
     assert!(cursor.unwrap().contains('.'));
@@ -153,7 +152,7 @@ async fn the_cursor_function_waits_and_then_says_what_to_do() {
 #[tokio::test]
 async fn every_cursor_that_the_service_hands_out_has_seen_only_what_is_on_disk() {
     let scene = Scene::set().await;
-    let log = Log::new(scene.database.url.parse().unwrap(), 1);
+    let log = scene.database.log(1);
     let before = log.state().await.unwrap().unwrap().cursor.to_string();
     let db = scene.database.pool().await;
     // The replay buffer of a server that starts later does not reach back to it.
@@ -230,7 +229,7 @@ async fn an_event_that_was_committed_asynchronously_is_sent_when_it_is_on_disk()
     let scene = Scene::set().await;
     let db = scene.database.pool().await;
     for way in [Ingest::Notify, Ingest::Tail, Ingest::Adaptive] {
-        let log = Log::new(scene.database.url.parse().unwrap(), 1);
+        let log = scene.database.log(1);
         log.set_ingest(way).await.unwrap();
         let mut server = scene.serve().await;
         let mut client = server.connect(scene.bob.id).await;

@@ -1,6 +1,6 @@
 //! The listener's database sessions, and what the listener does where events were missed.
 
-use hushnet_realtime::store::{HeldWakeLock, Log};
+use hushnet_realtime::store::HeldWakeLock;
 use sqlx::postgres::PgListener;
 use uuid::Uuid;
 
@@ -24,7 +24,7 @@ async fn synchronous_commit_of_barriers(configured: &str) -> String {
     let configure = format!("ALTER DATABASE {name} SET synchronous_commit = {configured}");
     execute(&mut connection, &configure).await;
     execute(&mut connection, NOTING_BARRIER).await;
-    let log = Log::new(database.url.parse().unwrap(), 1);
+    let log = database.log(1);
     log.send_barrier("7/1").await.unwrap();
     let of_requests: String = sqlx::query_scalar("SELECT current_setting('synchronous_commit')")
         .fetch_one(&log.requests())
@@ -75,8 +75,8 @@ async fn a_listener_that_was_away_beyond_the_retention_resets_its_clients() {
 #[tokio::test]
 async fn the_wake_lock_is_announced_before_it_is_waited_for() {
     let database = Database::migrated().await;
-    let log = Log::new(database.url.parse().unwrap(), 1);
-    let mut other = PgListener::connect(&database.url).await.unwrap();
+    let log = database.log(1);
+    let mut other = PgListener::connect(&database.owner_url()).await.unwrap();
     other.listen("realtime_control").await.unwrap();
     let mut writer = database.connect().await;
     execute(

@@ -39,7 +39,7 @@ async fn count(connection: &mut PgConnection, table: &str) -> i64 {
 }
 
 fn log_of(database: &Database) -> Log {
-    Log::new(database.url.parse().unwrap(), 4)
+    database.log(4)
 }
 
 async fn present(log: &Log) -> Cursor {

@@ -1,14 +1,12 @@
 //! Triggers that are not where they belong: found, shown, and repaired by `migrate up`.
 
-use hushnet_realtime::config::DatabaseUrl;
-use hushnet_realtime::store::{Log, migrate};
+use hushnet_realtime::store::migrate;
 use uuid::Uuid;
 
 use crate::support::{Database, Server, add_user, execute, insert_message, until};
 
 async fn faults(database: &Database) -> Vec<String> {
-    let url: DatabaseUrl = database.url.parse().unwrap();
-    let faults = Log::new(url.options(), 1).trigger_faults().await.unwrap();
+    let faults = database.log(1).trigger_faults().await.unwrap();
     faults.iter().map(ToString::to_string).collect()
 }
 

@@ -1,7 +1,7 @@
 //! A long read of the log, page by page.
 
 use hushnet_realtime::protocol::Snapshot;
-use hushnet_realtime::store::{Chunk, Chunks, Log, may_pass};
+use hushnet_realtime::store::{Chunk, Chunks, may_pass};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -89,7 +89,7 @@ async fn a_read_of_any_length_brings_every_unseen_event_once_and_in_order() {
         execute(&mut database.connect().await, change).await;
         let (from, mut open) = half_seen(&database, &db, events).await;
         let expected = unseen(&db, &from).await;
-        let log = Log::new(database.url.parse().unwrap(), 1);
+        let log = database.log(1);
         let mut chunks = log.read_all(&from);
         let mut ids = Vec::new();
         assert_eq!(read(&mut chunks, &mut ids).await, Some(true));
@@ -115,7 +115,7 @@ async fn a_statement_that_fails_is_tried_again_from_where_it_had_come_to() {
         // Its locks would keep the one below away.
         execute(&mut open, "COMMIT").await;
         let expected = unseen(&db, &from).await;
-        let log = Log::new(database.url.parse().unwrap(), 1);
+        let log = database.log(1);
         let mut chunks = log.read_all(&from);
         let (mut ids, mut failed) = (Vec::new(), 0);
         let mut take = |chunk: Result<Option<Chunk>, sqlx::Error>| match chunk {
@@ -162,7 +162,7 @@ async fn each_page_asks_again_whether_the_position_is_retained() {
     let database = Database::migrated().await;
     let db = database.owner_pool().await;
     let (from, _open) = half_seen(&database, &db, 9_000).await;
-    let log = Log::new(database.url.parse().unwrap(), 1);
+    let log = database.log(1);
     let mut chunks = log.read_all(&from);
     let mut ids = Vec::new();
     assert_eq!(read(&mut chunks, &mut ids).await, Some(true));

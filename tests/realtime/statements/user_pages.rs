@@ -48,7 +48,7 @@ impl Scene {
              END $$"
         );
         execute(&mut database.connect().await, &writing).await;
-        let log = Log::new(database.url.parse().unwrap(), 1);
+        let log = database.log(1);
         Self {
             database,
             db,

@@ -5,12 +5,14 @@ use std::sync::OnceLock;
 
 use hushnet_devdb::Cluster;
 use hushnet_realtime::config::DatabaseUrl;
-use hushnet_realtime::store::{Purpose, migrate};
+use hushnet_realtime::store::{Log, Purpose, migrate};
 use hushnet_testkit::database::{self, Template, UNSAFE_SETTINGS};
 use hushnet_testkit::{application, roles};
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool};
+
+use super::pooled;
 
 /// The cluster that all tests share. Its server stops with the process.
 pub fn cluster() -> &'static Cluster {
@@ -36,7 +38,7 @@ impl Database {
     /// The database at an administrator's address, in a cluster that has the roles.
     pub fn of(admin_url: &str) -> Self {
         Self {
-            url: roles::url_as(admin_url, roles::SERVICE),
+            url: pooled::address(roles::url_as(admin_url, roles::SERVICE)),
             admin_url: admin_url.to_owned(),
             has_one_role: false,
         }
@@ -62,7 +64,7 @@ impl Database {
     /// The same database, to which the service connects as this role.
     pub fn served_by(&self, role: &str) -> Self {
         Self {
-            url: self.url_as(role),
+            url: pooled::address(self.url_as(role)),
             ..self.clone()
         }
     }
@@ -187,7 +189,7 @@ impl Database {
         let database = Self::hushnet().await;
         database.migrate_to(version).await;
         Self {
-            url: database.owner_url(),
+            url: pooled::address(database.owner_url()),
             ..database
         }
     }
@@ -234,9 +236,15 @@ impl Database {
         database::execute(&mut self.admin().await, end).await;
     }
 
-    /// The owner's address, as the settings have it.
+    /// The log as the service reads it, over so many connections for requests.
+    pub fn log(&self, requests_max: u32) -> Log {
+        let url: DatabaseUrl = self.url.parse().unwrap();
+        Log::new(url.options(), requests_max)
+    }
+
+    /// The owner's address for the service's program, as the settings have it.
     pub fn owner(&self) -> DatabaseUrl {
-        self.owner_url().parse().unwrap()
+        pooled::address(self.owner_url()).parse().unwrap()
     }
 
     pub fn owner_url(&self) -> String {

@@ -5,6 +5,7 @@
 
 mod client;
 mod database;
+mod pooled;
 mod pooler;
 mod server;
 mod tls_database;
@@ -19,6 +20,7 @@ pub use hushnet_testkit::wait::{deadline, soon, until};
 
 pub use self::client::{client_on, connect_client};
 pub use self::database::{Database, cluster};
+pub use self::pooled::skips;
 pub use self::pooler::Pooler;
 pub use self::server::Server;
 pub use self::tls_database::{PASSWORD, ROLE, TlsDatabase};

@@ -1,4 +1,4 @@
-//! PgBouncer before the cluster that all tests share.
+//! PgBouncer before one database, of a test about it.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -13,7 +13,7 @@ use sqlx::{ConnectOptions, PgConnection};
 use super::database::Database;
 
 /// Part of the socket's file name only: it listens on no network.
-const PORT: u16 = 6432;
+pub(super) const PORT: u16 = 6432;
 /// Debian's place for it, which is on no user's path but root's.
 const SYSTEM_PROGRAM: &str = "/usr/sbin/pgbouncer";
 
@@ -35,12 +35,7 @@ impl Pooler {
             .unwrap();
         let configuration = directory.path().join("pgbouncer.ini");
         write(&configuration, &behind, mode, settings);
-        let installed = Path::new(SYSTEM_PROGRAM).exists();
-        let mut command = program::command(if installed {
-            SYSTEM_PROGRAM
-        } else {
-            "pgbouncer"
-        });
+        let mut command = program::command(pgbouncer());
         command.arg("--quiet").arg(&configuration);
         // It refuses to run as root, and only its own user and root may connect to the cluster.
         let owner = fs::metadata(behind.get_socket().unwrap()).unwrap();
@@ -83,6 +78,15 @@ impl Pooler {
         Database::of(&format!(
             "postgres://hushnet@localhost:{PORT}/{name}?host={directory}"
         ))
+    }
+}
+
+/// PgBouncer's program.
+pub(super) fn pgbouncer() -> &'static str {
+    if Path::new(SYSTEM_PROGRAM).exists() {
+        SYSTEM_PROGRAM
+    } else {
+        "pgbouncer"
     }
 }
 
