@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::{env, fs};
 
+use hushnet_testkit::roles::{APPLICATION, OWNER, SERVICE};
 use hushnet_testkit::wait::until;
 use sqlx::postgres::PgConnectOptions;
 
@@ -18,6 +19,8 @@ use super::pooler::{PORT, pgbouncer};
 
 /// Its only value is `session`: in the other modes the service is red.
 const VARIABLE: &str = "TEST_POOLER";
+/// Of the private clusters.
+const SUPERUSER: &str = "hushnet";
 /// Ends PgBouncer with this process, whose end closes the pipe.
 const SUPERVISOR: &str = r#""$@" & read -r line; kill $!"#;
 
@@ -69,11 +72,12 @@ fn start_once(directory: &Path, port: u16) {
 
 fn start(directory: &Path, port: u16) -> Child {
     let place = directory.display();
-    // The roles are those that the cluster has: asked for by its superuser, whom the file names.
+    // The file names the usual roles. PgBouncer asks the database for others, as the superuser; while the database
+    // takes no session, such a login waits for a minute.
     let users = directory.join("pgbouncer-users.txt");
     let lines = [
         "[databases]".to_owned(),
-        format!("* = host={place} port={port} auth_user=hushnet"),
+        format!("* = host={place} port={port} auth_user={SUPERUSER}"),
         "[pgbouncer]".to_owned(),
         "listen_addr =".to_owned(),
         format!("listen_port = {PORT}"),
@@ -86,10 +90,17 @@ fn start(directory: &Path, port: u16) -> Child {
         "default_pool_size = 100".to_owned(),
         // Each test has a database of its own, and all of them share the cluster's connections.
         "server_idle_timeout = 5".to_owned(),
+        // The default, 15 s, is what a test that ends sessions would wait for.
+        "server_login_retry = 1".to_owned(),
     ];
     let configuration = directory.join("pgbouncer.ini");
     fs::write(&configuration, lines.join("\n") + "\n").unwrap();
-    fs::write(&users, "\"hushnet\" \"\"\n").unwrap();
+    let roles = [SUPERUSER, OWNER, SERVICE, APPLICATION];
+    fs::write(
+        &users,
+        roles.map(|role| format!("\"{role}\" \"\"\n")).concat(),
+    )
+    .unwrap();
     let mut command = Command::new("/bin/sh");
     command
         .args(["-c", SUPERVISOR, "sh", pgbouncer(), "--quiet"])
