@@ -40,8 +40,9 @@ fn is_asked_for() -> bool {
 pub fn skips(test: &str, reason: &str) -> bool {
     let skipped = is_asked_for();
     if skipped {
-        // Not `eprintln!`, whose lines are not shown when the test passes.
-        writeln!(std::io::stderr(), "SKIPPED {test}: {reason}").unwrap();
+        // A line of `eprintln!` is not shown when the test passes.
+        let mut stderr = std::io::stderr();
+        writeln!(stderr, "SKIPPED {test}: {reason}").unwrap();
     }
     skipped
 }
