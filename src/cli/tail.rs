@@ -16,6 +16,8 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use uuid::Uuid;
 use warp::http::Uri;
 
+use super::exit::Misuse;
+
 /// The default of the setting `listen`.
 pub(super) const DEFAULT_URL: &str = "ws://127.0.0.1:8080";
 /// The variable with a client's token. It begins like the service's settings, but is none.
@@ -71,6 +73,11 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         kinds,
         token,
     } = arguments;
+    // Not where the flag is read: the error would repeat it.
+    if url.contains('@') {
+        let text = "--url takes no user and password; --token proves who you are";
+        return Err(Misuse(text.to_owned()).into());
+    }
     let address = match user {
         Some(user) => format!("{url}/ws?kinds={kinds}&user_id={user}"),
         None => format!("{url}/ws?kinds={kinds}"),

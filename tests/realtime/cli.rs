@@ -131,11 +131,15 @@ async fn mistakes_are_named_and_end_with_2() {
             ],
             "--url",
         ),
+        (
+            &["tail", "--token", "t", "--url", "ws://bob:secret@h"],
+            "--url takes no user and password",
+        ),
     ] {
         let (code, _, error) = outcome(&mut program(arguments)).await;
         assert_eq!(code, 2, "{arguments:?}: {error}");
         assert!(
-            error.contains(said) && !error.contains("panicked"),
+            error.contains(said) && !error.contains("panicked") && !error.contains("secret"),
             "{arguments:?}: {error}"
         );
     }

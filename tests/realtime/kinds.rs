@@ -2,10 +2,11 @@
 
 use hushnet_realtime::config::Ingest;
 use serde_json::{Value, json};
-use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::support::{Client, Database, Server, User, add_user, execute, insert_message, notify};
+use crate::support::{
+    Client, Database, Server, User, add_chat, add_user, execute, insert_message, notify,
+};
 
 /// Writes an event of this kind into the log, as a source's trigger does.
 async fn emit(database: &Database, kind: &str, user: Uuid, mark: u32) {
@@ -207,24 +208,80 @@ async fn kinds_that_cannot_be_are_refused() {
     }
 }
 
-/// A message in each form, from HushNet's own triggers and from the log's.
-async fn assert_message_comes(server: &Server, alice: &User, bob: &User) {
-    let mut plain = server.connect(bob.id).await;
-    let mut released = server.connect_to(&format!("/ws/{}", bob.id)).await;
-    insert_message(&server.db().await, None, alice, bob).await;
-    assert_eq!(plain.next_json().await["type"], "message");
-    let envelope = released.next_json().await;
-    assert_eq!(envelope["event_type"], "message");
-    assert_eq!(envelope["payload"]["user_id"], json!(bob.id));
+/// Makes one event of each of HushNet's kinds for bob, and returns what each has beside its kind and its user.
+async fn cause_each_kind(server: &Server, alice: &User, bob: &User) -> [(&'static str, Value); 4] {
+    let db = server.db().await;
+    let chat = add_chat(&db, alice, bob).await;
+    insert_message(&db, Some(chat), alice, bob).await;
+    sqlx::query("INSERT INTO sessions (sender_device_id, receiver_device_id) VALUES ($1, $2)")
+        .bind(alice.device_id)
+        .bind(bob.device_id)
+        .execute(&db)
+        .await
+        .unwrap();
+    sqlx::query("UPDATE devices SET device_label = 'renamed' WHERE id = $1")
+        .bind(bob.device_id)
+        .execute(&db)
+        .await
+        .unwrap();
+    let (pending, created_at): (Uuid, String) = sqlx::query_as(
+        "INSERT INTO pending_sessions (sender_device_id, recipient_device_id, ephemeral_pubkey, sender_prekey_pub,
+                                       otpk_used, ciphertext)
+         VALUES ($1, $2, 'e', 's', 'o', 'c') RETURNING id, to_json(created_at) #>> '{}'",
+    )
+    .bind(alice.device_id)
+    .bind(bob.device_id)
+    .fetch_one(&db)
+    .await
+    .unwrap();
+    let (from, to) = (alice.device_id, bob.device_id);
+    [
+        ("message", json!({ "chat_id": chat })),
+        (
+            "session",
+            json!({ "sender_device_id": from, "receiver_device_id": to }),
+        ),
+        ("device", json!({})),
+        (
+            "pending_session",
+            json!({ "sender_device_id": from, "recipient_device_id": to,
+                    "pending_session_id": pending, "created_at": created_at }),
+        ),
+    ]
 }
 
 #[tokio::test]
-async fn hushnet_s_kinds_come_from_its_own_triggers_whatever_channels_are_named() {
-    let server = Server::start_on(Database::hushnet().await, |config| {
-        config.channels = "orders".parse().unwrap();
-    })
-    .await;
-    let db: PgPool = server.db().await;
-    let (alice, bob) = (add_user(&db).await, add_user(&db).await);
-    assert_message_comes(&server, &alice, &bob).await;
+async fn each_of_hushnet_s_kinds_comes_in_both_forms_from_its_own_triggers_and_from_the_log_s() {
+    for has_log in [false, true] {
+        let database = match has_log {
+            true => Database::migrated().await,
+            false => Database::hushnet().await,
+        };
+        // HushNet's channels are listened to whichever are named.
+        let server = Server::start_on(database, |config| {
+            config.channels = "orders".parse().unwrap();
+        })
+        .await;
+        let db = server.db().await;
+        let (alice, bob) = (add_user(&db).await, add_user(&db).await);
+        let mut plain = server.connect(bob.id).await;
+        let mut released = server.connect_to(&format!("/ws/{}", bob.id)).await;
+        for (kind, mut wanted) in cause_each_kind(&server, &alice, &bob).await {
+            wanted["type"] = json!(kind);
+            wanted["user_id"] = json!(bob.id);
+            let mut event = plain.next_json().await;
+            while kind != "device" && event["type"] == "device" {
+                // That of the user's own device.
+                event = plain.next_json().await;
+            }
+            let mut envelope = released.next_json().await;
+            while kind != "device" && envelope["event_type"] == "device" {
+                envelope = released.next_json().await;
+            }
+            assert_eq!(envelope, json!({ "event_type": kind, "payload": event }));
+            let id = event.as_object_mut().unwrap().remove("id");
+            assert_eq!(id.is_some(), has_log, "{kind}");
+            assert_eq!(event, wanted);
+        }
+    }
 }
