@@ -253,9 +253,10 @@ async fn cause_each_kind(server: &Server, alice: &User, bob: &User) -> [(&'stati
 #[tokio::test]
 async fn each_of_hushnet_s_kinds_comes_in_both_forms_from_its_own_triggers_and_from_the_log_s() {
     for has_log in [false, true] {
-        let database = match has_log {
-            true => Database::migrated().await,
-            false => Database::hushnet().await,
+        let database = if has_log {
+            Database::migrated().await
+        } else {
+            Database::hushnet().await
         };
         // HushNet's channels are listened to whichever are named.
         let server = Server::start_on(database, |config| {
