@@ -1,6 +1,6 @@
 //! What a source may say, its number, and who may add one.
 
-use hushnet_realtime::store::{Log, migrate};
+use hushnet_realtime::store::migrate;
 use hushnet_testkit::roles::SERVICE;
 
 use super::{ADD_LINES, ANN, Shop};
@@ -231,7 +231,7 @@ async fn only_the_owner_makes_sources_and_a_server_reads_them() {
          WHERE has_table_privilege('{SERVICE}', 'realtime.sources', privilege)"
     );
     assert_eq!(shop.number(&writes).await, 0);
-    let of_server = Log::new(shop.database.url.parse().unwrap(), 1);
+    let of_server = shop.database.log(1);
     assert_eq!(of_server.kinds().await.unwrap(), ["post"]);
     assert_eq!(of_server.trigger_faults().await.unwrap(), []);
     // A server whose role may not read them goes by what every log had.
