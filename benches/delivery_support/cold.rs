@@ -216,7 +216,8 @@ async fn choose(
     plan: &Plan,
     missed: u32,
 ) -> anyhow::Result<Vec<Away>> {
-    let present: String = sqlx::query_scalar("SELECT realtime.cursor()")
+    // No server is there whose barriers flush, and only the history is wanted.
+    let present: String = sqlx::query_scalar("SELECT realtime.unflushed_cursor()")
         .fetch_one(&mut *connection)
         .await?;
     let (epoch, _) = present.split_once('.').context("no cursor")?;
