@@ -285,7 +285,7 @@ async fn explain(stack: &Stack, statement: &str, away: &[Away]) -> anyhow::Resul
     execute(
         &mut connection,
         &format!(
-            "PREPARE cold (text, uuid, bigint, boolean, bigint, bigint, bigint) AS {statement}"
+            "PREPARE cold (text, uuid, bigint, boolean, bigint, bigint, bigint, text[]) AS {statement}"
         ),
     )
     .await;
@@ -295,7 +295,7 @@ async fn explain(stack: &Stack, statement: &str, away: &[Away]) -> anyhow::Resul
         let snapshot = cursor.split_once('.').context("no cursor")?.1;
         let explain = format!(
             "EXPLAIN (ANALYZE, BUFFERS) EXECUTE cold \
-             ('{snapshot}', '{user_id}', {}, false, {PAGE_EVENTS}, {PAGE_BYTES_MAX}, {COUNTED_MAX} + 1)",
+             ('{snapshot}', '{user_id}', {}, false, {PAGE_EVENTS}, {PAGE_BYTES_MAX}, {COUNTED_MAX} + 1, NULL)",
             i64::MIN
         );
         let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain))
