@@ -10,8 +10,12 @@ WITH role AS (
            ('serve', 'SCHEMA', 'realtime', NULL, 'USAGE', NULL),
            ('serve', 'TABLE', 'realtime', 'events', 'SELECT', NULL),
            ('serve', 'TABLE', 'realtime', 'sources', 'SELECT', NULL),
-           ('serve', 'TABLE', 'realtime', 'state', 'SELECT', NULL),
-           ('serve', 'TABLE', 'realtime', 'state', 'UPDATE', '{ingest,ingest_since}')
+           ('serve', 'TABLE', 'realtime', 'state', 'SELECT', NULL)
+    UNION ALL
+    SELECT 'serve', 'TABLE', 'realtime', 'state', 'UPDATE', '{ingest,ingest_since}'::pg_catalog.name[]
+    WHERE NOT EXISTS (
+        SELECT FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+        WHERE n.nspname = 'realtime' AND p.proname = 'set_ingest')
     UNION ALL
     SELECT 'serve', 'FUNCTION', 'realtime', name, 'EXECUTE', NULL
     FROM pg_catalog.unnest(ARRAY[
@@ -20,6 +24,8 @@ WITH role AS (
         -- Histories and retention.
         'begin_history', 'claim_history', 'renew_history', 'rotate', 'expired', 'forget', 'maintain',
         'forget_sources',
+        -- What an event is, and the way of ingest.
+        'compose', 'set_ingest',
         -- State and identity.
         'pending_messages', 'pending_handshakes', 'devices_of', 'devices_with_key', 'existing_devices', 'existing_users'
     ]) AS name

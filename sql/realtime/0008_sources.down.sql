@@ -18,9 +18,11 @@ DROP FUNCTION realtime.on_pending_session CASCADE;
 
 DROP FUNCTION realtime.add_source, realtime.remove_source, realtime.forget_sources, realtime.install_presets,
     realtime.make_source_functions, realtime.drop_source_functions, realtime.misplaced_triggers,
-    realtime.expected_sources, realtime.presets, realtime.source_text, realtime.json_of_columns,
+    realtime.expected_sources, realtime.presets, realtime.source_text,
     realtime.check_definition, realtime.audience_query, realtime.has_audience_column,
     realtime.emit(text, uuid, text, smallint, json);
+-- Migration 9 drops it.
+DROP FUNCTION IF EXISTS realtime.json_of_columns;
 DROP TABLE realtime.sources;
 DROP FUNCTION realtime.check_source, realtime.free_source_number;
 DROP SEQUENCE realtime.source_numbers;

@@ -107,7 +107,17 @@ pub(super) async fn renew_history(
     }
 }
 
+/// What [`super::Log::set_ingest`] does, on this pool.
 pub(super) async fn set_ingest(pool: &PgPool, ingest: Ingest) -> Result<(), sqlx::Error> {
+    let set = sqlx::query("SELECT realtime.set_ingest($1)").bind(ingest.as_str());
+    match set.execute(pool).await {
+        Err(error) if is_undefined_function(&error) => set_ingest_before(pool, ingest).await,
+        set => set.map(drop),
+    }
+}
+
+/// The same in the schema before migration 9.
+async fn set_ingest_before(pool: &PgPool, ingest: Ingest) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE realtime.state SET ingest = $1, ingest_since = pg_current_xact_id()
              WHERE ingest <> $1",

@@ -158,6 +158,10 @@ pub(super) fn locks_of(version: i64) -> Option<Locks<'static>> {
         4 => (&["realtime.events"], "SHARE"),
         5 => (&["realtime.state"], "ACCESS EXCLUSIVE"),
         8 => (&["realtime.events"], "ACCESS EXCLUSIVE"),
+        9 => (
+            &["realtime.sources", "realtime.events", "realtime.state"],
+            "ACCESS EXCLUSIVE",
+        ),
         _ => return None,
     };
     Some(Locks { tables, mode })

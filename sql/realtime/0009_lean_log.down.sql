@@ -1,0 +1,13 @@
+-- The functions that write the log, and the log itself, go with the migrations before. They look up how events reach the
+-- servers, and the log is realtime.events again.
+
+DROP TRIGGER ingest_changes ON realtime.state;
+DROP TRIGGER state_changed ON realtime.state;
+DROP VIEW realtime.events;
+DROP FUNCTION realtime.ingest_changes, realtime.state_changed, realtime.insert_event, realtime.set_ingest,
+    realtime.settle_ingest, realtime.make_writers, realtime.notifies, realtime.make_source_function,
+    realtime.announce(smallint, uuid, "char", bigint, text[], boolean), realtime.emit(smallint, uuid, "char", text[]);
+ALTER TABLE realtime.sources DROP COLUMN layout;
+DROP FUNCTION realtime.source_layout, realtime.key_columns, realtime.compose;
+ALTER TABLE realtime.log RENAME COLUMN user_key TO user_id;
+ALTER TABLE realtime.log RENAME TO events;

@@ -1,0 +1,559 @@
+-- A log that costs writers little. It keeps what an event is made of, and servers compose the JSON: the number of the
+-- source, the user, the operation and the values of the fields. No statement looks up how events reach the servers: the
+-- functions that write the log are made anew when that changes, and when another partition is opened.
+
+SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+
+-- The functions run with the rights of their owner, who owns the log.
+DO $$
+BEGIN
+    EXECUTE format('SET LOCAL ROLE %I', (
+        SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'realtime.events'::regclass));
+END $$;
+
+-- Writers and readers of the log wait for this, and it rewrites nothing.
+SET LOCAL lock_timeout = '10s';
+
+ALTER TABLE realtime.events RENAME TO log;
+ALTER TABLE realtime.log RENAME COLUMN user_id TO user_key;
+ALTER TABLE realtime.log
+    ALTER COLUMN kind DROP NOT NULL,
+    ALTER COLUMN payload DROP NOT NULL,
+    ADD COLUMN op           "char",
+    ADD COLUMN fields       text[],
+    ADD COLUMN asynchronous boolean NOT NULL DEFAULT false;
+COMMENT ON TABLE realtime.log IS
+    'Every event, in the transaction of the row change that it tells of. The order of ids is not the order of commits: '
+    'read by snapshot, never by the highest id. realtime.events shows each with its JSON.';
+COMMENT ON COLUMN realtime.log.user_key IS 'The user whom the event concerns; null: all users.';
+COMMENT ON COLUMN realtime.log.source IS
+    'The number of the source, see realtime.sources. Null: a revocation or a truncation, or written before migration 8.';
+COMMENT ON COLUMN realtime.log.op IS 'What was done to the row: i, u or d; null where the event does not tell.';
+COMMENT ON COLUMN realtime.log.fields IS
+    'The values that the event shows, each as JSON, in the order that the layout of its source numbers them in.';
+COMMENT ON COLUMN realtime.log.asynchronous IS
+    'Whether its transaction committed without waiting for the disk (synchronous_commit = off).';
+COMMENT ON COLUMN realtime.log.kind IS 'revocation or truncated; of an event that was written before migration 9, its kind.';
+COMMENT ON COLUMN realtime.log.payload IS
+    'The JSON of a revocation, of a truncation, and of an event that was written before migration 9. Null: it is composed.';
+
+-- Composing.
+
+ALTER TABLE realtime.sources ADD COLUMN layout text[];
+COMMENT ON COLUMN realtime.sources.layout IS
+    'The JSON of the events: text, value, text, value and so on, text. A value is user, op, id, or the number of one of '
+    'realtime.log.fields.';
+
+-- The JSON of an event, with the member by which the schema before marked asynchronous commits.
+CREATE FUNCTION realtime.compose(layout text[], user_key uuid, op "char", id bigint, fields text[], asynchronous boolean)
+RETURNS text LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN asynchronous THEN left(whole, -1) || ', "asynchronous" : true}' ELSE whole END
+    FROM (SELECT string_agg(
+              CASE
+                  WHEN position % 2 = 1 THEN piece
+                  WHEN piece = 'user' THEN '"' || user_key || '"'
+                  WHEN piece = 'id' THEN id::text
+                  WHEN piece = 'op' THEN CASE op WHEN 'i' THEN '"insert"' WHEN 'u' THEN '"update"' ELSE '"delete"' END
+                  ELSE coalesce(fields[piece::integer], 'null')
+              END, '' ORDER BY position) AS whole
+          FROM unnest(layout) WITH ORDINALITY AS pieces (piece, position)) AS composed
+$$;
+
+-- The columns of the primary key, in its order.
+CREATE FUNCTION realtime.key_columns(relation text) RETURNS name[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT ARRAY(
+        SELECT a.attname FROM pg_index i, unnest(i.indkey) WITH ORDINALITY AS listed (attnum, position)
+        JOIN pg_attribute a USING (attnum)
+        WHERE i.indrelid = to_regclass(relation) AND i.indisprimary AND a.attrelid = i.indrelid ORDER BY position)
+$$;
+
+-- The layout of a source's events. The fields of one's own are the key's columns and then those of the source.
+CREATE FUNCTION realtime.source_layout(s realtime.sources) RETURNS text[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    shown   name[] := realtime.key_columns(s.relation) || s.fields::name[];
+    keys    integer := cardinality(realtime.key_columns(s.relation));
+    literal text := ', "key" : {';
+    layout  text[];
+BEGIN
+    IF s.preset THEN
+        RETURN CASE s.function
+            WHEN 'on_messages' THEN ARRAY[
+                '{"type" : "message", "chat_id" : ', '1', ', "user_id" : ', 'user', ', "id" : ', 'id', '}']
+            WHEN 'on_session' THEN ARRAY[
+                '{"type" : "session", "user_id" : ', 'user', ', "sender_device_id" : ', '1',
+                ', "receiver_device_id" : ', '2', ', "id" : ', 'id', '}']
+            WHEN 'on_device' THEN ARRAY[
+                '{"type" : "device", "user_id" : ', 'user', ', "id" : ', 'id', '}']
+            WHEN 'on_pending_session' THEN ARRAY[
+                '{"type" : "pending_session", "user_id" : ', 'user', ', "recipient_device_id" : ', '1',
+                ', "sender_device_id" : ', '2', ', "pending_session_id" : ', '3', ', "created_at" : ', '4',
+                ', "id" : ', 'id', '}']
+        END;
+    END IF;
+    layout := ARRAY[format('{"type" : %s, "op" : ', to_json(s.kind)), 'op', ', "user_id" : ', 'user'];
+    FOR number IN 1..cardinality(shown) LOOP
+        IF number = keys + 1 THEN
+            literal := '}, "row" : {';
+        END IF;
+        layout := layout || (literal || to_json(shown[number]::text) || ':') || number::text;
+        literal := ',';
+    END LOOP;
+    RETURN layout || ARRAY['}, "id" : ', 'id', '}'];
+END $$;
+
+-- As before, with the layout.
+CREATE OR REPLACE FUNCTION realtime.check_source() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    same  realtime.sources;
+    wrong text;
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        same := NEW;
+        same.retired_at := OLD.retired_at;
+        same.layout := OLD.layout;
+        IF same OPERATOR(pg_catalog.*<>) OLD THEN
+            RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+                MESSAGE = 'a source is never changed',
+                HINT = 'Retire it with realtime.remove_source() and add another in its place.';
+        END IF;
+        RETURN NEW;
+    END IF;
+    -- Of two that are added at once each counts the other.
+    PERFORM pg_advisory_xact_lock(hashtextextended('realtime.sources', 0));
+    wrong := CASE
+        WHEN NEW.kind !~ '^[A-Za-z0-9_.-]{1,32}$' THEN
+            'it has 1 to 32 characters, each a letter, a digit, or one of _ . -'
+        WHEN NEW.kind IN ('hello', 'reset', 'cursor', 'ping', 'pong', 'error', 'goaway', 'auth', 'authenticated',
+                          'revocation', 'truncated', 'barrier', 'typing', 'presence', 'receipt', 'ack', 'other') THEN
+            'the protocol uses the name itself'
+        WHEN EXISTS (SELECT FROM realtime.sources WHERE kind = NEW.kind AND retired_at IS NULL) THEN
+            'a source of this kind is in force; retire it with realtime.remove_source() first'
+        WHEN (SELECT count(DISTINCT kind) FROM realtime.sources WHERE kind <> NEW.kind) >= 256 THEN
+            'there are 256 different kinds already, those of retired sources included, and there can be no more'
+    END;
+    IF wrong IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('the kind %L: %s', NEW.kind, wrong);
+    END IF;
+    IF NOT NEW.preset THEN
+        NEW.function := 'source_' || NEW.number;
+        NEW.relation := coalesce((
+            SELECT format('%s.%I', relnamespace::regnamespace, relname) FROM pg_class
+            WHERE oid = to_regclass(NEW.relation)), NEW.relation);
+        PERFORM realtime.check_definition(NEW);
+    END IF;
+    NEW.layout := realtime.source_layout(NEW);
+    RETURN NEW;
+END $$;
+
+ALTER TABLE realtime.sources DISABLE TRIGGER check_source;
+UPDATE realtime.sources AS s SET layout = realtime.source_layout(s);
+ALTER TABLE realtime.sources ENABLE TRIGGER check_source, ALTER COLUMN layout SET NOT NULL;
+
+-- For people, for the service, and for servers of the release before, which read the JSON.
+CREATE VIEW realtime.events AS
+SELECT slot, id, xid, user_key AS user_id,
+       CASE WHEN payload IS NULL THEN (SELECT s.kind FROM realtime.sources AS s WHERE s.number = source)
+            ELSE kind END AS kind,
+       CASE WHEN payload IS NULL THEN (
+                SELECT realtime.compose(s.layout, user_key, op, id, log.fields, asynchronous)
+                FROM realtime.sources AS s WHERE s.number = source)
+            ELSE payload END AS payload,
+       created_at, source, op, fields, asynchronous, payload IS NULL AS is_composed
+FROM realtime.log;
+COMMENT ON VIEW realtime.events IS 'The log, with the JSON of each event as clients are sent it.';
+
+-- Rows by hand, and those of statements that began before this schema.
+CREATE FUNCTION realtime.insert_event() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO realtime.log (slot, id, xid, user_key, kind, payload, created_at, source, op, fields, asynchronous)
+    VALUES (coalesce(NEW.slot, realtime.open_slot()), coalesce(NEW.id, nextval('realtime.events_id_seq')),
+            coalesce(NEW.xid, pg_current_xact_id()), NEW.user_id, NEW.kind, NEW.payload,
+            coalesce(NEW.created_at, clock_timestamp()), NEW.source, NEW.op, NEW.fields,
+            coalesce(NEW.asynchronous, false))
+    RETURNING slot, id, xid, created_at INTO NEW.slot, NEW.id, NEW.xid, NEW.created_at;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER insert_event INSTEAD OF INSERT ON realtime.events
+    FOR EACH ROW EXECUTE FUNCTION realtime.insert_event();
+
+-- What other roles were granted on the log. Reading the JSON takes the function's right.
+DO $$
+DECLARE
+    granted record;
+    grantee text;
+BEGIN
+    FOR granted IN
+        SELECT acl.* FROM pg_class, aclexplode(relacl) AS acl
+        WHERE oid = 'realtime.log'::regclass AND acl.grantee <> relowner
+    LOOP
+        grantee := CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(granted.grantee)) END
+            || CASE WHEN granted.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END;
+        EXECUTE format('GRANT %s ON realtime.events TO %s', granted.privilege_type, grantee);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION realtime.compose TO %s', grantee);
+    END LOOP;
+END $$;
+
+-- Cursors name the history, and the history is bound to what has the name realtime.events.
+SELECT realtime.bind_history();
+
+CREATE OR REPLACE FUNCTION realtime.begin_history() RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
+BEGIN
+    IF realtime.is_bound() THEN
+        RETURN false;
+    END IF;
+    -- A migration that replaces the log holds this lock until the history is bound to the new table.
+    LOCK TABLE realtime.log IN ACCESS EXCLUSIVE MODE;
+    IF realtime.is_bound() THEN
+        RETURN false;
+    END IF;
+    TRUNCATE realtime.log;
+    UPDATE realtime.state SET dropped_to = '0', dropped_running = '{}', retained_from = '0';
+    PERFORM realtime.bind_history();
+    PERFORM realtime.renew_history();
+    RETURN true;
+END $$;
+
+-- The way of ingest.
+
+ALTER TABLE realtime.state ADD COLUMN ingest_awaits text[] NOT NULL DEFAULT '{}';
+COMMENT ON COLUMN realtime.state.ingest_since IS
+    'A transaction that began after the way of ingest was changed last: older ones may still go by what was before. The '
+    'highest number: none has begun yet.';
+COMMENT ON COLUMN realtime.state.ingest_awaits IS
+    'Virtual transactions that ran after the way of ingest was changed last and may still go by what was before.';
+
+-- Makes the functions that write the log for the present way of ingest and the open partition. realtime.notifies() says
+-- whether this transaction's events notify. PostgreSQL writes its text in the place of each call. With `adaptive` they
+-- do unless a server is awake, or waits to be: it has, or wants, the lock exclusively.
+--
+-- realtime.on_messages() runs without a search_path of its own, which spares each INSERT the change of it: so all names
+-- are qualified.
+CREATE FUNCTION realtime.make_writers() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $make$
+DECLARE
+    way       text;
+    open_slot smallint;
+    written   text;
+BEGIN
+    SELECT ingest, slot INTO STRICT way, open_slot FROM realtime.state;
+    written := format('realtime.%I (slot, id, user_key, source, op, fields, asynchronous)', (
+        SELECT name FROM realtime.partitions WHERE slot = open_slot));
+    EXECUTE format('CREATE OR REPLACE FUNCTION realtime.notifies() RETURNS boolean LANGUAGE sql AS $$ SELECT %s $$',
+        CASE way WHEN 'notify' THEN 'true' WHEN 'tail' THEN 'false'
+                 ELSE format('pg_catalog.pg_try_advisory_xact_lock_shared(%s)', realtime.doorbell()) END);
+    EXECUTE format($text$
+CREATE OR REPLACE FUNCTION realtime.emit(source smallint, user_key uuid, op "char", fields text[]) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    event_id     bigint := nextval('realtime.events_id_seq');
+    asynchronous boolean := current_setting('synchronous_commit') = 'off';
+BEGIN
+    INSERT INTO %1$s
+    VALUES (%2$s, event_id, emit.user_key, emit.source, emit.op, emit.fields, asynchronous);
+    IF realtime.notifies() THEN
+        PERFORM realtime.announce(emit.source, emit.user_key, emit.op, event_id, emit.fields, asynchronous);
+    END IF;
+END $$
+$text$, written, open_slot);
+    EXECUTE format($text$
+CREATE OR REPLACE FUNCTION realtime.on_messages() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE
+    event record;
+BEGIN
+    IF realtime.notifies() THEN
+        FOR event IN
+            INSERT INTO %1$s
+            SELECT %2$s, pg_catalog.nextval('realtime.events_id_seq'), to_user_id, 1, NULL,
+                   ARRAY[pg_catalog.to_json(chat_id)::pg_catalog.text],
+                   pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'
+            FROM inserted WHERE to_user_id IS NOT NULL
+            RETURNING user_key, id, fields, asynchronous
+        LOOP
+            -- All rows have been written when the first is returned.
+            PERFORM realtime.announce(1::pg_catalog.int2, event.user_key, NULL, event.id, event.fields, event.asynchronous);
+        END LOOP;
+    ELSE
+        INSERT INTO %1$s
+        SELECT %2$s, pg_catalog.nextval('realtime.events_id_seq'), to_user_id, 1, NULL,
+               ARRAY[pg_catalog.to_json(chat_id)::pg_catalog.text],
+               pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'
+        FROM inserted WHERE to_user_id IS NOT NULL;
+    END IF;
+    RETURN NULL;
+END $$
+$text$, written, open_slot);
+END $make$;
+
+-- Notifies an event that is in the log.
+CREATE FUNCTION realtime.announce(number smallint, user_key uuid, op "char", id bigint, fields text[], asynchronous boolean)
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    s realtime.sources;
+BEGIN
+    SELECT * INTO s FROM realtime.sources WHERE sources.number = announce.number;
+    PERFORM realtime.announce(s.channel, s.kind, user_key, id,
+        realtime.compose(s.layout, user_key, op, id, fields, asynchronous));
+END $$;
+
+-- A change of the way of ingest, or of the open partition, makes the functions anew. No lock is taken of the
+-- application's tables: a transaction that runs may go by what was before until it ends.
+CREATE FUNCTION realtime.ingest_changes() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NEW.ingest <> OLD.ingest THEN
+        -- Given back after other sessions have been told that the functions are others.
+        PERFORM pg_advisory_xact_lock(hashtextextended('realtime.ingest', 0));
+        NEW.ingest_since := '9223372036854775807';
+        NEW.ingest_awaits := '{}';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER ingest_changes BEFORE UPDATE OF ingest ON realtime.state
+    FOR EACH ROW EXECUTE FUNCTION realtime.ingest_changes();
+
+CREATE FUNCTION realtime.state_changed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM realtime.make_writers();
+    RETURN NULL;
+END $$;
+CREATE TRIGGER state_changed AFTER UPDATE OF ingest, slot ON realtime.state
+    FOR EACH ROW WHEN (OLD.ingest <> NEW.ingest OR OLD.slot <> NEW.slot) EXECUTE FUNCTION realtime.state_changed();
+
+-- For servers: how events are to reach them from now on.
+CREATE FUNCTION realtime.set_ingest(way text) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    UPDATE realtime.state SET ingest = way WHERE ingest <> way
+$$;
+
+-- After a change of the way of ingest: notes a transaction that began after the change, which is this one, and every
+-- virtual transaction that runs. A statement that is running may have no number yet and go by the functions of before.
+-- Later, when these have ended: notes that. Skipped while another session does it, and while the change has not told
+-- all sessions.
+CREATE FUNCTION realtime.settle_ingest() RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    since   xid8;
+    awaits  text[];
+    running text[];
+BEGIN
+    SELECT ingest_since, ingest_awaits INTO since, awaits FROM realtime.state;
+    IF since < '9223372036854775807' AND awaits = '{}'
+       OR NOT pg_try_advisory_xact_lock(hashtextextended('realtime.ingest', 0)) THEN
+        RETURN;
+    END IF;
+    SELECT ingest_since, ingest_awaits INTO since, awaits FROM realtime.state FOR UPDATE SKIP LOCKED;
+    running := ARRAY(
+        SELECT l.virtualxid FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+        WHERE l.locktype = 'virtualxid' AND l.granted AND l.mode = 'ExclusiveLock' AND pid <> pg_backend_pid()
+          AND a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND a.backend_type IS DISTINCT FROM 'autovacuum worker');
+    IF since = '9223372036854775807' THEN
+        UPDATE realtime.state SET ingest_since = pg_current_xact_id(), ingest_awaits = running;
+    ELSIF awaits <> '{}' AND NOT awaits && running THEN
+        UPDATE realtime.state SET ingest_awaits = '{}';
+    END IF;
+END $$;
+
+-- As before. Events may be silent while transactions run that may go by another way of ingest. What is found out of
+-- them here is told by the next barrier: its snapshot is younger.
+CREATE OR REPLACE FUNCTION realtime.barrier(nonce text) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT pg_notify('realtime_control', format('barrier %s %s %s %s %s %s %s %s',
+        nonce, realtime.epoch(), realtime.snapshot_text(s, 7000), ingest,
+        CASE ingest WHEN 'notify' THEN false WHEN 'tail' THEN true
+                    ELSE NOT pg_try_advisory_xact_lock_shared(realtime.doorbell()) END
+            OR pg_snapshot_xmin(s) <= ingest_since OR ingest_awaits <> '{}',
+        pg_notification_queue_usage(), realtime.history(), pg_current_xact_id()))
+    FROM realtime.state, pg_current_snapshot() AS s;
+    SELECT realtime.settle_ingest();
+    SELECT realtime.flush()
+$$;
+
+-- The functions of the triggers. Those of statements that run while this schema comes call the functions of before,
+-- realtime.emit(text, …), which write the log with its JSON.
+
+SELECT realtime.make_writers();
+
+CREATE OR REPLACE FUNCTION realtime.on_session() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    device_owner uuid;
+BEGIN
+    -- One event for each user, also when both devices are the same user's.
+    FOR device_owner IN
+        SELECT DISTINCT d.user_id FROM public.devices d
+        WHERE d.id IN (NEW.sender_device_id, NEW.receiver_device_id)
+    LOOP
+        PERFORM realtime.emit(2::smallint, device_owner, NULL::"char",
+            ARRAY[to_json(NEW.sender_device_id)::text, to_json(NEW.receiver_device_id)::text]);
+    END LOOP;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION realtime.on_device() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    changed record;
+    device_owner uuid;
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        changed := NEW;
+        BEGIN
+            changed.last_seen := OLD.last_seen;
+        EXCEPTION WHEN undefined_column THEN
+            -- These devices have none.
+        END;
+        -- Compared byte by byte: no column's type needs an equality operator, as json has none.
+        IF NOT (changed OPERATOR(pg_catalog.*<>) OLD) THEN
+            RETURN NULL;
+        END IF;
+    END IF;
+    -- A device that changes hands concerns both users. OLD is null on INSERT, NEW on DELETE.
+    FOR device_owner IN
+        SELECT DISTINCT u FROM unnest(ARRAY[OLD.user_id, NEW.user_id]) AS u WHERE u IS NOT NULL
+    LOOP
+        PERFORM realtime.emit(3::smallint, device_owner, NULL::"char", NULL::text[]);
+    END LOOP;
+    -- Whose it no longer is, no longer listens with it.
+    IF OLD.user_id IS DISTINCT FROM NEW.user_id AND OLD.user_id IS NOT NULL THEN
+        PERFORM realtime.revoke(OLD.user_id, OLD.id);
+    END IF;
+    RETURN NULL;
+END $$;
+
+-- The session's settings have no say in how values are written.
+CREATE OR REPLACE FUNCTION realtime.on_pending_session() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC' SET datestyle = 'ISO' SET intervalstyle = 'postgres' SET bytea_output = 'hex'
+SET extra_float_digits = 1 AS $$
+DECLARE
+    device_owner uuid := (SELECT d.user_id FROM public.devices d WHERE d.id = NEW.recipient_device_id);
+BEGIN
+    IF device_owner IS NOT NULL THEN
+        PERFORM realtime.emit(4::smallint, device_owner, NULL::"char", ARRAY[
+            to_json(NEW.recipient_device_id)::text, to_json(NEW.sender_device_id)::text, to_json(NEW.id)::text,
+            to_json(NEW.created_at)::text]);
+    END IF;
+    RETURN NULL;
+END $$;
+
+-- A revocation and a truncation are no source's.
+CREATE OR REPLACE FUNCTION realtime.revoke(user_id uuid, device_id uuid) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    event_id bigint := nextval('realtime.events_id_seq');
+    body     text := json_build_object('type', 'revocation', 'user_id', user_id, 'device_id', device_id, 'id', event_id);
+BEGIN
+    IF current_setting('synchronous_commit') = 'off' THEN
+        body := left(body, -1) || ', "asynchronous" : true}';
+    END IF;
+    INSERT INTO realtime.log (id, user_key, kind, payload) VALUES (event_id, revoke.user_id, 'revocation', body);
+    IF realtime.notifies() THEN
+        PERFORM realtime.announce('realtime_revocations', 'revocation', revoke.user_id, event_id, body);
+    END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION realtime.on_truncate() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    event_id bigint := nextval('realtime.events_id_seq');
+BEGIN
+    INSERT INTO realtime.log (id, user_key, kind, payload)
+    VALUES (event_id, NULL, 'truncated',
+            json_build_object('type', 'truncated', 'table', TG_TABLE_NAME, 'id', event_id));
+    IF realtime.notifies() THEN
+        PERFORM pg_notify('realtime_control', 'changed');
+    END IF;
+    RETURN NULL;
+END $$;
+
+-- The text of the trigger's function of a source of one's own. The variables have names that no column will have.
+CREATE OR REPLACE FUNCTION realtime.source_text(s realtime.sources) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    event text := format('PERFORM realtime.emit(%s::smallint, realtime_user, realtime_op, ARRAY[%s]);', s.number, (
+        SELECT string_agg(format('to_json(realtime_row.%I)::text', column_name), ', ' ORDER BY position)
+        FROM unnest(realtime.key_columns(s.relation) || s.fields::name[]) WITH ORDINALITY AS shown (column_name, position)));
+BEGIN
+    RETURN format($body$
+#variable_conflict use_column
+DECLARE
+    realtime_op   "char" := lower(left(TG_OP, 1));
+    realtime_row  record;
+    realtime_user uuid;
+BEGIN
+    IF (%1$s
+    ) IS NOT TRUE THEN
+        RETURN NULL;
+    END IF;
+    IF TG_OP = 'DELETE' THEN
+        realtime_row := OLD;
+    ELSE
+        realtime_row := NEW;
+    END IF;
+    FOR realtime_user IN SELECT DISTINCT u FROM unnest(ARRAY(%2$s
+    )) AS u WHERE u IS NOT NULL LOOP
+        %3$s
+    END LOOP;%4$s
+    RETURN NULL;
+END $body$,
+        coalesce(s.condition, 'true'), realtime.audience_query(s, 'realtime_row'), event,
+        CASE WHEN realtime.has_audience_column(s) THEN format($moved$
+    -- For the user whose row it was, it is gone: the new one is not theirs to see.
+    IF TG_OP = 'UPDATE' AND OLD.%1$I IS DISTINCT FROM NEW.%1$I AND OLD.%1$I IS NOT NULL THEN
+        realtime_op := 'd';
+        realtime_row := OLD;
+        realtime_user := OLD.%1$I;
+        %2$s
+    END IF;$moved$, s.audience, event) END);
+END $$;
+
+DROP FUNCTION realtime.json_of_columns;
+
+-- Makes the function of a source of one's own. Values are written in UTC, ISO and hex, whatever the session is set to.
+CREATE FUNCTION realtime.make_source_function(s realtime.sources) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE format('CREATE OR REPLACE FUNCTION realtime.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER '
+        'SET search_path = pg_catalog, pg_temp SET timezone = ''UTC'' SET datestyle = ''ISO'' '
+        'SET intervalstyle = ''postgres'' SET bytea_output = ''hex'' SET extra_float_digits = 1 AS %L',
+        s.function, realtime.source_text(s));
+    EXECUTE format('REVOKE ALL ON FUNCTION realtime.%I() FROM PUBLIC', s.function);
+    EXECUTE format('ALTER FUNCTION realtime.%I() OWNER TO %I', s.function, (
+        SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'realtime.log'::regclass));
+END $$;
+
+-- Makes the functions that are missing. Of a table that was not there until now the key was not known.
+CREATE OR REPLACE FUNCTION realtime.make_source_functions() RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    UPDATE realtime.sources AS s SET layout = realtime.source_layout(s)
+    WHERE NOT preset AND retired_at IS NULL AND to_regclass(relation) IS NOT NULL
+      AND to_regprocedure(format('realtime.%I()', function)) IS NULL AND layout <> realtime.source_layout(s);
+    SELECT realtime.make_source_function(s) FROM realtime.sources AS s
+    WHERE NOT preset AND retired_at IS NULL AND to_regclass(relation) IS NOT NULL
+      AND to_regprocedure(format('realtime.%I()', function)) IS NULL
+$$;
+
+SELECT realtime.make_source_function(s) FROM realtime.sources AS s
+WHERE NOT preset AND retired_at IS NULL AND to_regclass(relation) IS NOT NULL;
+
+RESET ROLE;
+
+-- What no role was granted, none has.
+DO $$
+DECLARE
+    made regprocedure;
+BEGIN
+    FOR made IN
+        SELECT oid FROM pg_proc WHERE pronamespace = 'realtime'::regnamespace AND proacl IS NULL
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', made);
+    END LOOP;
+END $$;
