@@ -228,7 +228,7 @@ def pgbench(cluster, trigger, script, clients, seconds, warm_up_s):
 def measure(cluster, trigger, script, clients, options):
     logs = trigger.ingest is not None
     cluster.sql(trigger.database, EMPTY, *(
-        ["TRUNCATE realtime.events;", f"UPDATE realtime.state SET ingest = '{trigger.ingest}';"]
+        ["TRUNCATE realtime.log;", f"UPDATE realtime.state SET ingest = '{trigger.ingest}';"]
         if logs else []))
     cluster.run("psql", "-qXc", "CHECKPOINT")
     with contextlib.ExitStack() as sessions:

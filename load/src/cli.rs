@@ -81,6 +81,8 @@ pub(crate) enum Command {
     Storm(Storm),
     /// Events for users who are not connected
     Absent(Absent),
+    /// Connections that take what others send
+    Listen(Listen),
 }
 
 #[derive(Debug, Args)]
@@ -175,6 +177,16 @@ pub(crate) struct Absent {
     /// Events for users who are not connected
     #[arg(long, default_value_t = 500_000)]
     pub(crate) events: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Listen {
+    /// Connections; the n-th is of the user whose id is the digits of n, 00000000-0000-0000-0000-000000000001 the first
+    #[arg(long, default_value = "1000", value_parser = at_least_one)]
+    pub(crate) connections: usize,
+    /// How long they stay, once all are open
+    #[arg(long, default_value_t = 10.0)]
+    pub(crate) seconds: f64,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

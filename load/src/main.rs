@@ -13,7 +13,7 @@
 //! | `bench.rs` | what all commands do: open, wait, close, read the server's figures |
 //! | `process.rs` | what Linux says of the server |
 //! | `report.rs` | the figures, as text or as JSON |
-//! | `idle.rs`, `churn.rs`, `fanout.rs`, `storm.rs`, `resume.rs`, `absent.rs` | a command each |
+//! | `idle.rs`, `churn.rs`, `fanout.rs`, `storm.rs`, `resume.rs`, `absent.rs`, `listen.rs` | a command each |
 //!
 //! Exit code 0: measured, and nothing was lost. 1: something was lost, or the measurement failed.
 //! 2: the call is wrong, and how.
@@ -31,6 +31,7 @@ mod frame;
 mod handshake;
 mod idle;
 mod inject;
+mod listen;
 mod ports;
 mod process;
 mod report;
@@ -70,5 +71,6 @@ fn run(cli: &Cli) -> anyhow::Result<Report> {
         Command::Storm(plan) if plan.cursors => resume::run(common, plan),
         Command::Storm(plan) => storm::run(common, plan),
         Command::Absent(plan) => absent::run(common, plan),
+        Command::Listen(plan) => listen::run(common, plan),
     }
 }

@@ -46,18 +46,27 @@ COMMENT ON COLUMN realtime.sources.layout IS
 
 -- The JSON of an event, with the member by which the schema before marked asynchronous commits.
 CREATE FUNCTION realtime.compose(layout text[], user_key uuid, op "char", id bigint, fields text[], asynchronous boolean)
-RETURNS text LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT CASE WHEN asynchronous THEN left(whole, -1) || ', "asynchronous" : true}' ELSE whole END
-    FROM (SELECT string_agg(
-              CASE
-                  WHEN position % 2 = 1 THEN piece
-                  WHEN piece = 'user' THEN '"' || user_key || '"'
-                  WHEN piece = 'id' THEN id::text
-                  WHEN piece = 'op' THEN CASE op WHEN 'i' THEN '"insert"' WHEN 'u' THEN '"update"' ELSE '"delete"' END
-                  ELSE coalesce(fields[piece::integer], 'null')
-              END, '' ORDER BY position) AS whole
-          FROM unnest(layout) WITH ORDINALITY AS pieces (piece, position)) AS composed
-$$;
+RETURNS text LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    composed text := '';
+    is_text  boolean := false;
+    piece    text;
+BEGIN
+    FOREACH piece IN ARRAY layout LOOP
+        is_text := NOT is_text;
+        composed := composed || CASE
+            WHEN is_text THEN piece
+            WHEN piece = 'user' THEN '"' || user_key || '"'
+            WHEN piece = 'id' THEN id::text
+            WHEN piece = 'op' THEN CASE op WHEN 'i' THEN '"insert"' WHEN 'u' THEN '"update"' ELSE '"delete"' END
+            ELSE coalesce(fields[piece::integer], 'null')
+        END;
+    END LOOP;
+    IF asynchronous THEN
+        RETURN left(composed, -1) || ', "asynchronous" : true}';
+    END IF;
+    RETURN composed;
+END $$;
 
 -- The columns of the primary key, in its order.
 CREATE FUNCTION realtime.key_columns(relation text) RETURNS name[]
@@ -290,16 +299,29 @@ END $$
 $text$, written, open_slot);
 END $make$;
 
--- Notifies an event that is in the log.
-CREATE FUNCTION realtime.announce(number smallint, user_key uuid, op "char", id bigint, fields text[], asynchronous boolean)
-RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    s realtime.sources;
+-- Makes the function that notifies an event that is in the log. It knows the sources without a look-up: a transaction
+-- whose snapshot is older than a source does not see its row.
+CREATE FUNCTION realtime.make_announce() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $make$
 BEGIN
-    SELECT * INTO s FROM realtime.sources WHERE sources.number = announce.number;
-    PERFORM realtime.announce(s.channel, s.kind, user_key, id,
-        realtime.compose(s.layout, user_key, op, id, fields, asynchronous));
-END $$;
+    -- One session at a time, as for a source that is added.
+    PERFORM pg_advisory_xact_lock(hashtextextended('realtime.sources', 0));
+    EXECUTE format($text$
+CREATE OR REPLACE FUNCTION realtime.announce(
+    number smallint, user_key uuid, op "char", id bigint, fields text[], asynchronous boolean)
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    CASE number%s
+    ELSE
+        RAISE WARNING 'realtime: no source has the number %%', number;
+    END CASE;
+END $$
+$text$, (SELECT string_agg(format($when$
+    WHEN %s THEN
+        PERFORM realtime.announce(%L, %L, user_key, id,
+            realtime.compose(%L, user_key, op, id, fields, asynchronous));$when$,
+        number, channel, kind, layout), '' ORDER BY number) FROM realtime.sources));
+END $make$;
 
 -- A change of the way of ingest, or of the open partition, makes the functions anew. No lock is taken of the
 -- application's tables: a transaction that runs may go by what was before until it ends.
@@ -379,6 +401,7 @@ $$;
 -- The functions of the triggers. Those of statements that run while this schema comes call the functions of before,
 -- realtime.emit(text, …), which write the log with its JSON.
 
+SELECT realtime.make_announce();
 SELECT realtime.make_writers();
 
 CREATE OR REPLACE FUNCTION realtime.on_session() RETURNS trigger
@@ -538,7 +561,8 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
       AND to_regprocedure(format('realtime.%I()', function)) IS NULL AND layout <> realtime.source_layout(s);
     SELECT realtime.make_source_function(s) FROM realtime.sources AS s
     WHERE NOT preset AND retired_at IS NULL AND to_regclass(relation) IS NOT NULL
-      AND to_regprocedure(format('realtime.%I()', function)) IS NULL
+      AND to_regprocedure(format('realtime.%I()', function)) IS NULL;
+    SELECT realtime.make_announce();
 $$;
 
 SELECT realtime.make_source_function(s) FROM realtime.sources AS s

@@ -225,6 +225,24 @@ async fn is_awake(database: &mut PgConnection) -> bool {
     silent.fetch_one(database).await.unwrap()
 }
 
+/// From each way of ingest to each other one, while transactions run that go by the one before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_way_of_ingest_changes() {
+    let scene = Scene::set(Plan::named("ingest_changed"), |_| {}).await;
+    let mut database = scene.lab.database().await;
+    let ways = ["tail", "adaptive", "notify", "adaptive", "tail", "notify"];
+    // For longer than it takes until no transaction goes by the way before, and for less.
+    for pause in [Duration::from_secs(3), settings::load_time() / 12] {
+        for way in ways {
+            let set = format!("SELECT realtime.set_ingest('{way}')");
+            execute(&mut database, &set).await;
+            scene.load(pause).await;
+        }
+    }
+    database.close().await.unwrap();
+    scene.judge().await.verdict.assert_flawless(false, false);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_partition_of_the_log_is_free() {
     let scene = Scene::set(Plan::named("no_partition_free"), |_| {}).await;

@@ -208,20 +208,23 @@ async fn replace_log(connection: &mut PgConnection, last: &str) {
         .map(|slot| {
             format!(
                 "ALTER TABLE realtime.events_{slot} RENAME TO before_{slot};
-                 CREATE TABLE realtime.events_{slot} PARTITION OF realtime.events FOR VALUES IN ({slot});"
+                 CREATE TABLE realtime.events_{slot} PARTITION OF realtime.log FOR VALUES IN ({slot});"
             )
         })
         .collect();
     let partitions = partitions.concat();
     let statements = format!(
         "BEGIN;
-         LOCK TABLE realtime.events IN ACCESS EXCLUSIVE MODE;
-         ALTER TABLE realtime.events RENAME TO before;
-         CREATE TABLE realtime.events (LIKE realtime.before INCLUDING DEFAULTS) PARTITION BY LIST (slot);
+         LOCK TABLE realtime.log IN ACCESS EXCLUSIVE MODE;
+         CREATE TEMP TABLE shown AS SELECT pg_get_viewdef('realtime.events'::regclass) AS text;
+         ALTER TABLE realtime.log RENAME TO before;
+         CREATE TABLE realtime.log (LIKE realtime.before INCLUDING DEFAULTS) PARTITION BY LIST (slot);
          {partitions}
+         INSERT INTO realtime.log SELECT * FROM realtime.before;
+         CREATE INDEX ON realtime.log (xid, id);
+         DROP VIEW realtime.events;
+         DO $$ BEGIN EXECUTE 'CREATE VIEW realtime.events AS ' || (SELECT text FROM shown); END $$;
          GRANT SELECT ON realtime.events TO {SERVICE};
-         INSERT INTO realtime.events SELECT * FROM realtime.before;
-         CREATE INDEX ON realtime.events (xid, id);
          {last}
          COMMIT;"
     );

@@ -1,5 +1,6 @@
 //! The listener's database sessions, and what the listener does where events were missed.
 
+use hushnet_realtime::config::Ingest;
 use hushnet_realtime::store::HeldWakeLock;
 use sqlx::postgres::PgListener;
 use uuid::Uuid;
@@ -99,4 +100,70 @@ async fn the_wake_lock_is_announced_before_it_is_waited_for() {
     assert!(!is_free(&mut writer).await);
     drop(lock);
     until("the lock is free", async || is_free(&mut writer).await).await;
+}
+
+/// What the next barrier says: how events reach the servers, and whether some may be silent.
+async fn told_by_barrier(database: &Database, listener: &mut PgListener) -> (String, bool) {
+    database.log(1).send_barrier("7/1").await.unwrap();
+    loop {
+        let notified = soon("the barrier", listener.recv()).await.unwrap();
+        let words: Vec<_> = notified.payload().split(' ').collect();
+        if let ["barrier", _, _, _, way, silent, ..] = words[..] {
+            return (way.to_owned(), silent == "t");
+        }
+    }
+}
+
+/// A statement that runs has no number yet, and may go by the functions of before the change.
+#[tokio::test]
+async fn events_count_as_silent_until_whatever_ran_at_a_change_has_ended() {
+    let database = Database::migrated().await;
+    let log = database.log(1);
+    let mut listener = PgListener::connect(&database.owner_url()).await.unwrap();
+    listener.listen("realtime_control").await.unwrap();
+    for statement in ["SELECT 1", "SELECT pg_current_xact_id()"] {
+        log.set_ingest(Ingest::Tail).await.unwrap();
+        let (way, silent) = told_by_barrier(&database, &mut listener).await;
+        assert_eq!((way.as_str(), silent), ("tail", true));
+        let mut running = database.connect().await;
+        execute(&mut running, &format!("BEGIN; {statement}")).await;
+        log.set_ingest(Ingest::Notify).await.unwrap();
+        // One that began after the change is not waited for.
+        let mut later = None;
+        for _ in 0..4 {
+            let (way, silent) = told_by_barrier(&database, &mut listener).await;
+            assert_eq!((way.as_str(), silent), ("notify", true), "{statement}");
+            if later.is_none() {
+                let mut connection = database.connect().await;
+                execute(&mut connection, &format!("BEGIN; {statement}")).await;
+                later = Some(connection);
+            }
+        }
+        execute(&mut running, "COMMIT").await;
+        until("every event notifies", async || {
+            !told_by_barrier(&database, &mut listener).await.1
+        })
+        .await;
+        drop(later);
+    }
+}
+
+/// The role of a server changes how events reach it by the function, and nothing else of the state.
+#[tokio::test]
+async fn the_functions_that_write_the_log_are_of_the_way_of_ingest() {
+    let database = Database::migrated().await;
+    let mut owner = database.connect().await;
+    for (ingest, way) in [
+        (Ingest::Tail, "SELECT false"),
+        (Ingest::Adaptive, "pg_try_advisory_xact_lock_shared"),
+        (Ingest::Notify, "SELECT true"),
+    ] {
+        database.log(1).set_ingest(ingest).await.unwrap();
+        let text: String =
+            sqlx::query_scalar("SELECT prosrc FROM pg_proc WHERE oid = 'realtime.notifies()'::regprocedure")
+                .fetch_one(&mut owner)
+                .await
+                .unwrap();
+        assert!(text.contains(way), "{ingest:?}: {text}");
+    }
 }

@@ -203,7 +203,7 @@ async fn each_version_has_a_number_that_no_row_of_the_log_has() {
         18,
         "17 is in the log and has no row"
     );
-    shop.run("TRUNCATE realtime.events; SELECT realtime.remove_source('order.line')")
+    shop.run("TRUNCATE realtime.log; SELECT realtime.remove_source('order.line')")
         .await;
     shop.run(
         "UPDATE realtime.partitions SET opened_at = clock_timestamp() WHERE opened_at IS NOT NULL",
