@@ -4,11 +4,19 @@
 
 SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
 
--- The functions run with the rights of their owner, who owns the log.
+-- The functions run with the rights of their owner, who owns the log. Some belong to the role that applied the migration
+-- which made them.
 DO $$
+DECLARE
+    owner name := (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'realtime.events'::regclass);
+    moved regprocedure;
 BEGIN
-    EXECUTE format('SET LOCAL ROLE %I', (
-        SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'realtime.events'::regclass));
+    FOR moved IN
+        SELECT oid FROM pg_proc WHERE pronamespace = 'realtime'::regnamespace AND pg_get_userbyid(proowner) <> owner
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO %I', moved, owner);
+    END LOOP;
+    EXECUTE format('SET LOCAL ROLE %I', owner);
 END $$;
 
 -- Writers and readers of the log wait for this, and it rewrites nothing.
@@ -239,9 +247,6 @@ COMMENT ON COLUMN realtime.state.ingest_awaits IS
 -- Makes the functions that write the log for the present way of ingest and the open partition. realtime.notifies() says
 -- whether this transaction's events notify. PostgreSQL writes its text in the place of each call. With `adaptive` they
 -- do unless a server is awake, or waits to be: it has, or wants, the lock exclusively.
---
--- realtime.on_messages() runs without a search_path of its own, which spares each INSERT the change of it: so all names
--- are qualified.
 CREATE FUNCTION realtime.make_writers() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $make$
 DECLARE
@@ -271,27 +276,27 @@ END $$
 $text$, written, open_slot);
     EXECUTE format($text$
 CREATE OR REPLACE FUNCTION realtime.on_messages() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     event record;
 BEGIN
     IF realtime.notifies() THEN
         FOR event IN
             INSERT INTO %1$s
-            SELECT %2$s, pg_catalog.nextval('realtime.events_id_seq'), to_user_id, 1, NULL,
-                   ARRAY[pg_catalog.to_json(chat_id)::pg_catalog.text],
-                   pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'
+            SELECT %2$s, nextval('realtime.events_id_seq'), to_user_id, 1, NULL,
+                   ARRAY[to_json(chat_id)::text],
+                   current_setting('synchronous_commit') = 'off'
             FROM inserted WHERE to_user_id IS NOT NULL
             RETURNING user_key, id, fields, asynchronous
         LOOP
             -- All rows have been written when the first is returned.
-            PERFORM realtime.announce(1::pg_catalog.int2, event.user_key, NULL, event.id, event.fields, event.asynchronous);
+            PERFORM realtime.announce(1::smallint, event.user_key, NULL, event.id, event.fields, event.asynchronous);
         END LOOP;
     ELSE
         INSERT INTO %1$s
-        SELECT %2$s, pg_catalog.nextval('realtime.events_id_seq'), to_user_id, 1, NULL,
-               ARRAY[pg_catalog.to_json(chat_id)::pg_catalog.text],
-               pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'
+        SELECT %2$s, nextval('realtime.events_id_seq'), to_user_id, 1, NULL,
+               ARRAY[to_json(chat_id)::text],
+               current_setting('synchronous_commit') = 'off'
         FROM inserted WHERE to_user_id IS NOT NULL;
     END IF;
     RETURN NULL;

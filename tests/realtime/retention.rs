@@ -386,7 +386,8 @@ async fn a_backend_may_read_a_cursor_and_not_end_the_log() {
         "CREATE TEMP TABLE forged (chat_id uuid, to_user_id uuid);
          CREATE TRIGGER forge AFTER INSERT ON forged REFERENCING NEW TABLE AS inserted
          FOR EACH STATEMENT EXECUTE FUNCTION realtime.on_messages()",
-        "SELECT realtime.emit('messages_channel', gen_random_uuid(), 'message', '{}')",
+        "SELECT realtime.emit(1::smallint, gen_random_uuid(), NULL::\"char\", '{null}'::text[])",
+        "SELECT realtime.set_ingest('tail')",
         "SELECT * FROM realtime.events",
         "UPDATE realtime.state SET ingest = 'tail'",
     ] {

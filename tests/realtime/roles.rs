@@ -130,7 +130,7 @@ async fn grant_prints_what_it_grants_and_may_be_repeated() {
     assert_eq!(code, 0, "{error}");
     for right in [
         "SELECT ON TABLE realtime.events",
-        "UPDATE (ingest, ingest_since) ON TABLE realtime.state",
+        "EXECUTE ON FUNCTION realtime.set_ingest(text)",
         "EXECUTE ON FUNCTION realtime.barrier(text)",
         "EXECUTE ON FUNCTION realtime.devices_with_key(text[], uuid, uuid)",
     ] {
