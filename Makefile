@@ -83,6 +83,7 @@ bench-delivery: ## Measure from commit to client; one part by ARGS="latency", "s
 
 bench-ingest: ## Measure what the triggers cost the application; takes minutes
 	@sh scripts/setup.sh run
+	cargo build --workspace --bins --release --locked
 	python3 scripts/bench-ingest.py $(ARGS)
 
 bench-migrate: ## Measure how long writers wait for `migrate up` and `down` on tables of 1,500,000 rows
@@ -128,6 +129,7 @@ bench-smoke: ## Run each benchmark once, to see that it runs
 	cargo bench --locked --profile dev --bench fanout --bench delivery -- --test
 	cargo build --workspace --bins --examples --locked --features hushnet-realtime/injector
 	@python3 scripts/bench.py --test --profile debug
+	@python3 scripts/bench-ingest.py --smoke --programs $(TARGET)/debug
 
 clean: ## Remove what was built and fetched; the database in .hushnet stays
 	cargo clean

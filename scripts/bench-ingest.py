@@ -12,6 +12,7 @@ Two kinds of commit are measured, since NOTIFY's lock is held while the commit i
   1ms   the cluster is in memory and commit_delay = 1000 (microseconds), commit_siblings = 0: whoever
         flushes the log sleeps 1 ms first, with every lock that a flush holds, and others' commits join.
 
+"read" has the service beside it on the same cores, and a connected client of each user (hushnet-load listen).
 With --batch, statements of 1, 10 and 100 rows (group messages).
 """
 import argparse
@@ -24,17 +25,23 @@ import pwd
 import re
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import urllib.request
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 APPLICATION = REPOSITORY / "sql/hushnet"
 MIGRATIONS = sorted((REPOSITORY / "sql/realtime").glob("*.up.sql"))
 USERS = 1000
+# Limits that so many clients of one machine would meet.
+LIMITS = ("--connections-max 10000 --connections-per-second 1000000 --connections-per-user-max 100000 "
+          "--connections-per-second-per-user 1000000").split()
+START_S_MAX = 30
 WARM_UP_S = 1
 MEMORY = pathlib.Path("/dev/shm")
 MEMORY_BYTES_MIN = 4 << 30
@@ -87,11 +94,12 @@ FROM (SELECT lpad((1 + (:first + n) % {USERS})::text, 32, '0')::uuid AS member
 class Trigger:
     """One thing to compare: a database, and what it is set to for the run."""
 
-    def __init__(self, name, database, ingest=None, awake=False):
+    def __init__(self, name, database, ingest=None, awake=False, read=False):
         self.name = name  # in the table and in the JSON
         self.database = database
         self.ingest = ingest  # None: the database has no log
         self.awake = awake  # whether a session holds the doorbell
+        self.read = read  # whether the service hands the events to clients
 
 
 class Cluster:
@@ -185,6 +193,41 @@ class Cluster:
                 f"on top of the flush; {place}")
 
 
+@contextlib.contextmanager
+def serving(cluster, database, programs):
+    """The service on this database, with a connected client of each user, until the end."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    url = f"postgres://postgres@localhost/{database}?host={cluster.directory}"
+    serve = [programs / "hushnet-realtime", "serve", "--listen", address, "--database-url", url,
+             "--log", "error", *LIMITS]
+    listen = [programs / "hushnet-load", "--url", f"ws://{address}/ws", "listen", "--connections", str(USERS),
+              "--seconds", "3600"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+
+    def wait_for(what, path, is_there):
+        end = time.monotonic() + START_S_MAX
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError):
+                with urllib.request.urlopen(f"http://{address}{path}", timeout=1) as answer:
+                    if is_there(answer.read().decode()):
+                        return
+            time.sleep(0.05)
+        raise SystemExit(f"bench-ingest: {what} not there after {START_S_MAX} s")
+
+    with contextlib.ExitStack() as programs_run:
+        for command, what, path, is_there in (
+                (serve, "the service is", "/readyz", lambda _: True),
+                (listen, "the clients are", "/metrics",
+                 lambda text: re.search(rf"^hushnet_connections_open {USERS}$", text, re.M))):
+            program = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+            programs_run.callback(program.wait)
+            programs_run.callback(program.kill)
+            wait_for(what, path, is_there)
+        yield
+
+
 def find_binaries():
     candidates = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin"),
                         key=lambda path: int(path.parent.name), reverse=True)
@@ -205,7 +248,8 @@ def create_databases(cluster, migrations):
     cluster.sql("postgres", "CREATE ROLE application LOGIN")
     contents = {"none": [schema], "hushnet": [schema, triggers]}
     for database, files in migrations.items():
-        contents[database] = [schema, triggers, "CREATE SCHEMA realtime;", *map(read, files)]
+        contents[database] = [schema, triggers, "CREATE SCHEMA realtime;", *map(read, files),
+                              "SELECT realtime.repair_triggers();"]
     for database, texts in contents.items():
         cluster.run("createdb", database)
         cluster.sql(database, *texts, ROWS)
@@ -239,6 +283,8 @@ def measure(cluster, trigger, script, clients, options):
         if trigger.awake:
             sessions.enter_context(cluster.session(
                 trigger.database, "SELECT pg_advisory_lock(realtime.doorbell())"))
+        if trigger.read:
+            sessions.enter_context(serving(cluster, trigger.database, options.programs))
         rate = pgbench(cluster, trigger, script, clients, options.seconds, options.warm_up_s)
     if logs:
         messages, events = cluster.sql(
@@ -290,6 +336,9 @@ def parse_arguments():
     parser.add_argument("--batch", action="store_true", help="1, 10 and 100 rows a statement")
     parser.add_argument("--migration", action="append", type=pathlib.Path, metavar="FILE",
                         default=[], help="another text of the migrations, in one file, to measure; several are compared")
+    parser.add_argument("--programs", type=pathlib.Path, metavar="DIRECTORY",
+                        default=pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")) / "release",
+                        help="where hushnet-realtime and hushnet-load are (%(default)s)")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write all figures here")
     parser.add_argument("--smoke", action="store_true", help="some seconds, to see that it runs")
     options = parser.parse_args()
@@ -303,6 +352,7 @@ def parse_arguments():
     except ValueError:
         parser.error("--clients wants numbers with commas between")
     options.commit = options.commit.split(",")
+    options.programs = options.programs.resolve()
     if not set(options.commit) <= {"disk", "1ms"}:
         parser.error("--commit knows disk and 1ms")
     if min(options.seconds, options.rounds, *options.clients) < 1 or max(options.clients) > 100:
@@ -322,7 +372,9 @@ def choose_triggers(options):
                      Trigger(label + "tail", database, "tail")]
         if not options.batch:
             triggers += [Trigger(label + "adaptive, asleep", database, "adaptive"),
-                         Trigger(label + "adaptive, awake", database, "adaptive", awake=True)]
+                         Trigger(label + "adaptive, awake", database, "adaptive", awake=True),
+                         *(Trigger(f"{label}{ingest}, read", database, ingest, read=True)
+                           for ingest in ("notify", "tail", "adaptive"))]
     return migrations, triggers
 
 
