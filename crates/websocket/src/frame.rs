@@ -7,9 +7,6 @@ use std::sync::Arc;
 /// The longest payload of a control frame (RFC 6455, 5.5).
 pub(crate) const CONTROL_BYTES_MAX: usize = 125;
 
-/// Frames up to this length, header included, are built on the stack: nearly all events are shorter.
-const STACK_BYTES: usize = 512;
-
 /// Bits of a header's first byte.
 pub(crate) const FINAL: u8 = 0x80;
 /// Values of the length in a header's second byte: the length follows in 2 bytes, or in 8.
@@ -108,20 +105,16 @@ impl Frame {
                 10
             }
         };
-        let header = &header[..header_bytes];
-        // Built on the stack, a frame costs one allocation instead of two.
-        let mut stack = [0; STACK_BYTES];
-        match stack.get_mut(..header_bytes + payload_bytes) {
-            Some(bytes) => {
-                let (head, rest) = bytes.split_at_mut(header_bytes);
-                head.copy_from_slice(header);
-                let (head, rest) = rest.split_at_mut(first.len());
-                head.copy_from_slice(first);
-                rest.copy_from_slice(second);
-                Self(Arc::from(&*bytes))
-            }
-            None => Self([header, first, second].concat().into()),
+        // Zeros first: so a frame costs one allocation, and its bytes are copied once.
+        let mut frame: Arc<[u8]> = (0..header_bytes + payload_bytes).map(|_| 0).collect();
+        if let Some(bytes) = Arc::get_mut(&mut frame) {
+            let (head, rest) = bytes.split_at_mut(header_bytes);
+            head.copy_from_slice(&header[..header_bytes]);
+            let (head, rest) = rest.split_at_mut(first.len());
+            head.copy_from_slice(first);
+            rest.copy_from_slice(second);
         }
+        Self(frame)
     }
 
     /// The frame with its header.
