@@ -11,12 +11,13 @@ const UUID_CHARS: usize = 36;
 pub(super) fn member<'a>(object: &'a str, wanted: &[u8]) -> Option<&'a str> {
     let mut rest = Rest(object.as_bytes());
     rest.expect(b'{')?;
+    rest.expect(b'"')?;
     loop {
-        let name = rest.name()?;
-        rest.expect(b':')?;
+        let name = rest.name_begun()?;
         match rest.value()? {
             Value::String(text) if name == wanted => return str::from_utf8(text).ok(),
-            _ => rest.expect(b',')?,
+            _ if rest.next_begins()? => {}
+            _ => return None,
         }
     }
 }
@@ -76,10 +77,29 @@ impl<'a> Rest<'a> {
         Some(())
     }
 
-    /// The name of a member.
-    pub(super) fn name(&mut self) -> Option<&'a [u8]> {
-        self.expect(b'"')?;
-        self.string_begun()
+    /// The name of a member, whose first quote has been read, and its colon. Triggers write one space on each side of
+    /// the colon.
+    pub(super) fn name_begun(&mut self) -> Option<&'a [u8]> {
+        let name = self.string_begun()?;
+        match self.0.strip_prefix(b" : ") {
+            Some(rest) => self.0 = rest,
+            None => self.expect(b':')?,
+        }
+        Some(name)
+    }
+
+    /// Whether another member follows a value; the first quote of its name is read too. `None` where neither a member
+    /// nor the end follows. Triggers write one space after the comma.
+    pub(super) fn next_begins(&mut self) -> Option<bool> {
+        if let Some(rest) = self.0.strip_prefix(b", \"") {
+            self.0 = rest;
+            return Some(true);
+        }
+        match self.next() {
+            Some(b',') => self.expect(b'"').map(|()| true),
+            None if self.is_blank() => Some(false),
+            _ => None,
+        }
     }
 
     /// A string without escapes, whose first quote has been read.
@@ -162,10 +182,10 @@ fn special_bytes(word: u64) -> u64 {
     const EACH: u64 = u64::MAX / 0xff;
     let of = |byte: u8| EACH * u64::from(byte);
     // A byte below the bound borrows, which sets its high bit. A byte whose high bit was set is not special.
-    let control = word.wrapping_sub(of(0x20));
-    let quote = (word ^ of(b'"')).wrapping_sub(of(1));
+    // With the bit 0x02 changed, control characters stay below 0x20, and of all others only the quote becomes 0x20.
+    let control_or_quote = (word ^ of(0x02)).wrapping_sub(of(0x21));
     let backslash = (word ^ of(b'\\')).wrapping_sub(of(1));
-    (control | quote | backslash) & !word & of(0x80)
+    (control_or_quote | backslash) & !word & of(0x80)
 }
 
 #[cfg(test)]

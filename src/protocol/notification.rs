@@ -201,9 +201,10 @@ impl<'a> Trailer<'a> {
 #[inline]
 fn number_at_end(text: &[u8], digits_max: usize) -> (usize, u64) {
     let (mut digits, mut number, mut scale) = (0, 0, 1);
-    while digits < digits_max
-        && let Some(digit @ b'0'..=b'9') = text.get(text.len().wrapping_sub(digits + 1))
-    {
+    for digit in text.iter().rev().take(digits_max) {
+        if !digit.is_ascii_digit() {
+            break;
+        }
         number += u64::from(digit - b'0') * scale;
         scale *= 10;
         digits += 1;
@@ -244,14 +245,13 @@ impl<'a> Notification<'a> {
         let trailer = Trailer::cut_from(trimmed(payload));
         let flat = trailer.and_then(|trailer| Self::of_flat(trailer.open_text, trailer));
         // Without an id it is not from the log's triggers, and has no trailer.
-        let read = match flat {
+        match flat {
             Some(read) if read.id.is_some() || trailer.is_none_or(Trailer::is_empty) => Ok(read),
-            _ => Self::of_any(payload, trailer),
-        };
-        read.map_err(|cause| MalformedEvent {
-            cause,
-            payload: payload.chars().take(LOGGED_PAYLOAD_CHARS).collect(),
-        })
+            _ => Self::of_any(payload, trailer).map_err(|cause| MalformedEvent {
+                cause,
+                payload: payload.chars().take(LOGGED_PAYLOAD_CHARS).collect(),
+            }),
+        }
     }
 
     /// The notification of a row of the log, which this transaction has written.
@@ -290,9 +290,9 @@ impl<'a> Notification<'a> {
         let mut rest = Rest(open_text.as_bytes());
         let (mut kind, mut user_id, mut id, mut by_reference) = (None, None, None, None);
         rest.expect(b'{')?;
+        rest.expect(b'"')?;
         loop {
-            let name = rest.name()?;
-            rest.expect(b':')?;
+            let name = rest.name_begun()?;
             let value = rest.value()?;
             match (name, value) {
                 (b"type", Value::String(text)) => set(&mut kind, Type::from_name(text)?)?,
@@ -304,10 +304,8 @@ impl<'a> Notification<'a> {
                 (b"type" | b"user_id" | b"id" | b"by_reference", _) => return None,
                 _ => {}
             }
-            match rest.next() {
-                Some(b',') => {}
-                None if rest.is_blank() => break,
-                _ => return None,
+            if !rest.next_begins()? {
+                break;
             }
         }
         let kind = kind?;
