@@ -92,8 +92,8 @@ impl Router {
     }
 
     /// Routes the signal of a notification unless it has been routed.
-    pub fn route(&mut self, notification: Notification<'_>) {
-        let notification = self.metrics.kinds.resolve(notification);
+    pub fn route(&mut self, mut notification: Notification<'_>) {
+        self.metrics.kinds.resolve(&mut notification);
         if self.was_routed_before_barrier(&notification) {
             self.metrics.events_repeated.increment();
             return;

@@ -157,8 +157,8 @@ impl Intake {
         payload: &str,
         now: impl FnOnce() -> Instant,
     ) -> Next {
-        let notification = match Notification::parse(payload) {
-            Ok(notification) => self.metrics.kinds.resolve(notification),
+        let mut notification = match Notification::parse(payload) {
+            Ok(notification) => notification,
             Err(error) => {
                 self.metrics.notification_malformed(channel);
                 tracing::warn!(
@@ -169,6 +169,7 @@ impl Intake {
                 return Next::Wait;
             }
         };
+        self.metrics.kinds.resolve(&mut notification);
         let only_rings =
             notification.by_reference || matches!(notification.subject, Subject::Revocation { .. });
         if self.router.position().is_none() {
@@ -321,8 +322,8 @@ impl Intake {
     fn read_rows(&mut self, rows: &[ChunkRow], only_known: bool) -> usize {
         for (number, row) in rows.iter().enumerate() {
             match store::parse_row(row.id, row.xid, &row.payload) {
-                Some(LogRow::Notification(notification)) => {
-                    let notification = self.metrics.kinds.resolve(notification);
+                Some(LogRow::Notification(mut notification)) => {
+                    self.metrics.kinds.resolve(&mut notification);
                     if only_known && notification.subject == Subject::Event(Kind::OTHER) {
                         return number;
                     }

@@ -62,25 +62,18 @@ impl Kinds {
         self.read(|known| known.logged.contains(&kind))
     }
 
-    /// The notification with the number of its kind, if that has one.
-    #[must_use]
+    /// Gives the notification the number of its kind, if that has one.
     #[inline]
-    pub fn resolve<'a>(&self, notification: Notification<'a>) -> Notification<'a> {
-        match notification.other_kind {
-            Some(name) => self.resolve_other(notification, name),
-            None => notification,
+    pub fn resolve(&self, notification: &mut Notification<'_>) {
+        if let Some(name) = notification.other_kind {
+            self.resolve_other(notification, name);
         }
     }
 
-    fn resolve_other<'a>(&self, notification: Notification<'a>, name: &str) -> Notification<'a> {
-        let known = self.read(|known| known.numbers.get(name).copied());
-        match known {
-            Some(kind) => Notification {
-                subject: Subject::Event(kind),
-                other_kind: None,
-                ..notification
-            },
-            None => notification,
+    fn resolve_other(&self, notification: &mut Notification<'_>, name: &str) {
+        if let Some(kind) = self.read(|known| known.numbers.get(name).copied()) {
+            notification.subject = Subject::Event(kind);
+            notification.other_kind = None;
         }
     }
 
@@ -102,7 +95,9 @@ mod tests {
     fn kind_of(kinds: &Kinds, name: &str) -> Kind {
         let user = uuid::Uuid::nil();
         let text = format!(r#"{{"type":"{name}","user_id":"{user}"}}"#);
-        match kinds.resolve(Notification::parse(&text).unwrap()).subject {
+        let mut notification = Notification::parse(&text).unwrap();
+        kinds.resolve(&mut notification);
+        match notification.subject {
             Subject::Event(kind) => kind,
             other @ Subject::Revocation { .. } => panic!("{other:?}"),
         }

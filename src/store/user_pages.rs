@@ -360,10 +360,10 @@ impl UserPages {
 
     /// The signal of a row; `None` if the client is not sent it.
     fn signal(&self, id: i64, payload: &str) -> Option<Signal> {
-        let LogRow::Notification(notification) = parse_row(id, None, payload)? else {
+        let LogRow::Notification(mut notification) = parse_row(id, None, payload)? else {
             return None;
         };
-        let notification = self.database.kinds().resolve(notification);
+        self.database.kinds().resolve(&mut notification);
         if let (Some(wanted), Subject::Event(kind)) = (&self.recipient.kinds, notification.subject)
             && !wanted.admit(kind, notification.open_text)
         {
