@@ -79,6 +79,6 @@ pub enum ReplayCause {
 pub enum ReplaySource {
     /// The replay buffer, in memory.
     Memory,
-    /// The log, `realtime.events`.
+    /// The log, `realtime.log`.
     Log,
 }

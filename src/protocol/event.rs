@@ -27,7 +27,7 @@ pub enum Encoding {
 pub struct Event {
     /// What it is about.
     pub kind: Kind,
-    /// Its row in `realtime.events`; `None` from a database that has only HushNet's own triggers.
+    /// Its row in the log; `None` from a database that has only HushNet's own triggers.
     pub id: Option<i64>,
     /// The transaction that has written it, where that is known.
     pub xid: Option<Xid>,

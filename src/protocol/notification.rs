@@ -41,7 +41,7 @@ pub struct Notification<'a> {
     pub other_kind: Option<&'a str>,
     /// The user whose event it is: the routing key.
     pub user_id: Uuid,
-    /// Its row in `realtime.events`; `None` from a database that has only HushNet's own triggers.
+    /// Its row in the log; `None` from a database that has only HushNet's own triggers.
     pub id: Option<i64>,
     /// The transaction that has written it. `None` where the trigger does not notify it: before migration 7, and from
     /// HushNet's own.

@@ -1,4 +1,4 @@
-//! The log of events, `realtime.events`, and what else the service asks of its database.
+//! The log of events, `realtime.log`, and what else the service asks of its database.
 //!
 //! The triggers write the log (`sql/realtime/`). All reads are by snapshot, and each is bounded by a
 //! page or a chunk. Every statement ends by itself in time. Fails with the database's own error; nothing here retries.
