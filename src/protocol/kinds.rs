@@ -1,10 +1,12 @@
-//! The kinds of events that a server knows by name.
+//! The kinds of events that a server knows by name, and the sources that events of the log are of.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::kind::{KINDS_MAX, Kind};
-use super::{Notification, Subject};
+use foldhash::fast;
+
+use super::kind::{KINDS_MAX, Kind, WantedKinds};
+use super::{Layout, NotALayout, Notification, Subject};
 
 /// The kinds of events that a server knows: HushNet's own, and those of the database's sources. A kind keeps its
 /// number. At most [`KINDS_MAX`] have one; an event of any other is handed on as [`Kind::OTHER`].
@@ -18,6 +20,19 @@ struct Known {
     numbers: HashMap<Arc<str>, Kind>,
     /// Those that the log's triggers write.
     logged: Vec<Kind>,
+    /// By their numbers in the database.
+    sources: HashMap<i16, Source, fast::RandomState>,
+}
+
+/// A source of the database, retired ones included.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The kind of its events. [`Kind::OTHER`] if that has no number.
+    pub kind: Kind,
+    /// The kind's name.
+    name: Arc<str>,
+    /// How their JSON is written; `None` if this release cannot read that.
+    pub layout: Option<Arc<Layout>>,
 }
 
 impl Known {
@@ -54,6 +69,52 @@ impl Kinds {
         let numbers: Vec<_> = names.into_iter().map(|name| known.number(name)).collect();
         known.logged = numbers.iter().copied().flatten().collect();
         numbers.len() - known.logged.len()
+    }
+
+    /// These are the sources of the log's events: number, kind and layout. Returns those whose layout has become
+    /// unreadable, and why it is.
+    pub fn set_sources<'a>(
+        &self,
+        sources: impl IntoIterator<Item = (i16, &'a str, Result<Layout, NotALayout>)>,
+    ) -> Vec<(i16, NotALayout)> {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut unreadable = Vec::new();
+        let mut read = HashMap::default();
+        for (number, name, layout) in sources {
+            let before = known.sources.get(&number);
+            let layout = layout.map_err(|error| {
+                if before.is_none_or(|source| source.layout.is_some()) {
+                    unreadable.push((number, error));
+                }
+            });
+            let source = Source {
+                kind: known.numbers.get(name).copied().unwrap_or(Kind::OTHER),
+                name: name.into(),
+                layout: layout.ok().map(Arc::new),
+            };
+            read.insert(number, source);
+        }
+        known.sources = read;
+        unreadable
+    }
+
+    /// The source of this number.
+    #[must_use]
+    pub fn source(&self, number: i16) -> Option<Source> {
+        self.read(|known| known.sources.get(&number).cloned())
+    }
+
+    /// The numbers of all sources, and of those whose events are wanted.
+    #[must_use]
+    pub fn wanted_sources(&self, wanted: &WantedKinds) -> (Vec<i16>, Vec<i16>) {
+        self.read(|known| {
+            let all = known.sources.keys().copied().collect();
+            let of_wanted = known
+                .sources
+                .iter()
+                .filter(|(_, source)| wanted.names().any(|name| name == source.name.as_ref()));
+            (all, of_wanted.map(|(number, _)| *number).collect())
+        })
     }
 
     /// Whether the log's triggers write events of this kind.
@@ -117,6 +178,33 @@ mod tests {
         assert!(!kinds.is_logged(order));
         assert_eq!(kind_of(&kinds, "order"), order);
         assert_eq!(kinds.names()[order.number()].as_ref(), "order");
+    }
+
+    #[test]
+    fn a_source_has_its_kind_and_its_layout_and_is_reported_once_if_that_cannot_be_read() {
+        let kinds = Kinds::default();
+        kinds.set_logged(["order", "device"]);
+        let layout = || Layout::parse(&["{}".to_owned()]);
+        assert!(kinds.source(3).is_none());
+        let sources = [
+            (3, "device", layout()),
+            (16, "order", Err(NotALayout::Ends)),
+            (17, "order", layout()),
+        ];
+        let unreadable = kinds.set_sources(sources.clone());
+        assert_eq!(unreadable, [(16, NotALayout::Ends)]);
+        assert_eq!(kinds.source(3).unwrap().kind, Kind::DEVICE);
+        let order = kinds.source(17).unwrap();
+        assert_eq!(order.kind, kind_of(&kinds, "order"));
+        assert!(order.layout.is_some() && kinds.source(16).unwrap().layout.is_none());
+        let (mut all, mut wanted) = kinds.wanted_sources(&"order,message".parse().unwrap());
+        all.sort_unstable();
+        wanted.sort_unstable();
+        assert_eq!((all, wanted), (vec![3, 16, 17], vec![16, 17]));
+        assert!(kinds.set_sources(sources).is_empty());
+        let changed = kinds.set_sources([(17, "order", Err(NotALayout::Brace))]);
+        assert_eq!(changed, [(17, NotALayout::Brace)]);
+        assert!(kinds.source(3).is_none());
     }
 
     #[test]

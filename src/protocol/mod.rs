@@ -1,9 +1,9 @@
 //! What goes over the wire, and the small types that every other part speaks of.
 //!
 //! Pure: no I/O, no clock. This is the only module that serializes or parses JSON that a client or
-//! a trigger wrote. An event is parsed only as far as routing needs it; its text is kept as the
-//! database wrote it and shared by every device that gets it. Fails by returning a typed error,
-//! never by panicking, whatever the bytes.
+//! a trigger wrote. A notified event is parsed only as far as routing needs it; its text is kept as the
+//! database wrote it and shared by every device that gets it. An event of the log is written by the layout of its
+//! source. Fails by returning a typed error, never by panicking, whatever the bytes.
 
 mod channel;
 mod client_frame;
@@ -18,6 +18,7 @@ mod json;
 mod kind;
 mod kinds;
 mod label;
+mod layout;
 mod notice;
 mod notification;
 mod readiness;
@@ -43,8 +44,9 @@ pub use self::database_fault::DatabaseFault;
 pub use self::error_body::{ErrorBody, RETRY_AFTER};
 pub use self::event::{EVENT_BYTES_MAX, Encoding, Event};
 pub use self::kind::{KIND_BYTES_MAX, KINDS_MAX, Kind, NotKinds, WantedKinds, is_reserved};
-pub use self::kinds::Kinds;
+pub use self::kinds::{Kinds, Source};
 pub use self::label::Label;
+pub use self::layout::{Layout, NotALayout, Op};
 pub use self::notice::Notice;
 pub use self::notification::{
     MalformedEvent, Notification, Subject, is_asynchronous, is_truncation,

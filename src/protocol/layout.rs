@@ -1,0 +1,286 @@
+//! How the JSON of a source's events is written: literals, and between them what each event has of its own.
+
+use std::fmt::Write;
+
+use uuid::Uuid;
+
+/// The longest JSON of an id and of a user's id.
+const ID_BYTES: usize = 20;
+const USER_BYTES: usize = 38;
+
+/// What was done to a row. A client is told it by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    /// It is new.
+    Insert,
+    /// It was changed.
+    Update,
+    /// It is gone.
+    Delete,
+}
+
+impl Op {
+    /// The operation that the log writes as this letter. The database's own `realtime.compose` reads the letters in
+    /// the same way.
+    #[must_use]
+    pub fn of_letter(letter: Option<u8>) -> Self {
+        match letter {
+            Some(b'i') => Self::Insert,
+            Some(b'u') => Self::Update,
+            _ => Self::Delete,
+        }
+    }
+
+    fn json(self) -> &'static str {
+        match self {
+            Self::Insert => "\"insert\"",
+            Self::Update => "\"update\"",
+            Self::Delete => "\"delete\"",
+        }
+    }
+}
+
+/// What stands between two literals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Value {
+    User,
+    Op,
+    Id,
+    /// The field of this number, from 1 on.
+    Field(usize),
+}
+
+impl Value {
+    fn of_name(name: &str) -> Option<Self> {
+        match name {
+            "user" => Some(Self::User),
+            "op" => Some(Self::Op),
+            "id" => Some(Self::Id),
+            number => {
+                let number = number.parse().ok().filter(|number| *number > 0);
+                number.map(Self::Field)
+            }
+        }
+    }
+}
+
+/// Why the layout of a source cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotALayout {
+    /// A value of a name that this release does not know.
+    #[error("a value is named {0:?}, which is not user, op, id, or the number of a field")]
+    Value(String),
+    /// It does not begin and end with a literal.
+    #[error("it does not begin and end with a literal")]
+    Ends,
+    /// The literals make no object.
+    #[error("it does not end with a closing brace")]
+    Brace,
+}
+
+/// How the JSON of a source's events is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// Each literal, and the value after it.
+    pieces: Box<[(Box<str>, Value)]>,
+    /// The literal after the last value, without the object's closing brace.
+    end: Box<str>,
+    /// Of all literals.
+    literal_bytes: usize,
+    /// The highest number of a field.
+    fields: usize,
+}
+
+impl Layout {
+    /// The layout that a source has been registered with: literal, value, literal and so on, literal.
+    ///
+    /// # Errors
+    /// [`NotALayout`] says what is wrong with it.
+    pub fn parse(pieces: &[String]) -> Result<Self, NotALayout> {
+        let [pairs @ .., end] = pieces else {
+            return Err(NotALayout::Ends);
+        };
+        let (pairs, []) = pairs.as_chunks::<2>() else {
+            return Err(NotALayout::Ends);
+        };
+        let end = end.strip_suffix('}').ok_or(NotALayout::Brace)?;
+        let pieces = pairs.iter().map(|[literal, name]| {
+            let value = Value::of_name(name).ok_or_else(|| NotALayout::Value(name.clone()))?;
+            Ok((literal.as_str().into(), value))
+        });
+        let pieces: Box<[(Box<str>, Value)]> = pieces.collect::<Result<_, _>>()?;
+        let field = |(_, value): &(_, Value)| match value {
+            Value::Field(number) => *number,
+            Value::User | Value::Op | Value::Id => 0,
+        };
+        Ok(Self {
+            literal_bytes: pieces.iter().map(|(literal, _)| literal.len()).sum(),
+            fields: pieces.iter().map(field).max().unwrap_or(0),
+            pieces,
+            end: end.into(),
+        })
+    }
+
+    /// How many fields an event of this layout has.
+    #[must_use]
+    pub fn fields(&self) -> usize {
+        self.fields
+    }
+
+    /// Writes an event's JSON, without its closing brace, in the place of what is in `text`. `field` has the JSON of
+    /// the field of a number; `None` is null. `field_bytes` is about the length of all.
+    pub fn compose<'a>(
+        &self,
+        text: &mut String,
+        (id, user_id, op): (i64, Uuid, Op),
+        field_bytes: usize,
+        field: impl Fn(usize) -> Option<&'a str>,
+    ) {
+        text.clear();
+        text.reserve(self.literal_bytes + self.end.len() + ID_BYTES + USER_BYTES + field_bytes);
+        for (literal, value) in &self.pieces {
+            text.push_str(literal);
+            match value {
+                Value::User => {
+                    text.push('"');
+                    let mut buffer = Uuid::encode_buffer();
+                    text.push_str(user_id.as_hyphenated().encode_lower(&mut buffer));
+                    text.push('"');
+                }
+                Value::Op => text.push_str(op.json()),
+                // Writing into a String does not fail.
+                Value::Id => drop(write!(text, "{id}")),
+                Value::Field(number) => text.push_str(field(*number).unwrap_or("null")),
+            }
+        }
+        text.push_str(&self.end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    const USER: Uuid = Uuid::from_u128(0xa1b2_c3d4_e5f6_7890_abcd_ef12_3456_7890);
+
+    fn layout(pieces: &[&str]) -> Result<Layout, NotALayout> {
+        let pieces: Vec<_> = pieces.iter().map(|piece| (*piece).to_owned()).collect();
+        Layout::parse(&pieces)
+    }
+
+    fn composed(layout: &Layout, op: Op, fields: &[Option<&str>]) -> String {
+        let mut text = "what was there before".to_owned();
+        layout.compose(&mut text, (70, USER, op), 0, |number| fields[number - 1]);
+        text
+    }
+
+    #[test]
+    fn an_event_is_written_as_its_layout_says() {
+        let message = [
+            r#"{"type" : "message", "chat_id" : "#,
+            "1",
+            r#", "user_id" : "#,
+            "user",
+            r#", "id" : "#,
+            "id",
+            "}",
+        ];
+        let message = layout(&message).unwrap();
+        assert_eq!(message.fields(), 1);
+        for (chat, json) in [(Some(r#""c""#), r#""c""#), (None, "null")] {
+            let text = composed(&message, Op::Insert, &[chat]);
+            let user = "a1b2c3d4-e5f6-7890-abcd-ef1234567890";
+            let expected = format!(
+                r#"{{"type" : "message", "chat_id" : {json}, "user_id" : "{user}", "id" : 70"#
+            );
+            assert_eq!(text, expected);
+        }
+        let op = layout(&[r#"{"op":"#, "op", ",", "}"]);
+        assert_eq!(op, Err(NotALayout::Ends));
+        let op = layout(&[r#"{"op":"#, "op", "}"]).unwrap();
+        for (letter, name) in [
+            (Some(b'i'), "insert"),
+            (Some(b'u'), "update"),
+            (None, "delete"),
+        ] {
+            let text = composed(&op, Op::of_letter(letter), &[]);
+            assert_eq!(text, format!(r#"{{"op":"{name}""#));
+        }
+    }
+
+    #[test]
+    fn what_is_no_layout_is_refused() {
+        assert_eq!(layout(&[]), Err(NotALayout::Ends));
+        assert_eq!(layout(&["{", "id"]), Err(NotALayout::Ends));
+        assert_eq!(layout(&["{", "id", "} "]), Err(NotALayout::Brace));
+        for name in ["", "0", "-1", "xid", "1.5", "99999999999999999999"] {
+            let error = layout(&["{", name, "}"]);
+            assert_eq!(error, Err(NotALayout::Value(name.to_owned())));
+        }
+        assert!(layout(&["{}"]).is_ok());
+    }
+
+    /// A value of JSON, and its text.
+    fn any_json(random: &mut StdRng) -> (Json, String) {
+        let text: String = (0..random.random_range(0..8))
+            .map(|_| random.random::<char>())
+            .collect();
+        let value = match random.random_range(0..5) {
+            0 => json!(text),
+            1 => json!(random.random::<i64>()),
+            2 => json!([random.random::<bool>(), text]),
+            3 => json!({ text: random.random::<u32>() }),
+            _ => Json::Null,
+        };
+        let text = value.to_string();
+        (value, text)
+    }
+
+    /// An object of any members in any order is written as it would be by a library.
+    #[test]
+    fn whatever_the_members_the_object_is_the_same() {
+        let mut random = StdRng::seed_from_u64(9);
+        for _ in 0..2_000 {
+            let op = Op::of_letter([Some(b'i'), Some(b'u'), Some(b'd')][random.random_range(0..3)]);
+            let (values, texts): (Vec<_>, Vec<_>) = (0..random.random_range(0..6))
+                .map(|_| any_json(&mut random))
+                .unzip();
+            let (mut pieces, mut expected) = (Vec::new(), serde_json::Map::new());
+            for member in 0..random.random_range(0..9) {
+                let (name, value) = match random.random_range(0..5) {
+                    0 => ("user".to_owned(), json!(USER)),
+                    1 => ("op".to_owned(), serde_json::from_str(op.json()).unwrap()),
+                    2 => ("id".to_owned(), json!(70)),
+                    _ if values.is_empty() => continue,
+                    _ => {
+                        let number = random.random_range(0..values.len());
+                        ((number + 1).to_string(), values[number].clone())
+                    }
+                };
+                let key = format!("{member}{}", random.random::<char>());
+                let first = if pieces.is_empty() { "{" } else { "," };
+                pieces.push(format!("{first}{}:", json!(key)));
+                pieces.push(name);
+                expected.insert(key, value);
+            }
+            pieces.push(if pieces.is_empty() { "{}" } else { "}" }.to_owned());
+            let layout = Layout::parse(&pieces).unwrap();
+            assert!(layout.fields() <= values.len());
+            // Null is no text.
+            let fields: Vec<_> = texts
+                .iter()
+                .map(|text| Some(text.as_str()).filter(|text| *text != "null"))
+                .collect();
+            let text = format!("{}}}", composed(&layout, op, &fields));
+            assert_eq!(
+                serde_json::from_str::<Json>(&text).unwrap(),
+                Json::Object(expected),
+                "{text}"
+            );
+        }
+    }
+}
