@@ -207,7 +207,7 @@ impl CatchUp<'_> {
         }
     }
 
-    /// Routes some events of the log. Where a kind is not known, a source is new since the kinds were read.
+    /// Routes some events of the log. Where a kind or a source is not known, it is new since they were read.
     async fn route(&mut self, chunk: &Chunk) -> Result<(), Lost> {
         let unknown = self.intake.read(&chunk.rows);
         if !unknown.is_empty() {

@@ -18,7 +18,7 @@ use crate::config::Ingest;
 use crate::delivery::Router;
 use crate::metrics::Metrics;
 use crate::protocol::{Channel, Cursor, Kind, Notification, ResetReason, Snapshot, Subject};
-use crate::store::{self, ChunkRow, LogRow};
+use crate::store::{ChunkRow, LogRow, skip_unknown};
 
 /// Share of PostgreSQL's notification queue from which on events had better be silent.
 const QUEUE_USAGE_HIGH: f64 = 0.5;
@@ -305,14 +305,14 @@ impl Intake {
         self.returned.take()
     }
 
-    /// Routes events of the log, up to the first whose kind is not known. Returns the others.
+    /// Routes events of the log, up to the first whose kind or source is not known. Returns the others.
     pub(super) fn read<'a>(&mut self, rows: &'a [ChunkRow]) -> &'a [ChunkRow] {
         let known = self.read_rows(rows, true);
         self.metrics.events_caught_up.add(known as u64);
         &rows[known..]
     }
 
-    /// Routes events of the log, of whatever kinds.
+    /// Routes events of the log, of whatever kinds. One of an unknown source cannot be read and is skipped.
     pub(super) fn read_all(&mut self, rows: &[ChunkRow]) {
         let read = self.read_rows(rows, false);
         self.metrics.events_caught_up.add(read as u64);
@@ -320,15 +320,18 @@ impl Intake {
 
     /// Returns how many rows were read.
     fn read_rows(&mut self, rows: &[ChunkRow], only_known: bool) -> usize {
+        let mut text = String::new();
         for (number, row) in rows.iter().enumerate() {
-            match store::parse_row(row.id, row.xid, &row.payload) {
-                Some(LogRow::Notification(mut notification)) => {
-                    self.metrics.kinds.resolve(&mut notification);
+            let kinds = &self.metrics.kinds;
+            match row.body.read(row.id, row.xid, kinds, &mut text) {
+                Some(LogRow::Notification(notification)) => {
                     if only_known && notification.subject == Subject::Event(Kind::OTHER) {
                         return number;
                     }
                     self.router.route(notification);
                 }
+                Some(LogRow::UnknownSource(_)) if only_known => return number,
+                Some(LogRow::UnknownSource(source)) => skip_unknown(row.id, source),
                 Some(LogRow::Truncation) => self.truncated = true,
                 None => {}
             }

@@ -10,14 +10,15 @@ use std::mem;
 use futures_util::stream::{BoxStream, Fuse};
 use futures_util::{StreamExt, TryStreamExt};
 use sqlx::postgres::PgRow;
-use sqlx::{Executor, FromRow};
+use sqlx::{Executor, Row};
 use tokio::time::{Instant, timeout_at};
 
 use super::database::Database;
 use super::deadline::{DeadlinePassed, ROW_DEADLINE};
-use super::reading::{Reading, newest_seen, read_log};
+use super::log_row::{Body, stored, stored_if};
+use super::reading::{ID, OWN, Reading, STORED, newest_seen, read_log};
 use super::user_pages::PAGE_BYTES_MAX;
-use crate::protocol::{Snapshot, Xid, is_asynchronous};
+use crate::protocol::{Snapshot, Xid};
 
 /// Events in one chunk, and in a read that needs no pages.
 const CHUNK_EVENTS: usize = super::user_pages::PAGE_EVENTS;
@@ -29,7 +30,7 @@ const PAGE_ROWS: u32 = 10_000;
 pub struct Chunk {
     /// Where it was read. What the position is worth may get worse from chunk to chunk, never better.
     pub reading: Reading,
-    /// Ids and payloads, at most a page of events, or [`PAGE_BYTES_MAX`] and one more.
+    /// At most a page of events, or about [`PAGE_BYTES_MAX`] and one more.
     pub rows: Vec<ChunkRow>,
 }
 
@@ -40,57 +41,52 @@ pub struct ChunkRow {
     pub id: i64,
     /// The transaction that has written it.
     pub xid: Option<Xid>,
-    /// Its JSON.
-    pub payload: String,
+    /// What it tells.
+    pub body: Body,
 }
 
 impl Chunk {
     /// Whether a transaction of these events committed without waiting for the disk.
     #[must_use]
     pub fn has_asynchronous(&self) -> bool {
-        let mut payloads = self.rows.iter().map(|row| &row.payload);
-        payloads.any(|payload| is_asynchronous(payload))
+        self.rows.iter().any(|row| row.body.is_asynchronous())
     }
 }
 
-/// A row: the reading's columns, the event's id and payload, whether there are too many events for one statement,
-/// whether the log has an index by id, and where the pages begin. A row without a payload only says how far the page
-/// has come.
-type Row = (
-    String,
-    String,
-    bool,
-    bool,
-    bool,
-    Option<i64>,
-    Option<String>,
-    Option<bool>,
-    bool,
-    Option<i64>,
-    Option<i64>,
-);
+/// The statement's own columns: whether there are too many events for one statement, whether the log has an index by id,
+/// where the pages begin, and the row's transaction. A row without an event only says how far the page has come.
+const MORE: usize = OWN;
+const BY_ID: usize = OWN + 1;
+const START: usize = OWN + 2;
+const XID: usize = OWN + 3;
 
 /// All unseen events, if they are few. `$2` is the bound.
 const FEW: &str = read_log!(
     "$1",
-    ", more, to_regclass('realtime.events_id') IS NOT NULL AS by_id, NULL::bigint AS start, xid::text::bigint
+    concat!(
+        ", more, to_regclass('realtime.events_id') IS NOT NULL AS by_id, NULL::bigint AS start, xid::text::bigint
      FROM reading LEFT JOIN LATERAL (
-         SELECT id, xid, payload, count(*) OVER () > $2 AS more FROM (
-             (SELECT id, xid, payload FROM realtime.events
+         SELECT *, count(*) OVER () > $2 AS more FROM (
+             (SELECT id, xid, ",
+        stored!(),
+        " FROM realtime.events
               WHERE known AND xid >= pg_snapshot_xmax($1::text::pg_snapshot)
               ORDER BY xid, id LIMIT $2 + 1)
              UNION ALL
-             (SELECT older.id, older.xid, older.payload
+             (SELECT older.*
               FROM pg_snapshot_xip($1::text::pg_snapshot) AS running, LATERAL (
-                  SELECT id, xid, payload FROM realtime.events
+                  SELECT id, xid, ",
+        stored!(),
+        " FROM realtime.events
                   WHERE known AND xid = running ORDER BY id LIMIT $2 + 1
               ) AS older LIMIT $2 + 1)
          ) AS unseen
      ) AS events ON true
      ORDER BY id"
+    )
 );
 
-/// The next `$5` rows of the log by id after `$4`, without the payloads of those that the reader has seen and of those
+/// The next `$5` rows of the log by id after `$4`, without the events of those that the reader has seen and of those
 /// that are not visible in `$2`.
 ///
 /// The pages begin at the id of the newest event that the reader has seen (`$3`, once it is known). Events of the
@@ -104,19 +100,26 @@ const PAGE: &str = read_log!(
         newest_seen!("$1"),
         ") AS start
      ) AS begun LEFT JOIN LATERAL (
-         SELECT id, xid, CASE WHEN NOT pg_visible_in_snapshot(xid, (SELECT $1::text::pg_snapshot))
-                          AND pg_visible_in_snapshot(xid, (SELECT $2::text::pg_snapshot))
-                    THEN payload END AS payload
-         FROM (
-             (SELECT id, xid, payload FROM realtime.events
-              WHERE known AND id > greatest(start, $4) ORDER BY id LIMIT $5)
-             UNION ALL
-             (SELECT older.id, older.xid, older.payload
-              FROM pg_snapshot_xip($1::text::pg_snapshot) AS running, LATERAL (
-                  SELECT id, xid, payload FROM realtime.events
-                  WHERE known AND xid = running AND id > $4 AND id <= start ORDER BY id LIMIT $5
-              ) AS older ORDER BY id LIMIT $5)
-             ORDER BY id LIMIT $5
+         SELECT id, xid, ",
+        stored_if!("is_unseen"),
+        " FROM (
+             SELECT *, NOT pg_visible_in_snapshot(xid, (SELECT $1::text::pg_snapshot))
+                       AND pg_visible_in_snapshot(xid, (SELECT $2::text::pg_snapshot)) AS is_unseen
+             FROM (
+                 (SELECT id, xid, ",
+        stored!(),
+        " FROM realtime.events
+                  WHERE known AND id > greatest(start, $4) ORDER BY id LIMIT $5)
+                 UNION ALL
+                 (SELECT older.*
+                  FROM pg_snapshot_xip($1::text::pg_snapshot) AS running, LATERAL (
+                      SELECT id, xid, ",
+        stored!(),
+        " FROM realtime.events
+                      WHERE known AND xid = running AND id > $4 AND id <= start ORDER BY id LIMIT $5
+                  ) AS older ORDER BY id LIMIT $5)
+                 ORDER BY id LIMIT $5
+             ) AS next
          ) AS scanned
      ) AS events ON true
      ORDER BY id"
@@ -126,17 +129,23 @@ const PAGE: &str = read_log!(
 /// All the rest of the unseen events that are visible in `$2`, for a log without an index by id.
 const REST: &str = read_log!(
     "$1",
-    ", NULL::boolean AS more, false AS by_id, NULL::bigint AS start, xid::text::bigint
+    concat!(
+        ", NULL::boolean AS more, false AS by_id, NULL::bigint AS start, xid::text::bigint
      FROM reading LEFT JOIN LATERAL (
-         SELECT id, xid, payload FROM (
-             SELECT id, xid, payload FROM realtime.events
+         SELECT * FROM (
+             SELECT id, xid, ",
+        stored!(),
+        " FROM realtime.events
              WHERE known AND id > $3 AND xid >= pg_snapshot_xmax($1::text::pg_snapshot)
              UNION ALL
-             SELECT id, xid, payload FROM realtime.events
+             SELECT id, xid, ",
+        stored!(),
+        " FROM realtime.events
              WHERE known AND id > $3 AND xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))
          ) AS unseen WHERE pg_visible_in_snapshot(xid, (SELECT $2::text::pg_snapshot))
      ) AS events ON true
      ORDER BY id"
+    )
 );
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,7 +183,7 @@ pub struct Chunks {
     /// The last row that has come.
     last_id: i64,
     rows: Vec<ChunkRow>,
-    /// Of their payloads.
+    /// About the length of their JSON.
     bytes: usize,
     statement: Option<Statement>,
     has_ended: bool,
@@ -267,24 +276,24 @@ impl Chunks {
         let Some(statement) = &mut self.statement else {
             return Ok(());
         };
-        let (epoch, snapshot, retained, known, flushed, id, payload, more, by_id, start, xid) =
-            Row::from_row(row)?;
         if mem::take(&mut statement.is_first) {
-            let reading = Reading::new(&epoch, &snapshot, retained, known, flushed)?;
+            let reading = Reading::of_row(row)?;
             match &mut self.reading {
                 Some(first) => first.join(&reading)?,
                 None => self.reading = Some(reading),
             }
-            (self.by_id, self.start) = (by_id, start);
-            statement.more = more.unwrap_or(false);
+            (self.by_id, self.start) = (row.try_get(BY_ID)?, row.try_get(START)?);
+            statement.more = row.try_get::<Option<_>, _>(MORE)?.unwrap_or(false);
         }
-        if let (Some(id), false) = (id, statement.more) {
+        if let (Some(id), false) = (row.try_get(ID)?, statement.more) {
             statement.scanned += 1;
             self.last_id = id;
-            self.bytes += payload.as_ref().map_or(0, String::len);
+            let xid: Option<i64> = row.try_get(XID)?;
             let xid = xid.and_then(|xid| Xid::new(xid.unsigned_abs()));
-            self.rows
-                .extend(payload.map(|payload| ChunkRow { id, xid, payload }));
+            if let Some(body) = Body::of_columns(row, STORED)? {
+                self.bytes += body.bytes();
+                self.rows.push(ChunkRow { id, xid, body });
+            }
         }
         Ok(())
     }

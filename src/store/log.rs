@@ -101,22 +101,11 @@ impl Log {
         within_deadline(log_state::read(&self.database.own())).await
     }
 
-    /// Reads which kinds of events the triggers of the log write; from then on these are known by name.
+    /// Reads which kinds of events the triggers of the log write, and how these are made of its columns; from then on
+    /// both are known.
     pub async fn read_kinds(&self) -> Result<(), sqlx::Error> {
-        let names = self.kinds().await?;
-        let left_out = self
-            .database
-            .kinds()
-            .set_logged(names.iter().map(String::as_str));
-        if left_out > 0 {
-            tracing::warn!(
-                event = "kinds_unnamed",
-                kinds = left_out,
-                advice = "this server has met as many kinds of events as it can name; those of other kinds are delivered \
-                          and counted as kind other; a restart forgets the names that are no longer used"
-            );
-        }
-        Ok(())
+        let kinds = self.database.kinds();
+        within_deadline(sources::read_kinds(&self.database.own(), &kinds)).await
     }
 
     /// Returns when everything that was written to the database before is on disk.

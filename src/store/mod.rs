@@ -10,11 +10,13 @@ mod deadline;
 pub mod demo;
 mod devices;
 mod error;
+mod fields;
 pub mod hushnet;
 mod index;
 mod known;
 mod locks;
 mod log;
+mod log_row;
 mod log_state;
 mod maintenance;
 pub mod migrate;
@@ -44,13 +46,15 @@ pub use self::error::{
     fault, is_forbidden, is_lock_not_available, is_undefined, is_undefined_function,
     is_undefined_table, is_without_schema, may_pass, summary,
 };
+pub use self::fields::Fields;
 pub use self::locks::{Blocked, Patience};
 pub use self::log::Log;
+pub use self::log_row::{Body, LogRow, Parts, skip_unknown};
 pub use self::log_state::LogState;
 pub use self::maintenance::Rotation;
 pub use self::notifications::Notifications;
 pub use self::plan::Step;
-pub use self::reading::{Durability, LogRow, Reading, parse_row};
+pub use self::reading::{Durability, Reading};
 pub use self::rights::{GrantError, MissingRights, Purpose};
 pub use self::sources::Source;
 pub use self::triggers::FaultyTrigger;

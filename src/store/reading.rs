@@ -8,7 +8,10 @@
 
 use std::str::FromStr;
 
-use crate::protocol::{Cursor, Epoch, NotACursor, Notification, ResetReason, Xid, is_truncation};
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+
+use crate::protocol::{Cursor, Epoch, NotACursor, ResetReason};
 
 /// Where a read was made, and whether the log could serve the reader's position.
 #[derive(Debug, Clone)]
@@ -36,8 +39,25 @@ pub enum Durability {
     Unflushed,
 }
 
+/// The columns of every read: after those of the reading the event's id, those of `stored`, and the statement's own.
+pub(super) const ID: usize = 5;
+pub(super) const STORED: usize = 6;
+pub(super) const OWN: usize = 12;
+
 impl Reading {
-    pub(super) fn new(
+    /// Reads the first columns of a row.
+    pub(super) fn of_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let (epoch, snapshot) = (row.try_get(0)?, row.try_get(1)?);
+        Self::new(
+            epoch,
+            snapshot,
+            row.try_get(2)?,
+            row.try_get(3)?,
+            row.try_get(4)?,
+        )
+    }
+
+    fn new(
         epoch: &str,
         snapshot: &str,
         retained: bool,
@@ -100,7 +120,8 @@ impl Reading {
 }
 
 /// A statement that reads the log for a reader whose snapshot is `$from`; its first columns are those of
-/// a [`Reading`]. In the schema before migration 5 the names `history` and `log_oid` are no columns of
+/// a [`Reading`], then come the id and the columns of an event of the table `events` (`log_row.rs`: `stored`). Those that
+/// the schema before a migration does not have are columns of `reading`. In the schema before migration 5 the names `history` and `log_oid` are no columns of
 /// `realtime.state` and mean those of `absent`. At the beginning of a page of the write-ahead log the position of the
 /// next record is past the page's header, which takes at most 40 bytes and need not be flushed.
 ///
@@ -120,7 +141,9 @@ macro_rules! read_log {
             "::text::pg_snapshot) <= pg_snapshot_xmax(pg_current_snapshot()) AS known,
                         unflushed <= 0 OR unflushed <= 40
                             AND pg_wal_lsn_diff(flushed_to, '0/0') % current_setting('wal_block_size')::integer = 0
-                            AS flushed
+                            AS flushed,
+                        NULL::smallint AS source, NULL::\"char\" AS op, NULL::text[] AS fields,
+                        false AS asynchronous, false AS is_composed
                  FROM (SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), lsn) AS unflushed, lsn AS flushed_to
                        FROM pg_current_wal_flush_lsn() AS lsn) AS wal,
                       (SELECT NULL::xid8 AS dropped_to, NULL::xid8[] AS dropped_running,
@@ -142,7 +165,8 @@ macro_rules! read_log {
                               WHERE xid <= dropped_to AND xid <> ALL (dropped_running))
                           END AS retained
                           FROM realtime.state WHERE singleton) AS state)
-             SELECT epoch, snapshot, retained, known, flushed, id, payload",
+             SELECT epoch, snapshot, retained, known, flushed, events.id,
+                    events.payload, events.source, events.op, events.fields, events.asynchronous, events.user_id",
             $events
         )
     };
@@ -176,28 +200,6 @@ macro_rules! newest_seen {
     };
 }
 pub(super) use newest_seen;
-
-/// What a row of the log tells.
-#[derive(Debug)]
-pub enum LogRow<'a> {
-    /// An event, or a revocation.
-    Notification(Notification<'a>),
-    /// A table was emptied with TRUNCATE.
-    Truncation,
-}
-
-/// What a row of the log tells. Only our triggers write the log: any other row is logged and skipped.
-#[must_use]
-pub fn parse_row(id: i64, xid: Option<Xid>, payload: &str) -> Option<LogRow<'_>> {
-    match Notification::of_row(payload, xid) {
-        Ok(notification) => Some(LogRow::Notification(notification)),
-        Err(_) if is_truncation(payload) => Some(LogRow::Truncation),
-        Err(error) => {
-            tracing::warn!(event = "log_row_malformed", id, %error);
-            None
-        }
-    }
-}
 
 pub(super) fn parse<T: FromStr<Err = NotACursor>>(text: &str) -> Result<T, sqlx::Error> {
     text.parse()

@@ -8,6 +8,7 @@ use std::fmt;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection, PgPool};
 
 use super::error::{is_forbidden, is_undefined};
+use crate::protocol::{Kinds, Layout};
 
 /// The migration that makes `realtime.sources`, and its text.
 const VERSION: i64 = 8;
@@ -136,21 +137,88 @@ pub(super) async fn all(connection: &mut PgConnection) -> Result<Vec<Source>, sq
     sqlx::query_as(ALL).fetch_all(connection).await
 }
 
-/// The kinds of the schema before, where there is a log. Looked up in the catalogue, which needs no right.
-const KINDS_BEFORE: &str = "
-    SELECT kind FROM unnest(ARRAY['device', 'message', 'session']) AS kind
+/// A source that the log may have events of, retired ones included.
+#[derive(Debug, FromRow)]
+struct Registered {
+    /// `None` in the schema before sources.
+    number: Option<i16>,
+    kind: String,
+    /// `None` in the schema before migration 9.
+    layout: Option<Vec<String>>,
+}
+
+/// In the schema before migration 9 `layout` is no column of `realtime.sources` and means that of `absent`.
+const REGISTERED: &str = "
+    SELECT number, kind, registered.layout
+    FROM (SELECT NULL::text[] AS layout) AS absent,
+         LATERAL (SELECT number, kind, layout FROM realtime.sources) AS registered
+    ORDER BY kind, number";
+
+/// The kinds of the schema before sources, where there is a log. Looked up in the catalogue, which needs no right.
+const REGISTERED_BEFORE: &str = "
+    SELECT NULL::smallint AS number, kind, NULL::text[] AS layout FROM unnest(ARRAY['device', 'message', 'session']) AS kind
     WHERE EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                   WHERE n.nspname = 'realtime' AND c.relname = 'events')";
 
+/// Whether the log has events without JSON, which nobody can read without the layouts.
+const NEEDS_LAYOUTS: &str = "
+    SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                   WHERE n.nspname = 'realtime' AND c.relname = 'log')";
+
+/// None without a log.
+async fn registered(pool: &PgPool) -> Result<Vec<Registered>, sqlx::Error> {
+    let forbidden = match sqlx::query_as(REGISTERED).fetch_all(pool).await {
+        Err(error) if is_forbidden(&error) => Some(error),
+        Err(error) if is_undefined(&error) => None,
+        registered => return registered,
+    };
+    if let Some(error) = forbidden
+        && sqlx::query_scalar(NEEDS_LAYOUTS).fetch_one(pool).await?
+    {
+        return Err(error);
+    }
+    sqlx::query_as(REGISTERED_BEFORE).fetch_all(pool).await
+}
+
 /// The kinds that the log's events may have, those of retired sources included; none without a log.
 pub(super) async fn kinds(pool: &PgPool) -> Result<Vec<String>, sqlx::Error> {
-    let kinds = "SELECT DISTINCT kind FROM realtime.sources ORDER BY kind";
-    match sqlx::query_scalar(kinds).fetch_all(pool).await {
-        Err(error) if is_undefined(&error) || is_forbidden(&error) => {
-            sqlx::query_scalar(KINDS_BEFORE).fetch_all(pool).await
-        }
-        kinds => kinds,
+    let registered = registered(pool).await?.into_iter();
+    let mut kinds: Vec<_> = registered.map(|source| source.kind).collect();
+    kinds.dedup();
+    Ok(kinds)
+}
+
+/// Reads the kinds of the log's events and the layouts of its sources. From then on these are known.
+pub(super) async fn read_kinds(pool: &PgPool, kinds: &Kinds) -> Result<(), sqlx::Error> {
+    let registered = registered(pool).await?;
+    let mut names: Vec<_> = registered
+        .iter()
+        .map(|source| source.kind.as_str())
+        .collect();
+    names.dedup();
+    let left_out = kinds.set_logged(names);
+    if left_out > 0 {
+        tracing::warn!(
+            event = "kinds_unnamed",
+            kinds = left_out,
+            advice = "this server has met as many kinds of events as it can name; those of other kinds are delivered \
+                      and counted as kind other; a restart forgets the names that are no longer used"
+        );
     }
+    let sources = registered.iter().filter_map(|source| {
+        let layout = Layout::parse(source.layout.as_ref()?);
+        Some((source.number?, source.kind.as_str(), layout))
+    });
+    for (source, error) in kinds.set_sources(sources) {
+        tracing::error!(
+            event = "layout_unreadable",
+            source,
+            %error,
+            advice = "this server skips the events of this source: it may be older than the schema, so run the newest \
+                      release; realtime.sources has the layout"
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,15 +5,17 @@
 //! sort them. For a longer one it depends on what the log holds ([`Way`]). So no replay of any length ends a
 //! statement by its timeout, and a statement that fails is tried again from where the read has come to.
 
-use sqlx::Postgres;
-use sqlx::postgres::PgArguments;
-use sqlx::query::QueryAs;
+use futures_util::TryStreamExt;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{Postgres, Row as _};
 
 use super::database::Database;
 use super::deadline::within_deadline;
-use super::log_state;
-use super::reading::{Durability, LogRow, Reading, newest_seen, parse_row, read_log};
-use crate::protocol::{Recipient, Signal, Snapshot, Subject};
+use super::log_row::{Body, LogRow, is_revocation, skip_unknown, stored, stored_bytes, stored_if};
+use super::reading::{Durability, ID, OWN, Reading, STORED, newest_seen, read_log};
+use super::{log_state, sources};
+use crate::protocol::{Notification, Recipient, Signal, Snapshot, Subject};
 
 /// Events in one page.
 pub const PAGE_EVENTS: usize = 1_000;
@@ -39,24 +41,63 @@ pub struct Page {
     pub more: bool,
 }
 
-/// A row: the reading's columns, the event's id and payload, how many rows there are, whether it is the last that
-/// the page looks at, whether a table was emptied, and how many rows are of the wanted kinds.
-type Row = (
-    String,
-    String,
-    bool,
-    bool,
-    bool,
-    Option<i64>,
-    Option<String>,
-    Option<i64>,
-    Option<bool>,
-    bool,
-    Option<i64>,
-);
+/// The statement's own columns.
+const TOTAL: usize = OWN;
+const IS_BOUND: usize = OWN + 1;
+const TRUNCATED: usize = OWN + 2;
+const WANTED: usize = OWN + 3;
+
+/// What a statement has found.
+struct Found {
+    reading: Reading,
+    /// How many rows there are, and how many are of the wanted kinds.
+    total: u64,
+    wanted: u64,
+    /// The first of them by id.
+    rows: Vec<Row>,
+}
+
+/// A row of the log that a page looks at.
+struct Row {
+    id: i64,
+    /// `None` for a row that only says how far the page has come.
+    body: Option<Body>,
+    /// Whether it is the last that the page may look at.
+    is_bound: bool,
+}
+
+impl Found {
+    /// Reads what the first row says of all.
+    fn begin(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let mut reading = Reading::of_row(row)?;
+        // Later pages go on from a first page that was not truncated; what was emptied since comes live.
+        reading.truncated = row.try_get(TRUNCATED)?;
+        let count = |column| {
+            row.try_get(column)
+                .map(|count: Option<i64>| count.unwrap_or(0))
+        };
+        Ok(Self {
+            reading,
+            total: count(TOTAL)?.unsigned_abs(),
+            wanted: count(WANTED)?.unsigned_abs(),
+            rows: Vec::new(),
+        })
+    }
+
+    fn take(&mut self, row: &PgRow) -> Result<(), sqlx::Error> {
+        if let Some(id) = row.try_get(ID)? {
+            self.rows.push(Row {
+                id,
+                body: Body::of_columns(row, STORED)?,
+                is_bound: row.try_get(IS_BOUND)?,
+            });
+        }
+        Ok(())
+    }
+}
 
 /// A statement that reads a page. `$1` is the reader's snapshot, `$2` the user, `$3` the last id, `$4` whether
-/// revocations are wanted, `$5` the events of a page, `$6` its bytes. `$rows` is a query for id, payload,
+/// revocations are wanted, `$5` the events of a page, `$6` its bytes. `$rows` is a query for id, the columns of `stored`,
 /// `is_bound` and `is_wanted`.
 macro_rules! read_page {
     ($truncated:literal, $rows:expr) => {
@@ -67,10 +108,10 @@ macro_rules! read_page {
                 $truncated,
                 " AS truncated, wanted
                  FROM reading LEFT JOIN LATERAL (
-                     SELECT id, payload, total, wanted, is_bound,
-                            coalesce(sum(octet_length(payload)) OVER (
-                                ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
-                     FROM (SELECT id, payload, is_bound, count(*) OVER () AS total,
+                     SELECT *, coalesce(sum(",
+                stored_bytes!(),
+                ") OVER (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
+                     FROM (SELECT *, count(*) OVER () AS total,
                                   count(*) FILTER (WHERE is_wanted) OVER () AS wanted FROM (",
                 $rows,
                 ") AS found ORDER BY id LIMIT $5) AS page
@@ -81,21 +122,38 @@ macro_rules! read_page {
     };
 }
 
-/// The user's events that are visible now and were not in the reader's snapshot.
+/// The user's events that are visible now and were not in the reader's snapshot. `$is_wanted` stands where PostgreSQL
+/// looks up the kind only if it has to.
 macro_rules! unseen {
-    () => {
-        "(SELECT * FROM realtime.events
-          WHERE retained AND known AND user_id = $2
-            AND xid >= pg_snapshot_xmax($1::text::pg_snapshot)
-          UNION ALL
-          SELECT * FROM realtime.events
-          WHERE retained AND known AND user_id = $2
-            AND xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))) AS unseen"
+    ($is_wanted:literal) => {
+        concat!(
+            unseen!($is_wanted, "xid >= pg_snapshot_xmax($1::text::pg_snapshot)"),
+            " UNION ALL ",
+            unseen!(
+                $is_wanted,
+                "xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))"
+            )
+        )
+    };
+    ($is_wanted:literal, $transactions:literal) => {
+        concat!(
+            "SELECT id, xid, ",
+            stored!(),
+            ", false AS is_bound, ",
+            $is_wanted,
+            " AS is_wanted
+             FROM realtime.events
+             WHERE retained AND known AND user_id = $2 AND ",
+            $transactions,
+            " AND id > $3 AND ($4 OR NOT ",
+            is_revocation!(),
+            ")"
+        )
     };
 }
 
 /// The first page, and the count: of `$7` events at most. If there are more, they are not in order. `$8` names the kinds
-/// that are wanted; null is all.
+/// that are wanted; null is all. `$9` are the sources that the service knows, `$10` those of the wanted kinds.
 const FIRST: &str = read_page!(
     "(SELECT known AND (
           EXISTS (SELECT FROM realtime.events
@@ -104,9 +162,12 @@ const FIRST: &str = read_page!(
                      WHERE user_id IS NULL
                        AND xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot))))))",
     concat!(
-        "SELECT id, payload, false AS is_bound, $8::text[] IS NULL OR kind = ANY ($8) AS is_wanted FROM ",
-        unseen!(),
-        " WHERE id > $3 AND ($4 OR kind <> 'revocation') LIMIT $7"
+        "SELECT * FROM (",
+        unseen!(
+            "CASE WHEN $8::text[] IS NULL THEN true WHEN source = ANY ($9::smallint[]) THEN source = ANY ($10::smallint[])
+                  ELSE kind = ANY ($8) END"
+        ),
+        ") AS unseen LIMIT $7"
     )
 );
 
@@ -114,10 +175,9 @@ const FIRST: &str = read_page!(
 const SORTED: &str = read_page!(
     "false",
     concat!(
-        "SELECT id, payload, false AS is_bound, true AS is_wanted FROM ",
-        unseen!(),
-        " WHERE id > $3 AND ($4 OR kind <> 'revocation')
-            AND pg_visible_in_snapshot(xid, (SELECT $7::text::pg_snapshot))
+        "SELECT * FROM (",
+        unseen!("true"),
+        ") AS unseen WHERE pg_visible_in_snapshot(xid, (SELECT $7::text::pg_snapshot))
           ORDER BY id LIMIT $5 + 1"
     )
 );
@@ -127,35 +187,47 @@ const SORTED: &str = read_page!(
 /// between.
 const MERGED: &str = read_page!(
     "false",
-    "SELECT own.id, own.payload, false AS is_bound, true AS is_wanted
+    concat!(
+        "SELECT own.*, false AS is_bound, true AS is_wanted
      FROM unnest($7::text::xid8[]) AS unseen (xid), LATERAL (
-         SELECT id, payload FROM realtime.events
+         SELECT id, ",
+        stored!(),
+        " FROM realtime.events
          WHERE retained AND known
            AND (user_id, events.xid, id) > ($2, unseen.xid, $3)
            AND (user_id, events.xid, id) <= ($2, unseen.xid, 9223372036854775807)
-           AND ($4 OR kind <> 'revocation')
+           AND ($4 OR NOT ",
+        is_revocation!(),
+        ")
          ORDER BY user_id, events.xid, id LIMIT $5 + 1
      ) AS own
      ORDER BY id LIMIT $5 + 1"
+    )
 );
 
 /// A later page of the events visible in `$7`: the next `$9` rows of the log by id, from `$8` on, of which the last one
 /// is returned in any case. The scan ends when the page is full.
 const SCANNED: &str = read_page!(
     "false",
-    "SELECT id, CASE WHEN is_unseen THEN payload END AS payload, number = $9 AS is_bound,
-            true AS is_wanted
-     FROM (SELECT id, payload, number,
-                  user_id = $2 AND ($4 OR kind <> 'revocation')
+    concat!(
+        "SELECT id, ",
+        stored_if!("is_unseen"),
+        ", number = $9 AS is_bound, true AS is_wanted
+     FROM (SELECT *, user_id = $2 AND ($4 OR NOT is_revocation)
                   AND NOT pg_visible_in_snapshot(xid, (SELECT $1::text::pg_snapshot))
                   AND pg_visible_in_snapshot(xid, (SELECT $7::text::pg_snapshot)) AS is_unseen
            FROM (SELECT *, row_number() OVER (ORDER BY id) AS number
-                 FROM (SELECT id, xid, user_id, kind, payload FROM realtime.events
+                 FROM (SELECT id, xid, ",
+        is_revocation!(),
+        " AS is_revocation, ",
+        stored!(),
+        " FROM realtime.events
                        WHERE retained AND known AND id > greatest($3, $8) ORDER BY id LIMIT $9) AS next
            ) AS numbered
      ) AS scanned
      WHERE is_unseen OR number = $9
      ORDER BY id LIMIT $5 + 1"
+    )
 );
 
 /// Why one way is better than another: the user's unseen transactions that are visible in `$3`, unless there are more
@@ -265,10 +337,8 @@ impl UserPages {
 
     async fn read_page(&mut self) -> Result<Page, sqlx::Error> {
         let Some(until) = self.until.as_ref().map(ToString::to_string) else {
-            let read = self.statement(FIRST).bind(bound(COUNTED_MAX + 1));
-            let read = read.bind(self.kind_names());
-            let rows = read.fetch_all(&self.database.requests()).await?;
-            return self.take_first(rows);
+            let found = self.find(self.first()).await?;
+            return Ok(self.take_first(found));
         };
         let way = match &self.way {
             Some(way) => way.clone(),
@@ -282,20 +352,56 @@ impl UserPages {
                 scanned.bind(*start).bind(bound(SCANNED_ROWS))
             }
         };
-        let rows = read.fetch_all(&self.database.requests()).await?;
+        let found = self.find(read).await?;
         self.way = Some(way);
-        self.take(rows)
+        Ok(self.take(found))
+    }
+
+    /// The statement for the first page.
+    fn first(&self) -> Query<'static, Postgres, PgArguments> {
+        let wanted = self.recipient.kinds.as_ref();
+        let wanted = wanted.filter(|kinds| !kinds.are_all());
+        let names = wanted.map(|kinds| kinds.names().map(str::to_owned).collect::<Vec<_>>());
+        let (known, of_wanted) = wanted
+            .map(|kinds| self.database.kinds().wanted_sources(kinds))
+            .unwrap_or_default();
+        let first = self.statement(FIRST).bind(bound(COUNTED_MAX + 1));
+        first.bind(names).bind(known).bind(of_wanted)
     }
 
     /// One of the statements, with the parameters that all have in common.
-    fn statement(&self, sql: &'static str) -> QueryAs<'static, Postgres, Row, PgArguments> {
-        sqlx::query_as(sql)
+    fn statement(&self, sql: &'static str) -> Query<'static, Postgres, PgArguments> {
+        sqlx::query(sql)
             .bind(self.from.to_string())
             .bind(self.recipient.user_id)
             .bind(self.last_id)
             .bind(self.with_revocations)
             .bind(bound(PAGE_EVENTS))
             .bind(bound(PAGE_BYTES_MAX))
+    }
+
+    /// What the statement finds. Where a row's source is not known, it is new since the sources were read.
+    async fn find(
+        &self,
+        read: Query<'static, Postgres, PgArguments>,
+    ) -> Result<Found, sqlx::Error> {
+        let (pool, kinds) = (self.database.requests(), self.database.kinds());
+        let mut found = None;
+        let mut rows = read.fetch(&pool);
+        while let Some(row) = rows.try_next().await? {
+            let found: &mut Found = match &mut found {
+                Some(found) => found,
+                none => none.insert(Found::begin(&row)?),
+            };
+            found.take(&row)?;
+        }
+        drop(rows);
+        let found: Found = found.ok_or(sqlx::Error::RowNotFound)?;
+        let mut bodies = found.rows.iter().filter_map(|row| row.body.as_ref());
+        if bodies.any(|body| !body.is_known(&kinds)) {
+            sources::read_kinds(&pool, &kinds).await?;
+        }
+        Ok(found)
     }
 
     async fn survey(&self, until: &str) -> Result<Way, sqlx::Error> {
@@ -314,62 +420,63 @@ impl UserPages {
         })
     }
 
-    fn take_first(&mut self, mut rows: Vec<Row>) -> Result<Page, sqlx::Error> {
-        let total = rows.first().and_then(|row| row.7).unwrap_or(0);
-        let wanted = rows.first().and_then(|row| row.10).unwrap_or(0);
-        self.are_many = total > bound(COUNTED_MAX);
+    fn take_first(&mut self, mut found: Found) -> Page {
+        self.are_many = found.total > COUNTED_MAX as u64;
         if self.are_many {
             // They are any of the events, not the first.
-            rows.truncate(1);
-            rows[0].5 = None;
+            found.rows.clear();
         }
-        let mut page = self.take(rows)?;
-        page.more |= self.are_many;
-        page.total = wanted.unsigned_abs().min(COUNTED_MAX as u64);
+        let total = found.wanted.min(COUNTED_MAX as u64);
+        let page = self.take(found);
         self.until = Some(page.reading.cursor.snapshot.clone());
-        Ok(page)
+        Page { total, ..page }
     }
 
-    fn take(&mut self, rows: Vec<Row>) -> Result<Page, sqlx::Error> {
-        let (epoch, snapshot, retained, known, flushed, _, _, total, _, truncated, _) =
-            rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        let mut reading = Reading::new(epoch, snapshot, *retained, *known, *flushed)?;
-        // Later pages go on from a first page that was not truncated; what was emptied since comes live.
-        reading.truncated = *truncated;
-        let found = total.map_or(0, i64::unsigned_abs);
-        let last = rows.last().filter(|row| row.5.is_some());
-        let more = found > rows.len() as u64 || last.is_some_and(|row| row.8 == Some(true));
-        self.last_id = last.and_then(|row| row.5).unwrap_or(self.last_id);
-        let signals = rows.into_iter();
-        let signals = signals.filter_map(|row| self.signal(row.5?, row.6.as_deref()?));
-        let signals = signals.collect();
-        Ok(Page {
-            reading,
+    fn take(&mut self, found: Found) -> Page {
+        let mut more = found.total > found.rows.len() as u64;
+        let (mut signals, mut text, mut bytes) = (Vec::new(), String::new(), 0);
+        for row in found.rows {
+            // The statement knows only about how long they are.
+            if bytes >= PAGE_BYTES_MAX {
+                more = true;
+                break;
+            }
+            self.last_id = row.id;
+            more |= row.is_bound;
+            let Some(notification) = self.read_row(&row, &mut text) else {
+                continue;
+            };
+            bytes += notification.open_text.len();
+            if self.is_wanted(&notification) {
+                signals.push(Signal::new(notification, None, None));
+            }
+        }
+        Page {
+            reading: found.reading,
             total: 0,
             signals,
             more,
-        })
-    }
-
-    /// The kinds of events that are wanted; `None` for all.
-    fn kind_names(&self) -> Option<Vec<String>> {
-        let kinds = self.recipient.kinds.as_ref();
-        let kinds = kinds.filter(|kinds| !kinds.are_all())?;
-        Some(kinds.names().map(str::to_owned).collect())
-    }
-
-    /// The signal of a row; `None` if the client is not sent it.
-    fn signal(&self, id: i64, payload: &str) -> Option<Signal> {
-        let LogRow::Notification(mut notification) = parse_row(id, None, payload)? else {
-            return None;
-        };
-        self.database.kinds().resolve(&mut notification);
-        if let (Some(wanted), Subject::Event(kind)) = (&self.recipient.kinds, notification.subject)
-            && !wanted.admit(kind, notification.open_text)
-        {
-            return None;
         }
-        Some(Signal::new(notification, None, None))
+    }
+
+    fn read_row<'a>(&self, row: &'a Row, text: &'a mut String) -> Option<Notification<'a>> {
+        let body = row.body.as_ref()?;
+        match body.read(row.id, None, &self.database.kinds(), text)? {
+            LogRow::Notification(notification) => Some(notification),
+            LogRow::Truncation => None,
+            LogRow::UnknownSource(source) => {
+                skip_unknown(row.id, source);
+                None
+            }
+        }
+    }
+
+    /// Whether the client is sent it.
+    fn is_wanted(&self, notification: &Notification<'_>) -> bool {
+        match (&self.recipient.kinds, notification.subject) {
+            (Some(wanted), Subject::Event(kind)) => wanted.admit(kind, notification.open_text),
+            _ => true,
+        }
     }
 }
 

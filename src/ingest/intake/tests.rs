@@ -4,8 +4,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::delivery::{Bounds, Hub, ReplayBuffer};
-use crate::protocol::Channels;
-use crate::store::ChunkRow;
+use crate::protocol::{Channels, Layout, Op};
+use crate::store::{Body, ChunkRow, Parts};
 
 fn cursor(snapshot: &str) -> Cursor {
     format!("1-1.{snapshot}").parse().unwrap()
@@ -20,7 +20,7 @@ fn row(id: i64, payload: &str) -> ChunkRow {
     ChunkRow {
         id,
         xid: None,
-        payload: payload.to_owned(),
+        body: Body::Json(payload.to_owned()),
     }
 }
 
@@ -155,6 +155,77 @@ fn an_event_of_an_unknown_kind_asks_for_a_read_which_stops_before_it() {
     let next = order(r#","id":4"#);
     let next = intake.notified(Channel::MESSAGES, &next, no_clock);
     assert_eq!((next, intake.router.take_routed()), (Next::Wait, 1));
+}
+
+/// An event of source 16 as the log has it from migration 9 on.
+fn in_parts(id: i64, fields: &[Option<&str>]) -> ChunkRow {
+    let parts = Parts {
+        source: 16,
+        op: Op::Insert,
+        user_id: Uuid::nil(),
+        fields: fields.iter().copied().collect(),
+        asynchronous: false,
+    };
+    ChunkRow {
+        id,
+        xid: None,
+        body: Body::Parts(parts),
+    }
+}
+
+fn know_source(intake: &Intake, kind: &str, pieces: &[&str]) {
+    let pieces: Vec<_> = pieces.iter().map(|piece| (*piece).to_owned()).collect();
+    let layout = Layout::parse(&pieces);
+    let kinds = &intake.metrics.kinds;
+    kinds.set_logged(["message", "session", "device", kind]);
+    assert!(kinds.set_sources([(16, kind, layout)]).is_empty());
+}
+
+const ORDER: [&str; 7] = [
+    r#"{"type":"order","user_id":"#,
+    "user",
+    r#","total":"#,
+    "1",
+    r#","id":"#,
+    "id",
+    "}",
+];
+
+#[test]
+fn an_event_of_an_unknown_source_stops_the_read_until_the_source_is_known() {
+    let mut intake = intake(Ingest::Notify, Instant::now());
+    let total = [Some("12")];
+    let rows = [
+        row(1, &payload(1)),
+        in_parts(2, &total),
+        row(3, &payload(3)),
+    ];
+    // A source is known by the layout that the event was written for.
+    for pieces in [None, Some(&["{}"][..])] {
+        if let Some(pieces) = pieces {
+            know_source(&intake, "order", pieces);
+        }
+        let unknown = intake.read(&rows);
+        assert_eq!(unknown.first().map(|row| row.id), Some(2));
+    }
+    intake.router.take_routed();
+    know_source(&intake, "order", &ORDER);
+    assert!(intake.read(&rows[1..]).is_empty());
+    assert_eq!(intake.router.take_routed(), 2);
+    // It is the event that was notified.
+    let text = order(r#","total":12,"id":2"#);
+    assert!(intake.router.has_seen(&Notification::parse(&text).unwrap()));
+    let text = order(r#","total":13,"id":2"#);
+    assert!(!intake.router.has_seen(&Notification::parse(&text).unwrap()));
+}
+
+#[test]
+fn an_event_of_a_source_that_stays_unknown_is_skipped() {
+    let mut intake = intake(Ingest::Notify, Instant::now());
+    let rows = [in_parts(1, &[]), row(2, &payload(2))];
+    assert_eq!(intake.read(&rows).len(), 2);
+    intake.read_all(&rows);
+    assert_eq!(intake.router.take_routed(), 1);
 }
 
 #[test]
