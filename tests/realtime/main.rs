@@ -29,6 +29,7 @@ mod identity;
 mod ingest;
 mod kinds;
 mod latency;
+mod layouts;
 mod limits;
 mod listener;
 mod log_switch;
