@@ -109,10 +109,8 @@ async fn fill(connection: &mut PgConnection, plan: &Plan) -> anyhow::Result<Fill
                  oldest timestamptz := clock_timestamp() - interval '{DAYS} days';
              BEGIN
                  FOR begun IN 0..{log_rows} - 1 BY {ROWS} LOOP
-                     INSERT INTO realtime.events (slot, id, user_id, kind, payload, created_at)
-                     SELECT 8 * n / {log_rows}, n + 1, u, 'message',
-                         format('{{\"type\" : \"message\", \"chat_id\" : \"%s\", \"user_id\" : \"%s\", '
-                                '\"id\" : %s}}', lpad(to_hex(n), 32, '0')::uuid, u, n + 1),
+                     INSERT INTO realtime.log (slot, id, user_key, source, fields, created_at)
+                     SELECT 8 * n / {log_rows}, n + 1, u, 1, ARRAY[to_json(lpad(to_hex(n), 32, '0')::uuid)::text],
                          oldest + interval '{DAYS} days' * n / {log_rows}
                      FROM generate_series(begun, least(begun + {ROWS}, {log_rows}) - 1) AS n,
                           LATERAL (SELECT lpad(to_hex(n % {users}), 32, '0')::uuid AS u) AS users;
@@ -128,11 +126,11 @@ async fn fill(connection: &mut PgConnection, plan: &Plan) -> anyhow::Result<Fill
         &format!("SELECT setval('realtime.events_id_seq', {log_rows} + 1)"),
     )
     .await;
-    execute(connection, "VACUUM (ANALYZE) realtime.events").await;
+    execute(connection, "VACUUM (ANALYZE) realtime.log").await;
     execute(connection, "CHECKPOINT").await;
     let megabytes = sqlx::query_scalar(
         "SELECT sum(pg_total_relation_size(inhrelid))::bigint >> 20
-         FROM pg_inherits WHERE inhparent = 'realtime.events'::regclass",
+         FROM pg_inherits WHERE inhparent = 'realtime.log'::regclass",
     )
     .fetch_one(connection)
     .await?;
@@ -251,6 +249,7 @@ async fn read_directly(
 ) -> anyhow::Result<(Samples, String)> {
     let url: DatabaseUrl = stack.url(DATABASE).parse().map_err(anyhow::Error::msg)?;
     let log = Log::new(url.options().application_name(READER), 1);
+    log.read_kinds().await?;
     let mut read = Vec::new();
     for Away { user_id, cursor } in away {
         let cursor: Cursor = cursor.parse()?;
@@ -263,7 +262,7 @@ async fn read_directly(
         ensure!(page.signals.len() == missed as usize, "another page");
     }
     let statement = sqlx::query_scalar(
-        "SELECT query FROM pg_stat_activity WHERE application_name = $1 LIMIT 1",
+        "SELECT query FROM pg_stat_activity WHERE application_name = $1 AND query LIKE 'WITH reading%' LIMIT 1",
     )
     .bind(READER)
     .fetch_one(connection)
@@ -285,7 +284,8 @@ async fn explain(stack: &Stack, statement: &str, away: &[Away]) -> anyhow::Resul
     execute(
         &mut connection,
         &format!(
-            "PREPARE cold (text, uuid, bigint, boolean, bigint, bigint, bigint, text[]) AS {statement}"
+            "PREPARE cold (text, uuid, bigint, boolean, bigint, bigint, bigint, text[], smallint[], smallint[]) AS \
+             {statement}"
         ),
     )
     .await;
@@ -295,7 +295,7 @@ async fn explain(stack: &Stack, statement: &str, away: &[Away]) -> anyhow::Resul
         let snapshot = cursor.split_once('.').context("no cursor")?.1;
         let explain = format!(
             "EXPLAIN (ANALYZE, BUFFERS) EXECUTE cold \
-             ('{snapshot}', '{user_id}', {}, false, {PAGE_EVENTS}, {PAGE_BYTES_MAX}, {COUNTED_MAX} + 1, NULL)",
+             ('{snapshot}', '{user_id}', {}, false, {PAGE_EVENTS}, {PAGE_BYTES_MAX}, {COUNTED_MAX} + 1, NULL, '{{}}', '{{}}')",
             i64::MIN
         );
         let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain))
