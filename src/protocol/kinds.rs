@@ -24,15 +24,15 @@ struct Known {
     sources: HashMap<i16, Source, fast::RandomState>,
 }
 
-/// A source of the database, retired ones included.
-#[derive(Debug, Clone)]
-pub struct Source {
+/// A source of the database, which may be a retired one.
+#[derive(Debug)]
+struct Source {
     /// The kind of its events. [`Kind::OTHER`] if that has no number.
-    pub kind: Kind,
+    kind: Kind,
     /// The kind's name.
     name: Arc<str>,
     /// How their JSON is written; `None` if this release cannot read that.
-    pub layout: Option<Arc<Layout>>,
+    layout: Option<Arc<Layout>>,
 }
 
 impl Known {
@@ -98,10 +98,13 @@ impl Kinds {
         unreadable
     }
 
-    /// The source of this number.
+    /// The kind of the events of the source of this number, and how their JSON is written.
     #[must_use]
-    pub fn source(&self, number: i16) -> Option<Source> {
-        self.read(|known| known.sources.get(&number).cloned())
+    pub fn source(&self, number: i16) -> Option<(Kind, Arc<Layout>)> {
+        self.read(|known| {
+            let Source { kind, layout, .. } = known.sources.get(&number)?;
+            Some((*kind, Arc::clone(layout.as_ref()?)))
+        })
     }
 
     /// The numbers of all sources, and of those whose events are wanted.
@@ -193,10 +196,9 @@ mod tests {
         ];
         let unreadable = kinds.set_sources(sources.clone());
         assert_eq!(unreadable, [(16, NotALayout::Ends)]);
-        assert_eq!(kinds.source(3).unwrap().kind, Kind::DEVICE);
-        let order = kinds.source(17).unwrap();
-        assert_eq!(order.kind, kind_of(&kinds, "order"));
-        assert!(order.layout.is_some() && kinds.source(16).unwrap().layout.is_none());
+        assert_eq!(kinds.source(3).unwrap().0, Kind::DEVICE);
+        assert_eq!(kinds.source(17).unwrap().0, kind_of(&kinds, "order"));
+        assert!(kinds.source(16).is_none());
         let (mut all, mut wanted) = kinds.wanted_sources(&"order,message".parse().unwrap());
         all.sort_unstable();
         wanted.sort_unstable();

@@ -44,7 +44,7 @@ pub use self::database_fault::DatabaseFault;
 pub use self::error_body::{ErrorBody, RETRY_AFTER};
 pub use self::event::{EVENT_BYTES_MAX, Encoding, Event};
 pub use self::kind::{KIND_BYTES_MAX, KINDS_MAX, Kind, NotKinds, WantedKinds, is_reserved};
-pub use self::kinds::{Kinds, Source};
+pub use self::kinds::Kinds;
 pub use self::label::Label;
 pub use self::layout::{Layout, NotALayout, Op};
 pub use self::notice::Notice;

@@ -172,9 +172,8 @@ impl Body {
 impl Parts {
     /// The kind of its source and how its JSON is written, if the source is known by the layout of this event.
     fn find_source(&self, kinds: &Kinds) -> Option<(Kind, Arc<Layout>)> {
-        let source = kinds.source(self.source)?;
-        let layout = source.layout?;
-        (layout.fields() == self.fields.count()).then_some((source.kind, layout))
+        let source = kinds.source(self.source);
+        source.filter(|(_, layout)| layout.fields() == self.fields.count())
     }
 
     fn compose<'a>(
