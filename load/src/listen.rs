@@ -10,7 +10,9 @@ use crate::report::Report;
 
 pub(crate) fn run(common: &Common, plan: &Listen) -> anyhow::Result<Report> {
     let mut bench = Bench::new(common, plan.connections, plan.connections)?;
-    bench.users = (1..=plan.connections).map(numbered).collect::<Result<_, _>>()?;
+    bench.users = (1..=plan.connections)
+        .map(numbered)
+        .collect::<Result<_, _>>()?;
     let opened = bench.open(0..plan.connections, 1)?;
     let mut messages = 0_u64;
     let time = Duration::try_from_secs_f64(plan.seconds)?;

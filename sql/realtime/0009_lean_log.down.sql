@@ -5,9 +5,10 @@ DROP TRIGGER ingest_changes ON realtime.state;
 DROP TRIGGER state_changed ON realtime.state;
 DROP VIEW realtime.events;
 DROP FUNCTION realtime.ingest_changes, realtime.state_changed, realtime.insert_event, realtime.set_ingest,
-    realtime.settle_ingest, realtime.make_writers, realtime.make_announce, realtime.notifies, realtime.make_source_function,
+    realtime.settle_ingest, realtime.make_writers, realtime.make_announce, realtime.announce_text, realtime.notifies,
+    realtime.make_source_function,
     realtime.announce(smallint, uuid, "char", bigint, text[], boolean), realtime.emit(smallint, uuid, "char", text[]);
 ALTER TABLE realtime.sources DROP COLUMN layout;
-DROP FUNCTION realtime.source_layout, realtime.key_columns, realtime.compose;
+DROP FUNCTION realtime.source_layout, realtime.key_columns, realtime.compose, realtime.quoted;
 ALTER TABLE realtime.log RENAME COLUMN user_key TO user_id;
 ALTER TABLE realtime.log RENAME TO events;

@@ -5,14 +5,20 @@
 SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
 
 -- The functions run with the rights of their owner, who owns the log. Some belong to the role that applied the migration
--- which made them.
+-- which made them. Others' functions stay theirs.
 DO $$
 DECLARE
     owner name := (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'realtime.events'::regclass);
     moved regprocedure;
 BEGIN
     FOR moved IN
-        SELECT oid FROM pg_proc WHERE pronamespace = 'realtime'::regnamespace AND pg_get_userbyid(proowner) <> owner
+        SELECT oid FROM pg_proc
+        WHERE pg_get_userbyid(proowner) <> owner AND oid = ANY (ARRAY[
+            'realtime.check_source()', 'realtime.begin_history()', 'realtime.barrier(text)', 'realtime.on_messages()',
+            'realtime.on_session()', 'realtime.on_device()', 'realtime.on_pending_session()', 'realtime.on_truncate()',
+            'realtime.revoke(uuid, uuid)', 'realtime.audience_query(realtime.sources, text)',
+            'realtime.source_text(realtime.sources)', 'realtime.make_source_functions()',
+            'realtime.replace_application_triggers()', 'realtime.is_in_place(pg_trigger)']::regprocedure[])
     LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO %I', moved, owner);
     END LOOP;
@@ -85,7 +91,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         WHERE i.indrelid = to_regclass(relation) AND i.indisprimary AND a.attrelid = i.indrelid ORDER BY position)
 $$;
 
--- The layout of a source's events. The fields of one's own are the key's columns and then those of the source.
+-- The layout of a source's events. The fields of one's own are the key's columns and then those of the source. A table
+-- may have lost its key since the source was added.
 CREATE FUNCTION realtime.source_layout(s realtime.sources) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -112,12 +119,12 @@ BEGIN
     layout := ARRAY[format('{"type" : %s, "op" : ', to_json(s.kind)), 'op', ', "user_id" : ', 'user'];
     FOR number IN 1..cardinality(shown) LOOP
         IF number = keys + 1 THEN
-            literal := '}, "row" : {';
+            literal := CASE keys WHEN 0 THEN literal ELSE '' END || '}, "row" : {';
         END IF;
         layout := layout || (literal || to_json(shown[number]::text) || ':') || number::text;
         literal := ',';
     END LOOP;
-    RETURN layout || ARRAY['}, "id" : ', 'id', '}'];
+    RETURN layout || ARRAY[CASE shown WHEN '{}' THEN literal ELSE '' END || '}, "id" : ', 'id', '}'];
 END $$;
 
 -- As before, with the layout.
@@ -204,12 +211,16 @@ DECLARE
     grantee text;
 BEGIN
     FOR granted IN
-        SELECT acl.* FROM pg_class, aclexplode(relacl) AS acl
+        SELECT acl.*, NULL AS columns, relowner FROM pg_class, aclexplode(relacl) AS acl
         WHERE oid = 'realtime.log'::regclass AND acl.grantee <> relowner
+        UNION ALL
+        SELECT acl.*, format(' (%I)', CASE attname WHEN 'user_key' THEN 'user_id' ELSE attname END), relowner
+        FROM pg_class AS c JOIN pg_attribute ON attrelid = c.oid, aclexplode(attacl) AS acl
+        WHERE c.oid = 'realtime.log'::regclass AND NOT attisdropped AND acl.grantee <> relowner
     LOOP
         grantee := CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(granted.grantee)) END
             || CASE WHEN granted.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END;
-        EXECUTE format('GRANT %s ON realtime.events TO %s', granted.privilege_type, grantee);
+        EXECUTE format('GRANT %s%s ON realtime.events TO %s', granted.privilege_type, granted.columns, grantee);
         EXECUTE format('GRANT EXECUTE ON FUNCTION realtime.compose TO %s', grantee);
     END LOOP;
 END $$;
@@ -229,7 +240,9 @@ BEGIN
         RETURN false;
     END IF;
     TRUNCATE realtime.log;
-    UPDATE realtime.state SET dropped_to = '0', dropped_running = '{}', retained_from = '0';
+    -- The numbers of transactions in the state are another database's too.
+    UPDATE realtime.state SET dropped_to = '0', dropped_running = '{}', retained_from = '0',
+        ingest_since = '9223372036854775807', ingest_awaits = '{}';
     PERFORM realtime.bind_history();
     PERFORM realtime.renew_history();
     RETURN true;
@@ -304,29 +317,49 @@ END $$
 $text$, written, open_slot);
 END $make$;
 
--- Makes the function that notifies an event that is in the log. It knows the sources without a look-up: a transaction
--- whose snapshot is older than a source does not see its row.
-CREATE FUNCTION realtime.make_announce() RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $make$
+-- The text of the function that notifies an event that is in the log. It knows the sources without a look-up: a
+-- transaction whose snapshot is older than a source does not see its row. An event of a source that it does not know
+-- makes servers read the log.
+CREATE FUNCTION realtime.announce_text() RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $text$
+    SELECT format($body$
 BEGIN
-    -- One session at a time, as for a source that is added.
-    PERFORM pg_advisory_xact_lock(hashtextextended('realtime.sources', 0));
-    EXECUTE format($text$
-CREATE OR REPLACE FUNCTION realtime.announce(
-    number smallint, user_key uuid, op "char", id bigint, fields text[], asynchronous boolean)
-RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    CASE number%s
+    CASE number
+    WHEN 0 THEN -- No source has it; CASE needs one.
+        NULL;%s
     ELSE
-        RAISE WARNING 'realtime: no source has the number %%', number;
+        PERFORM pg_notify('realtime_control', 'changed');
     END CASE;
-END $$
-$text$, (SELECT string_agg(format($when$
+END $body$, string_agg(format($when$
     WHEN %s THEN
         PERFORM realtime.announce(%L, %L, user_key, id,
             realtime.compose(%L, user_key, op, id, fields, asynchronous));$when$,
-        number, channel, kind, layout), '' ORDER BY number) FROM realtime.sources));
-END $make$;
+        number, channel, kind, layout), '' ORDER BY number))
+    FROM realtime.sources
+$text$;
+
+-- Makes that function where its text would be another.
+CREATE FUNCTION realtime.make_announce() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF realtime.announce_text() = (
+        SELECT prosrc FROM pg_proc
+        WHERE oid = to_regprocedure('realtime.announce(smallint, uuid, "char", bigint, text[], boolean)')
+    ) THEN
+        RETURN;
+    END IF;
+    -- An older snapshot does not see a source that another session has added meanwhile.
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+            MESSAGE = 'sources are added in a transaction that is READ COMMITTED',
+            HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED first.';
+    END IF;
+    -- One session at a time, as for a source that is added.
+    PERFORM pg_advisory_xact_lock(hashtextextended('realtime.sources', 0));
+    EXECUTE format('CREATE OR REPLACE FUNCTION realtime.announce('
+        'number smallint, user_key uuid, op "char", id bigint, fields text[], asynchronous boolean) '
+        'RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS %L', realtime.announce_text());
+END $$;
 
 -- A change of the way of ingest, or of the open partition, makes the functions anew. No lock is taken of the
 -- application's tables: a transaction that runs may go by what was before until it ends.
@@ -338,6 +371,9 @@ BEGIN
         PERFORM pg_advisory_xact_lock(hashtextextended('realtime.ingest', 0));
         NEW.ingest_since := '9223372036854775807';
         NEW.ingest_awaits := '{}';
+    ELSE
+        NEW.ingest_since := OLD.ingest_since;
+        NEW.ingest_awaits := OLD.ingest_awaits;
     END IF;
     RETURN NEW;
 END $$;
@@ -352,6 +388,8 @@ BEGIN
 END $$;
 CREATE TRIGGER state_changed AFTER UPDATE OF ingest, slot ON realtime.state
     FOR EACH ROW WHEN (OLD.ingest <> NEW.ingest OR OLD.slot <> NEW.slot) EXECUTE FUNCTION realtime.state_changed();
+-- Whatever `session_replication_role` is: functions and state never disagree.
+ALTER TABLE realtime.state ENABLE ALWAYS TRIGGER ingest_changes, ENABLE ALWAYS TRIGGER state_changed;
 
 -- For servers: how events are to reach them from now on.
 CREATE FUNCTION realtime.set_ingest(way text) RETURNS void
@@ -361,8 +399,10 @@ $$;
 
 -- After a change of the way of ingest: notes a transaction that began after the change, which is this one, and every
 -- virtual transaction that runs. A statement that is running may have no number yet and go by the functions of before.
--- Later, when these have ended: notes that. Skipped while another session does it, and while the change has not told
--- all sessions.
+-- Later, when these have ended: notes that. One of them may have been prepared (PREPARE TRANSACTION), and then runs on
+-- by its number alone: this transaction is noted anew. Its number is taken after the look at those that run, so that it
+-- is above the numbers of all that are not among them. Skipped while another session does it, while the change has not
+-- told all sessions, and in a transaction that has a number.
 CREATE FUNCTION realtime.settle_ingest() RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -371,27 +411,30 @@ DECLARE
     running text[];
 BEGIN
     SELECT ingest_since, ingest_awaits INTO since, awaits FROM realtime.state;
-    IF since < '9223372036854775807' AND awaits = '{}'
+    IF since < '9223372036854775807' AND awaits = '{}' OR pg_current_xact_id_if_assigned() IS NOT NULL
        OR NOT pg_try_advisory_xact_lock(hashtextextended('realtime.ingest', 0)) THEN
         RETURN;
     END IF;
-    SELECT ingest_since, ingest_awaits INTO since, awaits FROM realtime.state FOR UPDATE SKIP LOCKED;
     running := ARRAY(
         SELECT l.virtualxid FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
         WHERE l.locktype = 'virtualxid' AND l.granted AND l.mode = 'ExclusiveLock' AND pid <> pg_backend_pid()
           AND a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())
           AND a.backend_type IS DISTINCT FROM 'autovacuum worker');
+    SELECT ingest_since, ingest_awaits INTO since, awaits FROM realtime.state FOR UPDATE SKIP LOCKED;
     IF since = '9223372036854775807' THEN
         UPDATE realtime.state SET ingest_since = pg_current_xact_id(), ingest_awaits = running;
     ELSIF awaits <> '{}' AND NOT awaits && running THEN
-        UPDATE realtime.state SET ingest_awaits = '{}';
+        UPDATE realtime.state SET ingest_awaits = '{}', ingest_since = CASE
+            WHEN EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database()) THEN pg_current_xact_id()
+            ELSE ingest_since END;
     END IF;
 END $$;
 
 -- As before. Events may be silent while transactions run that may go by another way of ingest. What is found out of
--- them here is told by the next barrier: its snapshot is younger.
+-- them here is told by a later barrier: this one's own number is in the state then.
 CREATE OR REPLACE FUNCTION realtime.barrier(nonce text) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT realtime.settle_ingest();
     SELECT pg_notify('realtime_control', format('barrier %s %s %s %s %s %s %s %s',
         nonce, realtime.epoch(), realtime.snapshot_text(s, 7000), ingest,
         CASE ingest WHEN 'notify' THEN false WHEN 'tail' THEN true
@@ -399,7 +442,6 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
             OR pg_snapshot_xmin(s) <= ingest_since OR ingest_awaits <> '{}',
         pg_notification_queue_usage(), realtime.history(), pg_current_xact_id()))
     FROM realtime.state, pg_current_snapshot() AS s;
-    SELECT realtime.settle_ingest();
     SELECT realtime.flush()
 $$;
 
@@ -502,12 +544,25 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- The name of a row's column in PL/pgSQL, which takes none of its own keywords there unless it is quoted.
+CREATE FUNCTION realtime.quoted(name text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT '"' || replace(name, '"', '""') || '"'
+$$;
+
+-- The query for the users whom the row of this name concerns.
+CREATE OR REPLACE FUNCTION realtime.audience_query(s realtime.sources, row_name text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN realtime.has_audience_column(s) THEN format('SELECT %s.%s', row_name, realtime.quoted(s.audience))
+                ELSE s.audience END
+$$;
+
 -- The text of the trigger's function of a source of one's own. The variables have names that no column will have.
 CREATE OR REPLACE FUNCTION realtime.source_text(s realtime.sources) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    event text := format('PERFORM realtime.emit(%s::smallint, realtime_user, realtime_op, ARRAY[%s]);', s.number, (
-        SELECT string_agg(format('to_json(realtime_row.%I)::text', column_name), ', ' ORDER BY position)
+    event text := format('PERFORM realtime.emit(%s::smallint, realtime_user, realtime_op, ARRAY[%s]::text[]);', s.number, (
+        SELECT string_agg(format('to_json(realtime_row.%s)::text', realtime.quoted(column_name)), ', ' ORDER BY position)
         FROM unnest(realtime.key_columns(s.relation) || s.fields::name[]) WITH ORDINALITY AS shown (column_name, position)));
 BEGIN
     RETURN format($body$
@@ -535,12 +590,12 @@ END $body$,
         coalesce(s.condition, 'true'), realtime.audience_query(s, 'realtime_row'), event,
         CASE WHEN realtime.has_audience_column(s) THEN format($moved$
     -- For the user whose row it was, it is gone: the new one is not theirs to see.
-    IF TG_OP = 'UPDATE' AND OLD.%1$I IS DISTINCT FROM NEW.%1$I AND OLD.%1$I IS NOT NULL THEN
+    IF TG_OP = 'UPDATE' AND OLD.%1$s IS DISTINCT FROM NEW.%1$s AND OLD.%1$s IS NOT NULL THEN
         realtime_op := 'd';
         realtime_row := OLD;
-        realtime_user := OLD.%1$I;
+        realtime_user := OLD.%1$s;
         %2$s
-    END IF;$moved$, s.audience, event) END);
+    END IF;$moved$, realtime.quoted(s.audience), event) END);
 END $$;
 
 DROP FUNCTION realtime.json_of_columns;
@@ -581,7 +636,9 @@ DECLARE
     made regprocedure;
 BEGIN
     FOR made IN
-        SELECT oid FROM pg_proc WHERE pronamespace = 'realtime'::regnamespace AND proacl IS NULL
+        SELECT oid FROM pg_proc
+        WHERE pronamespace = 'realtime'::regnamespace
+          AND (proacl IS NULL OR EXISTS (SELECT FROM aclexplode(proacl) AS acl WHERE acl.grantee = 0))
     LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', made);
     END LOOP;

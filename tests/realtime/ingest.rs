@@ -103,7 +103,7 @@ async fn the_wake_lock_is_announced_before_it_is_waited_for() {
 }
 
 /// What the next barrier says: how events reach the servers, and whether some may be silent.
-async fn told_by_barrier(database: &Database, listener: &mut PgListener) -> (String, bool) {
+pub async fn told_by_barrier(database: &Database, listener: &mut PgListener) -> (String, bool) {
     database.log(1).send_barrier("7/1").await.unwrap();
     loop {
         let notified = soon("the barrier", listener.recv()).await.unwrap();
@@ -159,11 +159,12 @@ async fn the_functions_that_write_the_log_are_of_the_way_of_ingest() {
         (Ingest::Notify, "SELECT true"),
     ] {
         database.log(1).set_ingest(ingest).await.unwrap();
-        let text: String =
-            sqlx::query_scalar("SELECT prosrc FROM pg_proc WHERE oid = 'realtime.notifies()'::regprocedure")
-                .fetch_one(&mut owner)
-                .await
-                .unwrap();
+        let text: String = sqlx::query_scalar(
+            "SELECT prosrc FROM pg_proc WHERE oid = 'realtime.notifies()'::regprocedure",
+        )
+        .fetch_one(&mut owner)
+        .await
+        .unwrap();
         assert!(text.contains(way), "{ingest:?}: {text}");
     }
 }

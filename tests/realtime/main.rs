@@ -30,6 +30,7 @@ mod ingest;
 mod kinds;
 mod latency;
 mod layouts;
+mod lean_log;
 mod limits;
 mod listener;
 mod log_switch;
