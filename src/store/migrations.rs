@@ -159,7 +159,8 @@ pub(super) fn locks_of(version: i64) -> Option<Locks<'static>> {
         5 => (&["realtime.state"], "ACCESS EXCLUSIVE"),
         8 => (&["realtime.events"], "ACCESS EXCLUSIVE"),
         9 => (
-            &["realtime.sources", "realtime.events", "realtime.state"],
+            // Writers lock the state and then the log: those that come meanwhile wait for the state and have neither.
+            &["realtime.state", "realtime.events", "realtime.sources"],
             "ACCESS EXCLUSIVE",
         ),
         _ => return None,

@@ -1,13 +1,16 @@
 //! The log of columns: an upgrade of what the schema before had, sources with any names, and changes of the way of
 //! ingest while transactions run.
 
+use std::time::Duration;
+
 use hushnet_realtime::config::Ingest;
 use hushnet_realtime::store::migrate;
 use sqlx::postgres::PgListener;
 use sqlx::{AssertSqlSafe, PgConnection};
+use tokio::task::JoinSet;
 
 use crate::ingest::told_by_barrier;
-use crate::support::{Database, execute, soon, until};
+use crate::support::{Database, add_user, execute, insert_message, soon, until};
 
 const ANN: &str = "00000000-0000-0000-0000-00000000000a";
 
@@ -293,4 +296,34 @@ async fn the_functions_agree_with_the_state_also_in_a_session_that_replicates() 
         text(&mut admin, made).await.trim(),
         "SELECT false  9223372036854775807"
     );
+}
+
+/// Each holds the log for a moment, and there is always one that does. Of the log and the state a writer locks the state
+/// first, and those that come while `up` waits must not have it already.
+#[tokio::test]
+async fn an_upgrade_comes_through_between_writers_that_never_pause() {
+    let database = Database::migrated_to(8).await;
+    let db = database.pool().await;
+    let bob = add_user(&db).await;
+    let mut writers = JoinSet::new();
+    for _ in 0..8 {
+        let database = database.clone();
+        writers.spawn(async move {
+            let db = database.pool_of(1).await;
+            loop {
+                let mut transaction = db.begin().await.unwrap();
+                insert_message(&mut *transaction, None, &bob, &bob).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                transaction.commit().await.unwrap();
+            }
+        });
+    }
+    let written = "SELECT count(*)::text FROM realtime.events";
+    let mut owner = database.connect().await;
+    until("writers are at work", async || {
+        text(&mut owner, written).await.len() > 2
+    })
+    .await;
+    migrate::up(&database.owner()).await.unwrap();
+    assert!(writers.try_join_next().is_none(), "a writer has failed");
 }
