@@ -424,9 +424,7 @@ BEGIN
     IF since = '9223372036854775807' THEN
         UPDATE realtime.state SET ingest_since = pg_current_xact_id(), ingest_awaits = running;
     ELSIF awaits <> '{}' AND NOT awaits && running THEN
-        UPDATE realtime.state SET ingest_awaits = '{}', ingest_since = CASE
-            WHEN EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database()) THEN pg_current_xact_id()
-            ELSE ingest_since END;
+        UPDATE realtime.state SET ingest_since = pg_current_xact_id(), ingest_awaits = '{}';
     END IF;
 END $$;
 
