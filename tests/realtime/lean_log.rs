@@ -89,14 +89,11 @@ async fn columns_may_have_any_names() {
         "e%s", "f$1", "g$$h", "i'j", "ünï☃",
     ];
     let quoted = names.map(|name| format!("\"{}\"", name.replace('"', "\"\"")));
-    let columns: String = quoted
-        .iter()
-        .map(|name| format!("{name} int DEFAULT 1, "))
-        .collect();
+    let columns = quoted.join(" int DEFAULT 1, ");
     let database = Database::migrated().await;
     let mut owner = database.connect().await;
     let make = format!(
-        "CREATE TABLE odd ({columns} \"for\" uuid, PRIMARY KEY ({}))",
+        "CREATE TABLE odd ({columns} int DEFAULT 1, \"for\" uuid, PRIMARY KEY ({}))",
         quoted[..9].join(", ")
     );
     execute(&mut owner, &make).await;
