@@ -424,22 +424,23 @@ BEGIN
     IF since = '9223372036854775807' THEN
         UPDATE realtime.state SET ingest_since = pg_current_xact_id(), ingest_awaits = running;
     ELSIF awaits <> '{}' AND NOT awaits && running THEN
-        UPDATE realtime.state SET ingest_since = pg_current_xact_id(), ingest_awaits = '{}';
+        UPDATE realtime.state SET ingest_awaits = '{}', ingest_since = CASE
+            WHEN EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database()) THEN pg_current_xact_id()
+            ELSE ingest_since END;
     END IF;
 END $$;
 
 -- As before. Events may be silent while transactions run that may go by another way of ingest. What is found out of
--- them here is told by a later barrier: this one's own number is in the state then.
+-- them in the same statement is told by the next barrier: this one's snapshot is older, and its number is taken after.
 CREATE OR REPLACE FUNCTION realtime.barrier(nonce text) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT realtime.settle_ingest();
     SELECT pg_notify('realtime_control', format('barrier %s %s %s %s %s %s %s %s',
         nonce, realtime.epoch(), realtime.snapshot_text(s, 7000), ingest,
         CASE ingest WHEN 'notify' THEN false WHEN 'tail' THEN true
                     ELSE NOT pg_try_advisory_xact_lock_shared(realtime.doorbell()) END
             OR pg_snapshot_xmin(s) <= ingest_since OR ingest_awaits <> '{}',
         pg_notification_queue_usage(), realtime.history(), pg_current_xact_id()))
-    FROM realtime.state, pg_current_snapshot() AS s;
+    FROM realtime.settle_ingest() AS settled, realtime.state, pg_current_snapshot() AS s;
     SELECT realtime.flush()
 $$;
 
