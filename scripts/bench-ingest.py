@@ -76,6 +76,13 @@ TRUNCATE public.messages, public.chats CASCADE;
 INSERT INTO public.chats (id, chat_type) VALUES (lpad('1', 32, '0')::uuid, 'group');
 """
 
+# Before migration 9 the table is realtime.events, which is a view since.
+EMPTY_LOG = """
+DO $$ BEGIN
+    EXECUTE format('TRUNCATE %s', coalesce(to_regclass('realtime.log'), to_regclass('realtime.events')));
+END $$;
+"""
+
 MESSAGE = f"""
 \\set sender random(1, {USERS})
 \\set first random(1, {USERS})
@@ -272,7 +279,7 @@ def pgbench(cluster, trigger, script, clients, seconds, warm_up_s):
 def measure(cluster, trigger, script, clients, options):
     logs = trigger.ingest is not None
     cluster.sql(trigger.database, EMPTY, *(
-        ["TRUNCATE realtime.log;", f"UPDATE realtime.state SET ingest = '{trigger.ingest}';"]
+        [EMPTY_LOG, f"UPDATE realtime.state SET ingest = '{trigger.ingest}';"]
         if logs else []))
     cluster.run("psql", "-qXc", "CHECKPOINT")
     with contextlib.ExitStack() as sessions:

@@ -119,11 +119,11 @@ impl Reading {
     }
 }
 
-/// A statement that reads the log for a reader whose snapshot is `$from`; its first columns are those of
-/// a [`Reading`], then come the id and the columns of an event of the table `events` (`log_row.rs`: `stored`). Those that
-/// the schema before a migration does not have are columns of `reading`. In the schema before migration 5 the names `history` and `log_oid` are no columns of
-/// `realtime.state` and mean those of `absent`. At the beginning of a page of the write-ahead log the position of the
-/// next record is past the page's header, which takes at most 40 bytes and need not be flushed.
+/// A statement that reads the log for a reader whose snapshot is `$from`; its first columns are those of a [`Reading`],
+/// then come the id and the columns of an event of the table `events` (`log_row.rs`: `stored`). Of these columns, those
+/// that an older schema does not have are columns of `reading`. In the schema before migration 5 the names `history` and
+/// `log_oid` are no columns of `realtime.state` and mean those of `absent`. At the beginning of a page of the write-ahead
+/// log the position of the next record is past the page's header, which takes at most 40 bytes and need not be flushed.
 ///
 /// A position is retained if every transaction up to `dropped_to` is visible in it, but for those that no event
 /// has been dropped of (`realtime.forget` in `sql/realtime/`). In the schema before migration 2 the names
