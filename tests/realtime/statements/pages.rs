@@ -3,12 +3,14 @@
 use hushnet_realtime::protocol::Snapshot;
 use hushnet_realtime::store::{Chunk, Chunks, may_pass};
 use sqlx::{PgConnection, PgPool};
+use tokio::time::{Duration, sleep};
 use uuid::Uuid;
 
 use crate::support::{Database, execute, soon};
 
 /// An index that an older schema lacks.
 pub(super) const WITHOUT_INDEX: &str = "DROP INDEX realtime.events_id";
+const LOCK: &str = "BEGIN; LOCK TABLE realtime.events IN ACCESS EXCLUSIVE MODE";
 
 async fn write(connection: &mut PgConnection, events: u32) {
     let events_of = format!(
@@ -67,6 +69,21 @@ pub(super) async fn half_seen(
     }
     write(&mut writer, 10).await;
     (from, open)
+}
+
+async fn until_lock_is_asked_for(db: &PgPool) {
+    let asked = "SELECT EXISTS (SELECT FROM pg_locks
+        WHERE relation = to_regclass('realtime.events') AND mode = 'AccessExclusiveLock')";
+    let asked_for = async {
+        while !sqlx::query_scalar::<_, bool>(asked)
+            .fetch_one(db)
+            .await
+            .unwrap()
+        {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon("the lock", asked_for).await;
 }
 
 async fn read(chunks: &mut Chunks, ids: &mut Vec<i64>) -> Option<bool> {
@@ -138,16 +155,19 @@ async fn a_statement_that_fails_is_tried_again_from_where_it_had_come_to() {
             execute(&mut database.admin().await, end).await;
         }
         let mut holder = database.connect().await;
-        let lock = "BEGIN; LOCK TABLE realtime.events IN ACCESS EXCLUSIVE MODE";
-        let mut locking = Box::pin(execute(&mut holder, lock));
-        loop {
+        let mut locking = tokio::spawn(async move {
+            execute(&mut holder, LOCK).await;
+            holder
+        });
+        // Once it is asked for, no later statement of the read gets past it.
+        until_lock_is_asked_for(&db).await;
+        let holder = loop {
             tokio::select! {
                 biased;
-                () = &mut locking => break,
+                holder = &mut locking => break holder.unwrap(),
                 chunk = chunks.next() => assert!(take(chunk), "the read ended before the lock"),
             }
-        }
-        drop(locking);
+        };
         // The next statement waits for the lock, and is ended.
         assert!(take(soon("a chunk or an error", chunks.next()).await));
         drop(holder);
