@@ -45,7 +45,7 @@ pub(super) fn assemble(
     let stream = Stream::new(config)?;
     let (feed, health) = start_ingest(config, &stream, supervisor)?;
     let latency = start_latency(&stream, supervisor);
-    start_maintenance(config, &stream, health, supervisor);
+    start_maintenance(config, &stream, health.clone(), supervisor);
     let clock = Arc::new(Clock::default());
     let ticking = Arc::clone(&clock).run(stream.hub.clone());
     supervisor.spawn(Task::Clock, ticking);
@@ -69,6 +69,7 @@ pub(super) fn assemble(
         limits: Arc::new(Limits::new(&config.limits, config.database_pool_size)),
         auth,
         feed,
+        health,
         metrics: stream.metrics,
         latency,
         drain: Drain::default(),

@@ -124,6 +124,7 @@ impl Server {
             auth: Arc::new(auth),
             log,
             feed,
+            health: router.health_report(),
             metrics,
             latency: LatencySampler::new().0,
             drain: Drain::default(),

@@ -215,6 +215,11 @@ impl<'a, S: Stream> Replay<'a, S> {
     }
 
     async fn send_page(&mut self, page: Page, kept: &Arc<Cursor>) -> Result<(), Closed> {
+        for (id, why) in page.skipped {
+            let shared = &self.connection.shared;
+            shared.metrics.log_rows_skipped.increment(why);
+            shared.health.events_skipped(id, why, Instant::now());
+        }
         let events = page.signals.len() as u64;
         self.connection.shared.metrics.events_replayed(events);
         let with_cursor = self.connection.position.gives_cursors();

@@ -9,7 +9,7 @@ use super::clock::Clock;
 use super::deadlines::Timeouts;
 use super::drain::Drain;
 use super::outbox::Outbox;
-use crate::delivery::{Feed, Hub, LatencySampler, ReplayBuffer};
+use crate::delivery::{Feed, HealthReport, Hub, LatencySampler, ReplayBuffer};
 use crate::identity::Authenticator;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -41,6 +41,8 @@ pub struct Shared {
     pub auth: Arc<Authenticator>,
     /// Whether events are coming, and from where on.
     pub feed: watch::Receiver<Feed>,
+    /// Where it is reported what is wrong with events.
+    pub health: HealthReport,
     /// Where deliveries are counted.
     pub metrics: Arc<Metrics>,
     /// Where deliveries are sampled.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::health::{Finding, Health};
-use crate::protocol::{Cursor, ReadinessReason};
+use crate::protocol::{Cursor, Label, ReadinessReason, SkippedRow};
 
 /// The state of the stream of events.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -65,6 +65,12 @@ impl HealthReport {
     /// Events come, and the barriers behind them have not returned yet.
     pub fn behind(&self, now: Instant) {
         self.change(|health| health.behind(now));
+    }
+
+    /// The row of the log with this id was skipped: its event reaches nobody.
+    pub fn events_skipped(&self, id: i64, why: SkippedRow, now: Instant) {
+        let detail = format!("row {id} of the log: {}", why.as_str());
+        self.change(|health| health.events_skipped(&detail, now));
     }
 
     /// The reason holds from here on. The detail is one line that anyone may read; it may be empty.

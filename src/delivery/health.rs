@@ -7,6 +7,9 @@ use enum_map::EnumMap;
 
 use crate::protocol::{Label, ReadinessReason};
 
+/// How long `/readyz` tells of a row of the log that was skipped.
+const SKIPPED_SHOWN: Duration = Duration::from_mins(10);
+
 /// A reason why the service is not plainly ready, with what was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -26,6 +29,8 @@ pub(super) struct Health {
     /// When events were last seen to come although the barriers behind them had not returned, or only late. `None` from
     /// the first barrier on that returns in time.
     behind: Option<Instant>,
+    /// When a row of the log was last skipped.
+    skipped: Option<Instant>,
     /// Time without a barrier after which nothing is proven.
     silence_max: Duration,
 }
@@ -46,6 +51,11 @@ impl Health {
 
     pub(super) fn behind(&mut self, now: Instant) {
         self.behind = Some(now);
+    }
+
+    pub(super) fn events_skipped(&mut self, detail: &str, now: Instant) {
+        self.skipped = Some(now);
+        self.begin(ReadinessReason::EventsSkipped, detail);
     }
 
     pub(super) fn begin(&mut self, reason: ReadinessReason, detail: &str) {
@@ -95,6 +105,10 @@ impl Health {
             ReadinessReason::CatchingUp => {
                 live && (is_reported(reason) || self.is_recent(self.behind, now))
             }
+            ReadinessReason::EventsSkipped => {
+                let last = self.skipped;
+                last.is_some_and(|last| now.saturating_duration_since(last) < SKIPPED_SHOWN)
+            }
             _ => is_reported(reason),
         }
     }
@@ -134,8 +148,8 @@ impl Health {
 mod tests {
     use super::*;
     use ReadinessReason::{
-        BarrierFailed, BarrierNotReturned, BarrierUncommitted, CatchingUp, ListenerDisconnected,
-        NotificationQueueFilling,
+        BarrierFailed, BarrierNotReturned, BarrierUncommitted, CatchingUp, EventsSkipped,
+        ListenerDisconnected, NotificationQueueFilling,
     };
 
     const SILENCE_MAX: Duration = Duration::from_secs(10);
@@ -158,6 +172,22 @@ mod tests {
     fn detail(health: &Health, now: Instant) -> String {
         let findings = health.findings(true, now);
         findings[0].detail.as_deref().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_skipped_row_is_told_of_for_a_while_and_the_last_is_named() {
+        let (mut health, start) = (health(), Instant::now());
+        for (at, name) in [(0, "row 1"), (60, "row 2")] {
+            health.events_skipped(name, start + seconds(at));
+        }
+        for (at, held) in [(60, true), (659, true), (660, false)] {
+            let now = start + seconds(at);
+            health.barrier_returned(now);
+            let expected = [EventsSkipped].into_iter().filter(|_| held);
+            assert!(reasons(&health, true, now).into_iter().eq(expected), "{at}");
+        }
+        let now = start + seconds(60);
+        assert_eq!(detail(&health, now), "row 2");
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl CatchUp<'_> {
             if self.intake.next_read().is_none() {
                 self.hold_until(self.intake.rung_read()).await?;
             }
-            let completed = self.intake.take_returned();
+            let completed = self.intake.begin_read(Instant::now());
             let held_before = self.held.len();
             let reached = self.read_log(&from).await;
             self.health.end(ReadinessReason::CatchingUp);

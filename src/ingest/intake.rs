@@ -17,7 +17,9 @@ use super::without_id::WithoutId;
 use crate::config::Ingest;
 use crate::delivery::Router;
 use crate::metrics::Metrics;
-use crate::protocol::{Channel, Cursor, Kind, Notification, ResetReason, Snapshot, Subject};
+use crate::protocol::{
+    Channel, Cursor, Kind, Notification, ResetReason, SkippedRow, Snapshot, Subject,
+};
 use crate::store::{ChunkRow, LogRow, skip_unknown};
 
 /// Share of PostgreSQL's notification queue from which on events had better be silent.
@@ -299,9 +301,10 @@ impl Intake {
         }
     }
 
-    /// The barrier that a read that begins now completes: it has returned, so the read sees everything
-    /// that it saw.
-    pub(super) fn take_returned(&mut self) -> Option<Cursor> {
+    /// A read begins now. Returns the barrier that it completes: one that has returned, so that the read sees
+    /// everything that it saw.
+    pub(super) fn begin_read(&mut self, now: Instant) -> Option<Cursor> {
+        self.schedule.begin_read(now);
         self.returned.take()
     }
 
@@ -324,19 +327,28 @@ impl Intake {
         for (number, row) in rows.iter().enumerate() {
             let kinds = &self.metrics.kinds;
             match row.body.read(row.id, row.xid, kinds, &mut text) {
-                Some(LogRow::Notification(notification)) => {
+                LogRow::Notification(notification) => {
                     if only_known && notification.subject == Subject::Event(Kind::OTHER) {
                         return number;
                     }
                     self.router.route(notification);
                 }
-                Some(LogRow::UnknownSource(_)) if only_known => return number,
-                Some(LogRow::UnknownSource(source)) => skip_unknown(row.id, source),
-                Some(LogRow::Truncation) => self.truncated = true,
-                None => {}
+                LogRow::UnknownSource(_) if only_known => return number,
+                LogRow::UnknownSource(source) => {
+                    skip_unknown(row.id, source);
+                    self.skipped(row.id, SkippedRow::UnknownSource);
+                }
+                LogRow::Malformed => self.skipped(row.id, SkippedRow::Malformed),
+                LogRow::Truncation => self.truncated = true,
             }
         }
         rows.len()
+    }
+
+    fn skipped(&self, id: i64, why: SkippedRow) {
+        self.metrics.log_rows_skipped.increment(why);
+        let health = self.router.health_report();
+        health.events_skipped(id, why, Instant::now());
     }
 
     /// Everything visible in this snapshot has been read and routed. If a table was emptied in between, every v1 client

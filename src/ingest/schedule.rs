@@ -19,6 +19,11 @@ const READ_PAUSE_MIN: Duration = Duration::from_millis(1);
 const READ_PAUSE_MAX: Duration = Duration::from_millis(50);
 /// In between, the pause is this part of the time for which nothing has come.
 const READ_PAUSE_SHARE: u32 = 8;
+/// While events come, the pause is this many times what the read took: where processors are short, reads leave them to
+/// the writers, and each brings more.
+const READ_PAUSE_TIMES: u32 = 2;
+/// But at most this long.
+const READ_PAUSE_BUSY_MAX: Duration = Duration::from_millis(8);
 /// Between two reads that only notifications ask for. Any role may notify, and a storm of notifications must
 /// not become a storm of reads.
 const RUNG_READ_PAUSE: Duration = Duration::from_millis(5);
@@ -53,6 +58,8 @@ pub(super) struct Schedule {
     /// Whether the wake lock is wanted; only with `adaptive`.
     awake: bool,
     next_read: Instant,
+    /// When the last read began.
+    read_began: Instant,
     /// The earliest time for a read that only a notification asks for.
     rung_read: Instant,
     /// When a read last found something.
@@ -71,6 +78,7 @@ impl Schedule {
             has_tailed: false,
             awake: false,
             next_read: now,
+            read_began: now,
             rung_read: now,
             found: now,
             window_begun: now,
@@ -176,12 +184,19 @@ impl Schedule {
         (self.phase, self.has_tailed) = (Phase::Tailing, true);
     }
 
+    /// A read begins.
+    pub(super) fn begin_read(&mut self, now: Instant) {
+        self.read_began = now;
+    }
+
     /// The log was read in this snapshot, and brought so many new events.
     pub(super) fn read(&mut self, snapshot: &Snapshot, events: u64, now: Instant) {
         if events > 0 {
             self.found = now;
         }
-        let pause = now.duration_since(self.found) / READ_PAUSE_SHARE;
+        let idle = now.duration_since(self.found) / READ_PAUSE_SHARE;
+        let took = now.duration_since(self.read_began) * READ_PAUSE_TIMES;
+        let pause = idle.max(took.min(READ_PAUSE_BUSY_MAX));
         self.next_read = now + pause.clamp(READ_PAUSE_MIN, READ_PAUSE_MAX);
         self.rung_read = now + RUNG_READ_PAUSE;
         match self.phase {
@@ -253,6 +268,7 @@ mod tests {
         schedule.read(&snapshot("9:9:"), 1, now);
         for (idle_ms, pause_ms) in [(1, 1), (24, 3), (80, 10), (400, 50), (10_000, 50)] {
             let idle = now + Duration::from_millis(idle_ms);
+            schedule.begin_read(idle);
             schedule.read(&snapshot("9:9:"), 0, idle);
             let pause = Duration::from_millis(pause_ms);
             assert_eq!(
@@ -260,6 +276,19 @@ mod tests {
                 Some(idle + pause),
                 "after {idle_ms} ms"
             );
+        }
+    }
+
+    #[test]
+    fn while_reads_take_long_they_are_fewer() {
+        let began = Instant::now();
+        let mut schedule = Schedule::new(Ingest::Tail, began);
+        for (took_us, pause_us) in [(100, 1_000), (900, 1_800), (3_000, 6_000), (900_000, 8_000)] {
+            let now = began + Duration::from_micros(took_us);
+            schedule.begin_read(began);
+            schedule.read(&snapshot("9:9:"), 1, now);
+            let pause = Duration::from_micros(pause_us);
+            assert_eq!(schedule.next_read(), Some(now + pause), "{took_us} us");
         }
     }
 

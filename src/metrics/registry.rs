@@ -13,7 +13,7 @@ use super::{Level, LogLinesDropped, WindowMaximum};
 use super::{Panicked, Rejected, Replay, ReplayCause, ReplaySource};
 use crate::protocol::{AuthError, CHANNELS_MAX, Channel, Channels, Closed, DatabaseFault};
 use crate::protocol::{KINDS_MAX, Kind, Kinds};
-use crate::protocol::{ReadinessReason, ResetReason, Signal, TriggerFault};
+use crate::protocol::{ReadinessReason, ResetReason, Signal, SkippedRow, TriggerFault};
 
 /// Numbers of kinds, that of all unknown ones included.
 const KINDS: usize = KINDS_MAX + 1;
@@ -80,6 +80,9 @@ declare_metrics! {
     events_repeated: Counter = "hushnet_events_repeated_total";
     /// Events read from the log because their notification was lost or none was sent.
     events_caught_up: Counter = "hushnet_events_caught_up_total";
+    /// Rows of the log that could not be read and were skipped, by reason: their events reach nobody. One that several
+    /// clients ask for counts for each.
+    log_rows_skipped: CounterBy<SkippedRow> = "hushnet_log_rows_skipped_total" by "reason";
 
     // The feed from PostgreSQL, and what it costs there.
 

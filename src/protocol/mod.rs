@@ -28,6 +28,7 @@ mod reset_reason;
 mod secret;
 mod sequence;
 mod signal;
+mod skipped_row;
 #[cfg(test)]
 mod tests;
 mod trigger_fault;
@@ -58,5 +59,6 @@ pub use self::reset_reason::ResetReason;
 pub use self::secret::Secret;
 pub use self::sequence::Sequence;
 pub use self::signal::{Reset, Revocation, Signal};
+pub use self::skipped_row::SkippedRow;
 pub use self::trigger_fault::TriggerFault;
 pub use self::xid::Xid;

@@ -92,6 +92,9 @@ readiness_reasons! {
     /// The service's role lacks rights that it needs for a part of its work.
     PrivilegeMissing: Degraded, "`detail` has the rights, and the log the command that grants them (`rights_missing`): \
         `hushnet-realtime migrate grant`.";
+    /// In the last ten minutes rows of the log were skipped that this release cannot read: their events reached nobody.
+    EventsSkipped: Degraded, "`detail` has the last, and the log each (`log_row_of_unknown_source`, `log_row_malformed`). \
+        Mostly a newer release has added its source: run that release.";
     /// Events arrive, and those of now come late: the server still reads many that were committed before.
     CatchingUp: CatchingUp, "Nothing, if it passes. If it lasts, more is committed than this server can read: look at \
         its CPU, and at what commits so many events.";

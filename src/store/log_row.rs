@@ -93,6 +93,8 @@ pub enum LogRow<'a> {
     Truncation,
     /// An event of a source that is not known, or is known by another layout.
     UnknownSource(i16),
+    /// JSON that none of our triggers writes. It has been logged.
+    Malformed,
 }
 
 impl Body {
@@ -140,29 +142,28 @@ impl Body {
         }
     }
 
-    /// What it tells. JSON that is composed is written into `text`. Only our triggers write the log: a row of any other
-    /// JSON is logged and skipped.
+    /// What it tells. JSON that is composed is written into `text`.
     pub fn read<'a>(
         &'a self,
         id: i64,
         xid: Option<Xid>,
         kinds: &Kinds,
         text: &'a mut String,
-    ) -> Option<LogRow<'a>> {
+    ) -> LogRow<'a> {
         match self {
-            Self::Parts(parts) => Some(match parts.compose(id, xid, kinds, text) {
+            Self::Parts(parts) => match parts.compose(id, xid, kinds, text) {
                 Some(notification) => LogRow::Notification(notification),
                 None => LogRow::UnknownSource(parts.source),
-            }),
+            },
             Self::Json(json) => match Notification::of_row(json, xid) {
                 Ok(mut notification) => {
                     kinds.resolve(&mut notification);
-                    Some(LogRow::Notification(notification))
+                    LogRow::Notification(notification)
                 }
-                Err(_) if is_truncation(json) => Some(LogRow::Truncation),
+                Err(_) if is_truncation(json) => LogRow::Truncation,
                 Err(error) => {
                     tracing::warn!(event = "log_row_malformed", id, %error);
-                    None
+                    LogRow::Malformed
                 }
             },
         }

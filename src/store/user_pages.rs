@@ -15,7 +15,7 @@ use super::deadline::within_deadline;
 use super::log_row::{Body, LogRow, is_revocation, skip_unknown, stored, stored_bytes, stored_if};
 use super::reading::{Durability, ID, OWN, Reading, STORED, newest_seen, read_log};
 use super::{log_state, sources};
-use crate::protocol::{Notification, Recipient, Signal, Snapshot, Subject};
+use crate::protocol::{Notification, Recipient, Signal, SkippedRow, Snapshot, Subject};
 
 /// Events in one page.
 pub const PAGE_EVENTS: usize = 1_000;
@@ -37,6 +37,8 @@ pub struct Page {
     pub total: u64,
     /// In the order of their ids; at most [`PAGE_EVENTS`] and [`PAGE_BYTES_MAX`]. A page before the last may have none.
     pub signals: Vec<Signal>,
+    /// Rows that could not be read, by their ids. Each has been logged.
+    pub skipped: Vec<(i64, SkippedRow)>,
     /// Whether another page follows.
     pub more: bool,
 }
@@ -434,7 +436,8 @@ impl UserPages {
 
     fn take(&mut self, found: Found) -> Page {
         let mut more = found.total > found.rows.len() as u64;
-        let (mut signals, mut text, mut bytes) = (Vec::new(), String::new(), 0);
+        let (mut signals, mut skipped) = (Vec::new(), Vec::new());
+        let (mut text, mut bytes) = (String::new(), 0);
         for row in found.rows {
             // The statement knows only about how long they are.
             if bytes >= PAGE_BYTES_MAX {
@@ -443,8 +446,13 @@ impl UserPages {
             }
             self.last_id = row.id;
             more |= row.is_bound;
-            let Some(notification) = self.read_row(&row, &mut text) else {
-                continue;
+            let notification = match self.read_row(&row, &mut text) {
+                Ok(Some(notification)) => notification,
+                Ok(None) => continue,
+                Err(why) => {
+                    skipped.push((row.id, why));
+                    continue;
+                }
             };
             bytes += notification.open_text.len();
             if self.is_wanted(&notification) {
@@ -455,19 +463,27 @@ impl UserPages {
             reading: found.reading,
             total: 0,
             signals,
+            skipped,
             more,
         }
     }
 
-    fn read_row<'a>(&self, row: &'a Row, text: &'a mut String) -> Option<Notification<'a>> {
-        let body = row.body.as_ref()?;
-        match body.read(row.id, None, &self.database.kinds(), text)? {
-            LogRow::Notification(notification) => Some(notification),
-            LogRow::Truncation => None,
+    fn read_row<'a>(
+        &self,
+        row: &'a Row,
+        text: &'a mut String,
+    ) -> Result<Option<Notification<'a>>, SkippedRow> {
+        let Some(body) = &row.body else {
+            return Ok(None);
+        };
+        match body.read(row.id, None, &self.database.kinds(), text) {
+            LogRow::Notification(notification) => Ok(Some(notification)),
+            LogRow::Truncation => Ok(None),
             LogRow::UnknownSource(source) => {
                 skip_unknown(row.id, source);
-                None
+                Err(SkippedRow::UnknownSource)
             }
+            LogRow::Malformed => Err(SkippedRow::Malformed),
         }
     }
 

@@ -168,6 +168,60 @@ async fn a_server_goes_on_when_migrate_up_has_the_log_keep_parts() {
 }
 
 #[tokio::test]
+async fn a_row_that_cannot_be_read_is_counted_and_shown_and_stops_no_other() {
+    let database = Database::migrated().await;
+    let mut owner = database.connect().await;
+    execute(&mut owner, LINES).await;
+    // As a newer release might write it.
+    execute(
+        &mut owner,
+        r#"ALTER TABLE realtime.sources DISABLE TRIGGER check_source;
+           UPDATE realtime.sources SET layout = '{"{","newer","}"}' WHERE kind = 'order.line'"#,
+    )
+    .await;
+    let server = Server::start_on(database.clone(), |config| {
+        config.ingest = Some(Ingest::Tail);
+    })
+    .await;
+    let db = server.db().await;
+    let (alice, bob) = (add_user(&db).await, add_user(&db).await);
+    let all = format!("/ws?user_id={}&kinds=message,order.line", bob.id);
+    let hello = server.connect_v1(&all).await.next_json().await;
+    let since = hello["cursor"].as_str().unwrap().to_owned();
+    let mut live = server.connect_to(&all).await;
+
+    let user = bob.id;
+    let rows = format!(
+        r#"INSERT INTO "Order ""Lines""" VALUES (1, 'a', '{user}');
+           INSERT INTO realtime.log (user_key, kind, payload) VALUES ('{user}', 'message', 'no JSON')"#
+    );
+    execute(&mut owner, &rows).await;
+    insert_message(&db, None, &alice, &bob).await;
+    let sent = sent_to(&mut live, 1, &[]).await;
+    assert!(sent[0].contains("\"message\""), "{sent:?}");
+    let skipped = |reason| format!("hushnet_log_rows_skipped_total{{reason=\"{reason}\"}}");
+    for reason in ["unknown_source", "malformed"] {
+        server.until_metric(&skipped(reason), 1.0).await;
+    }
+    let ready = server.get("/readyz").await;
+    assert_eq!(ready.status, 200);
+    for part in ["degraded", "events_skipped", "of the log: malformed"] {
+        assert!(ready.body.contains(part), "{part}: {}", ready.body);
+    }
+
+    let other = Server::start_on(database.clone(), |config| {
+        config.ingest = Some(Ingest::Tail);
+    })
+    .await;
+    let mut back = other.connect_v1(&format!("{all}&since={since}")).await;
+    assert_eq!(replayed_to(&mut back, 1).await, sent);
+    for reason in ["unknown_source", "malformed"] {
+        other.until_metric(&skipped(reason), 1.0).await;
+    }
+    assert!(other.get("/readyz").await.body.contains("events_skipped"));
+}
+
+#[tokio::test]
 async fn a_page_of_the_log_is_bounded_by_the_json_of_its_events() {
     const EVENTS: usize = 60;
     const LONG: usize = 20_000;

@@ -68,7 +68,7 @@ fn asleep(now: Instant) -> Intake {
     let mut intake = intake(Ingest::Adaptive, now);
     intake.controlled(barrier("6:6:", Ingest::Adaptive), now);
     for _ in 0..2 {
-        let completed = intake.take_returned();
+        let completed = intake.begin_read(now);
         intake.read_to(cursor("9:9:"), completed, now);
     }
     assert_eq!(intake.next_read(), None);
@@ -288,7 +288,7 @@ fn with_notify_a_returned_barrier_is_completed() {
     let next = intake.controlled(barrier("8:8:", Ingest::Notify), now);
     assert_eq!(next, Next::Wait);
     assert_eq!(intake.durable_position(), Some(&cursor("8:8:")));
-    assert_eq!(intake.take_returned(), None);
+    assert_eq!(intake.begin_read(now), None);
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn a_barrier_that_may_have_seen_silent_events_is_completed_by_the_next_read() {
     let next = intake.controlled(barrier("12:12:", Ingest::Adaptive), now);
     assert_eq!(next, Next::ReadLog);
     assert_eq!(intake.durable_position().cloned(), before);
-    let completed = intake.take_returned();
+    let completed = intake.begin_read(now);
     let from = intake.read_to(cursor("20:20:"), completed, now);
     assert_eq!(from.to_string(), "20:20:");
     assert_eq!(intake.durable_position(), Some(&cursor("12:12:")));
@@ -311,11 +311,11 @@ fn a_barrier_that_returns_during_a_read_waits_for_the_next_read() {
     let now = Instant::now();
     let mut intake = asleep(now);
     let before = intake.durable_position().cloned();
-    let completed = intake.take_returned();
+    let completed = intake.begin_read(now);
     intake.controlled(barrier("12:12:", Ingest::Adaptive), now);
     intake.read_to(cursor("11:11:"), completed, now);
     assert_eq!(intake.durable_position().cloned(), before);
-    let completed = intake.take_returned();
+    let completed = intake.begin_read(now);
     intake.read_to(cursor("13:13:"), completed, now);
     assert_eq!(intake.durable_position(), Some(&cursor("12:12:")));
 }
@@ -326,7 +326,7 @@ fn a_new_connection_forgets_the_barriers_of_the_one_before() {
     let mut intake = asleep(now);
     intake.controlled(barrier("12:12:", Ingest::Adaptive), now);
     intake.reconnected(Ingest::Adaptive, now);
-    assert_eq!(intake.take_returned(), None);
+    assert_eq!(intake.begin_read(now), None);
 }
 
 #[test]
