@@ -12,7 +12,9 @@ Two kinds of commit are measured, since NOTIFY's lock is held while the commit i
   1ms   the cluster is in memory and commit_delay = 1000 (microseconds), commit_siblings = 0: whoever
         flushes the log sleeps 1 ms first, with every lock that a flush holds, and others' commits join.
 
-"read" has the service beside it on the same cores, and a connected client of each user (hushnet-load listen).
+"an empty one" is a trigger that does nothing. "read" has the service beside it on the same cores, and a connected
+client of each user (hushnet-load listen); "read for nobody" has the service and no client. So the cost is split: the
+trigger, the log, reading it, delivering.
 With --batch, statements of 1, 10 and 100 rows (group messages).
 """
 import argparse
@@ -76,6 +78,13 @@ TRUNCATE public.messages, public.chats CASCADE;
 INSERT INTO public.chats (id, chat_type) VALUES (lpad('1', 32, '0')::uuid, 'group');
 """
 
+# What PostgreSQL takes for any trigger of a statement that looks at its rows.
+EMPTY_TRIGGER = """
+CREATE FUNCTION public.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER nothing AFTER INSERT ON public.messages REFERENCING NEW TABLE AS inserted
+    FOR EACH STATEMENT EXECUTE FUNCTION public.nothing();
+"""
+
 # Before migration 9 the table is realtime.events, which is a view since.
 EMPTY_LOG = """
 DO $$ BEGIN
@@ -101,12 +110,12 @@ FROM (SELECT lpad((1 + (:first + n) % {USERS})::text, 32, '0')::uuid AS member
 class Trigger:
     """One thing to compare: a database, and what it is set to for the run."""
 
-    def __init__(self, name, database, ingest=None, awake=False, read=False):
+    def __init__(self, name, database, ingest=None, awake=False, listeners=None):
         self.name = name  # in the table and in the JSON
         self.database = database
         self.ingest = ingest  # None: the database has no log
         self.awake = awake  # whether a session holds the doorbell
-        self.read = read  # whether the service hands the events to clients
+        self.listeners = listeners  # clients that the service hands the events to; None: it does not run
 
 
 class Cluster:
@@ -201,15 +210,15 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def serving(cluster, database, programs):
-    """The service on this database, with a connected client of each user, until the end."""
+def serving(cluster, database, programs, listeners):
+    """The service on this database, with so many connected clients, each of another user, until the end."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     url = f"postgres://postgres@localhost/{database}?host={cluster.directory}"
     serve = [programs / "hushnet-realtime", "serve", "--listen", address, "--database-url", url,
              "--log", "error", *LIMITS]
-    listen = [programs / "hushnet-load", "--url", f"ws://{address}/ws", "listen", "--connections", str(USERS),
+    listen = [programs / "hushnet-load", "--url", f"ws://{address}/ws", "listen", "--connections", str(listeners),
               "--seconds", "3600"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
 
@@ -224,10 +233,11 @@ def serving(cluster, database, programs):
         raise SystemExit(f"bench-ingest: {what} not there after {START_S_MAX} s")
 
     with contextlib.ExitStack() as programs_run:
-        for command, what, path, is_there in (
-                (serve, "the service is", "/readyz", lambda _: True),
-                (listen, "the clients are", "/metrics",
-                 lambda text: re.search(rf"^hushnet_connections_open {USERS}$", text, re.M))):
+        run = [(serve, "the service is", "/readyz", lambda _: True)]
+        if listeners:
+            run.append((listen, "the clients are", "/metrics",
+                        lambda text: re.search(rf"^hushnet_connections_open {listeners}$", text, re.M)))
+        for command, what, path, is_there in run:
             program = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
             programs_run.callback(program.wait)
             programs_run.callback(program.kill)
@@ -253,7 +263,7 @@ def create_databases(cluster, migrations):
     read = pathlib.Path.read_text
     schema, triggers = read(APPLICATION / "schema.sql"), read(APPLICATION / "triggers.sql")
     cluster.sql("postgres", "CREATE ROLE application LOGIN")
-    contents = {"none": [schema], "hushnet": [schema, triggers]}
+    contents = {"none": [schema], "empty": [schema, EMPTY_TRIGGER], "hushnet": [schema, triggers]}
     for database, files in migrations.items():
         contents[database] = [schema, triggers, "CREATE SCHEMA realtime;", *map(read, files),
                               "SELECT realtime.repair_triggers();"]
@@ -290,8 +300,8 @@ def measure(cluster, trigger, script, clients, options):
         if trigger.awake:
             sessions.enter_context(cluster.session(
                 trigger.database, "SELECT pg_advisory_lock(realtime.doorbell())"))
-        if trigger.read:
-            sessions.enter_context(serving(cluster, trigger.database, options.programs))
+        if trigger.listeners is not None:
+            sessions.enter_context(serving(cluster, trigger.database, options.programs, trigger.listeners))
         rate = pgbench(cluster, trigger, script, clients, options.seconds, options.warm_up_s)
     if logs:
         messages, events = cluster.sql(
@@ -373,14 +383,15 @@ def choose_triggers(options):
     migrations = {f"ours{number}": [file] for number, file in enumerate(files)} or {"ours0": MIGRATIONS}
     labels = {f"ours{number}": f"{file.stem}: " if len(files) > 1 else ""
               for number, file in enumerate(files)} or {"ours0": ""}
-    triggers = [Trigger("none", "none"), Trigger("HushNet's", "hushnet")]
+    triggers = [Trigger("none", "none"), Trigger("an empty one", "empty"), Trigger("HushNet's", "hushnet")]
     for database, label in labels.items():
         triggers += [Trigger(label + "notify", database, "notify"),
                      Trigger(label + "tail", database, "tail")]
         if not options.batch:
             triggers += [Trigger(label + "adaptive, asleep", database, "adaptive"),
                          Trigger(label + "adaptive, awake", database, "adaptive", awake=True),
-                         *(Trigger(f"{label}{ingest}, read", database, ingest, read=True)
+                         Trigger(label + "tail, read for nobody", database, "tail", listeners=0),
+                         *(Trigger(f"{label}{ingest}, read", database, ingest, listeners=USERS)
                            for ingest in ("notify", "tail", "adaptive"))]
     return migrations, triggers
 
