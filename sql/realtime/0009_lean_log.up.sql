@@ -39,7 +39,7 @@ ALTER TABLE realtime.log
 COMMENT ON TABLE realtime.log IS
     'Every event, in the transaction of the row change that it tells of. The order of ids is not the order of commits: '
     'read by snapshot, never by the highest id. realtime.events shows each with its JSON.';
-COMMENT ON COLUMN realtime.log.user_key IS 'The user whom the event concerns; null: all users.';
+COMMENT ON COLUMN realtime.log.user_key IS 'The key of the user whom the event concerns; null: all users.';
 COMMENT ON COLUMN realtime.log.source IS
     'The number of the source, see realtime.sources. Null: a revocation or a truncation, or written before migration 8.';
 COMMENT ON COLUMN realtime.log.op IS 'What was done to the row: i, u or d; null where the event does not tell.';
@@ -51,12 +51,148 @@ COMMENT ON COLUMN realtime.log.kind IS 'revocation or truncated; of an event tha
 COMMENT ON COLUMN realtime.log.payload IS
     'The JSON of a revocation, of a truncation, and of an event that was written before migration 9. Null: it is composed.';
 
+-- Users.
+
+ALTER TABLE realtime.state ADD COLUMN user_type text CHECK (user_type IN ('uuid', 'bigint', 'text'));
+COMMENT ON COLUMN realtime.state.user_type IS
+    'The type of the users'' ids, fixed by the first source. Null: there has been none, and ids are uuids.';
+UPDATE realtime.state SET user_type = 'uuid' WHERE EXISTS (SELECT FROM realtime.sources);
+COMMENT ON COLUMN realtime.sources.audience IS
+    'Whose event it is: the name of a column of the users'' type, or a query that returns users'' ids and may use NEW and OLD.';
+
+-- The key of a user: what the log has of the user, and what the servers know the user by. Servers make it in the same way
+-- (`src/protocol/user.rs`). Text is taken as it is: two spellings are two users. PostgreSQL writes the text of the first
+-- two in the place of each call.
+CREATE FUNCTION realtime.user_key(user_id uuid) RETURNS uuid
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS 'SELECT user_id';
+
+CREATE FUNCTION realtime.user_key(user_id bigint) RETURNS uuid
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS
+    $$ SELECT pg_catalog.lpad(pg_catalog.to_hex(user_id), 32, '0')::pg_catalog.uuid $$;
+
+CREATE FUNCTION realtime.user_key(user_id text) RETURNS uuid
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    encoded pg_catalog.bytea := pg_catalog.convert_to(user_id, 'UTF8');
+BEGIN
+    IF pg_catalog.length(encoded) NOT BETWEEN 1 AND 255 THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('a user''s id has 1 to 255 bytes of UTF-8, and this one has %s',
+                pg_catalog.length(encoded)),
+            HINT = 'A row that concerns nobody has null for its user.';
+    END IF;
+    RETURN pg_catalog.encode(pg_catalog.substr(pg_catalog.sha256(encoded), 1, 16), 'hex')::pg_catalog.uuid;
+END $$;
+
+-- The type of the users whom the audience of a source names, or what is wrong with it. A text that equals another of other
+-- bytes would be one user to the application and two here.
+CREATE FUNCTION realtime.audience_type(s realtime.sources, OUT user_type text, OUT wrong text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    -- Nothing of the audience is executed.
+    query       text := format(E'(VALUES (1)) AS one LEFT JOIN (SELECT ARRAY(%2$s\n) AS it FROM %1$s AS new, %1$s AS old)'
+        ' AS checked ON false', s.relation, realtime.audience_query(s, 'NEW'));
+    type_oid    oid;
+    base        oid;
+    found       oid;
+BEGIN
+    EXECUTE 'SELECT typelem FROM pg_type WHERE oid = (SELECT pg_typeof(checked.it)::oid FROM ' || query || ')' INTO type_oid;
+    WITH RECURSIVE domain (oid, depth) AS (
+        SELECT type_oid, 0
+        UNION ALL
+        SELECT t.typbasetype, depth + 1 FROM domain JOIN pg_type AS t USING (oid) WHERE t.typtype = 'd'
+    )
+    SELECT domain.oid INTO base FROM domain ORDER BY depth DESC LIMIT 1;
+    user_type := CASE
+        WHEN base = 'uuid'::regtype THEN 'uuid'
+        WHEN base IN ('smallint'::regtype, 'integer'::regtype, 'bigint'::regtype) THEN 'bigint'
+        WHEN base IN ('text'::regtype, 'varchar'::regtype) THEN 'text'
+    END;
+    IF user_type IS NULL THEN
+        wrong := CASE WHEN (SELECT typname FROM pg_type WHERE oid = base) = 'citext' THEN
+                'the audience returns citext, to which different texts are equal; a user''s id is known by its bytes'
+            ELSE format('the audience returns %s, and users'' ids are of type uuid, bigint or text',
+                format_type(type_oid, NULL)) END;
+    ELSIF user_type = 'text' THEN
+        EXECUTE 'SELECT to_regcollation(pg_collation_for(checked.it))::oid FROM ' || query INTO found;
+        SELECT format('the audience has the collation %s, which is nondeterministic: different texts are equal to it; a '
+                'user''s id is known by its bytes', found::regcollation)
+        INTO wrong FROM pg_collation AS c WHERE c.oid = found AND NOT collisdeterministic;
+    END IF;
+END $$;
+
+-- As before, with users of each type.
+CREATE OR REPLACE FUNCTION realtime.check_definition(s realtime.sources) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    table_oid oid := to_regclass(s.relation);
+    wrong     text;
+    hint      text;
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pg_class WHERE oid = table_oid AND relkind IN ('r', 'p') AND relpersistence <> 't'
+        AND relnamespace::regnamespace::text NOT IN ('realtime', 'pg_catalog', 'information_schema'))
+    THEN
+        wrong := format('%s is no table whose changes can be events', s.relation);
+    ELSIF NOT EXISTS (SELECT FROM pg_index WHERE indrelid = table_oid AND indisprimary) THEN
+        wrong := format('%s has no primary key, which the event would show', s.relation);
+    ELSE
+        SELECT format('%s has no column %I', s.relation, field) INTO wrong FROM unnest(s.fields) AS field
+        WHERE field IS NULL OR NOT EXISTS (
+            SELECT FROM pg_attribute
+            WHERE attrelid = table_oid AND attname = field AND attnum > 0 AND NOT attisdropped);
+        IF NOT realtime.has_audience_column(s) AND s.audience !~* '^[\s(]*(select|with|values|table)\y' THEN
+            wrong := format('the audience %L is neither a column of %s nor a query', s.audience, s.relation);
+        END IF;
+    END IF;
+    IF wrong IS NULL THEN
+        BEGIN
+            wrong := (realtime.audience_type(s)).wrong;
+            IF wrong IS NULL AND s.condition IS NOT NULL THEN
+                EXECUTE format(E'SELECT pg_typeof(checked.it)::text FROM (VALUES (1)) AS one LEFT JOIN (SELECT '
+                    '(%2$s\n) AS it FROM %1$s AS new, %1$s AS old) AS checked ON false', s.relation, s.condition)
+                INTO wrong;
+                wrong := CASE WHEN wrong <> 'boolean' THEN
+                    format('the condition is of type %s, not boolean', wrong) END;
+            END IF;
+        EXCEPTION WHEN OTHERS THEN
+            wrong := format('PostgreSQL does not take its audience or its condition: %s', SQLERRM);
+            hint := 'Columns are named as NEW.x or OLD.x; tables, and functions that are not PostgreSQL''s, with their schema.';
+        END;
+    END IF;
+    IF wrong IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('the source of the kind %s: %s', s.kind, wrong),
+            HINT = coalesce(hint, 'Nothing has been changed.');
+    END IF;
+END $$;
+
+-- A source's users are of the database's type. The first source fixes it: while there is another, retired ones included,
+-- the log may have events of that type's users. Servers are told, and read it.
+CREATE FUNCTION realtime.fix_user_type(kind text, wanted text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    present text := (SELECT user_type FROM realtime.state);
+BEGIN
+    IF present IS NOT DISTINCT FROM wanted THEN
+        RETURN;
+    END IF;
+    IF EXISTS (SELECT FROM realtime.sources) THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('the source of the kind %s: its users'' ids are of type %s, and those of this database are '
+                'of type %s', kind, wanted, present),
+            HINT = 'The first source has fixed the type. The audience can be a query that returns ids of that type.';
+    END IF;
+    UPDATE realtime.state SET user_type = wanted;
+    PERFORM pg_notify('realtime_control', 'sources');
+END $$;
+
 -- Composing.
 
 ALTER TABLE realtime.sources ADD COLUMN layout text[];
 COMMENT ON COLUMN realtime.sources.layout IS
-    'The JSON of the events: text, value, text, value and so on, text. A value is user, op, id, or the number of one of '
-    'realtime.log.fields.';
+    'The JSON of the events: text, value, text, value and so on, text. A value is user, bigint, op, id, or the number of '
+    'one of realtime.log.fields. The first two are the user, from the key of a uuid and from that of a bigint.';
 
 -- The JSON of an event, with the member by which the schema before marked asynchronous commits.
 CREATE FUNCTION realtime.compose(layout text[], user_key uuid, op "char", id bigint, fields text[], asynchronous boolean)
@@ -71,6 +207,8 @@ BEGIN
         composed := composed || CASE
             WHEN is_text THEN piece
             WHEN piece = 'user' THEN '"' || user_key || '"'
+            WHEN piece = 'bigint' THEN
+                '"' || ('x' || right(replace(user_key::text, '-', ''), 16))::bit(64)::bigint || '"'
             WHEN piece = 'id' THEN id::text
             WHEN piece = 'op' THEN CASE op WHEN 'i' THEN '"insert"' WHEN 'u' THEN '"update"' ELSE '"delete"' END
             ELSE coalesce(fields[piece::integer], 'null')
@@ -91,15 +229,17 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         WHERE i.indrelid = to_regclass(relation) AND i.indisprimary AND a.attrelid = i.indrelid ORDER BY position)
 $$;
 
--- The layout of a source's events. The fields of one's own are the key's columns and then those of the source. A table
--- may have lost its key since the source was added.
+-- The layout of a source's events. The fields of one's own are the user where users are text, the key's columns and then
+-- those of the source. A table may have lost its key since the source was added.
 CREATE FUNCTION realtime.source_layout(s realtime.sources) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    shown   name[] := realtime.key_columns(s.relation) || s.fields::name[];
-    keys    integer := cardinality(realtime.key_columns(s.relation));
-    literal text := ', "key" : {';
-    layout  text[];
+    shown     name[] := realtime.key_columns(s.relation) || s.fields::name[];
+    keys      integer := cardinality(realtime.key_columns(s.relation));
+    user_type text := (SELECT coalesce(state.user_type, 'uuid') FROM realtime.state);
+    before    integer := CASE user_type WHEN 'text' THEN 1 ELSE 0 END;
+    literal   text := ', "key" : {';
+    layout    text[];
 BEGIN
     IF s.preset THEN
         RETURN CASE s.function
@@ -116,18 +256,19 @@ BEGIN
                 ', "id" : ', 'id', '}']
         END;
     END IF;
-    layout := ARRAY[format('{"type" : %s, "op" : ', to_json(s.kind)), 'op', ', "user_id" : ', 'user'];
+    layout := ARRAY[format('{"type" : %s, "op" : ', to_json(s.kind)), 'op', ', "user_id" : ',
+        CASE user_type WHEN 'uuid' THEN 'user' WHEN 'bigint' THEN 'bigint' ELSE '1' END];
     FOR number IN 1..cardinality(shown) LOOP
         IF number = keys + 1 THEN
             literal := CASE keys WHEN 0 THEN literal ELSE '' END || '}, "row" : {';
         END IF;
-        layout := layout || (literal || to_json(shown[number]::text) || ':') || number::text;
+        layout := layout || (literal || to_json(shown[number]::text) || ':') || (before + number)::text;
         literal := ',';
     END LOOP;
     RETURN layout || ARRAY[CASE shown WHEN '{}' THEN literal ELSE '' END || '}, "id" : ', 'id', '}'];
 END $$;
 
--- As before, with the layout.
+-- As before, with the type of the users and the layout.
 CREATE OR REPLACE FUNCTION realtime.check_source() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -168,6 +309,8 @@ BEGIN
             WHERE oid = to_regclass(NEW.relation)), NEW.relation);
         PERFORM realtime.check_definition(NEW);
     END IF;
+    PERFORM realtime.fix_user_type(NEW.kind,
+        CASE WHEN NEW.preset THEN 'uuid' ELSE (realtime.audience_type(NEW)).user_type END);
     NEW.layout := realtime.source_layout(NEW);
     RETURN NEW;
 END $$;
@@ -175,6 +318,18 @@ END $$;
 ALTER TABLE realtime.sources DISABLE TRIGGER check_source;
 UPDATE realtime.sources AS s SET layout = realtime.source_layout(s);
 ALTER TABLE realtime.sources ENABLE TRIGGER check_source, ALTER COLUMN layout SET NOT NULL;
+
+-- As before: the preset's users are uuids, so it is not installed where others are.
+ALTER FUNCTION realtime.presets() RENAME TO presets_of_tables;
+CREATE FUNCTION realtime.presets()
+RETURNS TABLE (number smallint, kind text, relation text, operations text[], audience text, channel text,
+               function text, missing text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT p.number, p.kind, p.relation, p.operations, p.audience, p.channel, p.function,
+           coalesce(p.missing, CASE WHEN s.user_type <> 'uuid' THEN
+               format('its users are uuids, and this database''s are of type %s', s.user_type) END)
+    FROM realtime.presets_of_tables() AS p, realtime.state AS s
+$$;
 
 -- For people, for the service, and for servers of the release before, which read the JSON.
 CREATE VIEW realtime.events AS
@@ -319,7 +474,7 @@ END $make$;
 
 -- The text of the function that notifies an event that is in the log. It knows the sources without a look-up: a
 -- transaction whose snapshot is older than a source does not see its row. An event of a source that it does not know
--- makes servers read the log.
+-- makes servers read the log. Where a user's id is no uuid, the key is at the end, which only servers read.
 CREATE FUNCTION realtime.announce_text() RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $text$
     SELECT format($body$
@@ -332,10 +487,11 @@ BEGIN
     END CASE;
 END $body$, string_agg(format($when$
     WHEN %s THEN
-        PERFORM realtime.announce(%L, %L, user_key, id,
-            realtime.compose(%L, user_key, op, id, fields, asynchronous));$when$,
-        number, channel, kind, layout), '' ORDER BY number))
-    FROM realtime.sources
+        PERFORM realtime.announce(%L, %L, user_key, id, %s);$when$,
+        number, channel, kind, format(
+            CASE WHEN user_type <> 'uuid' THEN 'left(%s, -1) || '', "user_key" : "'' || user_key || ''"}''' ELSE '%s' END,
+            format('realtime.compose(%L, user_key, op, id, fields, asynchronous)', layout))), '' ORDER BY number))
+    FROM realtime.sources, realtime.state
 $text$;
 
 -- Makes that function where its text would be another.
@@ -560,16 +716,20 @@ $$;
 CREATE OR REPLACE FUNCTION realtime.source_text(s realtime.sources) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    event text := format('PERFORM realtime.emit(%s::smallint, realtime_user, realtime_op, ARRAY[%s]::text[]);', s.number, (
-        SELECT string_agg(format('to_json(realtime_row.%s)::text', realtime.quoted(column_name)), ', ' ORDER BY position)
-        FROM unnest(realtime.key_columns(s.relation) || s.fields::name[]) WITH ORDINALITY AS shown (column_name, position)));
+    user_type text := (SELECT coalesce(state.user_type, 'uuid') FROM realtime.state);
+    event     text := format('PERFORM realtime.emit(%s::smallint, %s, realtime_op, ARRAY[%s]::text[]);', s.number,
+        CASE user_type WHEN 'uuid' THEN 'realtime_user' ELSE 'realtime.user_key(realtime_user)' END,
+        concat_ws(', ', CASE user_type WHEN 'text' THEN 'to_json(realtime_user)::text' END, (
+            SELECT string_agg(format('to_json(realtime_row.%s)::text', realtime.quoted(column_name)), ', ' ORDER BY position)
+            FROM unnest(realtime.key_columns(s.relation) || s.fields::name[])
+                WITH ORDINALITY AS shown (column_name, position))));
 BEGIN
     RETURN format($body$
 #variable_conflict use_column
 DECLARE
     realtime_op   "char" := lower(left(TG_OP, 1));
     realtime_row  record;
-    realtime_user uuid;
+    realtime_user %5$s;
 BEGIN
     IF (%1$s
     ) IS NOT TRUE THEN
@@ -580,7 +740,7 @@ BEGIN
     ELSE
         realtime_row := NEW;
     END IF;
-    FOR realtime_user IN SELECT DISTINCT u FROM unnest(ARRAY(%2$s
+    FOR realtime_user IN SELECT DISTINCT u%6$s FROM unnest(ARRAY(%2$s
     )) AS u WHERE u IS NOT NULL LOOP
         %3$s
     END LOOP;%4$s
@@ -594,7 +754,8 @@ END $body$,
         realtime_row := OLD;
         realtime_user := OLD.%1$s;
         %2$s
-    END IF;$moved$, realtime.quoted(s.audience), event) END);
+    END IF;$moved$, realtime.quoted(s.audience), event) END,
+        user_type, CASE user_type WHEN 'text' THEN ' COLLATE "C"' END);
 END $$;
 
 DROP FUNCTION realtime.json_of_columns;

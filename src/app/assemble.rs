@@ -198,7 +198,12 @@ fn start_identity(
     supervisor: &mut Supervisor,
 ) -> Result<Arc<Authenticator>, RunError> {
     let signatures_max = signatures_max(config);
-    let auth = Authenticator::new(&config.identity, signatures_max, stream.log.devices())?;
+    let auth = Authenticator::new(
+        &config.identity,
+        signatures_max,
+        stream.log.devices(),
+        stream.log.known_kinds(),
+    )?;
     let auth = Arc::new(auth);
     let refreshing = Arc::clone(&auth);
     supervisor.spawn(Task::KeysRefresh, async move { refreshing.run().await });

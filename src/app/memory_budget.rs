@@ -7,7 +7,6 @@
 use std::fmt;
 
 use hushnet_websocket::SocketLimits;
-use uuid::Uuid;
 
 use crate::config::{AuthMode, Config};
 use crate::delivery::{FORGOTTEN_BYTES_MAX, ROUTED_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_MIN};
@@ -16,7 +15,7 @@ use crate::http::RESPONSE_PERMITS_MAX;
 use crate::ingest::{AWAITING_DISK_BYTES_MAX, HELD_BYTES_MAX, WITHOUT_ID_BYTES_MAX};
 use crate::limits::{RATES_PER_CONNECTION, SPARE_RATES};
 use crate::output::BUFFER_BYTES_MAX;
-use crate::protocol::{EVENT_BYTES_MAX, Event, Signal, Snapshot, WantedKinds};
+use crate::protocol::{EVENT_BYTES_MAX, Event, Signal, Snapshot, UserKey, WantedKinds};
 use crate::store::state::PENDING_BYTES_MAX;
 use crate::store::{PAGE_BYTES_MAX, PAGE_EVENTS};
 
@@ -64,7 +63,7 @@ impl MemoryBudget {
         // A page, as the database's rows and as events.
         let page = 2 * PAGE_BYTES_MAX + PAGE_EVENTS * (size_of::<Event>() + 256);
         let tracked = connections_max + SPARE_RATES;
-        let rates = RATES_PER_CONNECTION * tracked * (ENTRY_BYTES + size_of::<Uuid>());
+        let rates = RATES_PER_CONNECTION * tracked * (ENTRY_BYTES + size_of::<UserKey>());
         let signatures = match config.identity.auth {
             AuthMode::Device | AuthMode::JwtOrDevice => signatures_max(config) * ENTRY_BYTES * 2,
             AuthMode::None | AuthMode::Jwt => 0,

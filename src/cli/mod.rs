@@ -14,6 +14,7 @@ mod signals;
 mod systemd;
 mod tail;
 mod token;
+mod user;
 
 pub(crate) use self::arguments::main;
 pub(crate) use self::exit::conclude;

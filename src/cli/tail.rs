@@ -13,10 +13,10 @@ use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
 use tokio_tungstenite::tungstenite::{Error, Message};
-use uuid::Uuid;
 use warp::http::Uri;
 
 use super::exit::Misuse;
+use super::user::user_id;
 
 /// The default of the setting `listen`.
 pub(super) const DEFAULT_URL: &str = "ws://127.0.0.1:8080";
@@ -33,8 +33,9 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL, value_parser = service_url)]
     url: String,
     /// The user whose events are printed; with a token, the token's user
-    #[arg(long, value_name = "UUID", required_unless_present = "token")]
-    user: Option<Uuid>,
+    #[arg(long, value_name = "ID", value_parser = user_id, allow_hyphen_values = true,
+          required_unless_present = "token")]
+    user: Option<String>,
     /// The kinds of events that are printed, with commas between
     #[arg(long, value_name = "KINDS", default_value = WantedKinds::ALL, value_parser = kinds)]
     kinds: String,
@@ -79,7 +80,10 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         return Err(Misuse(text.to_owned()).into());
     }
     let address = match user {
-        Some(user) => format!("{url}/ws?kinds={kinds}&user_id={user}"),
+        Some(user) => {
+            let user = utf8_percent_encode(&user, NON_ALPHANUMERIC);
+            format!("{url}/ws?kinds={kinds}&user_id={user}")
+        }
         None => format!("{url}/ws?kinds={kinds}"),
     };
     let mut request = address.as_str().into_client_request()?;

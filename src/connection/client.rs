@@ -28,7 +28,7 @@ use crate::identity::Identity;
 use crate::limits::Allowance;
 use crate::metrics::Metrics;
 use crate::protocol::{
-    Answer, AuthError, ClientFrame, CloseCode, Closed, Encoding, Notice, Signal,
+    Answer, AuthError, ClientFrame, CloseCode, Closed, Encoding, Notice, Signal, UserType,
 };
 
 /// How often a connection that takes no signals looks at the wall clock, if its proof expires.
@@ -44,6 +44,8 @@ pub struct Connection<S> {
     pub(super) subscription: Subscription,
     pub(super) encoding: Encoding,
     pub(super) choice: Choice,
+    /// The type of users when the client came. When it is another, its user is another's or nobody's.
+    pub(super) user_type: UserType,
     pub(super) position: Position,
     pub(super) holder: Holder,
     pub(super) outbox: Outbox,
@@ -90,6 +92,7 @@ impl<S: Stream> Connection<S> {
             subscription: pending.subscription,
             encoding: pending.encoding,
             choice: Choice(pending.kinds),
+            user_type: pending.user_type,
             position: Position::new(pending.subscribed_after),
             holder: Holder::new(pending.identity, pending.feed_was_live),
             outbox: Outbox::default(),
@@ -388,9 +391,9 @@ impl<S: Stream> Connection<S> {
     pub(super) fn look_at_deadlines(&mut self) -> Result<(), Closed> {
         let shared = Arc::clone(&self.shared);
         self.take_due(shared.clock.now())?;
-        let user_id = self.subscription.user_id();
+        let user = self.subscription.user();
         let next = self.deadlines.next(&shared.timeouts);
-        self.deadlines.look_at(shared.clock.wake_at(user_id, next));
+        self.deadlines.look_at(shared.clock.wake_at(user, next));
         Ok(())
     }
 

@@ -10,12 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use uuid::Uuid;
 
 use super::moment::Moment;
 use super::wall_clock::{Expected, WallClock};
 use crate::delivery::Hub;
-use crate::protocol::Signal;
+use crate::protocol::{Signal, UserKey};
 
 /// How coarse the clock is, in milliseconds.
 const TICK_MS: u64 = 50;
@@ -43,7 +42,7 @@ pub struct Clock {
     begun: Instant,
     /// Ticks since the clock began.
     ticks: AtomicU64,
-    slots: Box<[Mutex<HashSet<Uuid>>]>,
+    slots: Box<[Mutex<HashSet<UserKey>>]>,
     wall: WallClock,
 }
 
@@ -94,7 +93,7 @@ impl Clock {
 
     /// Has the user's connections woken at this moment, or at the end of the ring if the moment is later. Returns
     /// the moment at which they will be woken.
-    pub fn wake_at(&self, user_id: Uuid, moment: Moment) -> Moment {
+    pub fn wake_at(&self, user: UserKey, moment: Moment) -> Moment {
         let mut tick = ticks(moment) + 1;
         loop {
             let now = self.ticks.load(Ordering::Acquire);
@@ -102,7 +101,7 @@ impl Clock {
             let mut slot = self.slot(tick);
             // The clock advances before it empties a slot: if it has reached this slot, that is seen here.
             if self.ticks.load(Ordering::Acquire) < tick {
-                slot.insert(user_id);
+                slot.insert(user);
                 return of_ticks(tick);
             }
         }
@@ -120,14 +119,14 @@ impl Clock {
                 tracing::info!(event = "wall_clock_changed");
                 hub.publish_to_all(&Arc::new(Signal::ClockChanged));
             }
-            for user_id in self.advance(self.exactly_now()) {
-                hub.publish(user_id, || Arc::clone(&wake));
+            for user in self.advance(self.exactly_now()) {
+                hub.publish(user, || Arc::clone(&wake));
             }
         }
     }
 
     /// Advances to this moment. Returns the users whose connections are to be woken.
-    fn advance(&self, to: Moment) -> Vec<Uuid> {
+    fn advance(&self, to: Moment) -> Vec<UserKey> {
         let mut due = Vec::new();
         for tick in self.ticks.load(Ordering::Acquire) + 1..=ticks(to) {
             self.ticks.store(tick, Ordering::Release);
@@ -136,7 +135,7 @@ impl Clock {
         due
     }
 
-    fn slot(&self, tick: u64) -> MutexGuard<'_, HashSet<Uuid>> {
+    fn slot(&self, tick: u64) -> MutexGuard<'_, HashSet<UserKey>> {
         let index = usize::try_from(tick % SLOTS as u64).unwrap_or_default();
         self.slots[index]
             .lock()
@@ -146,6 +145,8 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     fn ms(ms: u64) -> Duration {
@@ -156,7 +157,7 @@ mod tests {
     fn each_is_woken_once_when_its_moment_has_come() {
         let clock = Clock::default();
         let begun = clock.now();
-        let users: Vec<_> = (0..5).map(|_| Uuid::new_v4()).collect();
+        let users: Vec<UserKey> = (0..5).map(|_| Uuid::new_v4().into()).collect();
         for (user, after) in users.iter().zip([0, 60, 60, 70_000, 120]) {
             clock.wake_at(*user, begun + ms(after));
             clock.wake_at(*user, begun + ms(after));
@@ -169,7 +170,7 @@ mod tests {
             }
         }
         woken.sort_by_key(|(_, at)| *at);
-        let at = |user: &Uuid| woken.iter().filter(|w| w.0 == *user).collect::<Vec<_>>();
+        let at = |user: &UserKey| woken.iter().filter(|w| w.0 == *user).collect::<Vec<_>>();
         for (user, after) in [(0, 50), (1, 100), (2, 100), (4, 150)] {
             let woken = at(&users[user]);
             assert_eq!(woken.len(), 1, "{user}");
@@ -182,7 +183,7 @@ mod tests {
     #[test]
     fn whoever_is_late_is_woken_at_the_next_tick() {
         let clock = Clock::default();
-        let user = Uuid::new_v4();
+        let user = UserKey::from(Uuid::new_v4());
         assert!(clock.advance(FIRST + ms(10_000)).is_empty());
         clock.wake_at(user, FIRST + ms(100));
         assert!(clock.advance(FIRST + ms(10_049)).is_empty());
@@ -197,7 +198,7 @@ mod tests {
             let clock = Arc::clone(&clock);
             move || {
                 for n in 0..sleepers {
-                    clock.wake_at(Uuid::from_u128(n), clock.now() + ms(TICK_MS));
+                    clock.wake_at(Uuid::from_u128(n).into(), clock.now() + ms(TICK_MS));
                 }
             }
         });

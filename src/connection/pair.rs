@@ -104,7 +104,8 @@ impl Server {
             SystemTime::UNIX_EPOCH + ahead + begun.elapsed()
         })));
         tokio::spawn(Arc::clone(&clock).run(hub.clone()));
-        let auth = Authenticator::new(&config.identity, 16, log.devices()).unwrap();
+        let auth =
+            Authenticator::new(&config.identity, 16, log.devices(), log.known_kinds()).unwrap();
         let shared = Shared {
             timeouts: Timeouts {
                 ping_interval: PING_INTERVAL,
@@ -377,7 +378,7 @@ async fn a_client_that_does_not_read_is_closed_after_the_write_timeout() {
 async fn a_deleted_device_is_closed_and_the_user_s_other_devices_are_not() {
     let mut server = Server::start(65_536);
     let identity = |device: u128| Identity {
-        user_id: Uuid::from_u128(1),
+        user: Uuid::from_u128(1).into(),
         device_id: Some(Uuid::from_u128(device)),
         expires: None,
     };

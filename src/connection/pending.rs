@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::shared::Shared;
 use crate::delivery::Subscription;
 use crate::identity::Identity;
-use crate::protocol::{Cursor, Encoding, NotACursor, Recipient, Sequence, WantedKinds};
+use crate::protocol::{Cursor, Encoding, NotACursor, Recipient, Sequence, UserType, WantedKinds};
 
 /// What a client sent as its cursor. Shared: a connection's task has no room for a cursor of its own.
 pub type Since = Result<Arc<Cursor>, NotACursor>;
@@ -20,6 +20,8 @@ pub struct PendingConnection {
     /// The last signal that was routed before.
     pub(super) subscribed_after: Option<Sequence>,
     pub(super) encoding: Encoding,
+    /// The type of users before the subscription.
+    pub(super) user_type: UserType,
     /// The cursor that the client came with, or that it is none.
     pub(super) since: Option<Since>,
     /// Who the client has proven to be; `None` where no proof is asked for.
@@ -38,15 +40,17 @@ impl PendingConnection {
         since: Option<Since>,
         identity: Option<Identity>,
     ) -> Self {
-        let Recipient { user_id, kinds } = recipient.into();
+        let Recipient { user, kinds } = recipient.into();
+        let user_type = shared.user_type();
         // Read before the subscription begins: nothing that the subscription does not bring is skipped.
         let subscribed_after = shared.replay_buffer.last_sequence();
         let feed_was_live = shared.feed.borrow().is_live();
         Self {
-            subscription: shared.hub.subscribe(user_id),
+            subscription: shared.hub.subscribe(user),
             kinds,
             subscribed_after,
             encoding,
+            user_type,
             since,
             identity,
             feed_was_live,

@@ -43,7 +43,7 @@ impl<'a, S: Stream> Replay<'a, S> {
     /// Whose events the connection is sent, and which of them.
     fn recipient(&self) -> Recipient {
         Recipient {
-            user_id: self.connection.subscription.user_id(),
+            user: self.connection.subscription.user(),
             kinds: self.connection.choice.0.clone(),
         }
     }
@@ -253,8 +253,8 @@ impl<'a, S: Stream> Replay<'a, S> {
         if let Some(replayed) = self.connection.outbox.take_delivered()
             && let Signal::Event(first) = &*replayed.first
         {
-            let user_id = self.connection.subscription.user_id();
-            self.connection.shared.latency.replayed(user_id, first);
+            let user = self.connection.subscription.user();
+            self.connection.shared.latency.replayed(user, first);
         }
     }
 

@@ -96,7 +96,7 @@ mod tests {
 
     fn identity(device_id: Option<Uuid>) -> Identity {
         Identity {
-            user_id: Uuid::from_u128(1),
+            user: Uuid::from_u128(1).into(),
             device_id,
             expires: None,
         }

@@ -11,7 +11,7 @@ use hushnet_websocket::Stream;
 use super::client::{Connection, Taken, Wakeup};
 use super::pending::Since;
 use super::replay::Replay;
-use crate::protocol::{Closed, Encoding};
+use crate::protocol::{CloseCode, Closed, Encoding};
 
 /// Serves the client until either side ends the connection, and returns why.
 pub async fn run<S: Stream>(connection: &mut Connection<S>, since: Option<Since>) -> Closed {
@@ -34,6 +34,10 @@ async fn serve<S: Stream>(
     connection.position.end_replay();
     connection.watch_identity();
     loop {
+        // Whoever finds the type changed wakes all connections.
+        if connection.user_type != shared.user_type() {
+            return Err(Closed::ByServer(CloseCode::TryAgainLater));
+        }
         if connection.deadlines.leaves_at().is_none() && shared.drain.has_begun() {
             connection.prepare_to_leave();
         }

@@ -13,7 +13,7 @@ use crate::delivery::{Feed, HealthReport, Hub, LatencySampler, ReplayBuffer};
 use crate::identity::Authenticator;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
-use crate::protocol::Signal;
+use crate::protocol::{Signal, UserType};
 use crate::store::Log;
 
 /// What every connection of a server has in common.
@@ -52,6 +52,13 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// The type of the database's users, as far as it has been read.
+    #[must_use]
+    #[inline]
+    pub fn user_type(&self) -> UserType {
+        self.metrics.kinds.user_type()
+    }
+
     /// Counts deliveries that are with the kernel.
     pub(super) fn count_delivered(&self, outbox: &mut Outbox) {
         if let Some(delivered) = outbox.take_delivered() {

@@ -19,15 +19,14 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use tokio::sync::broadcast;
-use uuid::Uuid;
 
-use crate::protocol::Signal;
+use crate::protocol::{Signal, UserKey};
 
 /// The map from a user to the channel that its connections listen to. Cheap to clone: every clone
 /// is the same hub.
 #[derive(Debug, Clone)]
 pub struct Hub {
-    users: Arc<DashMap<Uuid, broadcast::Sender<Arc<Signal>>, RandomState>>,
+    users: Arc<DashMap<UserKey, broadcast::Sender<Arc<Signal>>, RandomState>>,
     /// Slots of each user's channel: events that a connection may be behind before it lags.
     capacity: usize,
 }
@@ -48,15 +47,16 @@ impl Hub {
 
     /// Subscribes one connection to its user's events, from now until it is dropped.
     #[must_use]
-    pub fn subscribe(&self, user_id: Uuid) -> Subscription {
+    pub fn subscribe(&self, user: impl Into<UserKey>) -> Subscription {
+        let user = user.into();
         let receiver = self
             .users
-            .entry(user_id)
+            .entry(user)
             .or_insert_with(|| broadcast::Sender::new(self.capacity))
             .subscribe();
         Subscription {
             hub: self.clone(),
-            user_id,
+            user,
             receiver: Some(receiver),
         }
     }
@@ -64,8 +64,8 @@ impl Hub {
     /// Hands a signal to every connection of this user and returns their number: 0 when the user is not
     /// connected here, and then the signal is not made. Never waits; a connection that falls behind by more
     /// than the capacity finds out when it reads.
-    pub fn publish(&self, user_id: Uuid, signal: impl FnOnce() -> Arc<Signal>) -> usize {
-        match self.users.get(&user_id) {
+    pub fn publish(&self, user: impl Into<UserKey>, signal: impl FnOnce() -> Arc<Signal>) -> usize {
+        match self.users.get(&user.into()) {
             Some(sender) => sender.send(signal()).unwrap_or(0),
             None => 0,
         }
@@ -91,7 +91,7 @@ impl Hub {
 #[derive(Debug)]
 pub struct Subscription {
     hub: Hub,
-    user_id: Uuid,
+    user: UserKey,
     /// `None` only inside `drop`.
     receiver: Option<broadcast::Receiver<Arc<Signal>>>,
 }
@@ -99,8 +99,8 @@ pub struct Subscription {
 impl Subscription {
     /// The user whose signals it receives.
     #[must_use]
-    pub fn user_id(&self) -> Uuid {
-        self.user_id
+    pub fn user(&self) -> UserKey {
+        self.user
     }
 
     /// The receiving end. Cancel-safe to wait on.
@@ -120,14 +120,16 @@ impl Drop for Subscription {
         drop(self.receiver.take());
         self.hub
             .users
-            .remove_if(&self.user_id, |_, sender| sender.receiver_count() == 0);
+            .remove_if(&self.user, |_, sender| sender.receiver_count() == 0);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use tokio::sync::broadcast::error::TryRecvError;
+    use uuid::Uuid;
+
+    use super::*;
 
     fn signal() -> Arc<Signal> {
         Arc::new(Signal::Wake)

@@ -16,10 +16,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, watch};
-use uuid::Uuid;
 
 use crate::metrics::Metrics;
-use crate::protocol::Event;
+use crate::protocol::{Event, UserKey};
 use crate::store::{Log, Logged};
 
 /// Live deliveries that are looked up in one query.
@@ -40,7 +39,7 @@ struct Delivery {
 /// An event that was sent to a client that came back.
 #[derive(Debug)]
 struct Replayed {
-    user_id: Uuid,
+    user: UserKey,
     delivery: Delivery,
 }
 
@@ -115,7 +114,7 @@ impl LatencySampler {
     }
 
     /// The event has just been queued for a client of this user that came back with a cursor.
-    pub fn replayed(&self, user_id: Uuid, event: &Event) {
+    pub fn replayed(&self, user: UserKey, event: &Event) {
         let (Some(id), Some(cursor)) = (event.id, &event.cursor) else {
             return;
         };
@@ -125,7 +124,7 @@ impl LatencySampler {
                 xmin: cursor.snapshot.xmin(),
                 at: SystemTime::now(),
             };
-            place.send(Replayed { user_id, delivery });
+            place.send(Replayed { user, delivery });
         }
     }
 }
@@ -193,8 +192,8 @@ async fn record_replays(mut replays: mpsc::Receiver<Replayed>, log: &Log, metric
         }
         let events: Vec<Logged> = batch
             .iter()
-            .map(|Replayed { user_id, delivery }| Logged {
-                user_id: *user_id,
+            .map(|Replayed { user, delivery }| Logged {
+                user: *user,
                 id: delivery.id,
                 xmin: delivery.xmin,
             })

@@ -110,10 +110,15 @@ impl Router {
         self.routed += 1;
         let sequence = self.replay_buffer.push(&notification);
         let signal = || Arc::new(Signal::new(notification, sequence, self.given.clone()));
-        let connections = self.hub.publish(notification.user_id, signal);
+        let connections = self.hub.publish(notification.user, signal);
         if let Subject::Event(kind) = notification.subject {
             self.metrics.event_routed(kind, connections);
         }
+    }
+
+    /// Has every connection look at what it depends on.
+    pub fn wake_all(&self) {
+        self.hub.publish_to_all(&Arc::new(Signal::Wake));
     }
 
     /// The number of signals that were routed since the last call.

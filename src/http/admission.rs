@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::api::{Api, SocketBound};
 use super::error::ApiError;
-use super::request::{RequestHead, user_id};
+use super::request::RequestHead;
 use super::{credentials, origin};
 use crate::config::Origins;
 use crate::connection::Drain;
@@ -29,7 +29,7 @@ use crate::edge::{ConnectionPermit, Headers};
 use crate::identity::{Authenticator, Credentials, Identity};
 use crate::limits::{AddressPrefix, Limits, Permit};
 use crate::metrics::Metrics;
-use crate::protocol::AuthError;
+use crate::protocol::{AuthError, UserKey, UserType, is_text};
 use crate::store::state::READ_TIMEOUT;
 
 /// Responses with state that are held at once, each until the client has taken it. A client that takes nothing
@@ -54,7 +54,7 @@ pub(super) struct Admission {
 pub(super) enum StateOf {
     /// The pending rows of a device.
     Device(Uuid),
-    /// The devices of a user.
+    /// The devices of one of HushNet's users.
     User(Uuid),
 }
 
@@ -90,11 +90,11 @@ impl Admission {
     ) -> Result<OwnedSemaphorePermit, ApiError> {
         self.check_rate(head.address)?;
         let credentials = credentials::in_headers(&head.headers);
-        let (user_id, device_id) = match state {
+        let (user, device_id) = match state {
             StateOf::Device(device_id) => (None, Some(device_id)),
-            StateOf::User(user_id) => (Some(user_id), None),
+            StateOf::User(id) => (Some(id.into()), None),
         };
-        let identity = self.identify(&credentials, user_id, device_id).await?;
+        let identity = self.identify(&credentials, user, device_id).await?;
         if let Some(identity) = identity {
             let checked = match state {
                 StateOf::Device(device_id) => self.auth.may_read(&identity, device_id).await,
@@ -115,12 +115,12 @@ impl Admission {
         &self,
         head: &RequestHead,
         named: Option<&str>,
-    ) -> Result<Uuid, ApiError> {
+    ) -> Result<UserKey, ApiError> {
         self.check_rate(head.address)?;
-        let named = named.map(user_id).transpose()?;
+        let named = named.map(|id| self.user(id)).transpose()?;
         let credentials = credentials::in_headers(&head.headers);
         let identity = self.identify(&credentials, named, None).await?;
-        let proven = identity.map(|identity| identity.user_id);
+        let proven = identity.map(|identity| identity.user);
         proven.or(named).ok_or(ApiError::UserIdMissing)
     }
 
@@ -143,8 +143,25 @@ impl Admission {
     }
 
     /// Admits a WebSocket of this user, and counts it until the permit is dropped.
-    pub(super) fn admit_user(&self, user_id: Uuid) -> Result<Permit<Uuid>, ApiError> {
-        Ok(self.limits.admit_user(user_id)?)
+    pub(super) fn admit_user(&self, user: UserKey) -> Result<Permit<UserKey>, ApiError> {
+        Ok(self.limits.admit_user(user)?)
+    }
+
+    /// The user with this id. While the type of users has not been read, an id of another type than uuid may be one.
+    pub(super) fn user(&self, id: &str) -> Result<UserKey, ApiError> {
+        let kinds = &self.metrics.kinds;
+        kinds.user_type().parse(id).map_err(|error| {
+            if kinds.knows_user_type() || !is_text(id) {
+                ApiError::UserIdMalformed(error)
+            } else {
+                ApiError::DatabaseUnavailable
+            }
+        })
+    }
+
+    /// The type of users.
+    pub(super) fn user_type(&self) -> UserType {
+        self.metrics.kinds.user_type()
     }
 
     /// Refuses new WebSockets while the server drains.
@@ -178,10 +195,10 @@ impl Admission {
     pub(super) async fn identify(
         &self,
         credentials: &Credentials,
-        user_id: Option<Uuid>,
+        user: Option<UserKey>,
         device_id: Option<Uuid>,
     ) -> Result<Option<Identity>, ApiError> {
-        let identity = self.auth.identify(credentials, user_id, device_id).await;
+        let identity = self.auth.identify(credentials, user, device_id).await;
         identity.map_err(|error| self.refused_identity(error))
     }
 

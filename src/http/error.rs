@@ -7,7 +7,7 @@ use warp::http::StatusCode;
 
 use super::api::SocketBound;
 use crate::metrics::Rejected;
-use crate::protocol::{AuthError, NotKinds, RETRY_AFTER, Refusal};
+use crate::protocol::{AuthError, NotAUser, NotKinds, RETRY_AFTER, Refusal};
 
 /// The body of a request is too long, or its length is not announced.
 #[derive(Debug)]
@@ -24,10 +24,10 @@ impl warp::reject::Reject for Refused {}
 /// Why a request is refused. The message is for the client's developer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ApiError {
-    #[error("connect to /ws?user_id=<uuid>")]
+    #[error("connect to /ws?user_id=<id>")]
     UserIdMissing,
-    #[error("user_id must be a UUID, as in a1b2c3d4-e5f6-7890-abcd-ef1234567890")]
-    UserIdMalformed,
+    #[error("{0}")]
+    UserIdMalformed(NotAUser),
     #[error("ask for /sessions/pending?device_id=<uuid>")]
     DeviceIdMissing,
     #[error("device_id must be a UUID, as in a1b2c3d4-e5f6-7890-abcd-ef1234567890")]
@@ -103,7 +103,7 @@ impl ApiError {
     pub(super) fn status(self) -> StatusCode {
         match self {
             Self::UserIdMissing
-            | Self::UserIdMalformed
+            | Self::UserIdMalformed(_)
             | Self::DeviceIdMissing
             | Self::DeviceIdMalformed
             | Self::KindsMalformed(_)
@@ -134,7 +134,7 @@ impl ApiError {
     pub(super) fn code(self) -> &'static str {
         match self {
             Self::UserIdMissing => "user_id_missing",
-            Self::UserIdMalformed => "user_id_malformed",
+            Self::UserIdMalformed(_) => "user_id_malformed",
             Self::DeviceIdMissing => "device_id_missing",
             Self::DeviceIdMalformed => "device_id_malformed",
             Self::KindsMalformed(_) => "kinds_malformed",

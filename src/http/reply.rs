@@ -82,7 +82,7 @@ mod tests {
 
     use super::*;
     use crate::http::SocketBound;
-    use crate::protocol::{AuthError, CloseCode, Label, Limit, Refusal};
+    use crate::protocol::{AuthError, CloseCode, Label, Limit, NotAUser, Refusal, UserType};
 
     fn limited(retry_after: Duration) -> ApiError {
         let limit = Limit::UserRate;
@@ -143,7 +143,7 @@ mod tests {
             ),
             (ApiError::Identity(AuthError::OtherUser), &[]),
             (ApiError::MethodNotAllowed, &["allow: GET, HEAD"]),
-            (ApiError::UserIdMalformed, &[]),
+            (ApiError::UserIdMalformed(NotAUser(UserType::Uuid)), &[]),
         ] {
             assert_eq!(advised(error), headers, "{error:?}");
         }
@@ -161,7 +161,7 @@ mod tests {
         refusals.extend(limited);
         refusals.extend([
             ApiError::UserIdMissing,
-            ApiError::UserIdMalformed,
+            ApiError::UserIdMalformed(NotAUser(UserType::Uuid)),
             ApiError::DeviceIdMissing,
             ApiError::DeviceIdMalformed,
             ApiError::NotAWebSocket,

@@ -4,13 +4,14 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use percent_encoding::percent_decode_str;
 use uuid::Uuid;
 use warp::http::Method;
 use warp::{Filter, Rejection};
 
 use super::error::ApiError;
 use crate::edge::{ClientAddress, Headers};
-use crate::protocol::WantedKinds;
+use crate::protocol::{NotAUser, UserType, WantedKinds};
 
 /// A request without its path, query and body.
 #[derive(Debug, Clone)]
@@ -46,9 +47,16 @@ pub(super) fn with<T: Send + Sync>(
     warp::any().map(move || Arc::clone(&parts))
 }
 
-/// Reads the id of a user.
-pub(super) fn user_id(text: &str) -> Result<Uuid, ApiError> {
-    text.parse().map_err(|_| ApiError::UserIdMalformed)
+/// Reads the id of one of HushNet's users.
+pub(super) fn hushnet_user(text: &str) -> Result<Uuid, ApiError> {
+    let malformed = ApiError::UserIdMalformed(NotAUser(UserType::Uuid));
+    text.parse().map_err(|_| malformed)
+}
+
+/// A part of a path, which `warp` hands on as it was sent. `None` where it is no UTF-8.
+pub(super) fn decoded(part: &str) -> Option<String> {
+    let decoded = percent_decode_str(part).decode_utf8().ok()?;
+    Some(decoded.into_owned())
 }
 
 /// Reads the id of a device.

@@ -13,7 +13,7 @@ use warp::reply::Response;
 use super::admission::{Admission, StateOf};
 use super::error::ApiError;
 use super::reply::{reply, with_type};
-use super::request::{RequestHead, device_id, get_or_head, head, user_id, with};
+use super::request::{RequestHead, device_id, get_or_head, head, hushnet_user, with};
 use crate::store::Log;
 use crate::store::state::{self, State};
 
@@ -86,7 +86,7 @@ impl StateReads {
     }
 
     async fn devices(&self, head: &RequestHead, id: &str) -> Result<Response, ApiError> {
-        let id = user_id(id)?;
+        let id = hushnet_user(id)?;
         let permit = self.admission.admit_read(head, StateOf::User(id)).await?;
         respond(state::devices(&self.log.requests(), id).await, permit)
     }

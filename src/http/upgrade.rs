@@ -9,7 +9,6 @@ use hushnet_websocket::Socket;
 use hyper::upgrade::OnUpgrade;
 use serde::Deserialize;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
@@ -20,13 +19,15 @@ use super::credentials::{self, ProofQuery};
 use super::error::ApiError;
 use super::handshake::Handshake;
 use super::reply::reply;
-use super::request::{RequestHead, get_or_head, head, is_head, user_id, wanted_kinds, with};
+use super::request::{RequestHead, decoded, get_or_head, head, is_head, wanted_kinds, with};
 use crate::connection::{self, Connection, PendingConnection, Shared, Since};
 use crate::edge::{ConnectionPermit, Transport};
 use crate::identity::Identity;
 use crate::limits::Permit;
 use crate::metrics::{Panicked, panic_message};
-use crate::protocol::{AuthError, CloseCode, Closed, Encoding, Recipient, WantedKinds};
+use crate::protocol::{
+    AuthError, CloseCode, Closed, Encoding, Recipient, UserKey, UserType, WantedKinds,
+};
 
 /// The query of `/ws`.
 #[derive(Debug, Default, Deserialize)]
@@ -73,10 +74,12 @@ struct Asked {
     kinds: Option<Arc<WantedKinds>>,
     encoding: Encoding,
     since: Option<Since>,
+    /// The type of users before the client's user was read.
+    user_type: UserType,
 }
 
 /// What an open WebSocket holds.
-type Permits = (SocketPermits, Permit<Uuid>);
+type Permits = (SocketPermits, Permit<UserKey>);
 
 /// A WebSocket that opens when the handshake's response has been sent. Boxed, since it is large, and an open
 /// connection does not need it.
@@ -115,9 +118,10 @@ pub(super) fn routes(upgrades: &Arc<Upgrades>) -> BoxedFilter<(Response,)> {
         .and(warp::query::<EnvelopeQuery>())
         .and(request)
         .then(
-            |user_id, upgrades: Arc<Upgrades>, query: EnvelopeQuery, request| async move {
+            |user_id: String, upgrades: Arc<Upgrades>, query: EnvelopeQuery, request| async move {
                 let query = WsQuery {
-                    user_id: Some(user_id),
+                    // What is no UTF-8 is nobody's id.
+                    user_id: Some(decoded(&user_id).unwrap_or_default()),
                     kinds: query.kinds,
                     ..WsQuery::default()
                 };
@@ -166,7 +170,9 @@ impl Upgrades {
         let admission = &self.admission;
         admission.check_drain()?;
         admission.check_origin(&head.headers)?;
-        let named = query.user_id.as_deref().map(user_id).transpose()?;
+        let user_type = admission.user_type();
+        let named = query.user_id.as_deref();
+        let named = named.map(|id| admission.user(id)).transpose()?;
         if named.is_none() && !admission.needs_identity() {
             return Err(ApiError::UserIdMissing);
         }
@@ -187,6 +193,7 @@ impl Upgrades {
                     kinds,
                     encoding,
                     since,
+                    user_type,
                 };
                 self.subscribe(named, identity, asked).await
             }
@@ -205,20 +212,25 @@ impl Upgrades {
     /// device that is found comes as an event.
     async fn subscribe(
         &self,
-        named: Option<Uuid>,
+        named: Option<UserKey>,
         identity: Option<Identity>,
         Asked {
             kinds,
             encoding,
             since,
+            user_type,
         }: Asked,
-    ) -> Result<(PendingConnection, Permit<Uuid>), ApiError> {
-        let proven = identity.map(|identity| identity.user_id);
-        let user_id = proven.or(named).ok_or(ApiError::UserIdMissing)?;
-        let permit = self.admission.admit_user(user_id)?;
-        let recipient = Recipient { user_id, kinds };
+    ) -> Result<(PendingConnection, Permit<UserKey>), ApiError> {
+        let proven = identity.map(|identity| identity.user);
+        let user = proven.or(named).ok_or(ApiError::UserIdMissing)?;
+        let permit = self.admission.admit_user(user)?;
+        let recipient = Recipient { user, kinds };
         let pending =
             PendingConnection::subscribe(&self.shared, recipient, encoding, since, identity);
+        // Whoever finds the type changed closes the connections that have subscribed.
+        if self.admission.user_type() != user_type {
+            return Err(ApiError::DatabaseUnavailable);
+        }
         if let Some(identity) = &identity {
             self.admission.confirm(identity).await?;
         }
@@ -230,7 +242,7 @@ impl Upgrades {
         &self,
         upgradable: Upgradable,
         pending: PendingConnection,
-        user: Permit<Uuid>,
+        user: Permit<UserKey>,
     ) -> Response {
         let Upgradable { handshake, permits } = upgradable;
         let response = handshake.response();

@@ -8,7 +8,8 @@
 //! subscribed, so that no deletion falls between the two. Fails closed: a client that cannot be checked
 //! is refused.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use uuid::Uuid;
@@ -17,10 +18,10 @@ use super::confirmations::Confirmations;
 use super::lookup::lookup;
 use super::proof::{Credentials, Identity};
 use super::signed_time::SignedTime;
-use super::token::Tokens;
+use super::token::{Bearer, Tokens};
 use super::used_signatures::UsedSignatures;
 use crate::config::{AuthMode, ConfigError, IdentitySettings};
-use crate::protocol::{AuthError, Secret};
+use crate::protocol::{AuthError, Kinds, Secret, UserKey, UserType};
 use crate::store::Devices;
 
 /// Checks what clients offer.
@@ -32,6 +33,10 @@ pub struct Authenticator {
     used_signatures: Mutex<UsedSignatures>,
     confirmations: Confirmations,
     devices: Devices,
+    /// They know the type of the users.
+    kinds: Arc<Kinds>,
+    /// Whether it was said that signatures prove no user of this database.
+    has_warned: AtomicBool,
 }
 
 impl Authenticator {
@@ -44,6 +49,7 @@ impl Authenticator {
         settings: &IdentitySettings,
         signatures_max: usize,
         devices: Devices,
+        kinds: Arc<Kinds>,
     ) -> Result<Self, ConfigError> {
         let takes_tokens = settings.auth.takes_tokens();
         let window = Duration::from_secs(settings.device_signature_window_s.into());
@@ -55,6 +61,8 @@ impl Authenticator {
             used_signatures: Mutex::new(used),
             confirmations: Confirmations::new(devices.clone()),
             devices,
+            kinds,
+            has_warned: AtomicBool::new(false),
         })
     }
 
@@ -77,7 +85,7 @@ impl Authenticator {
         self.confirmations.run().await;
     }
 
-    /// The client's identity; `None` where clients need not prove it. `user_id` is the user that the
+    /// The client's identity; `None` where clients need not prove it. `user` is the user that the
     /// client claims to be, if it does; `device_id` tells apart devices that have the same key.
     ///
     /// # Errors
@@ -85,29 +93,66 @@ impl Authenticator {
     pub async fn identify(
         &self,
         credentials: &Credentials,
-        user_id: Option<Uuid>,
+        user: Option<UserKey>,
         device_id: Option<Uuid>,
     ) -> Result<Option<Identity>, AuthError> {
         let identity = match (credentials, &self.tokens) {
             _ if !self.is_required() => return Ok(None),
-            (Credentials::Token(token), Some(tokens)) => tokens.check(token.expose()).await?,
+            (Credentials::Token(token), Some(tokens)) => {
+                self.identity_of(&tokens.check(token.expose()).await?)?
+            }
             (Credentials::Signature(signed), _) if self.mode.takes_signatures() => {
-                self.check_signature(signed, user_id, device_id).await?
+                self.check_signature(signed, user, device_id).await?
             }
             _ => return Err(AuthError::CredentialsMissing),
         };
-        match user_id {
-            Some(user_id) if user_id != identity.user_id => Err(AuthError::OtherUser),
+        match user {
+            Some(user) if user != identity.user => Err(AuthError::OtherUser),
             _ => Ok(Some(identity)),
         }
+    }
+
+    /// The identity of a token's bearer.
+    fn identity_of(&self, bearer: &Bearer) -> Result<Identity, AuthError> {
+        let user = self.kinds.user_type().parse(&bearer.user_id);
+        let user = user.map_err(|_| {
+            if self.kinds.knows_user_type() {
+                AuthError::TokenSubject
+            } else {
+                AuthError::Unavailable
+            }
+        })?;
+        Ok(Identity {
+            user,
+            device_id: bearer.device_id,
+            expires: bearer.expires,
+        })
+    }
+
+    /// Whether devices and users are HushNet's, whose ids are uuids. Users of other types have no devices here, and
+    /// nothing says which of them exist.
+    fn has_devices(&self) -> bool {
+        self.kinds.user_type() == UserType::Uuid
     }
 
     async fn check_signature(
         &self,
         offered: &SignedTime,
-        user_id: Option<Uuid>,
+        user: Option<UserKey>,
         device_id: Option<Uuid>,
     ) -> Result<Identity, AuthError> {
+        if !self.has_devices() {
+            if !self.has_warned.swap(true, Relaxed) {
+                tracing::error!(
+                    event = "signatures_prove_no_user",
+                    user_type = self.kinds.user_type().name(),
+                    advice = "a device's signature proves a user whose id is a uuid, and this database has others; set \
+                              auth = jwt"
+                );
+            }
+            return Err(AuthError::SignatureUsers);
+        }
+        let user_id = user.map(UserKey::uuid);
         let signer = offered.verify(self.signature_window, SystemTime::now())?;
         let keys = &signer.key_texts;
         let found = lookup(self.devices.with_key(keys, user_id, device_id)).await?;
@@ -124,7 +169,7 @@ impl Authenticator {
             .unwrap_or_else(PoisonError::into_inner)
             .accept(signer.second, Instant::now())?;
         Ok(Identity {
-            user_id,
+            user: user_id.into(),
             device_id: Some(device_id),
             expires: None,
         })
@@ -136,7 +181,7 @@ impl Authenticator {
     /// [`AuthError`], also when the proof is for another user or device.
     pub async fn renew(&self, identity: &Identity, token: Secret) -> Result<Identity, AuthError> {
         let token = Credentials::Token(token);
-        let renewed = self.identify(&token, Some(identity.user_id), None).await?;
+        let renewed = self.identify(&token, Some(identity.user), None).await?;
         match renewed {
             Some(renewed) if renewed.device_id == identity.device_id => Ok(renewed),
             Some(_) => Err(AuthError::OtherDevice),
@@ -150,8 +195,9 @@ impl Authenticator {
     /// [`AuthError::DeviceUnknown`] or [`AuthError::UserUnknown`] if it is not.
     pub async fn confirm(&self, identity: &Identity) -> Result<(), AuthError> {
         match identity.device_id {
-            Some(device_id) => self.find_device(device_id, identity.user_id).await,
-            None if lookup(self.devices.user_exists(identity.user_id)).await? => Ok(()),
+            Some(device_id) => self.find_device(device_id, identity.user).await,
+            None if !self.has_devices() => Ok(()),
+            None if lookup(self.devices.user_exists(identity.user.uuid())).await? => Ok(()),
             None => Err(AuthError::UserUnknown),
         }
     }
@@ -161,7 +207,11 @@ impl Authenticator {
     /// # Errors
     /// As [`Authenticator::confirm`].
     pub async fn confirm_again(&self, identity: Identity) -> Result<(), AuthError> {
-        self.confirmations.confirm(identity).await
+        if self.has_devices() {
+            self.confirmations.confirm(identity).await
+        } else {
+            self.confirm(&identity).await
+        }
     }
 
     /// Checks that this is the client's own device: the device of its proof, or any device of its user if
@@ -173,15 +223,15 @@ impl Authenticator {
         if identity.device_id.is_some_and(|own| own != device_id) {
             return Err(AuthError::OtherDevice);
         }
-        let found = self.find_device(device_id, identity.user_id).await;
+        let found = self.find_device(device_id, identity.user).await;
         match (found, identity.device_id) {
             (Err(AuthError::DeviceUnknown), None) => Err(AuthError::OtherDevice),
             (found, _) => found,
         }
     }
 
-    async fn find_device(&self, device_id: Uuid, user_id: Uuid) -> Result<(), AuthError> {
-        if lookup(self.devices.exists(device_id, user_id)).await? {
+    async fn find_device(&self, device_id: Uuid, user: UserKey) -> Result<(), AuthError> {
+        if self.has_devices() && lookup(self.devices.exists(device_id, user.uuid())).await? {
             Ok(())
         } else {
             Err(AuthError::DeviceUnknown)

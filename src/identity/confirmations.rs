@@ -96,7 +96,7 @@ impl Found {
         for Doubt { identity, .. } in doubts {
             match identity.device_id {
                 Some(device_id) => device_ids.push(device_id),
-                None => user_ids.push(identity.user_id),
+                None => user_ids.push(identity.user.uuid()),
             }
         }
         let mut found = Self {
@@ -116,9 +116,9 @@ impl Found {
 
     fn confirm(&self, identity: &Identity) -> Result<(), AuthError> {
         match identity.device_id {
-            Some(device_id) if self.devices.contains(&(device_id, identity.user_id)) => Ok(()),
+            Some(device_id) if self.devices.contains(&(device_id, identity.user.uuid())) => Ok(()),
             Some(_) => Err(AuthError::DeviceUnknown),
-            None if self.users.contains(&identity.user_id) => Ok(()),
+            None if self.users.contains(&identity.user.uuid()) => Ok(()),
             None => Err(AuthError::UserUnknown),
         }
     }

@@ -16,4 +16,4 @@ pub use self::authenticator::Authenticator;
 pub use self::proof::{Credentials, Identity};
 pub use self::signed_time::SignedTime;
 pub use self::signing::{Signing, SigningError};
-pub use self::token::Tokens;
+pub use self::token::{Bearer, Tokens};

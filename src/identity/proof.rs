@@ -5,13 +5,13 @@ use std::time::SystemTime;
 use uuid::Uuid;
 
 use super::signed_time::SignedTime;
-use crate::protocol::Secret;
+use crate::protocol::{Secret, UserKey};
 
 /// The identity that a client has proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// The user.
-    pub user_id: Uuid,
+    pub user: UserKey,
     /// The device, if the proof names one.
     pub device_id: Option<Uuid>,
     /// When the proof expires; `None` for a proof that is good as long as the device exists.

@@ -6,7 +6,7 @@ use jsonwebtoken::{EncodingKey, Header, encode};
 
 use super::algorithm::algorithm_of;
 use super::key_file;
-use super::proof::Identity;
+use super::token::Bearer;
 use crate::config::{ConfigError, IdentitySettings, JwtAlgorithm};
 
 /// Makes tokens, for development. In production the application signs them.
@@ -61,19 +61,19 @@ impl Signing {
         })
     }
 
-    /// A token for this identity, with the audience and the issuer of the settings.
+    /// A token for this bearer, with the audience and the issuer of the settings.
     ///
     /// # Errors
     /// [`SigningError::Key`] when the key does not sign.
-    pub fn sign(&self, identity: &Identity) -> Result<String, SigningError> {
-        let expires = identity
+    pub fn sign(&self, bearer: &Bearer) -> Result<String, SigningError> {
+        let expires = bearer
             .expires
             .and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
-        let mut claims = serde_json::json!({ "sub": identity.user_id });
+        let mut claims = serde_json::json!({ "sub": bearer.user_id });
         for (name, value) in [
             (
                 "device_id",
-                identity.device_id.map(|id| id.to_string().into()),
+                bearer.device_id.map(|id| id.to_string().into()),
             ),
             ("exp", expires.map(|at| at.as_secs().into())),
             ("aud", self.audience.clone().map(Into::into)),

@@ -1,4 +1,4 @@
-//! JSON Web Tokens, checked: `sub` is the user, `device_id` may name the device.
+//! JSON Web Tokens, checked: `sub` is the user's id, `device_id` may name the device.
 //!
 //! The algorithm is the configured one, whatever a token's header says.
 
@@ -12,7 +12,6 @@ use uuid::Uuid;
 
 use super::algorithm::algorithm_of;
 use super::key_file;
-use super::proof::Identity;
 use super::published_keys::PublishedKeys;
 use crate::config::{ConfigError, IdentitySettings, JwtAlgorithm};
 use crate::protocol::AuthError;
@@ -46,9 +45,20 @@ impl std::fmt::Debug for Keys {
 /// The claims that the service acts on; the library checks the others.
 #[derive(Debug, Deserialize)]
 struct Claims {
-    sub: Uuid,
+    sub: String,
     device_id: Option<Uuid>,
     exp: f64,
+}
+
+/// What a token says of its bearer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bearer {
+    /// The user's id, of whatever type users are.
+    pub user_id: String,
+    /// The device, if the token names one.
+    pub device_id: Option<Uuid>,
+    /// When the token expires.
+    pub expires: Option<SystemTime>,
 }
 
 impl Tokens {
@@ -83,11 +93,11 @@ impl Tokens {
         }
     }
 
-    /// The identity that the token proves.
+    /// The bearer that the token proves.
     ///
     /// # Errors
     /// [`AuthError`] that says why the token is refused.
-    pub async fn check(&self, token: &str) -> Result<Identity, AuthError> {
+    pub async fn check(&self, token: &str) -> Result<Bearer, AuthError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(AuthError::TokenMalformed);
         }
@@ -106,7 +116,7 @@ impl Tokens {
             .ok()
             .and_then(|exp| SystemTime::UNIX_EPOCH.checked_add(exp))
             .ok_or(AuthError::TokenMalformed)?;
-        Ok(Identity {
+        Ok(Bearer {
             user_id: claims.sub,
             device_id: claims.device_id,
             expires: expires.checked_add(Duration::from_secs(self.validation.leeway)),

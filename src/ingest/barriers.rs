@@ -208,6 +208,7 @@ impl Barriers {
         let (nonce, state) = match ControlPayload::parse(payload)? {
             ControlPayload::Awake => return Some(ControlMessage::Awake),
             ControlPayload::Changed => return Some(ControlMessage::Changed),
+            ControlPayload::Sources => return Some(ControlMessage::Sources),
             ControlPayload::Barrier(nonce, state) => (nonce, state),
         };
         let now = Instant::now();

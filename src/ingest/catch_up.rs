@@ -110,6 +110,7 @@ impl CatchUp<'_> {
     fn release(&mut self, held_before: usize) -> Next {
         // All notifications that were dropped are in the log.
         let mut next = if self.held.take_overflowed() {
+            self.intake.doubt_sources();
             Next::ReadLog
         } else {
             Next::Wait
@@ -211,7 +212,9 @@ impl CatchUp<'_> {
     async fn route(&mut self, chunk: &Chunk) -> Result<(), Lost> {
         let unknown = self.intake.read(&chunk.rows);
         if !unknown.is_empty() {
-            self.log.read_kinds().await?;
+            if self.log.read_kinds().await? {
+                self.intake.user_type_changed();
+            }
             self.intake.read_all(unknown);
         }
         Ok(())

@@ -15,6 +15,8 @@ pub enum ControlMessage {
     Awake,
     /// The log has a row that is for all users.
     Changed,
+    /// The sources say more than they did: the type of the users.
+    Sources,
     /// A barrier of this process that is sent where there is no log.
     BareBarrier(BareBarrierState),
     /// A barrier of this process, with what its transaction saw.
@@ -25,7 +27,7 @@ impl ControlMessage {
     /// The memory that it has beside itself, in bytes.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Awake | Self::Changed => 0,
+            Self::Awake | Self::Changed | Self::Sources => 0,
             Self::BareBarrier(state) => state.snapshot.bytes(),
             Self::Barrier(state) => state.cursor.snapshot.bytes(),
         }
@@ -82,6 +84,7 @@ impl fmt::Display for Nonce {
 pub(super) enum ControlPayload<'a> {
     Awake,
     Changed,
+    Sources,
     /// Any process's barrier, and the text of its state.
     Barrier(Nonce, &'a str),
 }
@@ -93,6 +96,7 @@ impl<'a> ControlPayload<'a> {
         match word {
             "awake" => Some(Self::Awake),
             "changed" => Some(Self::Changed),
+            "sources" => Some(Self::Sources),
             "barrier" => {
                 let (nonce, state) = rest.split_once(' ').unwrap_or((rest, ""));
                 Some(Self::Barrier(Nonce::parse(nonce)?, state))

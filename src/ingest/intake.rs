@@ -6,7 +6,7 @@
 
 use std::mem;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -24,6 +24,8 @@ use crate::store::{ChunkRow, LogRow, skip_unknown};
 
 /// Share of PostgreSQL's notification queue from which on events had better be silent.
 const QUEUE_USAGE_HIGH: f64 = 0.5;
+/// Between two reads of the sources that a notification of the control channel asks for.
+const SOURCES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is left to do after a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +56,10 @@ pub(super) struct Intake {
     without_id: WithoutId,
     /// The last barrier over this connection that found no log: everything visible to it has been routed.
     without_log: Option<Snapshot>,
+    /// The control channel says that the sources have changed.
+    sources_changed: bool,
+    /// When they were last read for that.
+    sources_read: Option<Instant>,
 }
 
 impl Intake {
@@ -68,6 +74,8 @@ impl Intake {
             awaiting_disk: AwaitingDisk::default(),
             without_id: WithoutId::default(),
             without_log: None,
+            sources_changed: false,
+            sources_read: None,
         }
     }
 
@@ -100,6 +108,33 @@ impl Intake {
     /// The last barrier over this connection that found no log.
     pub(super) fn without_log(&self) -> Option<&Snapshot> {
         self.without_log.as_ref()
+    }
+
+    /// Notifications of the control channel were dropped: one may have told of a change of the sources.
+    pub(super) fn doubt_sources(&mut self) {
+        self.sources_changed = true;
+    }
+
+    /// Whether the sources are to be read because the control channel says so. Any role may notify it, so not often.
+    pub(super) fn has_to_read_sources(&mut self, now: impl FnOnce() -> Instant) -> bool {
+        if !self.sources_changed {
+            return false;
+        }
+        let now = now();
+        if self
+            .sources_read
+            .is_some_and(|at| now.duration_since(at) < SOURCES_INTERVAL)
+        {
+            return false;
+        }
+        self.sources_changed = false;
+        self.sources_read = Some(now);
+        true
+    }
+
+    /// The type of the users is another than it was taken for: connections see whose they are.
+    pub(super) fn user_type_changed(&self) {
+        self.router.wake_all();
     }
 
     /// There is a new connection, or a new log, to a database with this way of ingest.
@@ -251,6 +286,10 @@ impl Intake {
             ControlMessage::BareBarrier(state) => self.bare_barrier(state, now),
             ControlMessage::Awake => {
                 self.schedule.other_server_awake(now);
+                Next::Wait
+            }
+            ControlMessage::Sources => {
+                self.sources_changed = true;
                 Next::Wait
             }
             ControlMessage::Changed => {

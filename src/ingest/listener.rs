@@ -178,6 +178,9 @@ impl Listener {
                 payloads = self.injected.next() => self.inject(&payloads),
             };
             self.follow(notifications, next).await?;
+            if self.intake.has_to_read_sources(Instant::now) {
+                self.read_sources().await?;
+            }
         }
     }
 
@@ -197,6 +200,13 @@ impl Listener {
         }
     }
 
+    async fn read_sources(&mut self) -> Result<(), Lost> {
+        if self.log.read_kinds().await? {
+            self.intake.user_type_changed();
+        }
+        Ok(())
+    }
+
     /// Routes what was committed since the position, or begins with the present where that cannot be
     /// known. Returns what is left to do.
     async fn join(&mut self, notifications: &mut Notifications) -> Result<Next, Lost> {
@@ -214,7 +224,7 @@ impl Listener {
             state => state?,
         };
         let mut ingest = Ingest::Notify;
-        self.log.read_kinds().await?;
+        self.read_sources().await?;
         if let Some(state) = &state {
             ingest = state.ingest;
             if let Some(wanted) = self.ingest_wanted

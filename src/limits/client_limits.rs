@@ -4,15 +4,13 @@ use std::fmt::{self, Debug};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use uuid::Uuid;
-
 use super::address_prefix::AddressPrefix;
 use super::connection_quota::{ConnectionQuota, Permit, QuotaBounds};
 use super::rate::{KeyedRate, Rate, exceeded, keyed_rate, rate};
 use super::rate_table::SPARE_RATES;
 use super::replay_pages::{PagePermit, ReplayPages};
 use crate::config::LimitSettings;
-use crate::protocol::{Limit, Refusal};
+use crate::protocol::{Limit, Refusal, UserKey};
 
 /// Connections of an address beyond its WebSockets, for other requests.
 const REQUESTS_PER_ADDRESS_MAX: u32 = 64;
@@ -29,7 +27,7 @@ pub struct Limits {
     replay_pages: ReplayPages,
     peers: Arc<ConnectionQuota<AddressPrefix>>,
     addresses: Arc<ConnectionQuota<AddressPrefix>>,
-    users: Arc<ConnectionQuota<Uuid>>,
+    users: Arc<ConnectionQuota<UserKey>>,
 }
 
 impl Limits {
@@ -123,8 +121,8 @@ impl Limits {
     /// # Errors
     /// [`Refusal`] when the user has too many open, or too many in this second, or when too many users
     /// connect in this second.
-    pub fn admit_user(&self, user_id: Uuid) -> Result<Permit<Uuid>, Refusal> {
-        let permit = self.users.admit(user_id)?;
+    pub fn admit_user(&self, user: UserKey) -> Result<Permit<UserKey>, Refusal> {
+        let permit = self.users.admit(user)?;
         // Last: a connection that its address or user may not have takes nothing from the other users.
         match self.connections.check() {
             Ok(()) => Ok(permit),
@@ -169,6 +167,10 @@ mod tests {
         Limits::new(&settings, 4)
     }
 
+    fn user() -> UserKey {
+        uuid::Uuid::new_v4().into()
+    }
+
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
@@ -196,10 +198,10 @@ mod tests {
         assert!(limits.admit_address(address("192.0.2.8")).is_ok());
         assert!(limits.admit_address(client).is_ok());
 
-        let user_id = Uuid::new_v4();
+        let user_id = user();
         let met = until_refused(|| limits.admit_user(user_id));
         assert_eq!(met, (3, Limit::UserOpen));
-        assert!(limits.admit_user(Uuid::new_v4()).is_ok());
+        assert!(limits.admit_user(user()).is_ok());
         assert!(limits.admit_user(user_id).is_ok());
     }
 
@@ -263,7 +265,7 @@ mod tests {
             settings.connections_per_second_per_user = 5;
         });
         let begun = Instant::now();
-        let flood = Uuid::new_v4();
+        let flood = user();
         let refused = (0..10_000)
             .filter_map(|_| limits.admit_user(flood).err())
             .inspect(|refusal| assert_eq!(refusal.limit, Limit::UserRate))
@@ -272,9 +274,9 @@ mod tests {
         let earned = 5.0 * begun.elapsed().as_secs_f64();
         assert!((10_000 - refused) as f64 <= 5.0 + earned + 1.0, "{refused}");
         for _ in 0..75 {
-            limits.admit_user(Uuid::new_v4()).unwrap();
+            limits.admit_user(user()).unwrap();
         }
-        let (_, limit) = until_refused(|| limits.admit_user(Uuid::new_v4()));
+        let (_, limit) = until_refused(|| limits.admit_user(user()));
         assert_eq!(limit, Limit::Rate);
     }
 }

@@ -1,17 +1,30 @@
-//! The kinds of events that a server knows by name, and the sources that events of the log are of.
+//! The kinds of events that a server knows by name, the sources that events of the log are of, and the type of their users.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use foldhash::fast;
 
 use super::kind::{KINDS_MAX, Kind, WantedKinds};
-use super::{Layout, NotALayout, Notification, Subject};
+use super::{Layout, NotALayout, Notification, Subject, UserType};
 
 /// The kinds of events that a server knows: HushNet's own, and those of the database's sources. A kind keeps its
 /// number. At most [`KINDS_MAX`] have one; an event of any other is handed on as [`Kind::OTHER`].
 #[derive(Debug)]
-pub struct Kinds(RwLock<Known>);
+pub struct Kinds {
+    known: RwLock<Known>,
+    /// The type of the users' ids, as in [`USER_TYPES`].
+    user_type: AtomicU8,
+}
+
+/// The types of users by their numbers; the first is taken before the database has been read.
+const USER_TYPES: [UserType; 4] = [
+    UserType::Uuid,
+    UserType::Uuid,
+    UserType::Bigint,
+    UserType::Text,
+];
 
 #[derive(Debug, Default)]
 struct Known {
@@ -58,17 +71,44 @@ impl Default for Kinds {
         for name in Kind::PRESET {
             known.number(name);
         }
-        Self(RwLock::new(known))
+        Self {
+            known: RwLock::new(known),
+            user_type: AtomicU8::new(0),
+        }
     }
 }
 
 impl Kinds {
     /// These are the kinds that the log's triggers write. Returns how many have no number, because there are too many.
     pub fn set_logged<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> usize {
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let numbers: Vec<_> = names.into_iter().map(|name| known.number(name)).collect();
         known.logged = numbers.iter().copied().flatten().collect();
         numbers.len() - known.logged.len()
+    }
+
+    /// The type of the database's users. One atomic load.
+    #[must_use]
+    #[inline]
+    pub fn user_type(&self) -> UserType {
+        USER_TYPES[usize::from(self.user_type.load(Relaxed)) % USER_TYPES.len()]
+    }
+
+    /// Whether the database has said which type that is.
+    #[must_use]
+    pub fn knows_user_type(&self) -> bool {
+        self.user_type.load(Relaxed) > 0
+    }
+
+    /// The database has users of this type. Returns whether clients may have come as users of another.
+    pub fn set_user_type(&self, user_type: UserType) -> bool {
+        let number = match user_type {
+            UserType::Uuid => 1,
+            UserType::Bigint => 2,
+            UserType::Text => 3,
+        };
+        let before = usize::from(self.user_type.swap(number, Relaxed));
+        USER_TYPES[before % USER_TYPES.len()] != user_type
     }
 
     /// These are the sources of the log's events: number, kind and layout. Returns those whose layout has become
@@ -77,7 +117,7 @@ impl Kinds {
         &self,
         sources: impl IntoIterator<Item = (i16, &'a str, Result<Layout, NotALayout>)>,
     ) -> Vec<(i16, NotALayout)> {
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let mut unreadable = Vec::new();
         let mut read = HashMap::default();
         for (number, name, layout) in sources {
@@ -148,7 +188,7 @@ impl Kinds {
     }
 
     fn read<T>(&self, look: impl FnOnce(&Known) -> T) -> T {
-        look(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        look(&self.known.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use uuid::Uuid;
 
+use super::UserKey;
+
 /// The longest JSON of an id and of a user's id.
 const ID_BYTES: usize = 20;
 const USER_BYTES: usize = 38;
@@ -43,7 +45,10 @@ impl Op {
 /// What stands between two literals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Value {
+    /// The user, from the key of a uuid.
     User,
+    /// The user, from the key of a bigint.
+    Bigint,
     Op,
     Id,
     /// The field of this number, from 1 on.
@@ -54,6 +59,7 @@ impl Value {
     fn of_name(name: &str) -> Option<Self> {
         match name {
             "user" => Some(Self::User),
+            "bigint" => Some(Self::Bigint),
             "op" => Some(Self::Op),
             "id" => Some(Self::Id),
             number => {
@@ -68,7 +74,7 @@ impl Value {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotALayout {
     /// A value of a name that this release does not know.
-    #[error("a value is named {0:?}, which is not user, op, id, or the number of a field")]
+    #[error("a value is named {0:?}, which is not user, bigint, op, id, or the number of a field")]
     Value(String),
     /// It does not begin and end with a literal.
     #[error("it does not begin and end with a literal")]
@@ -111,7 +117,7 @@ impl Layout {
         let pieces: Box<[(Box<str>, Value)]> = pieces.collect::<Result<_, _>>()?;
         let field = |(_, value): &(_, Value)| match value {
             Value::Field(number) => *number,
-            Value::User | Value::Op | Value::Id => 0,
+            Value::User | Value::Bigint | Value::Op | Value::Id => 0,
         };
         Ok(Self {
             literal_bytes: pieces.iter().map(|(literal, _)| literal.len()).sum(),
@@ -132,7 +138,7 @@ impl Layout {
     pub fn compose<'a>(
         &self,
         text: &mut String,
-        (id, user_id, op): (i64, Uuid, Op),
+        (id, user, op): (i64, UserKey, Op),
         field_bytes: usize,
         field: impl Fn(usize) -> Option<&'a str>,
     ) {
@@ -144,11 +150,12 @@ impl Layout {
                 Value::User => {
                     text.push('"');
                     let mut buffer = Uuid::encode_buffer();
-                    text.push_str(user_id.as_hyphenated().encode_lower(&mut buffer));
+                    text.push_str(user.uuid().as_hyphenated().encode_lower(&mut buffer));
                     text.push('"');
                 }
                 Value::Op => text.push_str(op.json()),
                 // Writing into a String does not fail.
+                Value::Bigint => drop(write!(text, "\"{}\"", user.bigint())),
                 Value::Id => drop(write!(text, "{id}")),
                 Value::Field(number) => text.push_str(field(*number).unwrap_or("null")),
             }
@@ -167,6 +174,9 @@ mod tests {
 
     const USER: Uuid = Uuid::from_u128(0xa1b2_c3d4_e5f6_7890_abcd_ef12_3456_7890);
 
+    /// The number of the user whose key has the same last bytes.
+    const USER_NUMBER: &str = "-6066930261531658096";
+
     fn layout(pieces: &[&str]) -> Result<Layout, NotALayout> {
         let pieces: Vec<_> = pieces.iter().map(|piece| (*piece).to_owned()).collect();
         Layout::parse(&pieces)
@@ -174,7 +184,9 @@ mod tests {
 
     fn composed(layout: &Layout, op: Op, fields: &[Option<&str>]) -> String {
         let mut text = "what was there before".to_owned();
-        layout.compose(&mut text, (70, USER, op), 0, |number| fields[number - 1]);
+        layout.compose(&mut text, (70, USER.into(), op), 0, |number| {
+            fields[number - 1]
+        });
         text
     }
 
@@ -251,8 +263,9 @@ mod tests {
                 .unzip();
             let (mut pieces, mut expected) = (Vec::new(), serde_json::Map::new());
             for member in 0..random.random_range(0..9) {
-                let (name, value) = match random.random_range(0..5) {
+                let (name, value) = match random.random_range(0..6) {
                     0 => ("user".to_owned(), json!(USER)),
+                    3 => ("bigint".to_owned(), json!(USER_NUMBER)),
                     1 => ("op".to_owned(), serde_json::from_str(op.json()).unwrap()),
                     2 => ("id".to_owned(), json!(70)),
                     _ if values.is_empty() => continue,

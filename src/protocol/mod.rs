@@ -31,7 +31,9 @@ mod signal;
 mod skipped_row;
 #[cfg(test)]
 mod tests;
+mod trailer;
 mod trigger_fault;
+mod user;
 mod xid;
 
 pub use self::channel::{
@@ -61,4 +63,5 @@ pub use self::sequence::Sequence;
 pub use self::signal::{Reset, Revocation, Signal};
 pub use self::skipped_row::SkippedRow;
 pub use self::trigger_fault::TriggerFault;
+pub use self::user::{NotAUser, USER_BYTES_MAX, UserKey, UserType, is_text};
 pub use self::xid::Xid;

@@ -12,7 +12,8 @@ use uuid::Uuid;
 use super::flat_json::{Rest, Value};
 use super::json::object;
 use super::kind::{KIND_BYTES_MAX, is_reserved};
-use super::{Kind, Xid};
+use super::trailer::Trailer;
+use super::{Kind, UserKey, Xid};
 
 /// The largest part of a refused payload that is logged, in characters.
 const LOGGED_PAYLOAD_CHARS: usize = 200;
@@ -40,7 +41,7 @@ pub struct Notification<'a> {
     /// The name of such a kind.
     pub other_kind: Option<&'a str>,
     /// The user whose event it is: the routing key.
-    pub user_id: Uuid,
+    pub user: UserKey,
     /// Its row in the log; `None` from a database that has only HushNet's own triggers.
     pub id: Option<i64>,
     /// The transaction that has written it. `None` where the trigger does not notify it: before migration 7, and from
@@ -134,7 +135,8 @@ struct Revoked {
 struct Members<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
-    user_id: Uuid,
+    #[serde(borrow)]
+    user_id: Cow<'a, str>,
     id: Option<i64>,
     #[serde(default)]
     by_reference: bool,
@@ -149,67 +151,6 @@ pub fn is_truncation(payload: &str) -> bool {
         kind: String,
     }
     serde_json::from_str(payload).is_ok_and(|row: Truncation| row.kind == "truncated")
-}
-
-/// What the service alone reads, at the end of an event's JSON object: whether its transaction commits without waiting
-/// for the disk, and in a notification, last, the transaction's number. The log has the number in a column.
-#[derive(Debug, Clone, Copy)]
-struct Trailer<'a> {
-    /// The object before it, without its closing brace.
-    open_text: &'a str,
-    xid: Option<Xid>,
-    asynchronous: bool,
-}
-
-impl<'a> Trailer<'a> {
-    const XID: &'static [u8; 10] = br#", "xid" : "#;
-    const ASYNCHRONOUS: &'static [u8; 23] = br#", "asynchronous" : true"#;
-    /// As many decimal digits as every `u64` can hold.
-    const DIGITS_MAX: usize = 19;
-
-    /// `None` for a text that does not end as an object does. Arrays of a known length are compared without a call.
-    #[inline]
-    fn cut_from(payload: &'a str) -> Option<Self> {
-        let mut open_text = payload.strip_suffix('}')?;
-        let (digits, number) = number_at_end(open_text.as_bytes(), Self::DIGITS_MAX);
-        let before = open_text.len() - digits;
-        let mut xid = None;
-        if digits > 0
-            && open_text.as_bytes()[..before].last_chunk() == Some(Self::XID)
-            && open_text.as_bytes()[before] != b'0'
-        {
-            xid = Xid::new(number);
-            open_text = &open_text[..before - Self::XID.len()];
-        }
-        let asynchronous = open_text.as_bytes().last_chunk() == Some(Self::ASYNCHRONOUS);
-        if asynchronous {
-            open_text = &open_text[..open_text.len() - Self::ASYNCHRONOUS.len()];
-        }
-        Some(Self {
-            open_text,
-            xid,
-            asynchronous,
-        })
-    }
-
-    fn is_empty(self) -> bool {
-        self.xid.is_none() && !self.asynchronous
-    }
-}
-
-/// The decimal digits at the end of a text, at most so many, and their value.
-#[inline]
-fn number_at_end(text: &[u8], digits_max: usize) -> (usize, u64) {
-    let (mut digits, mut number, mut scale) = (0, 0, 1);
-    for digit in text.iter().rev().take(digits_max) {
-        if !digit.is_ascii_digit() {
-            break;
-        }
-        number += u64::from(digit - b'0') * scale;
-        scale *= 10;
-        digits += 1;
-    }
-    (digits, number)
 }
 
 /// The text without the white space at its end, which few have.
@@ -240,7 +181,8 @@ impl<'a> Notification<'a> {
     /// Reads a notification's payload, or a payload of the log.
     ///
     /// # Errors
-    /// [`MalformedEvent`] when it is not a JSON object with a `type` that names a kind and a UUID `user_id`.
+    /// [`MalformedEvent`] when it is not a JSON object with a `type` that names a kind, and with a user: a UUID
+    /// `user_id`, or its key at the end.
     pub fn parse(payload: &'a str) -> Result<Self, MalformedEvent> {
         let trailer = Trailer::cut_from(trimmed(payload));
         let flat = trailer.and_then(|trailer| Self::of_flat(trailer.open_text, trailer));
@@ -269,13 +211,20 @@ impl<'a> Notification<'a> {
         let whole = Trailer {
             open_text: whole.strip_suffix('}').unwrap_or(whole),
             xid: None,
+            user: None,
             asynchronous: false,
         };
         let trailer = trailer.filter(|_| members.id.is_some()).unwrap_or(whole);
+        let user = match trailer.user {
+            Some(user) => user,
+            None => Uuid::try_parse(&members.user_id)
+                .map_err(serde::de::Error::custom)?
+                .into(),
+        };
         Ok(Self {
             subject: kind.subject(trailer.open_text),
             other_kind: kind.other_kind(),
-            user_id: members.user_id,
+            user,
             id: members.id,
             xid: trailer.xid,
             asynchronous: trailer.asynchronous,
@@ -296,9 +245,7 @@ impl<'a> Notification<'a> {
             let value = rest.value()?;
             match (name, value) {
                 (b"type", Value::String(text)) => set(&mut kind, Type::from_name(text)?)?,
-                (b"user_id", Value::String(text)) => {
-                    set(&mut user_id, Uuid::try_parse_ascii(text).ok()?)?;
-                }
+                (b"user_id", Value::String(text)) => set(&mut user_id, text)?,
                 (b"id", Value::Number(number)) => set(&mut id, number)?,
                 (b"by_reference", Value::Bool(is)) => set(&mut by_reference, is)?,
                 (b"type" | b"user_id" | b"id" | b"by_reference", _) => return None,
@@ -308,11 +255,15 @@ impl<'a> Notification<'a> {
                 break;
             }
         }
-        let kind = kind?;
+        let (kind, user_id) = (kind?, user_id?);
+        let user = match trailer.user {
+            Some(user) => user,
+            None => Uuid::try_parse_ascii(user_id).ok()?.into(),
+        };
         Some(Self {
             subject: kind.subject(open_text),
             other_kind: kind.other_kind(),
-            user_id: user_id?,
+            user,
             id,
             xid: trailer.xid,
             asynchronous: trailer.asynchronous,
@@ -355,6 +306,7 @@ mod tests {
             ),
             format!(r#"{{"type":"revocation","user_id":"{USER}","device_id":null}}"#),
             format!(r#"{{"type":"device","user_id":"{USER}", "id" : 7, "xid" : 12}}"#),
+            format!(r#"{{"type":"order","user_id":"42", "id" : 7, "user_key" : "{USER}"}}"#),
             format!(
                 r#"{{"type":"device","user_id":"{USER}", "id" : 7, "asynchronous" : true, "xid" : 12}}"#
             ),
@@ -397,6 +349,38 @@ mod tests {
         let notified = format!(r#"{open}{mark}, "xid" : 12}}"#);
         assert_eq!(Notification::parse(&notified).unwrap(), logged);
         assert_eq!((logged.open_text, logged.asynchronous), (&*open, true));
+    }
+
+    /// The client is sent the user's own id; whose the event is says the key.
+    #[test]
+    fn the_key_at_the_end_says_whose_event_it_is_and_is_no_part_of_the_text() {
+        let key = format!(r#", "user_key" : "{USER}""#);
+        let xid = r#", "xid" : 12"#;
+        for id in ["42", "-7", "é", r#"a\"b"#, r#"}, \"xid\" : 9}"#, USER] {
+            let open = format!(r#"{{"type" : "order", "user_id" : "{id}", "id" : 7"#);
+            for mark in ["", r#", "asynchronous" : true"#] {
+                let notified = format!("{open}{mark}{key}{xid}}}");
+                let read = Notification::parse(&notified).unwrap();
+                assert_eq!(read.user.to_string(), USER);
+                assert_eq!(
+                    (read.open_text, read.asynchronous),
+                    (&*open, !mark.is_empty())
+                );
+                assert_eq!((read.id, read.xid), (Some(7), Xid::new(12)));
+            }
+        }
+        // Nobody has such a key, and without one the id is a uuid.
+        for wrong in [
+            key.replace("a1b2", "x1b2"),
+            key.replace('-', "_"),
+            String::new(),
+        ] {
+            let text = format!(r#"{{"type" : "order", "user_id" : "42", "id" : 7{wrong}{xid}}}"#);
+            assert!(Notification::parse(&text).is_err(), "{text}");
+        }
+        // The log's triggers write an id before the key.
+        let text = format!(r#"{{"type" : "order", "user_id" : "42"{key}}}"#);
+        assert!(Notification::parse(&text).is_err());
     }
 
     /// HushNet's own triggers write no id.

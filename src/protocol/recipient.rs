@@ -4,23 +4,27 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::WantedKinds;
+use super::{UserKey, WantedKinds};
 
 /// Whose events are wanted, and which of them.
 #[derive(Debug, Clone)]
 pub struct Recipient {
     /// The user.
-    pub user_id: Uuid,
+    pub user: UserKey,
     /// The kinds of events; `None` for all.
     pub kinds: Option<Arc<WantedKinds>>,
 }
 
-impl From<Uuid> for Recipient {
+impl From<UserKey> for Recipient {
     /// All of the user's events.
-    fn from(user_id: Uuid) -> Self {
-        Self {
-            user_id,
-            kinds: None,
-        }
+    fn from(user: UserKey) -> Self {
+        Self { user, kinds: None }
+    }
+}
+
+impl From<Uuid> for Recipient {
+    /// All events of the user with this id.
+    fn from(id: Uuid) -> Self {
+        UserKey::from(id).into()
     }
 }

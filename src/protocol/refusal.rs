@@ -74,6 +74,8 @@ pub enum AuthError {
     CredentialsMissing,
     /// No token at all, or one without the claims that are needed.
     TokenMalformed,
+    /// `sub` is no id of the database's type of users.
+    TokenSubject,
     /// Signed with another algorithm than the configured one, or with none.
     TokenAlgorithm,
     /// Signed with a key that is not published.
@@ -96,6 +98,8 @@ pub enum AuthError {
     SignatureStale,
     /// The signature has been used.
     SignatureReplayed,
+    /// The database's users are of a type that no device's signature proves.
+    SignatureUsers,
     /// There is no such device.
     DeviceUnknown,
     /// There is no such user.
@@ -127,8 +131,12 @@ impl AuthError {
                  Bearer, or X-Identity-Key, X-Signature and X-Timestamp"
             }
             Self::TokenMalformed => {
-                "the token must be a JSON Web Token with exp and, as sub, the user's UUID; a \
+                "the token must be a JSON Web Token with exp and, as sub, the user's id in a string; a \
                  device_id must be a UUID"
+            }
+            Self::TokenSubject => {
+                "the token's sub is no id of this database's type of users: uuid, bigint in decimal digits, or text of 1 to \
+                 255 bytes"
             }
             Self::TokenAlgorithm => "the token is signed with an algorithm that is not accepted",
             Self::TokenKeyUnknown => "the token's kid names no published key",
@@ -144,6 +152,10 @@ impl AuthError {
             Self::SignatureInvalid => "the signature is not the identity key's over the timestamp",
             Self::SignatureStale => "the timestamp is too far from this server's time",
             Self::SignatureReplayed => "this signature has been used; sign another second",
+            Self::SignatureUsers => {
+                "a device's signature proves a user whose id is a uuid, and the users of this database are others: send a \
+                 token"
+            }
             Self::DeviceUnknown => "there is no such device",
             Self::UserUnknown => "there is no such user",
             Self::DeviceAmbiguous => "several users have a device with this key: give user_id",

@@ -25,10 +25,7 @@ fn an_event_keeps_the_text_that_the_trigger_wrote() {
     let text =
         format!(r#"{{"type" : "message", "chat_id" : null, "user_id" : "{USER}", "id" : 7}}"#);
     let event = event(&text);
-    assert_eq!(
-        Notification::parse(&text).unwrap().user_id.to_string(),
-        USER
-    );
+    assert_eq!(Notification::parse(&text).unwrap().user.to_string(), USER);
     assert_eq!((event.kind, event.id), (Kind::MESSAGE, Some(7)));
     assert_eq!(event.frame(Encoding::Plain).as_text(), text);
 }

@@ -3,11 +3,13 @@
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::protocol::UserKey;
+
 /// An event of the log, and how to find it without reading much of the log.
 #[derive(Debug, Clone, Copy)]
 pub struct Logged {
     /// The user that it is for.
-    pub user_id: Uuid,
+    pub user: UserKey,
     /// Its id.
     pub id: i64,
     /// A bound on its transaction from below.
@@ -58,13 +60,13 @@ pub(super) async fn of_all(
 /// What [`super::Log::creation_times_of`] does, on this pool.
 pub(super) async fn of_user(
     pool: &PgPool,
-    user_id: Uuid,
+    user: UserKey,
     ids: &[i64],
     xmin: u64,
 ) -> Result<Vec<(i64, f64)>, sqlx::Error> {
     let look_up = look_up!("(SELECT $1::uuid, unnest($2::bigint[]), $3::text)");
     sqlx::query_as(look_up)
-        .bind(user_id)
+        .bind(user.uuid())
         .bind(ids)
         .bind(xmin.to_string())
         .fetch_all(pool)
@@ -76,7 +78,7 @@ pub(super) async fn of_each(
     pool: &PgPool,
     events: &[Logged],
 ) -> Result<Vec<(i64, f64)>, sqlx::Error> {
-    let users: Vec<Uuid> = events.iter().map(|event| event.user_id).collect();
+    let users: Vec<Uuid> = events.iter().map(|event| event.user.uuid()).collect();
     let ids: Vec<i64> = events.iter().map(|event| event.id).collect();
     let xmins: Vec<String> = events.iter().map(|event| event.xmin.to_string()).collect();
     sqlx::query_as(look_up!("unnest($1::uuid[], $2::bigint[], $3::text[])"))

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
-use uuid::Uuid;
 
 use super::address::Address;
 use super::blockers::{self, Blocker};
@@ -24,7 +23,7 @@ use super::triggers::FaultyTrigger;
 use super::user_pages::UserPages;
 use super::{control, creation_times, log_state, maintenance, rights, sources, triggers};
 use crate::config::Ingest;
-use crate::protocol::{Epoch, Kinds, Recipient, Snapshot};
+use crate::protocol::{Epoch, Kinds, Recipient, Snapshot, UserKey};
 
 /// The log of one database. Cheap to clone; every clone uses the same connections.
 #[derive(Debug, Clone)]
@@ -102,8 +101,8 @@ impl Log {
     }
 
     /// Reads which kinds of events the triggers of the log write, and how these are made of its columns; from then on
-    /// both are known.
-    pub async fn read_kinds(&self) -> Result<(), sqlx::Error> {
+    /// both are known, and so is the type of the users' ids. Returns whether clients may have come as users of another type.
+    pub async fn read_kinds(&self) -> Result<bool, sqlx::Error> {
         let kinds = self.database.kinds();
         within_deadline(sources::read_kinds(&self.database.own(), &kinds)).await
     }
@@ -213,13 +212,13 @@ impl Log {
     /// The same of one user's events, for a request of a client.
     pub async fn creation_times_of(
         &self,
-        user_id: Uuid,
+        user: UserKey,
         ids: &[i64],
         xmin: u64,
     ) -> Result<Vec<(i64, f64)>, sqlx::Error> {
         within_deadline(creation_times::of_user(
             &self.database.requests(),
-            user_id,
+            user,
             ids,
             xmin,
         ))

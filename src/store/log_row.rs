@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::fields::Fields;
 use crate::protocol::{
-    Kind, Kinds, Layout, Notification, Op, Subject, Xid, is_asynchronous, is_truncation,
+    Kind, Kinds, Layout, Notification, Op, Subject, UserKey, Xid, is_asynchronous, is_truncation,
 };
 
 /// About the length of what a layout adds to an event's values, in bytes. [`stored_bytes`] has the same.
@@ -77,7 +77,7 @@ pub struct Parts {
     /// What was done to the row.
     pub op: Op,
     /// The user whose event it is.
-    pub user_id: Uuid,
+    pub user: UserKey,
     /// What it shows of the row.
     pub fields: Fields,
     /// Whether its transaction commits without waiting for the disk.
@@ -103,8 +103,10 @@ impl Body {
         if let Some(json) = row.try_get(first)? {
             return Ok(Some(Self::Json(json)));
         }
-        let (Some(source), Some(user_id)) = (row.try_get(first + 1)?, row.try_get(first + 5)?)
-        else {
+        let (Some(source), Some(key)) = (
+            row.try_get(first + 1)?,
+            row.try_get::<Option<Uuid>, _>(first + 5)?,
+        ) else {
             return Ok(None);
         };
         let letter: Option<i8> = row.try_get(first + 2)?;
@@ -112,7 +114,7 @@ impl Body {
         Ok(Some(Self::Parts(Parts {
             source,
             op: Op::of_letter(letter.map(i8::cast_unsigned)),
-            user_id,
+            user: key.into(),
             fields: fields.unwrap_or_default(),
             asynchronous: row.try_get(first + 4)?,
         })))
@@ -185,14 +187,14 @@ impl Parts {
         text: &'a mut String,
     ) -> Option<Notification<'a>> {
         let (kind, layout) = self.find_source(kinds)?;
-        let event = (id, self.user_id, self.op);
+        let event = (id, self.user, self.op);
         layout.compose(text, event, self.fields.bytes(), |number| {
             self.fields.get(number)
         });
         Some(Notification {
             subject: Subject::Event(kind),
             other_kind: None,
-            user_id: self.user_id,
+            user: self.user,
             id: Some(id),
             xid,
             asynchronous: self.asynchronous,

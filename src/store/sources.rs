@@ -8,7 +8,7 @@ use std::fmt;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection, PgPool};
 
 use super::error::{is_forbidden, is_undefined};
-use crate::protocol::{Kinds, Layout};
+use crate::protocol::{Kinds, Layout, UserType};
 
 /// The migration that makes `realtime.sources`, and its text.
 const VERSION: i64 = 8;
@@ -147,6 +147,13 @@ struct Registered {
     layout: Option<Vec<String>>,
 }
 
+/// The type of the users' ids. Null in the schema before migration 9, where `user_type` is no column of `realtime.state`
+/// and means that of `absent`, and before the first source.
+const USER_TYPE: &str = "
+    SELECT found.user_type
+    FROM (SELECT NULL::text AS user_type) AS absent,
+         LATERAL (SELECT user_type FROM realtime.state) AS found";
+
 /// In the schema before migration 9 `layout` is no column of `realtime.sources` and means that of `absent`.
 const REGISTERED: &str = "
     SELECT number, kind, registered.layout
@@ -188,9 +195,33 @@ pub(super) async fn kinds(pool: &PgPool) -> Result<Vec<String>, sqlx::Error> {
     Ok(kinds)
 }
 
-/// Reads the kinds of the log's events and the layouts of its sources. From then on these are known.
-pub(super) async fn read_kinds(pool: &PgPool, kinds: &Kinds) -> Result<(), sqlx::Error> {
+/// Reads the type of the users' ids. Without a log they are uuids.
+async fn user_type(pool: &PgPool) -> Result<UserType, sqlx::Error> {
+    let name: Option<String> = match sqlx::query_scalar(USER_TYPE).fetch_optional(pool).await {
+        Err(error) if is_undefined(&error) => None,
+        Err(error) if is_forbidden(&error) => {
+            if sqlx::query_scalar(NEEDS_LAYOUTS).fetch_one(pool).await? {
+                return Err(error);
+            }
+            None
+        }
+        found => found?.flatten(),
+    };
+    match name {
+        Some(name) => name.parse().map_err(|()| {
+            let error = format!("realtime.state has users of the type {name:?}, which is unknown");
+            sqlx::Error::Protocol(error)
+        }),
+        None => Ok(UserType::default()),
+    }
+}
+
+/// Reads the kinds of the log's events, the layouts of its sources and the type of its users. From then on these are
+/// known. Returns whether clients may have come as users of another type.
+pub(super) async fn read_kinds(pool: &PgPool, kinds: &Kinds) -> Result<bool, sqlx::Error> {
+    // After the sources: a source that was read has fixed the type before.
     let registered = registered(pool).await?;
+    let user_type = user_type(pool).await?;
     let mut names: Vec<_> = registered
         .iter()
         .map(|source| source.kind.as_str())
@@ -218,7 +249,11 @@ pub(super) async fn read_kinds(pool: &PgPool, kinds: &Kinds) -> Result<(), sqlx:
                       release; realtime.sources has the layout"
         );
     }
-    Ok(())
+    let has_changed = kinds.set_user_type(user_type);
+    if has_changed {
+        tracing::info!(event = "user_type", user_type = user_type.name());
+    }
+    Ok(has_changed)
 }
 
 #[cfg(test)]

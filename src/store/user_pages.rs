@@ -375,7 +375,7 @@ impl UserPages {
     fn statement(&self, sql: &'static str) -> Query<'static, Postgres, PgArguments> {
         sqlx::query(sql)
             .bind(self.from.to_string())
-            .bind(self.recipient.user_id)
+            .bind(self.recipient.user.uuid())
             .bind(self.last_id)
             .bind(self.with_revocations)
             .bind(bound(PAGE_EVENTS))
@@ -409,7 +409,7 @@ impl UserPages {
     async fn survey(&self, until: &str) -> Result<Way, sqlx::Error> {
         let survey = sqlx::query_as(SURVEY)
             .bind(self.from.to_string())
-            .bind(self.recipient.user_id)
+            .bind(self.recipient.user.uuid())
             .bind(until)
             .bind(bound(TRANSACTIONS_MAX));
         let (transactions, by_id, start): (Option<String>, bool, i64) =

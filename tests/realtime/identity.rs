@@ -57,5 +57,10 @@ pub async fn signed_by_a_device_of(server: &Server, user: &User) -> String {
 
 /// The claims of a valid token for this user.
 pub fn claims(user: &User) -> serde_json::Value {
-    json!({ "sub": user.id, "aud": AUDIENCE, "iss": ISSUER, "exp": unix_seconds() + LIFETIME_S })
+    claims_of(&json!(user.id))
+}
+
+/// The same for the user with this id.
+pub fn claims_of(user_id: &serde_json::Value) -> serde_json::Value {
+    json!({ "sub": user_id, "aud": AUDIENCE, "iss": ISSUER, "exp": unix_seconds() + LIFETIME_S })
 }

@@ -55,3 +55,4 @@ mod timeouts;
 mod triggers;
 mod truncate;
 mod upgrade;
+mod users;

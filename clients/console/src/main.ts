@@ -71,7 +71,7 @@ function offerWays({ auth, demo }: Facts): void {
 find<HTMLFormElement>('connect-form').onsubmit = (event) => {
   event.preventDefault();
   const said = find<HTMLInputElement>('who').value.trim();
-  if (!said) return showError(facts.auth === 'none' ? 'Whose? A user id is a UUID.' : 'There is no token.');
+  if (!said) return showError(facts.auth === 'none' ? 'Whose? Name a user by the id.' : 'There is no token.');
   void connect(facts.auth === 'none' ? { userId: said } : { token: said });
 };
 

@@ -8,7 +8,7 @@ import type { CursorStore } from './stores/store.js';
 
 /** What every event has. */
 interface EventBase {
-  /** The user whom the event is for, a UUID. */
+  /** The user whom the event is for: a UUID, a bigint in decimal digits, or text, as the database has it. */
   readonly user_id: string;
   /** The event's number, below 2^53, the same for every device of the user. Missing without a log. */
   readonly id?: number;
@@ -233,7 +233,7 @@ export interface ClientOptions {
    * it if a proxy has one. In a page it may be relative to the page.
    */
   readonly url: string | URL;
-  /** Whose events, a UUID. Needed with `--auth none`; beside a proof it says which user is meant. */
+  /** Whose events: a UUID, a bigint in decimal digits, or text, as the database has it. Needed with `--auth none`; beside a proof it says which user is meant. */
   readonly userId?: string;
   /**
    * Gives a JSON Web Token. Asked before each connection unless the last one is still good, before

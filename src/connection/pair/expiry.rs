@@ -12,7 +12,7 @@ impl Server {
     fn connect_for_a_while(&self, stream_bytes: usize) -> Client {
         let expires = Duration::from_secs(WALL_BEGUN_S) + GOOD_FOR;
         let identity = Identity {
-            user_id: self.user_id,
+            user: self.user_id.into(),
             device_id: None,
             expires: Some(SystemTime::UNIX_EPOCH + expires),
         };

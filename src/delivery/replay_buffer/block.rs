@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use uuid::Uuid;
 
 use crate::protocol::{
-    Cursor, Event, Kind, Notification, Revocation, Sequence, Signal, Snapshot, Subject,
+    Cursor, Event, Kind, Notification, Revocation, Sequence, Signal, Snapshot, Subject, UserKey,
     WantedKinds, Xid,
 };
 use std::sync::Arc;
@@ -16,7 +16,7 @@ const TEXT_QUARTERS: usize = 3;
 /// One signal: all of it but its text. It is small, since every event writes one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
-    user_id: Uuid,
+    user: UserKey,
     sequence: u64,
     xid: Option<Xid>,
     /// The event's id; 0 if `has_id` is false.
@@ -29,7 +29,7 @@ pub(super) struct Entry {
 }
 
 /// The memory of one signal beside its text: its entry, and its number in the index by user.
-const ENTRY_BYTES: usize = size_of::<Entry>() + size_of::<(Uuid, u32)>();
+const ENTRY_BYTES: usize = size_of::<Entry>() + size_of::<(UserKey, u32)>();
 
 impl Entry {
     pub(super) fn sequence(&self) -> u64 {
@@ -58,7 +58,7 @@ pub(super) struct Block {
     transactions: Option<(Xid, Xid)>,
     /// The entries' numbers by user, and each user's in their order. Made at the first request after the block
     /// is full.
-    by_user: OnceLock<Vec<(Uuid, u32)>>,
+    by_user: OnceLock<Vec<(UserKey, u32)>>,
 }
 
 impl Block {
@@ -105,7 +105,7 @@ impl Block {
         self.texts.reserve_exact(text.len());
         self.texts.push_str(text);
         self.entries.push(Entry {
-            user_id: notification.user_id,
+            user: notification.user,
             sequence,
             xid: notification.xid,
             id: notification.id.unwrap_or_default(),
@@ -116,10 +116,10 @@ impl Block {
     }
 
     /// A copy of the user's signals.
-    pub(super) fn only_of(&self, user_id: Uuid) -> Self {
+    pub(super) fn only_of(&self, user: UserKey) -> Self {
         let mut copy = Self::default();
         for (number, entry) in self.entries.iter().enumerate() {
-            if entry.user_id != user_id {
+            if entry.user != user {
                 continue;
             }
             if entry.kind.is_none() {
@@ -199,17 +199,17 @@ impl Block {
     }
 
     /// The numbers of the user's entries, of a block that is full.
-    pub(super) fn of_user(&self, user_id: Uuid) -> impl Iterator<Item = usize> {
+    pub(super) fn of_user(&self, user: UserKey) -> impl Iterator<Item = usize> {
         let by_user = self.by_user.get_or_init(|| {
-            let users = self.entries.iter().map(|entry| entry.user_id);
+            let users = self.entries.iter().map(|entry| entry.user);
             let mut numbers: Vec<_> = users.zip(0..).collect();
             numbers.sort_unstable();
             numbers
         });
-        let from = by_user.partition_point(|(of, _)| *of < user_id);
+        let from = by_user.partition_point(|(of, _)| *of < user);
         let of_user = by_user[from..]
             .iter()
-            .take_while(move |(of, _)| *of == user_id);
+            .take_while(move |(of, _)| *of == user);
         of_user.map(|(_, number)| *number as usize)
     }
 

@@ -183,7 +183,7 @@ impl Contents {
             after,
             unseen_by: unseen_by.cloned(),
             full: full.cloned().collect(),
-            open: self.open.only_of(recipient.user_id),
+            open: self.open.only_of(recipient.user),
             recipient,
             cursors: segments
                 .map(|segment| (segment.after, segment.cursor.clone()))

@@ -40,7 +40,7 @@ impl View {
     /// snapshot that the buffer serves.
     fn entries(&self) -> impl Iterator<Item = (&Block, usize)> {
         let full = self.full.iter().flat_map(|block| {
-            let numbers = block.of_user(self.recipient.user_id);
+            let numbers = block.of_user(self.recipient.user);
             numbers.map(|number| (&**block, number))
         });
         full.chain(self.open.numbers().map(|number| (&self.open, number)))

@@ -162,7 +162,7 @@ fn in_parts(id: i64, fields: &[Option<&str>]) -> ChunkRow {
     let parts = Parts {
         source: 16,
         op: Op::Insert,
-        user_id: Uuid::nil(),
+        user: Uuid::nil().into(),
         fields: fields.iter().copied().collect(),
         asynchronous: false,
     };

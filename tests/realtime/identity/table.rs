@@ -129,7 +129,11 @@ fn bad_tokens(key: &Key, user: &User) -> Vec<(&'static str, String, &'static str
         ("a text as end", changed("exp", "never".into())),
         ("a text as begin", changed("nbf", "never".into())),
         ("no user", without("sub")),
+        ("a number as user", changed("sub", 42.into())),
+    ];
+    let subject = [
         ("a name as user", changed("sub", "alice".into())),
+        ("nobody as user", changed("sub", "".into())),
     ];
     let algorithm = [
         ("alg none", forged("none", &good, "")),
@@ -156,6 +160,7 @@ fn bad_tokens(key: &Key, user: &User) -> Vec<(&'static str, String, &'static str
             .map(move |(what, token)| (what, token, code))
     };
     coded("token_malformed", malformed.into())
+        .chain(coded("token_subject", subject.into()))
         .chain(coded("token_algorithm", algorithm.into()))
         .chain(coded("token_signature", signature.into()))
         .chain(coded("token_audience", audience.into()))

@@ -15,8 +15,8 @@ const REFUSED: [(&str, &str); 17] = [
     ("repeat('k', 33), 'posts', 'reader'", "1 to 32 characters"),
     ("'', 'posts', 'reader'", "1 to 32 characters"),
     (
-        "'p', 'posts', 'body'",
-        "the audience returns text, and users' ids are of type uuid",
+        "'p', 'posts', 'SELECT NEW.body::json'",
+        "the audience returns json, and users' ids are of type uuid, bigint or text",
     ),
     (
         "'p', 'posts', 'author'",

@@ -396,4 +396,11 @@ describe('settings', () => {
     expect(server.connection.url).toBe(`${expected}?user_id=${USER}`);
     await client.close();
   });
+
+  it.each(['-9223372036854775808', 'Zoë "O\'Hara" %41+&=#?/ 雪😀', 'Zoe\u0308'])('the user %j is asked for to the letter', async (userId) => {
+    const { server, client } = bench({ userId });
+    await client.connect();
+    expect(new URL(server.connection.url).searchParams.get('user_id')).toBe(userId);
+    await client.close();
+  });
 });
