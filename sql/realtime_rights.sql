@@ -25,7 +25,7 @@ WITH role AS (
         'begin_history', 'claim_history', 'renew_history', 'rotate', 'expired', 'forget', 'maintain',
         'forget_sources',
         -- What an event is, and the way of ingest.
-        'compose', 'set_ingest',
+        'compose', 'kept_fields', 'set_ingest',
         -- State and identity.
         'pending_messages', 'pending_handshakes', 'devices_of', 'devices_with_key', 'existing_devices', 'existing_users'
     ]) AS name

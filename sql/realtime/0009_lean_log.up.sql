@@ -35,16 +35,24 @@ ALTER TABLE realtime.log
     ALTER COLUMN payload DROP NOT NULL,
     ADD COLUMN op           "char",
     ADD COLUMN fields       text[],
-    ADD COLUMN asynchronous boolean NOT NULL DEFAULT false;
+    ADD COLUMN asynchronous boolean NOT NULL DEFAULT false,
+    ADD COLUMN bytes        integer,
+    ADD COLUMN body         bigint;
 COMMENT ON TABLE realtime.log IS
     'Every event, in the transaction of the row change that it tells of. The order of ids is not the order of commits: '
     'read by snapshot, never by the highest id. realtime.events shows each with its JSON.';
 COMMENT ON COLUMN realtime.log.user_key IS 'The key of the user whom the event concerns; null: all users.';
 COMMENT ON COLUMN realtime.log.source IS
     'The number of the source, see realtime.sources. Null: a revocation or a truncation, or written before migration 8.';
-COMMENT ON COLUMN realtime.log.op IS 'What was done to the row: i, u or d; null where the event does not tell.';
+COMMENT ON COLUMN realtime.log.op IS
+    'What was done to the row: i, u or d, in capitals where the event is too long and has only its key; null where the '
+    'event does not tell.';
 COMMENT ON COLUMN realtime.log.fields IS
     'The values that the event shows, each as JSON, in the order that the layout of its source numbers them in.';
+COMMENT ON COLUMN realtime.log.bytes IS
+    'The length of the values in all; null where they are short.';
+COMMENT ON COLUMN realtime.log.body IS
+    'The id of the row that has the values, of the same partition and transaction. Null: this row has them.';
 COMMENT ON COLUMN realtime.log.asynchronous IS
     'Whether its transaction committed without waiting for the disk (synchronous_commit = off).';
 COMMENT ON COLUMN realtime.log.kind IS 'revocation or truncated; of an event that was written before migration 9, its kind.';
@@ -189,10 +197,12 @@ END $$;
 
 -- Composing.
 
-ALTER TABLE realtime.sources ADD COLUMN layout text[];
+ALTER TABLE realtime.sources ADD COLUMN layout text[], ADD COLUMN truncated_layout text[];
 COMMENT ON COLUMN realtime.sources.layout IS
     'The JSON of the events: text, value, text, value and so on, text. A value is user, bigint, op, id, or the number of '
     'one of realtime.log.fields. The first two are the user, from the key of a uuid and from that of a bigint.';
+COMMENT ON COLUMN realtime.sources.truncated_layout IS
+    'The JSON of an event that is too long: with its key and without the rest of its values.';
 
 -- The JSON of an event, with the member by which the schema before marked asynchronous commits.
 CREATE FUNCTION realtime.compose(layout text[], user_key uuid, op "char", id bigint, fields text[], asynchronous boolean)
@@ -210,7 +220,8 @@ BEGIN
             WHEN piece = 'bigint' THEN
                 '"' || ('x' || right(replace(user_key::text, '-', ''), 16))::bit(64)::bigint || '"'
             WHEN piece = 'id' THEN id::text
-            WHEN piece = 'op' THEN CASE op WHEN 'i' THEN '"insert"' WHEN 'u' THEN '"update"' ELSE '"delete"' END
+            WHEN piece = 'op' THEN CASE WHEN op IN ('i', 'I') THEN '"insert"' WHEN op IN ('u', 'U') THEN '"update"'
+                                        ELSE '"delete"' END
             ELSE coalesce(fields[piece::integer], 'null')
         END;
     END LOOP;
@@ -268,7 +279,30 @@ BEGIN
     RETURN layout || ARRAY[CASE shown WHEN '{}' THEN literal ELSE '' END || '}, "id" : ', 'id', '}'];
 END $$;
 
--- As before, with the type of the users and the layout.
+-- The layout of its events that are too long. The fields have the same numbers.
+CREATE FUNCTION realtime.truncated_layout(s realtime.sources) RETURNS text[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    keys      name[] := realtime.key_columns(s.relation);
+    user_type text := (SELECT coalesce(state.user_type, 'uuid') FROM realtime.state);
+    before    integer := CASE user_type WHEN 'text' THEN 1 ELSE 0 END;
+    literal   text := ', "key" : {';
+    layout    text[];
+BEGIN
+    IF s.preset THEN
+        RETURN ARRAY[format('{"type" : %s, "user_id" : ', to_json(s.kind)), 'user', ', "truncated" : true, "id" : ',
+                     'id', '}'];
+    END IF;
+    layout := ARRAY[format('{"type" : %s, "op" : ', to_json(s.kind)), 'op', ', "user_id" : ',
+        CASE user_type WHEN 'uuid' THEN 'user' WHEN 'bigint' THEN 'bigint' ELSE '1' END];
+    FOR number IN 1..cardinality(keys) LOOP
+        layout := layout || (literal || to_json(keys[number]::text) || ':') || (before + number)::text;
+        literal := ',';
+    END LOOP;
+    RETURN layout || ARRAY[CASE keys WHEN '{}' THEN literal ELSE '' END || '}, "truncated" : true, "id" : ', 'id', '}'];
+END $$;
+
+-- As before, with the type of the users and the layouts.
 CREATE OR REPLACE FUNCTION realtime.check_source() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -279,6 +313,7 @@ BEGIN
         same := NEW;
         same.retired_at := OLD.retired_at;
         same.layout := OLD.layout;
+        same.truncated_layout := OLD.truncated_layout;
         IF same OPERATOR(pg_catalog.*<>) OLD THEN
             RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
                 MESSAGE = 'a source is never changed',
@@ -312,12 +347,57 @@ BEGIN
     PERFORM realtime.fix_user_type(NEW.kind,
         CASE WHEN NEW.preset THEN 'uuid' ELSE (realtime.audience_type(NEW)).user_type END);
     NEW.layout := realtime.source_layout(NEW);
+    NEW.truncated_layout := realtime.truncated_layout(NEW);
     RETURN NEW;
 END $$;
 
 ALTER TABLE realtime.sources DISABLE TRIGGER check_source;
-UPDATE realtime.sources AS s SET layout = realtime.source_layout(s);
-ALTER TABLE realtime.sources ENABLE TRIGGER check_source, ALTER COLUMN layout SET NOT NULL;
+UPDATE realtime.sources AS s SET layout = realtime.source_layout(s), truncated_layout = realtime.truncated_layout(s);
+ALTER TABLE realtime.sources ENABLE TRIGGER check_source,
+    ALTER COLUMN layout SET NOT NULL, ALTER COLUMN truncated_layout SET NOT NULL;
+
+-- Large events.
+
+-- The length of these values in an event's JSON.
+CREATE FUNCTION realtime.fields_bytes(fields text[]) RETURNS bigint
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(sum(coalesce(octet_length(value), 4)), 0) FROM unnest(fields) AS value
+$$;
+
+-- The values that the log keeps of an event of more than 1 MiB, which no server sends: those of its key, or none where
+-- these alone are as long. Null for any other event. A transaction whose snapshot is older than the source does not see
+-- its row, and keeps all values.
+CREATE FUNCTION realtime.truncated_fields(
+    source smallint, user_key uuid, op "char", id bigint, fields text[], bytes bigint
+) RETURNS text[] LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    bytes_max CONSTANT integer := 1 << 20;
+    s         realtime.sources;
+    none      text[] := array_fill(''::text, ARRAY[cardinality(fields)]);
+    kept      text[];
+BEGIN
+    SELECT * INTO s FROM realtime.sources WHERE number = source;
+    IF op IS NULL OR s.number IS NULL
+       OR bytes + octet_length(realtime.compose(s.layout, user_key, op, id, none, false)) <= bytes_max THEN
+        RETURN NULL;
+    END IF;
+    kept := ARRAY(
+        SELECT CASE WHEN position::text = ANY (s.truncated_layout) THEN value END
+        FROM unnest(fields) WITH ORDINALITY AS listed (value, position) ORDER BY position);
+    IF octet_length(realtime.compose(s.truncated_layout, user_key, op, id, kept, false)) > bytes_max THEN
+        -- Of a user whose id is text, it is the first of the values.
+        kept := CASE s.truncated_layout[4] WHEN '1' THEN fields[1:1] ELSE array_fill(NULL::text, ARRAY[1]) END
+            || array_fill(NULL::text, ARRAY[cardinality(fields) - 1]);
+    END IF;
+    RETURN kept;
+END $$;
+
+-- The values that another row of this partition has.
+CREATE FUNCTION realtime.kept_fields(slot smallint, body bigint) RETURNS text[]
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN (SELECT kept.fields FROM realtime.log AS kept WHERE kept.slot = kept_fields.slot AND kept.id = kept_fields.body);
+END $$;
 
 -- As before: the preset's users are uuids, so it is not installed where others are.
 ALTER FUNCTION realtime.presets() RENAME TO presets_of_tables;
@@ -337,10 +417,16 @@ SELECT slot, id, xid, user_key AS user_id,
        CASE WHEN payload IS NULL THEN (SELECT s.kind FROM realtime.sources AS s WHERE s.number = source)
             ELSE kind END AS kind,
        CASE WHEN payload IS NULL THEN (
-                SELECT realtime.compose(s.layout, user_key, op, id, log.fields, asynchronous)
+                SELECT realtime.compose(
+                    CASE WHEN op IN ('I', 'U', 'D') THEN s.truncated_layout ELSE s.layout END, user_key, op, id,
+                    CASE WHEN body IS NULL THEN log.fields ELSE realtime.kept_fields(slot, body) END, asynchronous)
                 FROM realtime.sources AS s WHERE s.number = source)
-            ELSE payload END AS payload,
-       created_at, source, op, fields, asynchronous, payload IS NULL AS is_composed
+            WHEN octet_length(payload) <= 1 << 20 THEN payload
+            ELSE concat('{"type" : ', to_json(kind), ', "user_id" : ', to_json(user_key), ', "truncated" : true, "id" : ', id,
+                        '}') END AS payload,
+       created_at, source, op,
+       CASE WHEN body IS NULL THEN log.fields ELSE realtime.kept_fields(slot, body) END AS fields,
+       asynchronous, payload IS NULL AS is_composed, bytes, body
 FROM realtime.log;
 COMMENT ON VIEW realtime.events IS 'The log, with the JSON of each event as clients are sent it.';
 
@@ -348,11 +434,11 @@ COMMENT ON VIEW realtime.events IS 'The log, with the JSON of each event as clie
 CREATE FUNCTION realtime.insert_event() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    INSERT INTO realtime.log (slot, id, xid, user_key, kind, payload, created_at, source, op, fields, asynchronous)
+    INSERT INTO realtime.log (slot, id, xid, user_key, kind, payload, created_at, source, op, fields, asynchronous, bytes)
     VALUES (coalesce(NEW.slot, realtime.open_slot()), coalesce(NEW.id, nextval('realtime.events_id_seq')),
             coalesce(NEW.xid, pg_current_xact_id()), NEW.user_id, NEW.kind, NEW.payload,
             coalesce(NEW.created_at, clock_timestamp()), NEW.source, NEW.op, NEW.fields,
-            coalesce(NEW.asynchronous, false))
+            coalesce(NEW.asynchronous, false), realtime.fields_bytes(NEW.fields))
     RETURNING slot, id, xid, created_at INTO NEW.slot, NEW.id, NEW.xid, NEW.created_at;
     RETURN NEW;
 END $$;
@@ -376,7 +462,7 @@ BEGIN
         grantee := CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(granted.grantee)) END
             || CASE WHEN granted.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END;
         EXECUTE format('GRANT %s%s ON realtime.events TO %s', granted.privilege_type, granted.columns, grantee);
-        EXECUTE format('GRANT EXECUTE ON FUNCTION realtime.compose TO %s', grantee);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION realtime.compose, realtime.kept_fields TO %s', grantee);
     END LOOP;
 END $$;
 
@@ -412,6 +498,61 @@ COMMENT ON COLUMN realtime.state.ingest_since IS
 COMMENT ON COLUMN realtime.state.ingest_awaits IS
     'Virtual transactions that ran after the way of ingest was changed last and may still go by what was before.';
 
+-- Makes the function that writes an event of a row that goes to several users. A long body is written once: each call is
+-- handed what the one before has returned, which says where the body is. A partition that was opened meanwhile gets a
+-- body of its own, since each is dropped without regard to the others. What NOTIFY has no room for is read from the log:
+-- of a transaction's equal notifications PostgreSQL sends one.
+CREATE FUNCTION realtime.make_large_writer(written text, open_slot smallint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $make$
+BEGIN
+    EXECUTE format($text$
+CREATE OR REPLACE FUNCTION realtime.emit(source smallint, user_key uuid, op "char", fields text[], kept bigint[])
+RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    event_id     bigint := nextval('realtime.events_id_seq');
+    asynchronous boolean := current_setting('synchronous_commit') = 'off';
+    length       bigint;
+    short        text[];
+BEGIN
+    IF pg_column_size(emit.fields) > 1000 THEN
+        IF kept[1] = %2$s THEN
+            length := kept[3];
+            op := CASE kept[4] WHEN 1 THEN upper(op::text)::"char" ELSE op END;
+            INSERT INTO %1$s
+            VALUES (%2$s, event_id, emit.user_key, emit.source, emit.op, NULL, asynchronous, length, kept[2]);
+        ELSE
+            length := realtime.fields_bytes(emit.fields);
+            IF length > 500000 THEN
+                short := realtime.truncated_fields(emit.source, emit.user_key, emit.op, event_id, emit.fields, length);
+                IF short IS NOT NULL THEN
+                    op := upper(op::text)::"char";
+                    length := realtime.fields_bytes(short);
+                END IF;
+            END IF;
+            INSERT INTO %1$s
+            VALUES (%2$s, event_id, emit.user_key, emit.source, emit.op, coalesce(short, emit.fields), asynchronous,
+                    length, NULL);
+            kept := ARRAY[%2$s, event_id, length, (short IS NOT NULL)::integer];
+        END IF;
+        IF realtime.notifies() THEN
+            IF length > 8000 OR kept[4] = 1 THEN
+                PERFORM pg_notify('realtime_control', 'changed');
+            ELSE
+                PERFORM realtime.announce(emit.source, emit.user_key, emit.op, event_id, emit.fields, asynchronous);
+            END IF;
+        END IF;
+        RETURN kept;
+    END IF;
+    INSERT INTO %1$s
+    VALUES (%2$s, event_id, emit.user_key, emit.source, emit.op, emit.fields, asynchronous, NULL, NULL);
+    IF realtime.notifies() THEN
+        PERFORM realtime.announce(emit.source, emit.user_key, emit.op, event_id, emit.fields, asynchronous);
+    END IF;
+    RETURN NULL;
+END $$
+$text$, written, open_slot);
+END $make$;
+
 -- Makes the functions that write the log for the present way of ingest and the open partition. realtime.notifies() says
 -- whether this transaction's events notify. PostgreSQL writes its text in the place of each call. With `adaptive` they
 -- do unless a server is awake, or waits to be: it has, or wants, the lock exclusively.
@@ -425,6 +566,7 @@ BEGIN
     SELECT ingest, slot INTO STRICT way, open_slot FROM realtime.state;
     written := format('realtime.%I (slot, id, user_key, source, op, fields, asynchronous)', (
         SELECT name FROM realtime.partitions WHERE slot = open_slot));
+    PERFORM realtime.make_large_writer(replace(written, ')', ', bytes, body)'), open_slot);
     EXECUTE format('CREATE OR REPLACE FUNCTION realtime.notifies() RETURNS boolean LANGUAGE sql AS $$ SELECT %s $$',
         CASE way WHEN 'notify' THEN 'true' WHEN 'tail' THEN 'false'
                  ELSE format('pg_catalog.pg_try_advisory_xact_lock_shared(%s)', realtime.doorbell()) END);
@@ -717,19 +859,26 @@ CREATE OR REPLACE FUNCTION realtime.source_text(s realtime.sources) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     user_type text := (SELECT coalesce(state.user_type, 'uuid') FROM realtime.state);
-    event     text := format('PERFORM realtime.emit(%s::smallint, %s, realtime_op, ARRAY[%s]::text[]);', s.number,
-        CASE user_type WHEN 'uuid' THEN 'realtime_user' ELSE 'realtime.user_key(realtime_user)' END,
-        concat_ws(', ', CASE user_type WHEN 'text' THEN 'to_json(realtime_user)::text' END, (
+    user_key  text := CASE user_type WHEN 'uuid' THEN 'realtime_user' ELSE 'realtime.user_key(realtime_user)' END;
+    fields    text := format('realtime_fields := ARRAY[%s]::text[];', concat_ws(', ',
+        CASE user_type WHEN 'text' THEN 'NULL' END, (
             SELECT string_agg(format('to_json(realtime_row.%s)::text', realtime.quoted(column_name)), ', ' ORDER BY position)
             FROM unnest(realtime.key_columns(s.relation) || s.fields::name[])
                 WITH ORDINALITY AS shown (column_name, position))));
+    -- Of a user whose id is text, the values have the id, so that no other user's row can refer to them.
+    event     text := CASE user_type WHEN 'text' THEN
+            'realtime_fields[1] := to_json(realtime_user)::text; realtime_kept := NULL; ' ELSE '' END
+        || format('realtime_kept := realtime.emit(%s::smallint, %s, realtime_op, realtime_fields, realtime_kept);',
+            s.number, user_key);
 BEGIN
     RETURN format($body$
 #variable_conflict use_column
 DECLARE
-    realtime_op   "char" := lower(left(TG_OP, 1));
-    realtime_row  record;
-    realtime_user %5$s;
+    realtime_op     "char" := lower(left(TG_OP, 1));
+    realtime_row    record;
+    realtime_user   %6$s;
+    realtime_fields text[];
+    realtime_kept   bigint[];
 BEGIN
     IF (%1$s
     ) IS NOT TRUE THEN
@@ -740,21 +889,26 @@ BEGIN
     ELSE
         realtime_row := NEW;
     END IF;
-    FOR realtime_user IN SELECT DISTINCT u%6$s FROM unnest(ARRAY(%2$s
+    FOR realtime_user IN SELECT DISTINCT u%7$s FROM unnest(ARRAY(%2$s
     )) AS u WHERE u IS NOT NULL LOOP
+        IF realtime_fields IS NULL THEN
+            %4$s
+        END IF;
         %3$s
-    END LOOP;%4$s
+    END LOOP;%5$s
     RETURN NULL;
 END $body$,
-        coalesce(s.condition, 'true'), realtime.audience_query(s, 'realtime_row'), event,
+        coalesce(s.condition, 'true'), realtime.audience_query(s, 'realtime_row'), event, fields,
         CASE WHEN realtime.has_audience_column(s) THEN format($moved$
     -- For the user whose row it was, it is gone: the new one is not theirs to see.
     IF TG_OP = 'UPDATE' AND OLD.%1$s IS DISTINCT FROM NEW.%1$s AND OLD.%1$s IS NOT NULL THEN
         realtime_op := 'd';
         realtime_row := OLD;
         realtime_user := OLD.%1$s;
+        realtime_kept := NULL;
+        %3$s
         %2$s
-    END IF;$moved$, realtime.quoted(s.audience), event) END,
+    END IF;$moved$, realtime.quoted(s.audience), event, fields) END,
         user_type, CASE user_type WHEN 'text' THEN ' COLLATE "C"' END);
 END $$;
 
@@ -776,7 +930,7 @@ END $$;
 -- Makes the functions that are missing. Of a table that was not there until now the key was not known.
 CREATE OR REPLACE FUNCTION realtime.make_source_functions() RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    UPDATE realtime.sources AS s SET layout = realtime.source_layout(s)
+    UPDATE realtime.sources AS s SET layout = realtime.source_layout(s), truncated_layout = realtime.truncated_layout(s)
     WHERE NOT preset AND retired_at IS NULL AND to_regclass(relation) IS NOT NULL
       AND to_regprocedure(format('realtime.%I()', function)) IS NULL AND layout <> realtime.source_layout(s);
     SELECT realtime.make_source_function(s) FROM realtime.sources AS s

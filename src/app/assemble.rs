@@ -102,9 +102,11 @@ impl Stream {
             age_max: config.recent_age_max(),
         };
         let log = Log::new(url.options(), config.database_pool_size);
+        let kinds = log.known_kinds();
+        kinds.set_event_bytes_max(config.event_bytes_max as usize);
         let channels = Channels::with(config.channels.names());
         Ok(Self {
-            metrics: Arc::new(Metrics::of(log.known_kinds(), channels)),
+            metrics: Arc::new(Metrics::of(kinds, channels)),
             log,
             hub: Hub::new(config.user_channel_capacity as usize),
             replay_buffer: ReplayBuffer::new(bounds, Instant::now().into()),

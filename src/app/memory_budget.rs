@@ -9,15 +9,19 @@ use std::fmt;
 use hushnet_websocket::SocketLimits;
 
 use crate::config::{AuthMode, Config};
-use crate::delivery::{FORGOTTEN_BYTES_MAX, ROUTED_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_MIN};
+use crate::delivery::{
+    FORGOTTEN_BYTES_MAX, HELD_EVENTS_BYTES_MAX, ROUTED_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_MIN,
+};
 use crate::edge::{REQUEST_CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX};
 use crate::http::RESPONSE_PERMITS_MAX;
 use crate::ingest::{AWAITING_DISK_BYTES_MAX, HELD_BYTES_MAX, WITHOUT_ID_BYTES_MAX};
-use crate::limits::{RATES_PER_CONNECTION, SPARE_RATES};
+use crate::limits::{LARGE_EVENTS_BYTES_MAX, RATES_PER_CONNECTION, SPARE_RATES};
 use crate::output::BUFFER_BYTES_MAX;
-use crate::protocol::{EVENT_BYTES_MAX, Event, Signal, Snapshot, UserKey, WantedKinds};
+use crate::protocol::{
+    Event, INLINE_BYTES_MAX, LARGE_BYTES_MAX, Signal, Snapshot, UserKey, WantedKinds,
+};
 use crate::store::state::PENDING_BYTES_MAX;
-use crate::store::{PAGE_BYTES_MAX, PAGE_EVENTS};
+use crate::store::{PAGE_BYTES_MAX, PAGE_EVENTS, RECENT_BYTES_MAX};
 
 /// The program without clients and without its log: its code, its threads, its connections to the database.
 const PROGRAM_BYTES: usize = 48 << 20;
@@ -47,6 +51,7 @@ pub struct MemoryBudget {
     segments: usize,
     routed: usize,
     notifications: usize,
+    events: usize,
     tables: usize,
     database: usize,
     connections: usize,
@@ -60,8 +65,9 @@ impl MemoryBudget {
     pub fn of(config: &Config) -> Self {
         let limits = &config.limits;
         let connections_max = limits.connections_max as usize;
-        // A page, as the database's rows and as events.
-        let page = 2 * PAGE_BYTES_MAX + PAGE_EVENTS * (size_of::<Event>() + 256);
+        // A page, as the database's rows and as events, or the row of a large event as the database sends it.
+        let page =
+            2 * (PAGE_BYTES_MAX + LARGE_BYTES_MAX) + PAGE_EVENTS * (size_of::<Event>() + 256);
         let tracked = connections_max + SPARE_RATES;
         let rates = RATES_PER_CONNECTION * tracked * (ENTRY_BYTES + size_of::<UserKey>());
         let signatures = match config.identity.auth {
@@ -74,6 +80,7 @@ impl MemoryBudget {
             segments: segments_max(config) * SEGMENT_BYTES_MAX + FORGOTTEN_BYTES_MAX,
             routed: ROUTED_BYTES_MAX,
             notifications: HELD_BYTES_MAX + AWAITING_DISK_BYTES_MAX + WITHOUT_ID_BYTES_MAX,
+            events: HELD_EVENTS_BYTES_MAX + LARGE_EVENTS_BYTES_MAX + RECENT_BYTES_MAX,
             tables: rates + signatures,
             database: config.database_pool_size as usize * (page + 2 * PENDING_BYTES_MAX as usize)
                 + 2 * page,
@@ -93,6 +100,7 @@ impl MemoryBudget {
             self.segments,
             self.routed,
             self.notifications,
+            self.events,
             self.tables,
             self.database,
             self.connections,
@@ -113,13 +121,13 @@ fn connection_bytes(config: &Config) -> usize {
         write_buffer_bytes_max: limits.write_buffer_bytes_max as usize,
     };
     let ring = (config.user_channel_capacity as usize).next_power_of_two() * Signal::HELD_BYTES_MAX;
-    let page = PAGE_BYTES_MAX + PAGE_EVENTS * size_of::<Event>();
+    let page = PAGE_BYTES_MAX + INLINE_BYTES_MAX + PAGE_EVENTS * size_of::<Event>();
     // The snapshot of a replay that no barrier covers yet.
     let replayed = Snapshot::NOTIFIED_BYTES_MAX;
     // A token that waits to be checked.
     let offered = frame_bytes_max;
     let websocket = CONNECTION_BYTES
-        + socket.held_bytes_max(EVENT_BYTES_MAX)
+        + socket.held_bytes_max(INLINE_BYTES_MAX)
         + offered
         + ring
         + page
@@ -157,6 +165,7 @@ impl fmt::Display for MemoryBudget {
         writeln!(f, "#   recent_age_max_ms      {:>15}", self.segments)?;
         writeln!(f, "#   events routed before   {:>15}", self.routed)?;
         writeln!(f, "#   notifications held     {:>15}", self.notifications)?;
+        writeln!(f, "#   long and large events  {:>15}", self.events)?;
         writeln!(f, "#   rates and signatures   {:>15}", self.tables)?;
         writeln!(f, "#   reads of the database  {:>15}", self.database)?;
         writeln!(

@@ -70,6 +70,11 @@ pub struct Config {
           default_value_t = 16, value_parser = within(1..=4_096))]
     pub user_channel_capacity: u32,
 
+    /// The longest event, as JSON. Of a longer one clients are sent the key alone
+    #[arg(long, env = "HUSHNET_EVENT_BYTES_MAX", value_name = "BYTES",
+          default_value_t = 1_048_576, value_parser = within(8_192..=1_048_576))]
+    pub event_bytes_max: u32,
+
     /// Memory of the replay buffer, which serves clients that come back soon without a query
     #[arg(long, env = "HUSHNET_RECENT_BYTES_MAX", value_name = "BYTES",
           default_value_t = 134_217_728, value_parser = within(65_536..=4_294_967_295))]
@@ -116,7 +121,8 @@ pub struct Config {
           default_value_t = 10_000, value_parser = within(100..=3_600_000))]
     pub pong_timeout_ms: u32,
 
-    /// Time that a write to a socket may be blocked. Then the client is closed with 4008
+    /// Time that a write to a socket may be blocked, and once more for each 256 KiB of a large event. Then the client is
+    /// closed with 4008
     #[arg(long, env = "HUSHNET_WRITE_TIMEOUT_MS", value_name = "MILLISECONDS",
           default_value_t = 10_000, value_parser = within(100..=3_600_000))]
     pub write_timeout_ms: u32,

@@ -278,6 +278,10 @@ impl<S: Stream> Connection<S> {
         received: Result<Arc<Signal>, RecvError>,
     ) -> Result<Taken, Closed> {
         match received {
+            Ok(signal) if matches!(*signal, Signal::Behind) => {
+                self.shared.metrics.lagged(1);
+                return Ok(Taken::Lagged);
+            }
             Ok(signal) => self.take_signal(signal, Source::Live)?,
             Err(RecvError::Lagged(missed)) => {
                 self.shared.metrics.lagged(missed);
@@ -327,7 +331,9 @@ impl<S: Stream> Connection<S> {
             Encoding::V1 if !with_cursor => Encoding::Plain,
             encoding => encoding,
         };
-        if let Some(frame) = signal.frame(encoding) {
+        if matches!(&*signal, Signal::Event(event) if event.in_log.is_some()) {
+            self.outbox.owe_large(signal, encoding);
+        } else if let Some(frame) = signal.frame(encoding) {
             self.socket.queue(frame);
             self.shared.metrics.signal_sent(&signal);
             self.outbox.add(signal);

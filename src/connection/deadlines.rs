@@ -6,6 +6,10 @@ use std::time::Duration;
 use super::moment::Moment;
 use crate::protocol::CloseCode;
 
+/// Of a larger write, the write timeout counts once more for each so many bytes: of 1 MiB a client on a slow line has
+/// received a part by then.
+const WRITE_TIMEOUT_BYTES: usize = 256 << 10;
+
 /// How long a client may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
@@ -30,6 +34,8 @@ pub(super) struct Deadlines {
     pinged: Option<Moment>,
     /// When the write began that has not been flushed.
     writing_since: Option<Moment>,
+    /// How often the write timeout may pass until this write has ended.
+    write_timeouts: u32,
     /// When the client's proof of identity expires.
     expires: Option<Moment>,
     /// When the identity is looked up again; only in a database without a log, where nothing tells of a
@@ -57,6 +63,7 @@ impl Deadlines {
             heartbeat: beats.then_some(now),
             pinged: None,
             writing_since: None,
+            write_timeouts: 1,
             expires,
             confirm_at: None,
             leave_at: None,
@@ -90,9 +97,15 @@ impl Deadlines {
         self.writing_since.get_or_insert_with(now);
     }
 
+    /// So many bytes are written next, and more than once the write timeout may pass until they are.
+    pub(super) fn writing_bytes(&mut self, bytes: usize) {
+        self.write_timeouts = u32::try_from(1 + bytes / WRITE_TIMEOUT_BYTES).unwrap_or(u32::MAX);
+    }
+
     /// Everything is with the kernel.
     pub(super) fn flushed(&mut self) {
         self.writing_since = None;
+        self.write_timeouts = 1;
     }
 
     /// Whether a write is under way.
@@ -184,7 +197,7 @@ impl Deadlines {
 
     fn blocked_until(&self, timeouts: &Timeouts) -> Option<Moment> {
         self.writing_since
-            .map(|since| since + timeouts.write_timeout)
+            .map(|since| since + timeouts.write_timeout * self.write_timeouts)
     }
 }
 
@@ -265,6 +278,19 @@ mod tests {
         deadlines.flushed();
         assert!(!deadlines.is_writing());
         assert_eq!(due(&mut deadlines, 115), Ok((false, false)));
+    }
+
+    #[test]
+    fn a_large_event_has_more_time() {
+        let mut deadlines = begun();
+        deadlines.writing(|| at(110));
+        deadlines.writing_bytes(WRITE_TIMEOUT_BYTES);
+        assert_eq!(deadlines.next(&TIMEOUTS), at(120));
+        assert_eq!(due(&mut deadlines, 119), Ok((false, false)));
+        assert_eq!(due(&mut deadlines, 120), Err(CloseCode::SlowConsumer));
+        deadlines.flushed();
+        deadlines.writing(|| at(120));
+        assert_eq!(due(&mut deadlines, 125), Err(CloseCode::SlowConsumer));
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! - `outbox`: what is owed to the socket.
 //!
 //! The loop (`run`) and the connection's own moves (`client`) carry bytes between the hub, the socket and these
-//! parts. `replay` sends what the client has missed, and repairs a lag. Nothing here knows HTTP, TLS or
+//! parts. `replay` sends what the client has missed, and repairs a lag; `large` sends large events. Nothing here knows HTTP, TLS or
 //! PostgreSQL's notifications.
 
 mod choice;
@@ -17,6 +17,7 @@ mod client;
 mod clock;
 mod deadlines;
 mod drain;
+mod large;
 #[cfg(test)]
 mod model;
 mod moment;

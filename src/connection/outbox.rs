@@ -1,8 +1,8 @@
-//! What is owed to the socket: an answer that waits, and the deliveries that are being written. Pure.
+//! What is owed to the socket: an answer that waits, a large event, and the deliveries that are being written. Pure.
 
 use std::sync::Arc;
 
-use crate::protocol::{Answer, Signal};
+use crate::protocol::{Answer, Encoding, Signal};
 
 /// What is owed to the socket.
 #[derive(Debug, Default)]
@@ -10,6 +10,8 @@ pub(super) struct Outbox {
     /// The answer that waits for the socket. While one waits, nothing more is read, so that the answers of a
     /// client that does not read them do not pile up.
     answer: Option<Answer>,
+    /// The event that is to be read from the log and sent before anything else.
+    large: Option<(Arc<Signal>, Encoding)>,
     /// The first of the deliveries that are being written.
     first: Option<Arc<Signal>>,
     deliveries: u32,
@@ -47,6 +49,22 @@ impl Outbox {
     #[inline]
     pub(super) fn may_read(&self) -> bool {
         self.answer.is_none()
+    }
+
+    /// The client is owed this large event.
+    pub(super) fn owe_large(&mut self, signal: Arc<Signal>, encoding: Encoding) {
+        self.large = Some((signal, encoding));
+    }
+
+    /// Whether the client is owed a large event.
+    #[inline]
+    pub(super) fn owes_large(&self) -> bool {
+        self.large.is_some()
+    }
+
+    /// Takes the large event.
+    pub(super) fn take_large(&mut self) -> Option<(Arc<Signal>, Encoding)> {
+        self.large.take()
     }
 
     /// An event, or a reset, has been queued.

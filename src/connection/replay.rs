@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use hushnet_websocket::Stream;
 
 use super::client::Connection;
+use super::large::{self, ATTEMPTS_MAX, RETRY};
 use super::pending::Since;
 use super::position::Source;
 use crate::delivery::{Feed, Found};
@@ -20,10 +21,6 @@ use crate::store::{self, COUNTED_MAX, Page, Reading, UserPages};
 
 /// How long a client waits for the feed; then it is closed and may try again later.
 const FEED_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a page is read that takes too long; then the client is closed and may try again later.
-const ATTEMPTS_MAX: u32 = 5;
-/// Between two attempts.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// A connection while it is sent what it has missed.
 pub(super) struct Replay<'a, S> {
@@ -144,6 +141,7 @@ impl<'a, S: Stream> Replay<'a, S> {
             for signal in found.signals {
                 self.make_room().await?;
                 self.connection.take_signal(signal, Source::Buffer)?;
+                large::send(self.connection).await?;
             }
             self.sample();
             if !found.more {
@@ -230,6 +228,7 @@ impl<'a, S: Stream> Replay<'a, S> {
             self.make_room().await?;
             self.connection
                 .queue_signal(Arc::new(signal), with_cursor)?;
+            large::send(self.connection).await?;
         }
         self.sample();
         Ok(())

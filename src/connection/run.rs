@@ -9,6 +9,7 @@ use std::sync::Arc;
 use hushnet_websocket::Stream;
 
 use super::client::{Connection, Taken, Wakeup};
+use super::large;
 use super::pending::Since;
 use super::replay::Replay;
 use crate::protocol::{CloseCode, Closed, Encoding};
@@ -60,6 +61,9 @@ async fn serve<S: Stream>(
                     connection.position.begin_replay();
                     Box::pin(Replay::of(connection).repair()).await?;
                     connection.position.end_replay();
+                }
+                if connection.outbox.owes_large() {
+                    Box::pin(large::send(connection)).await?;
                 }
             }
             Wakeup::Socket(event) => connection.take_socket_event(event)?,

@@ -15,4 +15,4 @@ pub use self::latency::LatencySampler;
 pub use self::replay_buffer::{
     Bounds, FORGOTTEN_BYTES_MAX, Found, ReplayBuffer, SEGMENT_BYTES_MAX,
 };
-pub use self::router::{ROUTED_BYTES_MAX, Router, SEGMENT_MIN};
+pub use self::router::{HELD_EVENTS_BYTES_MAX, ROUTED_BYTES_MAX, Router, SEGMENT_MIN};

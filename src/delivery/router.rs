@@ -18,7 +18,10 @@ use super::hub::Hub;
 use super::replay_buffer::ReplayBuffer;
 use super::routed_set::{self, Fingerprints, RoutedSet};
 use crate::metrics::Metrics;
-use crate::protocol::{Cursor, Label, Notification, Reset, ResetReason, Signal, Snapshot, Subject};
+use crate::protocol::{
+    Cursor, EVENT_BYTES_MAX, HeldBytes, Label, Notification, Reset, ResetReason, Sequence, Signal,
+    Snapshot, Subject,
+};
 
 /// The memory of the events that have been routed, in bytes.
 pub const ROUTED_BYTES_MAX: usize = 2 * routed_set::bytes_max(SEEN_MAX);
@@ -28,12 +31,19 @@ const SEEN_MAX: usize = 1 << 20;
 /// The shortest segment of the replay buffer, however fast the position moves.
 pub const SEGMENT_MIN: Duration = Duration::from_millis(500);
 
+/// What events hold that connections have not sent yet, but for short ones: [`EVENT_BYTES_MAX`]. Of more, the connection
+/// reads the event from the replay buffer or from the log, as if it had lagged.
+pub const HELD_EVENTS_BYTES_MAX: usize = 64 << 20;
+/// An event is held in as many encodings.
+const ENCODINGS: usize = 3;
+
 /// Puts events in order and hands them on.
 #[derive(Debug)]
 pub struct Router {
     hub: Hub,
     replay_buffer: ReplayBuffer,
     metrics: Arc<Metrics>,
+    held: HeldBytes,
     /// Everything visible here has been routed. It is kept while the feed is away: the log is read from here.
     position: Option<Cursor>,
     /// The last completed barrier: the log is read from here after a loss.
@@ -70,6 +80,7 @@ impl Router {
             hub,
             replay_buffer,
             metrics,
+            held: HeldBytes::new(HELD_EVENTS_BYTES_MAX),
             position: None,
             durable: None,
             given: None,
@@ -109,7 +120,7 @@ impl Router {
         }
         self.routed += 1;
         let sequence = self.replay_buffer.push(&notification);
-        let signal = || Arc::new(Signal::new(notification, sequence, self.given.clone()));
+        let signal = || Arc::new(self.signal(notification, sequence));
         let connections = self.hub.publish(notification.user, signal);
         if let Subject::Event(kind) = notification.subject {
             self.metrics.event_routed(kind, connections);
@@ -119,6 +130,18 @@ impl Router {
     /// Has every connection look at what it depends on.
     pub fn wake_all(&self) {
         self.hub.publish_to_all(&Arc::new(Signal::Wake));
+    }
+
+    fn signal(&self, notification: Notification<'_>, sequence: Option<Sequence>) -> Signal {
+        let bytes = notification.open_text.len();
+        let signal = Signal::new(notification, sequence, self.given.clone());
+        match signal {
+            Signal::Event(event) if bytes > EVENT_BYTES_MAX => {
+                let held = self.held.hold(ENCODINGS * bytes);
+                held.map_or(Signal::Behind, |held| Signal::Event(event.held(held)))
+            }
+            signal => signal,
+        }
     }
 
     /// The number of signals that were routed since the last call.
@@ -379,6 +402,37 @@ mod tests {
             router.route(Notification::parse(text).unwrap());
         }
         assert_eq!(router.take_routed(), 2, "each text once");
+    }
+
+    /// Each is routed, and the connection of one without room is told that it is behind.
+    #[test]
+    fn long_events_that_nobody_takes_are_bounded_in_bytes() {
+        let (mut router, _feed) = router();
+        let user = uuid::Uuid::nil();
+        router.hub = Hub::new(8_192);
+        let mut subscription = router.hub.subscribe(user);
+        let long = "x".repeat(8_000);
+        let fit = HELD_EVENTS_BYTES_MAX / (ENCODINGS * 8_100);
+        for id in 1..fit + 100 {
+            let text = format!(r#"{{"type":"device","user_id":"{user}","id":{id},"x":"{long}"}}"#);
+            router.route(Notification::parse(&text).unwrap());
+        }
+        let (mut whole, mut behind) = (0, 0);
+        let receiver = subscription.receiver();
+        while let Ok(signal) = receiver.try_recv() {
+            match *signal {
+                Signal::Behind => behind += 1,
+                _ => whole += 1,
+            }
+        }
+        assert!(whole >= fit && behind > 0, "{whole} and {behind}");
+        drop(subscription);
+        router.hub = Hub::new(16);
+        let text = format!(r#"{{"type":"device","user_id":"{user}","id":0,"x":"{long}"}}"#);
+        let mut subscription = router.hub.subscribe(user);
+        router.route(Notification::parse(&text).unwrap());
+        let signal = subscription.receiver().try_recv().unwrap();
+        assert!(matches!(*signal, Signal::Event(_)), "there is room again");
     }
 
     #[test]

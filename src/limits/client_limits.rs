@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::address_prefix::AddressPrefix;
 use super::connection_quota::{ConnectionQuota, Permit, QuotaBounds};
+use super::large_events::{LargeEvents, LargePermit};
 use super::rate::{KeyedRate, Rate, exceeded, keyed_rate, rate};
 use super::rate_table::SPARE_RATES;
 use super::replay_pages::{PagePermit, ReplayPages};
@@ -25,6 +26,7 @@ pub struct Limits {
     connections: Rate,
     requests: KeyedRate<AddressPrefix>,
     replay_pages: ReplayPages,
+    large_events: LargeEvents,
     peers: Arc<ConnectionQuota<AddressPrefix>>,
     addresses: Arc<ConnectionQuota<AddressPrefix>>,
     users: Arc<ConnectionQuota<UserKey>>,
@@ -55,6 +57,7 @@ impl Limits {
             connections: rate(settings.connections_per_second),
             requests: keyed_rate(settings.requests_per_second_per_address, keys_max),
             replay_pages: ReplayPages::new(settings.replay_pages_per_second, database_pool_size),
+            large_events: LargeEvents::default(),
             peers: by_address(
                 settings
                     .connections_per_address_max
@@ -134,6 +137,16 @@ impl Limits {
     /// page of a replay does not wait behind later ones.
     pub async fn replay_page(&self, is_first: bool) -> PagePermit<'_> {
         self.replay_pages.next(is_first).await
+    }
+
+    /// Waits until a connection may hold a large event of so many bytes; the permit is held until that is with the kernel.
+    pub async fn large_event(&self, bytes: usize) -> LargePermit<'_> {
+        self.large_events.hold(bytes).await
+    }
+
+    /// Waits until a large event may be read from the log. A connection to the database is left to first pages.
+    pub async fn large_read(&self) -> PagePermit<'_> {
+        self.replay_pages.read().await
     }
 }
 

@@ -36,19 +36,24 @@ impl ReplayPages {
         }
     }
 
+    /// Waits until something else than a page may be read, like a later page and at any rate. Cancel-safe.
+    pub(super) async fn read(&self) -> PagePermit<'_> {
+        // It fails only when the semaphore is closed, which nobody does.
+        PagePermit(self.later.acquire().await.ok())
+    }
+
     /// Waits until a page may be read. Later pages of a replay wait for a permit too. Cancel-safe.
     pub(super) async fn next(&self, is_first: bool) -> PagePermit<'_> {
         let permit = if is_first {
-            None
+            PagePermit(None)
         } else {
-            // It fails only when the semaphore is closed, which nobody does.
-            self.later.acquire().await.ok()
+            self.read().await
         };
         let _head_of_queue = self.queue.lock().await;
         while let Err(until) = self.rate.check() {
             tokio::time::sleep(until.wait_time_from(MonotonicClock.now())).await;
         }
-        PagePermit(permit)
+        permit
     }
 }
 

@@ -143,7 +143,7 @@ impl Metrics {
         match signal {
             Signal::Event(event) => self.events_delivered.increment(event.kind.number()),
             Signal::Reset(reset) => self.resets.increment(reset.reason),
-            Signal::Revocation(_) | Signal::Wake | Signal::ClockChanged => {}
+            Signal::Revocation(_) | Signal::Wake | Signal::ClockChanged | Signal::Behind => {}
         }
     }
 

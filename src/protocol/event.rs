@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use hushnet_websocket::Frame;
 
-use super::{Cursor, Kind, Sequence, WantedKinds, Xid};
+use super::{Cursor, Held, InLog, Kind, Sequence, WantedKinds, Xid};
 
 /// An event's JSON as the triggers of `migrate up` write it, at most: a session's, of four ids.
 pub const EVENT_BYTES_MAX: usize = 512;
@@ -35,9 +35,13 @@ pub struct Event {
     pub sequence: Option<Sequence>,
     /// The cursor that a client may keep once it has this event; `None` where there is no log.
     pub cursor: Option<Arc<Cursor>>,
+    /// Where the log has the rest of a large event.
+    pub in_log: Option<Box<InLog>>,
     plain: Frame,
     envelope: OnceLock<Frame>,
     v1: OnceLock<Frame>,
+    #[allow(dead_code, reason = "held for its drop")]
+    held: Option<Box<Held>>,
 }
 
 impl Event {
@@ -58,9 +62,47 @@ impl Event {
             xid,
             sequence,
             cursor,
+            in_log: None,
             plain: Frame::text_of_two(open_text, "}"),
             envelope: OnceLock::new(),
             v1: OnceLock::new(),
+            held: None,
+        }
+    }
+
+    /// The same, with the rest of it in the log.
+    #[must_use]
+    pub fn in_log(self, in_log: Option<InLog>) -> Self {
+        Self {
+            in_log: in_log.map(Box::new),
+            ..self
+        }
+    }
+
+    /// The same, counted among what is alive.
+    #[must_use]
+    pub fn held(self, held: Held) -> Self {
+        Self {
+            held: Some(Box::new(held)),
+            ..self
+        }
+    }
+
+    /// The frame that carries this event to one client, with the event's whole JSON, which lacks its closing brace.
+    #[must_use]
+    pub fn frame_of(&self, encoding: Encoding, open_text: &str) -> Frame {
+        match (encoding, &self.cursor) {
+            (Encoding::Envelope, _) => {
+                let kind = self.kind.name_in(open_text);
+                Frame::text(&format!(
+                    r#"{{"event_type":"{kind}","payload":{open_text}}}}}"#
+                ))
+            }
+            (Encoding::V1, Some(cursor)) => {
+                let end = format!(r#", "cursor" : "{cursor}"}}"#);
+                Frame::text_of_two(open_text, &end)
+            }
+            _ => Frame::text_of_two(open_text, "}"),
         }
     }
 

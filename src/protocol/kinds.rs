@@ -1,13 +1,13 @@
 //! The kinds of events that a server knows by name, the sources that events of the log are of, and the type of their users.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use foldhash::fast;
 
 use super::kind::{KINDS_MAX, Kind, WantedKinds};
-use super::{Layout, NotALayout, Notification, Subject, UserType};
+use super::{LARGE_BYTES_MAX, Layout, NotALayout, Notification, Subject, UserType};
 
 /// The kinds of events that a server knows: HushNet's own, and those of the database's sources. A kind keeps its
 /// number. At most [`KINDS_MAX`] have one; an event of any other is handed on as [`Kind::OTHER`].
@@ -16,6 +16,8 @@ pub struct Kinds {
     known: RwLock<Known>,
     /// The type of the users' ids, as in [`USER_TYPES`].
     user_type: AtomicU8,
+    /// The longest JSON of an event that clients are sent.
+    event_bytes_max: AtomicUsize,
 }
 
 /// The types of users by their numbers; the first is taken before the database has been read.
@@ -74,11 +76,23 @@ impl Default for Kinds {
         Self {
             known: RwLock::new(known),
             user_type: AtomicU8::new(0),
+            event_bytes_max: AtomicUsize::new(LARGE_BYTES_MAX),
         }
     }
 }
 
 impl Kinds {
+    /// Of an event whose JSON is longer, clients are sent the key alone.
+    pub fn set_event_bytes_max(&self, bytes_max: usize) {
+        self.event_bytes_max.store(bytes_max, Relaxed);
+    }
+
+    /// The longest JSON of an event that clients are sent.
+    #[must_use]
+    pub fn event_bytes_max(&self) -> usize {
+        self.event_bytes_max.load(Relaxed)
+    }
+
     /// These are the kinds that the log's triggers write. Returns how many have no number, because there are too many.
     pub fn set_logged<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> usize {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);

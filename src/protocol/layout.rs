@@ -27,8 +27,8 @@ impl Op {
     #[must_use]
     pub fn of_letter(letter: Option<u8>) -> Self {
         match letter {
-            Some(b'i') => Self::Insert,
-            Some(b'u') => Self::Update,
+            Some(b'i' | b'I') => Self::Insert,
+            Some(b'u' | b'U') => Self::Update,
             _ => Self::Delete,
         }
     }
@@ -93,8 +93,12 @@ pub struct Layout {
     end: Box<str>,
     /// Of all literals.
     literal_bytes: usize,
+    /// Of all that is no field, at most.
+    fixed_bytes_max: usize,
     /// The highest number of a field.
     fields: usize,
+    /// How the JSON of an event that is too long is written.
+    truncated: Option<Box<Self>>,
 }
 
 impl Layout {
@@ -119,12 +123,76 @@ impl Layout {
             Value::Field(number) => *number,
             Value::User | Value::Bigint | Value::Op | Value::Id => 0,
         };
+        let literal_bytes = pieces.iter().map(|(literal, _)| literal.len()).sum();
+        let value_bytes_max = |(_, value): &(_, Value)| match value {
+            Value::User | Value::Bigint => USER_BYTES,
+            Value::Op | Value::Id => ID_BYTES,
+            Value::Field(_) => 0,
+        };
+        let others: usize = pieces.iter().map(value_bytes_max).sum();
         Ok(Self {
-            literal_bytes: pieces.iter().map(|(literal, _)| literal.len()).sum(),
+            fixed_bytes_max: literal_bytes + end.len() + 1 + others,
+            literal_bytes,
             fields: pieces.iter().map(field).max().unwrap_or(0),
             pieces,
             end: end.into(),
+            truncated: None,
         })
+    }
+
+    /// The same with the layout of events that are too long.
+    #[must_use]
+    pub fn with_truncated(self, truncated: Self) -> Self {
+        Self {
+            truncated: Some(Box::new(truncated)),
+            ..self
+        }
+    }
+
+    /// How the JSON of an event that is too long is written: with its key, and without its other fields.
+    #[must_use]
+    pub fn truncated(&self) -> Option<&Self> {
+        self.truncated.as_deref()
+    }
+
+    /// The numbers of its fields.
+    pub fn numbers(&self) -> impl Iterator<Item = usize> {
+        let values = self.pieces.iter().map(|(_, value)| value);
+        values.filter_map(|value| match value {
+            Value::Field(number) => Some(*number),
+            Value::User | Value::Bigint | Value::Op | Value::Id => None,
+        })
+    }
+
+    /// The number of the field that is the user's id, where ids are text.
+    #[must_use]
+    pub fn user_field(&self) -> Option<usize> {
+        let user = |(literal, value): &(Box<str>, Value)| match value {
+            Value::Field(number) if literal.ends_with(r#""user_id" : "#) => Some(*number),
+            _ => None,
+        };
+        self.pieces.iter().find_map(user)
+    }
+
+    /// The length of an event's JSON without its fields, at most.
+    #[must_use]
+    pub fn fixed_bytes_max(&self) -> usize {
+        self.fixed_bytes_max
+    }
+
+    /// The length of an event's JSON, if each field stands in it once and all are `field_bytes` long.
+    #[must_use]
+    pub fn bytes(&self, (id, user, op): (i64, UserKey, Op), field_bytes: usize) -> usize {
+        let digits = |number: u64| number.checked_ilog10().unwrap_or(0) as usize + 1;
+        let number_bytes = |number: i64| usize::from(number < 0) + digits(number.unsigned_abs());
+        let values = self.pieces.iter().map(|(_, value)| match value {
+            Value::User => USER_BYTES,
+            Value::Bigint => number_bytes(user.bigint()) + 2,
+            Value::Op => op.json().len(),
+            Value::Id => number_bytes(id),
+            Value::Field(_) => 0,
+        });
+        self.literal_bytes + self.end.len() + 1 + values.sum::<usize>() + field_bytes
     }
 
     /// How many fields an event of this layout has.
@@ -143,7 +211,7 @@ impl Layout {
         field: impl Fn(usize) -> Option<&'a str>,
     ) {
         text.clear();
-        text.reserve(self.literal_bytes + self.end.len() + ID_BYTES + USER_BYTES + field_bytes);
+        text.reserve(self.fixed_bytes_max + field_bytes);
         for (literal, value) in &self.pieces {
             text.push_str(literal);
             match value {
@@ -289,6 +357,11 @@ mod tests {
                 .map(|text| Some(text.as_str()).filter(|text| *text != "null"))
                 .collect();
             let text = format!("{}}}", composed(&layout, op, &fields));
+            let numbers = layout.numbers().collect::<Vec<_>>();
+            let bytes = |number: &usize| fields[number - 1].map_or(4, str::len);
+            let bytes = numbers.iter().map(bytes).sum();
+            assert_eq!(layout.bytes((70, USER.into(), op), bytes), text.len());
+            assert!(layout.fixed_bytes_max() + bytes >= text.len());
             assert_eq!(
                 serde_json::from_str::<Json>(&text).unwrap(),
                 Json::Object(expected),

@@ -13,7 +13,7 @@ use super::flat_json::{Rest, Value};
 use super::json::object;
 use super::kind::{KIND_BYTES_MAX, is_reserved};
 use super::trailer::Trailer;
-use super::{Kind, UserKey, Xid};
+use super::{InLog, Kind, UserKey, Xid};
 
 /// The largest part of a refused payload that is logged, in characters.
 const LOGGED_PAYLOAD_CHARS: usize = 200;
@@ -52,6 +52,8 @@ pub struct Notification<'a> {
     /// Whether the notification only says that the event is in the log, because the event is too long to be
     /// notified.
     pub by_reference: bool,
+    /// Where the log has the rest of a large event, of which `open_text` has the beginning alone.
+    pub in_log: Option<InLog>,
     /// The event's JSON object without its closing brace, and without the members that only the service reads.
     pub open_text: &'a str,
 }
@@ -229,6 +231,7 @@ impl<'a> Notification<'a> {
             xid: trailer.xid,
             asynchronous: trailer.asynchronous,
             by_reference: members.by_reference,
+            in_log: None,
             open_text: trailer.open_text,
         })
     }
@@ -268,6 +271,7 @@ impl<'a> Notification<'a> {
             xid: trailer.xid,
             asynchronous: trailer.asynchronous,
             by_reference: by_reference.unwrap_or_default(),
+            in_log: None,
             open_text,
         })
     }

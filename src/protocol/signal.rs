@@ -24,6 +24,8 @@ pub enum Signal {
     Wake,
     /// The wall clock was changed, or the machine was suspended: see when the proof expires.
     ClockChanged,
+    /// An event had no room among what is alive: the connection is behind, as if its channel had no room.
+    Behind,
 }
 
 impl Signal {
@@ -41,14 +43,17 @@ impl Signal {
         cursor: Option<Arc<Cursor>>,
     ) -> Self {
         match notification.subject {
-            Subject::Event(kind) => Self::Event(Event::new(
-                kind,
-                notification.id,
-                notification.xid,
-                notification.open_text,
-                sequence,
-                cursor,
-            )),
+            Subject::Event(kind) => {
+                let event = Event::new(
+                    kind,
+                    notification.id,
+                    notification.xid,
+                    notification.open_text,
+                    sequence,
+                    cursor,
+                );
+                Self::Event(event.in_log(notification.in_log))
+            }
             Subject::Revocation { device_id } => Self::Revocation(Revocation {
                 device_id,
                 xid: notification.xid,
@@ -67,7 +72,7 @@ impl Signal {
             Self::Event(event) => event.sequence,
             Self::Revocation(revocation) => revocation.sequence,
             Self::Reset(reset) => Some(reset.sequence),
-            Self::Wake | Self::ClockChanged => None,
+            Self::Wake | Self::ClockChanged | Self::Behind => None,
         }
     }
 
@@ -78,7 +83,7 @@ impl Signal {
         match self {
             Self::Event(event) => event.xid,
             Self::Revocation(revocation) => revocation.xid,
-            Self::Reset(_) | Self::Wake | Self::ClockChanged => None,
+            Self::Reset(_) | Self::Wake | Self::ClockChanged | Self::Behind => None,
         }
     }
 
@@ -90,7 +95,7 @@ impl Signal {
             Self::Event(event) => event.cursor.as_ref(),
             Self::Revocation(revocation) => revocation.cursor.as_ref(),
             Self::Reset(reset) => reset.cursor.as_ref(),
-            Self::Wake | Self::ClockChanged => None,
+            Self::Wake | Self::ClockChanged | Self::Behind => None,
         }
     }
 
@@ -102,7 +107,11 @@ impl Signal {
         match self {
             Self::Event(event) => Some(event.frame(encoding)),
             Self::Reset(reset) if encoding == Encoding::V1 => Some(reset.frame.clone()),
-            Self::Reset(_) | Self::Revocation(_) | Self::Wake | Self::ClockChanged => None,
+            Self::Reset(_)
+            | Self::Revocation(_)
+            | Self::Wake
+            | Self::ClockChanged
+            | Self::Behind => None,
         }
     }
 }

@@ -24,6 +24,12 @@ impl Fields {
         self.0.len()
     }
 
+    /// The length of all in an event's JSON.
+    pub(super) fn json_bytes(&self) -> usize {
+        let lengths = Elements(&self.0).map(|element| element.map_or("null".len(), <[u8]>::len));
+        lengths.sum()
+    }
+
     /// The JSON of the value of this number, from 1 on; `None` for null.
     pub(super) fn get(&self, number: usize) -> Option<&str> {
         let element = Elements(&self.0).nth(number.checked_sub(1)?)?;
@@ -90,6 +96,7 @@ mod tests {
             .into_iter()
             .collect();
         assert_eq!(fields.count(), 4);
+        assert_eq!(fields.json_bytes(), r#"7null"é""#.len());
         let all: Vec<_> = (0..6).map(|number| fields.get(number)).collect();
         assert_eq!(all, [None, Some("7"), None, Some("\"é\""), Some(""), None]);
         assert_eq!(

@@ -11,6 +11,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use super::address::Address;
 use super::blockers::{self, Blocker};
+use super::bodies::Bodies;
 use super::chunks::Chunks;
 use super::creation_times::Logged;
 use super::database::Database;
@@ -23,12 +24,13 @@ use super::triggers::FaultyTrigger;
 use super::user_pages::UserPages;
 use super::{control, creation_times, log_state, maintenance, rights, sources, triggers};
 use crate::config::Ingest;
-use crate::protocol::{Epoch, Kinds, Recipient, Snapshot, UserKey};
+use crate::protocol::{Cursor, Epoch, InLog, Kinds, Recipient, Snapshot, UserKey};
 
 /// The log of one database. Cheap to clone; every clone uses the same connections.
 #[derive(Debug, Clone)]
 pub struct Log {
     database: Database,
+    bodies: Bodies,
 }
 
 impl Log {
@@ -38,6 +40,7 @@ impl Log {
     pub fn new(options: PgConnectOptions, requests_max: u32) -> Self {
         Self {
             database: Database::new(options, requests_max),
+            bodies: Bodies::default(),
         }
     }
 
@@ -145,6 +148,19 @@ impl Log {
     ) -> UserPages {
         let (database, recipient) = (self.database.clone(), recipient.into());
         UserPages::begin(database, recipient, from, with_revocations)
+    }
+
+    /// The JSON of a large event of this user, without its closing brace, at most as long as clients are sent it. Its
+    /// history is that of `cursor`.
+    ///
+    /// # Errors
+    /// The database's; [`sqlx::Error::RowNotFound`] where that history's log no longer has the event.
+    pub async fn read_large(
+        &self,
+        event: (UserKey, i64, InLog),
+        cursor: &Cursor,
+    ) -> Result<String, sqlx::Error> {
+        self.bodies.open_text(&self.database, event, cursor).await
     }
 
     /// Notifies the control channel with this nonce and the snapshot of the same transaction, and

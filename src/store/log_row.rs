@@ -6,24 +6,28 @@
 
 use std::sync::Arc;
 
+use serde::Deserialize;
+use serde_json::Value;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::fields::Fields;
 use crate::protocol::{
-    Kind, Kinds, Layout, Notification, Op, Subject, UserKey, Xid, is_asynchronous, is_truncation,
+    INLINE_BYTES_MAX, InLog, Kind, Kinds, Layout, Notification, Op, Subject, UserKey, Xid,
+    is_asynchronous, is_truncation,
 };
 
 /// About the length of what a layout adds to an event's values, in bytes. [`stored_bytes`] has the same.
 const LAYOUT_BYTES: usize = 100;
 
 /// The columns that a row is made of, in a query of `realtime.events`. The JSON of a row that is stored without it is
-/// not asked for: PostgreSQL would compose it. In the schema before a migration the names of its columns are no columns
+/// not asked for: PostgreSQL would compose it. Nor are the values of a large event. In the schema before a migration the names of its columns are no columns
 /// of `realtime.events` and mean those of `reading`.
 macro_rules! stored {
     () => {
-        "CASE WHEN is_composed THEN NULL ELSE payload END AS payload, source, op, fields, asynchronous, user_id"
+        "CASE WHEN is_composed THEN NULL ELSE payload END AS payload, source, op,
+         CASE WHEN bytes > 8000 THEN NULL ELSE fields END AS fields, asynchronous, user_id, bytes, body"
     };
 }
 pub(super) use stored;
@@ -38,7 +42,7 @@ macro_rules! stored_if {
             $condition,
             " THEN source END AS source, op, CASE WHEN ",
             $condition,
-            " THEN fields END AS fields, asynchronous, user_id"
+            " THEN fields END AS fields, asynchronous, user_id, bytes, body"
         )
     };
 }
@@ -82,6 +86,12 @@ pub struct Parts {
     pub fields: Fields,
     /// Whether its transaction commits without waiting for the disk.
     pub asynchronous: bool,
+    /// Whether the log has its key alone.
+    pub truncated: bool,
+    /// The length of the values in its JSON, where these are left in the log.
+    pub left: Option<u32>,
+    /// The row that has the values, if it is another one.
+    pub body: Option<i64>,
 }
 
 /// What a row of the log tells.
@@ -110,10 +120,16 @@ impl Body {
             return Ok(None);
         };
         let letter: Option<i8> = row.try_get(first + 2)?;
+        let letter = letter.map(i8::cast_unsigned);
         let fields: Option<Fields> = row.try_get(first + 3)?;
+        let bytes: Option<i32> = row.try_get(first + 6)?;
+        let left = bytes.filter(|bytes| fields.is_none() && *bytes > 0);
         Ok(Some(Self::Parts(Parts {
             source,
-            op: Op::of_letter(letter.map(i8::cast_unsigned)),
+            op: Op::of_letter(letter),
+            truncated: letter.is_some_and(|letter| letter.is_ascii_uppercase()),
+            left: left.map(i32::unsigned_abs),
+            body: row.try_get(first + 7)?,
             user: key.into(),
             fields: fields.unwrap_or_default(),
             asynchronous: row.try_get(first + 4)?,
@@ -160,6 +176,9 @@ impl Body {
             Self::Json(json) => match Notification::of_row(json, xid) {
                 Ok(mut notification) => {
                     kinds.resolve(&mut notification);
+                    if json.len() > kinds.event_bytes_max().min(INLINE_BYTES_MAX) {
+                        shorten(&mut notification, json, kinds.event_bytes_max(), text);
+                    }
                     LogRow::Notification(notification)
                 }
                 Err(_) if is_truncation(json) => LogRow::Truncation,
@@ -176,7 +195,43 @@ impl Parts {
     /// The kind of its source and how its JSON is written, if the source is known by the layout of this event.
     fn find_source(&self, kinds: &Kinds) -> Option<(Kind, Arc<Layout>)> {
         let source = kinds.source(self.source);
-        source.filter(|(_, layout)| layout.fields() == self.fields.count())
+        let is_left = self.left.is_some();
+        source.filter(|(_, layout)| is_left || layout.fields() == self.fields.count())
+    }
+
+    /// Writes its JSON into `text`, or the beginning of it where the rest is left in the log.
+    fn write(
+        &self,
+        id: i64,
+        layout: &Layout,
+        bytes_max: usize,
+        text: &mut String,
+    ) -> Option<InLog> {
+        let event = (id, self.user, self.op);
+        let at_most = layout.fixed_bytes_max() + self.fields.bytes();
+        if self.left.is_none() && !self.truncated && at_most <= bytes_max.min(INLINE_BYTES_MAX) {
+            layout.compose(text, event, self.fields.bytes(), |number| {
+                self.fields.get(number)
+            });
+            return None;
+        }
+        let field_bytes = self.left.map(|bytes| bytes as usize);
+        let field_bytes = field_bytes.unwrap_or_else(|| self.fields.json_bytes());
+        let bytes = layout.bytes(event, field_bytes);
+        let is_short = self.truncated || bytes > bytes_max;
+        if self.left.is_none() && (is_short || bytes <= INLINE_BYTES_MAX) {
+            compose(text, layout, event, &self.fields, is_short, bytes_max);
+            return None;
+        }
+        let beginning = layout.truncated().unwrap_or(layout);
+        beginning.compose(text, event, 0, |_| None);
+        Some(InLog {
+            body: self.body.unwrap_or(id),
+            source: Some(self.source),
+            op: self.op,
+            truncated: self.truncated,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+        })
     }
 
     fn compose<'a>(
@@ -187,10 +242,7 @@ impl Parts {
         text: &'a mut String,
     ) -> Option<Notification<'a>> {
         let (kind, layout) = self.find_source(kinds)?;
-        let event = (id, self.user, self.op);
-        layout.compose(text, event, self.fields.bytes(), |number| {
-            self.fields.get(number)
-        });
+        let in_log = self.write(id, &layout, kinds.event_bytes_max(), text);
         Some(Notification {
             subject: Subject::Event(kind),
             other_kind: None,
@@ -199,8 +251,89 @@ impl Parts {
             xid,
             asynchronous: self.asynchronous,
             by_reference: false,
+            in_log,
             open_text: text,
         })
+    }
+}
+
+/// Writes the JSON of an event, without its closing brace. Of a long one the key, or the members of the key alone where
+/// that is long, too.
+pub(super) fn compose(
+    text: &mut String,
+    layout: &Layout,
+    event: (i64, UserKey, Op),
+    fields: &Fields,
+    is_short: bool,
+    bytes_max: usize,
+) {
+    if !is_short {
+        layout.compose(text, event, fields.bytes(), |number| fields.get(number));
+        if text.len() < bytes_max {
+            return;
+        }
+    }
+    let short = layout.truncated().unwrap_or(layout);
+    let field = |number| fields.get(number);
+    let of_key = short.numbers().filter_map(field).map(str::len).sum();
+    short.compose(text, event, of_key, field);
+    if text.len() >= bytes_max {
+        let user = short.user_field();
+        short.compose(text, event, 0, |number| {
+            fields.get(number).filter(|_| Some(number) == user)
+        });
+    }
+}
+
+/// Of an event that the log has as long JSON, the notification keeps the beginning; of one that is too long, the key.
+fn shorten<'a>(
+    notification: &mut Notification<'a>,
+    json: &str,
+    bytes_max: usize,
+    text: &'a mut String,
+) {
+    let (Subject::Event(_), Some(id)) = (notification.subject, notification.id) else {
+        return;
+    };
+    *text = beginning_of(json, notification.user, id, bytes_max);
+    notification.open_text = text;
+    if json.len() <= bytes_max {
+        notification.in_log = Some(InLog {
+            body: id,
+            source: None,
+            op: Op::Delete,
+            truncated: false,
+            bytes: u32::try_from(json.len()).unwrap_or(u32::MAX),
+        });
+    }
+}
+
+/// The JSON of an event that is too long, without its closing brace, made of its JSON.
+pub(super) fn beginning_of(json: &str, user: UserKey, id: i64, bytes_max: usize) -> String {
+    #[derive(Deserialize, Default)]
+    struct Shown {
+        #[serde(rename = "type", default)]
+        kind: Value,
+        op: Option<Value>,
+        key: Option<Value>,
+    }
+    let shown: Shown = serde_json::from_str(json).unwrap_or_default();
+    let user_id = user.uuid();
+    let text = |key: Option<Value>| {
+        let member = |name, value: Option<Value>| {
+            value.map_or(String::new(), |value| format!(r#", "{name}" : {value}"#))
+        };
+        let (op, key) = (member("op", shown.op.clone()), member("key", key));
+        let kind = &shown.kind;
+        format!(
+            r#"{{"type" : {kind}{op}, "user_id" : "{user_id}"{key}, "truncated" : true, "id" : {id}"#
+        )
+    };
+    let with_key = text(shown.key.clone());
+    if with_key.len() < bytes_max {
+        with_key
+    } else {
+        text(None)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod address;
 mod blockers;
+mod bodies;
 mod chunks;
 mod control;
 mod creation_times;
@@ -32,10 +33,12 @@ mod sources;
 pub mod state;
 mod triggers;
 mod unusable;
+mod user_page_statements;
 mod user_pages;
 mod wake_lock;
 
 pub use self::blockers::Blocker;
+pub use self::bodies::RECENT_BYTES_MAX;
 pub use self::chunks::{Chunk, ChunkRow, Chunks};
 pub use self::control::CONTROL_CHANNEL;
 pub use self::creation_times::Logged;

@@ -42,7 +42,7 @@ pub enum Durability {
 /// The columns of every read: after those of the reading the event's id, those of `stored`, and the statement's own.
 pub(super) const ID: usize = 5;
 pub(super) const STORED: usize = 6;
-pub(super) const OWN: usize = 12;
+pub(super) const OWN: usize = 14;
 
 impl Reading {
     /// Reads the first columns of a row.
@@ -143,7 +143,7 @@ macro_rules! read_log {
                             AND pg_wal_lsn_diff(flushed_to, '0/0') % current_setting('wal_block_size')::integer = 0
                             AS flushed,
                         NULL::smallint AS source, NULL::\"char\" AS op, NULL::text[] AS fields,
-                        false AS asynchronous, false AS is_composed
+                        false AS asynchronous, false AS is_composed, NULL::integer AS bytes, NULL::bigint AS body
                  FROM (SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), lsn) AS unflushed, lsn AS flushed_to
                        FROM pg_current_wal_flush_lsn() AS lsn) AS wal,
                       (SELECT NULL::xid8 AS dropped_to, NULL::xid8[] AS dropped_running,
@@ -166,7 +166,8 @@ macro_rules! read_log {
                           END AS retained
                           FROM realtime.state WHERE singleton) AS state)
              SELECT epoch, snapshot, retained, known, flushed, events.id,
-                    events.payload, events.source, events.op, events.fields, events.asynchronous, events.user_id",
+                    events.payload, events.source, events.op, events.fields, events.asynchronous, events.user_id,
+                    events.bytes, events.body",
             $events
         )
     };

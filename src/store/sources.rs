@@ -8,7 +8,7 @@ use std::fmt;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection, PgPool};
 
 use super::error::{is_forbidden, is_undefined};
-use crate::protocol::{Kinds, Layout, UserType};
+use crate::protocol::{Kinds, Layout, NotALayout, UserType};
 
 /// The migration that makes `realtime.sources`, and its text.
 const VERSION: i64 = 8;
@@ -145,6 +145,7 @@ struct Registered {
     kind: String,
     /// `None` in the schema before migration 9.
     layout: Option<Vec<String>>,
+    truncated_layout: Option<Vec<String>>,
 }
 
 /// The type of the users' ids. Null in the schema before migration 9, where `user_type` is no column of `realtime.state`
@@ -154,16 +155,25 @@ const USER_TYPE: &str = "
     FROM (SELECT NULL::text AS user_type) AS absent,
          LATERAL (SELECT user_type FROM realtime.state) AS found";
 
-/// In the schema before migration 9 `layout` is no column of `realtime.sources` and means that of `absent`.
+impl Registered {
+    fn layout(&self) -> Option<Result<Layout, NotALayout>> {
+        let layout = Layout::parse(self.layout.as_ref()?);
+        let truncated = Layout::parse(self.truncated_layout.as_ref()?);
+        Some(layout.and_then(|layout| Ok(layout.with_truncated(truncated?))))
+    }
+}
+
+/// In the schema before migration 9 the layouts are no columns of `realtime.sources` and mean those of `absent`.
 const REGISTERED: &str = "
-    SELECT number, kind, registered.layout
-    FROM (SELECT NULL::text[] AS layout) AS absent,
-         LATERAL (SELECT number, kind, layout FROM realtime.sources) AS registered
+    SELECT number, kind, registered.layout, registered.truncated_layout
+    FROM (SELECT NULL::text[] AS layout, NULL::text[] AS truncated_layout) AS absent,
+         LATERAL (SELECT number, kind, layout, truncated_layout FROM realtime.sources) AS registered
     ORDER BY kind, number";
 
 /// The kinds of the schema before sources, where there is a log. Looked up in the catalogue, which needs no right.
 const REGISTERED_BEFORE: &str = "
-    SELECT NULL::smallint AS number, kind, NULL::text[] AS layout FROM unnest(ARRAY['device', 'message', 'session']) AS kind
+    SELECT NULL::smallint AS number, kind, NULL::text[] AS layout, NULL::text[] AS truncated_layout
+    FROM unnest(ARRAY['device', 'message', 'session']) AS kind
     WHERE EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                   WHERE n.nspname = 'realtime' AND c.relname = 'events')";
 
@@ -237,7 +247,7 @@ pub(super) async fn read_kinds(pool: &PgPool, kinds: &Kinds) -> Result<bool, sql
         );
     }
     let sources = registered.iter().filter_map(|source| {
-        let layout = Layout::parse(source.layout.as_ref()?);
+        let layout = source.layout()?;
         Some((source.number?, source.kind.as_str(), layout))
     });
     for (source, error) in kinds.set_sources(sources) {

@@ -224,7 +224,7 @@ async fn a_row_that_cannot_be_read_is_counted_and_shown_and_stops_no_other() {
 #[tokio::test]
 async fn a_page_of_the_log_is_bounded_by_the_json_of_its_events() {
     const EVENTS: usize = 60;
-    const LONG: usize = 20_000;
+    const LONG: usize = 7_000;
     let database = Database::migrated().await;
     let mut owner = database.connect().await;
     execute(&mut owner, LINES).await;

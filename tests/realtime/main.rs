@@ -28,6 +28,7 @@ mod http;
 mod identity;
 mod ingest;
 mod kinds;
+mod large_events;
 mod latency;
 mod layouts;
 mod lean_log;

@@ -2,6 +2,8 @@
 
 /** Frames that wait for the handlers; about 300 bytes each. Past it the socket is closed. */
 export const QUEUE_FRAMES_MAX = 10_000;
+/** Characters of JSON that wait for the handlers, besides the frame that goes past it: 64 of the largest events. */
+export const QUEUE_CHARACTERS_MAX = 2 ** 26;
 /** Time from the start of a connection to its hello, the handshakes of TCP and TLS included. */
 export const HELLO_TIMEOUT_MS = 20_000;
 /** A shorter heartbeat is taken for this one: silence of no time at all would be asked about for ever. */

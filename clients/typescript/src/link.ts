@@ -22,7 +22,7 @@ const SILENCE_FACTOR = 1.5;
 const OPEN = 1;
 
 export interface LinkOwner {
-  onFrame(frame: Frame): void;
+  onFrame(frame: Frame, characters: number): void;
   report(error: RealtimeError): void;
   /** The link is over; `code` is the close code, if the socket was closed, and `waitMs` what the server asks for. */
   onEnd(reason: 'socket' | 'silent', code?: number, waitMs?: number): void;
@@ -105,7 +105,7 @@ export function linkOf(
       isAsking = false;
       listen();
     }
-    if (frame) onFrame(frame);
+    if (frame) onFrame(frame, `${data}`.length);
   };
   // The reason is JSON without spaces; that of a proxy or of an older server has no such field. There may be none.
   socket.onclose = ({ code, reason }: { code: number; reason?: string }): void =>

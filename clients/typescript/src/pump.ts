@@ -6,7 +6,7 @@
  * comes back with `arrived.cursor` gets it again. Fails by telling its owner, and stands still then.
  */
 
-import { QUEUE_FRAMES_MAX } from './bounds.js';
+import { QUEUE_CHARACTERS_MAX, QUEUE_FRAMES_MAX } from './bounds.js';
 import { type RealtimeError, failure } from './errors.js';
 import { type Frame, isHanded } from './frames.js';
 import { type MovingPlace, movingPlace, placeAt } from './place.js';
@@ -35,7 +35,7 @@ export interface Pump {
   /** Where the newest frame was: what is new, and from where to come back. */
   readonly arrived: MovingPlace;
   /** Takes a frame. Returns whether there was room for it. */
-  accept(frame: Frame): boolean;
+  accept(frame: Frame, characters?: number): boolean;
   /** When everything that has come was handled, or will never be. */
   idle(): Promise<void>;
   /** Hands out nothing more. What is being handled is handled to its end: see `idle`. */
@@ -62,12 +62,16 @@ export function pumpOf(
   const arrived = movingPlace(place);
   /** Where the newest frame was whose handlers have ended. */
   const kept = movingPlace(place);
-  let queue: Entry[] = [];
+  /** Each with the characters of its JSON. */
+  let queue: [Entry, number][] = [];
+  /** The characters of all. */
+  let waiting = 0;
   let running: Promise<void> | undefined;
   let isStopped = false;
 
-  function put(entry: Entry): void {
-    queue.push(entry);
+  function put(entry: Entry, characters = 0): void {
+    queue.push([entry, characters]);
+    waiting += characters;
     running ??= run();
   }
 
@@ -75,17 +79,22 @@ export function pumpOf(
     if ((cursor ?? arrived.cursor) === arrived.cursor && id === undefined) return;
     // Two in a row are one, or repetitions would fill the queue without bringing anything. The ids
     // of both are then under the later cursor, which keeps them for longer than need be.
-    let last = queue.at(-1);
+    let last = queue.at(-1)?.[0];
     if (last?.type !== null) put((last = { type: null, cursor, ids: [] }));
     last.cursor = cursor ?? last.cursor;
     if (id !== undefined) last.ids.push(id);
   }
 
-  function accept(frame: Frame): boolean {
+  function clear(): void {
+    queue = [];
+    waiting = 0;
+  }
+
+  function accept(frame: Frame, characters?: number): boolean {
     const { id, cursor } = frame as RealtimeEvent;
     if (!isHanded(frame) || arrived.has(id!)) mark(cursor, id);
-    else if (queue.length >= queueFramesMax) return false;
-    else put(frame as Entry);
+    else if (queue.length >= queueFramesMax || waiting >= QUEUE_CHARACTERS_MAX) return false;
+    else put(frame as Entry, characters);
     if (frame.type === 'reset') follow(arrived, frame);
     else {
       arrived.move(cursor);
@@ -98,7 +107,10 @@ export function pumpOf(
     // The caller has to have put down where it is before a handler looks.
     await null;
     try {
-      for (let entry; (entry = queue.shift()); ) await take(entry);
+      for (let next; (next = queue.shift()); ) {
+        waiting -= next[1];
+        await take(next[0]);
+      }
     } catch (error) {
       stop();
       owner.onFailed(error);
@@ -145,11 +157,11 @@ export function pumpOf(
 
   function stop(): void {
     isStopped = true;
-    queue = [];
+    clear();
   }
 
   function replace(place: Place): Promise<void> {
-    queue = [];
+    clear();
     arrived.replace(place);
     kept.replace(place);
     return save();

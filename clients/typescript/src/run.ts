@@ -138,7 +138,7 @@ export function startRun(
     }
   }
 
-  function onFrame(frame: Frame): void {
+  function onFrame(frame: Frame, characters: number): void {
     switch (frame.type) {
       case 'hello':
         return greet(frame);
@@ -154,7 +154,7 @@ export function startRun(
         if (frame.code?.startsWith('token_')) prover.forget();
         return report(new RealtimeError('server', `${frame.message}`, { code: frame.code }));
       default:
-        take(frame);
+        take(frame, characters);
     }
   }
 
@@ -170,8 +170,8 @@ export function startRun(
     wasLive = true;
   }
 
-  function take(frame: Frame): void {
-    if (link && !pump.accept(frame)) void leave('overflow');
+  function take(frame: Frame, characters?: number): void {
+    if (link && !pump.accept(frame, characters)) void leave('overflow');
   }
 
   function onEnd(reason: 'socket' | 'silent', code?: number, waitMs?: number): void {

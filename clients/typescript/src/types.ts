@@ -80,6 +80,8 @@ declare enum OtherKind {
 export interface OtherEvent extends EventBase {
   /** The kind, any text. */
   readonly type: OtherKind;
+  /** The event is too long: it has the row's key alone, and the row has to be fetched. */
+  readonly truncated?: true;
   readonly [field: string]: unknown;
 }
 

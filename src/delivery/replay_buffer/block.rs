@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 use uuid::Uuid;
 
 use crate::protocol::{
-    Cursor, Event, Kind, Notification, Revocation, Sequence, Signal, Snapshot, Subject, UserKey,
-    WantedKinds, Xid,
+    Cursor, Event, InLog, Kind, Notification, Revocation, Sequence, Signal, Snapshot, Subject,
+    UserKey, WantedKinds, Xid,
 };
 use std::sync::Arc;
 
@@ -54,6 +54,8 @@ pub(super) struct Block {
     entries: Vec<Entry>,
     /// The devices of revocations, by the number of their entry, ascending.
     revoked: Vec<(u32, Option<Uuid>)>,
+    /// Where the log has the rest of large events, likewise.
+    in_log: Vec<(u32, InLog)>,
     /// The lowest and the highest number of the transactions that have written them, where that is known of each.
     transactions: Option<(Xid, Xid)>,
     /// The entries' numbers by user, and each user's in their order. Made at the first request after the block
@@ -69,6 +71,7 @@ impl Block {
             texts: String::with_capacity(text_bytes),
             entries: Vec::with_capacity(((bytes - text_bytes) / ENTRY_BYTES).max(1)),
             revoked: Vec::new(),
+            in_log: Vec::new(),
             transactions: None,
             by_user: OnceLock::new(),
         }
@@ -79,6 +82,7 @@ impl Block {
         self.texts.capacity()
             + self.entries.capacity() * ENTRY_BYTES
             + self.revoked.capacity() * size_of::<(u32, Option<Uuid>)>()
+            + self.in_log.capacity() * size_of::<(u32, InLog)>()
     }
 
     /// Whether a signal with this text fits. A text that is longer than a block has a block of its own.
@@ -98,6 +102,9 @@ impl Block {
                 (None, "")
             }
         };
+        if let Some(in_log) = notification.in_log {
+            self.in_log.push((number_of(self.entries.len()), in_log));
+        }
         if let Some(xid) = notification.xid {
             let (first, last) = self.transactions.get_or_insert((xid, xid));
             (*first, *last) = ((*first).min(xid), (*last).max(xid));
@@ -126,6 +133,9 @@ impl Block {
                 let device_id = self.revoked_device(number);
                 copy.revoked
                     .push((number_of(copy.entries.len()), device_id));
+            }
+            if let Some(in_log) = self.in_log(number) {
+                copy.in_log.push((number_of(copy.entries.len()), in_log));
             }
             copy.texts.push_str(self.text(number));
             let end = number_of(copy.texts.len());
@@ -160,7 +170,8 @@ impl Block {
             Some(kind) => {
                 let id = entry.has_id.then_some(entry.id);
                 let text = self.text(number);
-                Signal::Event(Event::new(kind, id, entry.xid, text, sequence, cursor))
+                let event = Event::new(kind, id, entry.xid, text, sequence, cursor);
+                Signal::Event(event.in_log(self.in_log(number)))
             }
             None => Signal::Revocation(Revocation {
                 device_id: self.revoked_device(number),
@@ -169,6 +180,12 @@ impl Block {
                 cursor,
             }),
         }
+    }
+
+    fn in_log(&self, number: usize) -> Option<InLog> {
+        let number = number_of(number);
+        let found = self.in_log.binary_search_by_key(&number, |(of, _)| *of);
+        found.ok().map(|place| self.in_log[place].1)
     }
 
     fn revoked_device(&self, number: usize) -> Option<Uuid> {
@@ -218,6 +235,7 @@ impl Block {
         self.texts.clear();
         self.entries.clear();
         self.revoked.clear();
+        self.in_log.clear();
         Self {
             transactions: None,
             by_user: OnceLock::new(),

@@ -165,6 +165,9 @@ fn in_parts(id: i64, fields: &[Option<&str>]) -> ChunkRow {
         user: Uuid::nil().into(),
         fields: fields.iter().copied().collect(),
         asynchronous: false,
+        truncated: false,
+        left: None,
+        body: None,
     };
     ChunkRow {
         id,

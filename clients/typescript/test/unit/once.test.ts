@@ -167,8 +167,11 @@ describe('each event once', () => {
     await client.close();
   });
 
-  it('bounds the queue: closes the socket, drains, and comes back without loss', async () => {
-    const { server, client, ids } = bench({ queueFramesMax: 10 });
+  it.each([
+    ['frames', { queueFramesMax: 10 }, {}, 100],
+    ['characters', {}, { row: 'x'.repeat(2 ** 23) }, 10],
+  ])('bounds the queue by %s: closes the socket, drains, and comes back without loss', async (_, options, more, count) => {
+    const { server, client, ids } = bench(options);
     let open!: () => void;
     const gate = new Promise<void>((resolve) => (open = resolve));
     client.on('message', () => gate);
@@ -177,14 +180,14 @@ describe('each event once', () => {
       if (state.status === 'reconnecting') reasons.push(state.reason);
     });
     await client.connect();
-    for (let i = 0; i < 100; i++) server.emit(message);
+    for (let i = 0; i < count; i++) server.emit({ ...message, ...more });
     await settle();
     await vi.advanceTimersByTimeAsync(60_000);
     expect(reasons).toEqual(['overflow']);
     expect(server.connections.size).toBe(0);
     open();
     for (let i = 0; i < 40; i++) await vi.advanceTimersByTimeAsync(1_000);
-    expect(ids).toEqual(Array.from({ length: 100 }, (_, i) => i + 1));
+    expect(ids).toEqual(Array.from({ length: count }, (_, i) => i + 1));
     await client.close();
   });
 

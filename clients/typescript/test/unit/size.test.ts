@@ -4,9 +4,9 @@ import { build } from 'esbuild';
 import { expect, it } from 'vitest';
 
 /** What the main entry may cost a page, minified and gzipped. */
-const BYTES_MAX = 5_376;
+const BYTES_MAX = 5_504;
 
-it('the main entry is at most 5.25 KB', async () => {
+it('the main entry is at most 5.375 KB', async () => {
   const { outputFiles } = await build({
     entryPoints: [fileURLToPath(new URL('../../dist/index.js', import.meta.url))],
     bundle: true,
