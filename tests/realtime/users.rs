@@ -16,6 +16,7 @@ use crate::identity::{self, Key};
 use crate::schema::assert_valid_frame;
 use crate::support::{Client, Database, Server, execute, soon};
 
+mod large;
 mod refusals;
 
 /// What a type of users is, and two of that type.
