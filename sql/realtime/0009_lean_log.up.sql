@@ -98,13 +98,18 @@ CREATE FUNCTION realtime.audience_type(s realtime.sources, OUT user_type text, O
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     -- Nothing of the audience is executed.
+    users       text := realtime.audience_query(s, 'NEW');
     query       text := format(E'(VALUES (1)) AS one LEFT JOIN (SELECT ARRAY(%2$s\n) AS it FROM %1$s AS new, %1$s AS old)'
-        ' AS checked ON false', s.relation, realtime.audience_query(s, 'NEW'));
+        ' AS checked ON false', s.relation, users);
     type_oid    oid;
     base        oid;
     found       oid;
 BEGIN
-    EXECUTE 'SELECT typelem FROM pg_type WHERE oid = (SELECT pg_typeof(checked.it)::oid FROM ' || query || ')' INTO type_oid;
+    -- It returns one column. An array of arrays has the type of an array, so that the type is asked of the column.
+    EXECUTE 'SELECT FROM ' || query;
+    EXECUTE format(E'SELECT pg_typeof(checked.it)::oid FROM (VALUES (1)) AS one LEFT JOIN (SELECT audience.it '
+        'FROM %1$s AS new, %1$s AS old, LATERAL (%2$s\n) AS audience (it)) AS checked ON false', s.relation, users)
+    INTO type_oid;
     WITH RECURSIVE domain (oid, depth) AS (
         SELECT type_oid, 0
         UNION ALL
@@ -119,6 +124,9 @@ BEGIN
     IF user_type IS NULL THEN
         wrong := CASE WHEN (SELECT typname FROM pg_type WHERE oid = base) = 'citext' THEN
                 'the audience returns citext, to which different texts are equal; a user''s id is known by its bytes'
+            WHEN EXISTS (SELECT FROM pg_type WHERE oid = base AND typcategory = 'A') THEN
+                format('the audience returns arrays (%s); a query returns their elements: SELECT unnest(NEW.users)',
+                    format_type(type_oid, NULL))
             ELSE format('the audience returns %s, and users'' ids are of type uuid, bigint or text',
                 format_type(type_oid, NULL)) END;
     ELSIF user_type = 'text' THEN
@@ -189,7 +197,8 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = format('the source of the kind %s: its users'' ids are of type %s, and those of this database are '
                 'of type %s', kind, wanted, present),
-            HINT = 'The first source has fixed the type. The audience can be a query that returns ids of that type.';
+            HINT = 'The first source has fixed the type. The audience can be a query that returns ids of that type. A retired '
+                'source counts while the log may have events of it.';
     END IF;
     UPDATE realtime.state SET user_type = wanted;
     PERFORM pg_notify('realtime_control', 'sources');
@@ -320,6 +329,12 @@ BEGIN
                 HINT = 'Retire it with realtime.remove_source() and add another in its place.';
         END IF;
         RETURN NEW;
+    END IF;
+    -- An older snapshot does not see a source, and a type of users, that another session has added meanwhile.
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+            MESSAGE = 'sources are added in a transaction that is READ COMMITTED',
+            HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED first.';
     END IF;
     -- Of two that are added at once each counts the other.
     PERFORM pg_advisory_xact_lock(hashtextextended('realtime.sources', 0));
@@ -462,7 +477,10 @@ BEGIN
         grantee := CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(granted.grantee)) END
             || CASE WHEN granted.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END;
         EXECUTE format('GRANT %s%s ON realtime.events TO %s', granted.privilege_type, granted.columns, grantee);
-        EXECUTE format('GRANT EXECUTE ON FUNCTION realtime.compose, realtime.kept_fields TO %s', grantee);
+        -- Who may read the JSON. The functions show values of any row.
+        IF granted.privilege_type = 'SELECT' AND (granted.columns IS NULL OR granted.columns = ' (payload)') THEN
+            EXECUTE format('GRANT EXECUTE ON FUNCTION realtime.compose, realtime.kept_fields TO %s', grantee);
+        END IF;
     END LOOP;
 END $$;
 
@@ -743,7 +761,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- The functions of the triggers. Those of statements that run while this schema comes call the functions of before,
--- realtime.emit(text, …), which write the log with its JSON.
+-- realtime.emit(text, ...), which write the log with its JSON.
 
 SELECT realtime.make_announce();
 SELECT realtime.make_writers();

@@ -47,6 +47,9 @@ struct EnvelopeQuery {
     kinds: Option<String>,
 }
 
+/// In the place of an id that is no UTF-8.
+const NOBODY: &str = "";
+
 /// A request for a WebSocket, without its query.
 struct UpgradeRequest {
     head: RequestHead,
@@ -108,10 +111,18 @@ pub(super) fn routes(upgrades: &Arc<Upgrades>) -> BoxedFilter<(Response,)> {
         .and(get_or_head())
         .and(with(upgrades))
         .and(warp::query::<WsQuery>())
+        .and(warp::query::raw().or(warp::any().map(String::new)).unify())
         .and(request)
-        .then(|upgrades: Arc<Upgrades>, query, request| async move {
-            reply(upgrades.open(request, query, Encoding::Plain).await)
-        });
+        .then(
+            |upgrades: Arc<Upgrades>, mut query: WsQuery, raw: String, request| async move {
+                // The query has U+FFFD in the place of what is no UTF-8.
+                let is_replaced = |id: &String| id.contains(char::REPLACEMENT_CHARACTER);
+                if decoded(&raw).is_none() && query.user_id.as_ref().is_some_and(is_replaced) {
+                    query.user_id = Some(NOBODY.to_owned());
+                }
+                reply(upgrades.open(request, query, Encoding::Plain).await)
+            },
+        );
     let envelope = warp::path!("ws" / String)
         .and(get_or_head())
         .and(with(upgrades))
@@ -120,8 +131,7 @@ pub(super) fn routes(upgrades: &Arc<Upgrades>) -> BoxedFilter<(Response,)> {
         .then(
             |user_id: String, upgrades: Arc<Upgrades>, query: EnvelopeQuery, request| async move {
                 let query = WsQuery {
-                    // What is no UTF-8 is nobody's id.
-                    user_id: Some(decoded(&user_id).unwrap_or_default()),
+                    user_id: Some(decoded(&user_id).unwrap_or_else(|| NOBODY.to_owned())),
                     kinds: query.kinds,
                     ..WsQuery::default()
                 };

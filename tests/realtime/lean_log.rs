@@ -200,7 +200,7 @@ async fn an_upgrade_gives_and_takes_no_rights() {
     execute(&mut admin, &before).await;
     let mut owner = database.connect().await;
     let granted = format!(
-        "GRANT SELECT (id, user_id) ON realtime.events TO {role};
+        "GRANT SELECT (id, user_id), INSERT ON realtime.events TO {role};
          ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO {role}"
     );
     execute(&mut owner, &granted).await;
@@ -323,4 +323,32 @@ async fn an_upgrade_comes_through_between_writers_that_never_pause() {
     .await;
     migrate::up(&database.owner()).await.unwrap();
     assert!(writers.try_join_next().is_none(), "a writer has failed");
+}
+
+/// The functions that the view composes JSON with show the values of any row.
+#[tokio::test]
+async fn who_may_not_read_the_json_may_not_read_the_values_either() {
+    for (granted, may_read) in [
+        ("SELECT (id, created_at), INSERT", false),
+        ("SELECT (payload)", true),
+        ("SELECT", true),
+    ] {
+        let database = Database::migrated_to(8).await;
+        let role = format!("r_{}", uuid::Uuid::new_v4().simple());
+        let mut admin = database.admin().await;
+        let before = format!("CREATE ROLE {role}; GRANT USAGE ON SCHEMA realtime TO {role}");
+        execute(&mut admin, &before).await;
+        let mut owner = database.connect().await;
+        let grant = format!("GRANT {granted} ON realtime.events TO {role}");
+        execute(&mut owner, &grant).await;
+        database.up().await;
+        let holds = format!(
+            "SELECT string_agg(DISTINCT has_function_privilege('{role}', p.oid, 'EXECUTE')::text, ' ') FROM pg_proc AS p
+             WHERE pronamespace = 'realtime'::regnamespace AND proname IN ('compose', 'kept_fields')"
+        );
+        let expected = may_read.to_string();
+        assert_eq!(text(&mut admin, &holds).await, expected, "{granted}");
+        let drop = format!("DROP OWNED BY {role}; DROP ROLE {role}");
+        execute(&mut admin, &drop).await;
+    }
 }

@@ -48,8 +48,11 @@ async fn an_id_of_another_form_is_refused_and_the_answer_names_the_type() {
             }
         }
         // What is no UTF-8 is nobody's id.
-        let answer = server.get("/ws/%ff").await;
-        assert_eq!(answer.status, 400, "{}", answer.body);
+        for path in ["/ws/%ff", "/ws?user_id=%ff"] {
+            let answer = server.get(path).await;
+            assert_eq!(answer.status, 400, "{}", answer.body);
+            assert!(answer.body.contains("user_id_malformed"), "{}", answer.body);
+        }
         let answer = server
             .get(&format!("/ws?user_id={}", encoded(users.ann)))
             .await;
@@ -87,7 +90,7 @@ async fn citext_and_nondeterministic_collations_are_refused_by_name() {
         CREATE SCHEMA shop;
         CREATE COLLATION shop.unaccented (provider = icu, locale = 'und-u-ks-level1', deterministic = false);
         CREATE TABLE shop.people (id int PRIMARY KEY, a text COLLATE shop.unaccented, b text COLLATE \"C\",
-            c shop.folded, d char(5), e numeric, f json)";
+            c shop.folded, d char(5), e numeric, f json, i text[], j uuid[])";
     execute(
         &mut owner,
         "CREATE SCHEMA IF NOT EXISTS shop;
@@ -107,6 +110,9 @@ async fn citext_and_nondeterministic_collations_are_refused_by_name() {
         ("d", "character"),
         ("e", "numeric"),
         ("SELECT NEW.f", "json"),
+        ("i", "arrays (text[])"),
+        ("j", "arrays (uuid[])"),
+        ("SELECT ARRAY[NEW.b]", "arrays (text[])"),
     ] {
         let error = refused(&mut owner, &add(audience)).await;
         assert!(error.contains(named), "{error}");
@@ -125,7 +131,7 @@ async fn citext_and_nondeterministic_collations_are_refused_by_name() {
     let none: Option<String> = scalar(&mut owner, "SELECT user_type FROM realtime.state").await;
     assert_eq!(none, None, "a refused source fixes nothing");
     // Its bytes are what is compared.
-    for audience in ["SELECT NEW.a COLLATE \"C\"", "b"] {
+    for audience in ["SELECT NEW.a COLLATE \"C\"", "b", "SELECT unnest(NEW.i)"] {
         execute(&mut owner, &add(audience)).await;
         execute(&mut owner, "SELECT realtime.remove_source('seen')").await;
     }
@@ -149,6 +155,12 @@ async fn a_source_of_another_type_than_the_first_is_refused_until_none_is_left()
             "{error}"
         );
     }
+    // An old snapshot does not see what another session has added.
+    let old = "BEGIN ISOLATION LEVEL REPEATABLE READ;
+        INSERT INTO realtime.sources (kind, relation, audience) VALUES ('team', 'public.teams', 'lead')";
+    let error = refused(&mut owner, old).await;
+    assert!(error.contains("READ COMMITTED"), "{error}");
+    execute(&mut owner, "ROLLBACK").await;
     // A query may give ids of the database's type.
     let add = "SELECT realtime.add_source('team', 'teams', 'SELECT length(NEW.name)')";
     execute(&mut owner, add).await;
