@@ -11,10 +11,14 @@ use hushnet_testkit::program;
 use sqlx::{Connection, PgConnection};
 
 use crate::identity::{Key, claims, takes_tokens, token};
-use crate::support::{Database, Server, User, add_user, execute, insert_message, until};
+use crate::support::{
+    Database, Server, User, add_user, execute, insert_message, try_insert_message, until,
+};
 
 /// Requests that are sent at the same time, more than there are connections of a kind.
 const REQUESTS: usize = 12;
+/// PostgreSQL's code for it.
+const DEADLOCK: &str = "40P01";
 
 async fn count(connection: &mut PgConnection, of: &str) -> u32 {
     let sessions = format!(
@@ -57,7 +61,13 @@ async fn load(server: &Server, key: &Key, user: &User, since: &str, is_over: &At
     let db = server.db().await;
     let writes = async {
         while !is_over.load(Ordering::Relaxed) {
-            insert_message(&db, None, user, user).await;
+            // Its foreign keys lock the tables in another order than `hold` does.
+            if let Err(error) = try_insert_message(&db, None, user, user).await {
+                let code = error
+                    .as_database_error()
+                    .and_then(sqlx::error::DatabaseError::code);
+                assert_eq!(code.as_deref(), Some(DEADLOCK), "{error}");
+            }
         }
     };
     tokio::join!(join_all(reads), join_all(logins), writes);
@@ -66,8 +76,10 @@ async fn load(server: &Server, key: &Key, user: &User, since: &str, is_over: &At
 /// Locks the tables until as many sessions wait for them.
 async fn hold(database: &Database, tables: &str, sessions: u32) {
     let mut watching = database.admin().await;
-    let mut lock = database.connect().await;
-    let statement = format!("BEGIN; LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE");
+    let mut lock = database.admin().await;
+    // In a deadlock it is the other that is ended.
+    let statement =
+        format!("SET deadlock_timeout = '1h'; BEGIN; LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE");
     execute(&mut lock, &statement).await;
     until("every connection of the kind waits", async || {
         count(&mut watching, "AND wait_event_type = 'Lock'").await >= sessions

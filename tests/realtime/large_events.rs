@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
-use crate::support::{Client, Database, Server, execute, soon};
+use crate::support::{Client, Database, Server, execute};
 
 mod memory;
 

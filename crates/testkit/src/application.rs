@@ -70,6 +70,20 @@ pub async fn insert_message<'e>(
     from: &User,
     to: &User,
 ) {
+    let inserted = try_insert_message(executor, chat_id, from, to).await;
+    inserted.unwrap();
+}
+
+/// The same, where PostgreSQL may refuse it.
+///
+/// # Errors
+/// The database's.
+pub async fn try_insert_message<'e>(
+    executor: impl PgExecutor<'e>,
+    chat_id: Option<Uuid>,
+    from: &User,
+    to: &User,
+) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO messages (logical_msg_id, chat_id, from_user_id, from_device_id, to_user_id, \
          to_device_id, header, ciphertext) VALUES ('m', $1, $2, $3, $4, $5, '{}', 'c')",
@@ -80,8 +94,8 @@ pub async fn insert_message<'e>(
     .bind(to.id)
     .bind(to.device_id)
     .execute(executor)
-    .await
-    .unwrap();
+    .await?;
+    Ok(())
 }
 
 /// Sends a notification that no trigger has made.

@@ -11,7 +11,7 @@ mod server;
 mod tls_database;
 
 pub use hushnet_testkit::application::{
-    User, add_chat, add_device, add_user, insert_message, notify,
+    User, add_chat, add_device, add_user, insert_message, notify, try_insert_message,
 };
 pub use hushnet_testkit::client::Client;
 pub use hushnet_testkit::database::{connect, execute};
