@@ -93,6 +93,15 @@ impl Client {
         text.as_str().to_owned()
     }
 
+    /// The next text frame, without the cursor that it may end with.
+    pub async fn next_without_cursor(&mut self) -> String {
+        let text = self.next_text().await;
+        match text.rsplit_once(", \"cursor\" : ") {
+            Some((open, _)) => format!("{open}}}"),
+            None => text,
+        }
+    }
+
     /// The next text frame, as JSON.
     pub async fn next_json(&mut self) -> Value {
         serde_json::from_str(&self.next_text().await).unwrap()
