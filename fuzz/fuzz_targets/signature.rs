@@ -21,8 +21,8 @@ static AUTHENTICATOR: LazyLock<(Runtime, Authenticator)> = LazyLock::new(|| {
     // Nobody is there: asking it would take longer than the fuzzer waits.
     let nowhere: DatabaseUrl = "postgres://nobody@127.0.0.1:1/none".parse().expect("a URL");
     let log = Log::new(nowhere.options(), 1);
-    let authenticator =
-        Authenticator::new(&settings, 1_000, log.devices()).expect("the settings are whole");
+    let authenticator = Authenticator::new(&settings, 1_000, log.devices(), log.known_kinds())
+        .expect("the settings are whole");
     drop(_entered);
     (runtime, authenticator)
 });
