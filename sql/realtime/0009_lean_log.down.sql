@@ -8,7 +8,7 @@ DROP FUNCTION realtime.ingest_changes, realtime.state_changed, realtime.insert_e
     realtime.settle_ingest, realtime.make_writers, realtime.make_announce, realtime.announce_text, realtime.notifies,
     realtime.make_source_function,
     realtime.announce(smallint, uuid, "char", bigint, text[], boolean), realtime.emit(smallint, uuid, "char", text[]),
-    realtime.emit(smallint, uuid, "char", text[], bigint[]), realtime.make_large_writer, realtime.kept_fields,
+    realtime.emit(smallint, uuid, "char", text[], bigint[], boolean), realtime.make_large_writer, realtime.kept_fields,
     realtime.truncated_fields, realtime.fields_bytes;
 DROP FUNCTION realtime.presets();
 ALTER FUNCTION realtime.presets_of_tables() RENAME TO presets;

@@ -52,7 +52,8 @@ COMMENT ON COLUMN realtime.log.fields IS
 COMMENT ON COLUMN realtime.log.bytes IS
     'The length of the values in all; null where they are short.';
 COMMENT ON COLUMN realtime.log.body IS
-    'The id of the row that has the values, of the same partition and transaction. Null: this row has them.';
+    'The id of the row that has the values, of the same partition and transaction. This row''s own are the first of them, '
+    'in the place of the other row''s. Null: this row has all.';
 COMMENT ON COLUMN realtime.log.asynchronous IS
     'Whether its transaction committed without waiting for the disk (synchronous_commit = off).';
 COMMENT ON COLUMN realtime.log.kind IS 'revocation or truncated; of an event that was written before migration 9, its kind.';
@@ -407,11 +408,12 @@ BEGIN
     RETURN kept;
 END $$;
 
--- The values that another row of this partition has.
-CREATE FUNCTION realtime.kept_fields(slot smallint, body bigint) RETURNS text[]
+-- A row's values, of which another row of its partition has all but the first, which are its own.
+CREATE FUNCTION realtime.kept_fields(slot smallint, body bigint, own text[]) RETURNS text[]
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RETURN (SELECT kept.fields FROM realtime.log AS kept WHERE kept.slot = kept_fields.slot AND kept.id = kept_fields.body);
+    RETURN (SELECT CASE WHEN own IS NULL THEN kept.fields ELSE own || kept.fields[cardinality(own) + 1:] END
+            FROM realtime.log AS kept WHERE kept.slot = kept_fields.slot AND kept.id = kept_fields.body);
 END $$;
 
 -- As before: the preset's users are uuids, so it is not installed where others are.
@@ -434,14 +436,14 @@ SELECT slot, id, xid, user_key AS user_id,
        CASE WHEN payload IS NULL THEN (
                 SELECT realtime.compose(
                     CASE WHEN op IN ('I', 'U', 'D') THEN s.truncated_layout ELSE s.layout END, user_key, op, id,
-                    CASE WHEN body IS NULL THEN log.fields ELSE realtime.kept_fields(slot, body) END, asynchronous)
+                    CASE WHEN body IS NULL THEN log.fields ELSE realtime.kept_fields(slot, body, log.fields) END, asynchronous)
                 FROM realtime.sources AS s WHERE s.number = source)
             WHEN octet_length(payload) <= 1 << 20 THEN payload
             ELSE concat('{"type" : ', to_json(kind), ', "user_id" : ', to_json(user_key), ', "truncated" : true, "id" : ', id,
                         '}') END AS payload,
        created_at, source, op,
-       CASE WHEN body IS NULL THEN log.fields ELSE realtime.kept_fields(slot, body) END AS fields,
-       asynchronous, payload IS NULL AS is_composed, bytes, body
+       CASE WHEN body IS NULL THEN log.fields ELSE realtime.kept_fields(slot, body, log.fields) END AS fields,
+       asynchronous, payload IS NULL AS is_composed, bytes, body, CASE WHEN body IS NOT NULL THEN log.fields END AS own_fields
 FROM realtime.log;
 COMMENT ON VIEW realtime.events IS 'The log, with the JSON of each event as clients are sent it.';
 
@@ -518,26 +520,33 @@ COMMENT ON COLUMN realtime.state.ingest_awaits IS
 
 -- Makes the function that writes an event of a row that goes to several users. A long body is written once: each call is
 -- handed what the one before has returned, which says where the body is. A partition that was opened meanwhile gets a
--- body of its own, since each is dropped without regard to the others. What NOTIFY has no room for is read from the log:
--- of a transaction's equal notifications PostgreSQL sends one.
+-- body of its own, since each is dropped without regard to the others. Where users' ids are text, the first of the values
+-- is the user's id, and each row has its own. What NOTIFY has no room for is read from the log: of a transaction's equal
+-- notifications PostgreSQL sends one.
+--
+-- `kept` is the body's partition and id, the length of its values without the user's id, and whether they are those of an
+-- event of more than 1 MiB. For users whose ids are text that is asked for the first of them.
 CREATE FUNCTION realtime.make_large_writer(written text, open_slot smallint) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $make$
 BEGIN
     EXECUTE format($text$
-CREATE OR REPLACE FUNCTION realtime.emit(source smallint, user_key uuid, op "char", fields text[], kept bigint[])
-RETURNS bigint[] LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION realtime.emit(
+    source smallint, user_key uuid, op "char", fields text[], kept bigint[], has_user boolean
+) RETURNS bigint[] LANGUAGE plpgsql AS $$
 DECLARE
     event_id     bigint := nextval('realtime.events_id_seq');
     asynchronous boolean := current_setting('synchronous_commit') = 'off';
+    user_bytes   integer := CASE WHEN has_user THEN octet_length(fields[1]) ELSE 0 END;
     length       bigint;
     short        text[];
 BEGIN
     IF pg_column_size(emit.fields) > 1000 THEN
         IF kept[1] = %2$s THEN
-            length := kept[3];
+            length := kept[3] + user_bytes;
             op := CASE kept[4] WHEN 1 THEN upper(op::text)::"char" ELSE op END;
             INSERT INTO %1$s
-            VALUES (%2$s, event_id, emit.user_key, emit.source, emit.op, NULL, asynchronous, length, kept[2]);
+            VALUES (%2$s, event_id, emit.user_key, emit.source, emit.op,
+                    CASE WHEN has_user THEN ARRAY[emit.fields[1]] END, asynchronous, length, kept[2]);
         ELSE
             length := realtime.fields_bytes(emit.fields);
             IF length > 500000 THEN
@@ -550,7 +559,7 @@ BEGIN
             INSERT INTO %1$s
             VALUES (%2$s, event_id, emit.user_key, emit.source, emit.op, coalesce(short, emit.fields), asynchronous,
                     length, NULL);
-            kept := ARRAY[%2$s, event_id, length, (short IS NOT NULL)::integer];
+            kept := ARRAY[%2$s, event_id, length - user_bytes, (short IS NOT NULL)::integer];
         END IF;
         IF realtime.notifies() THEN
             IF length > 8000 OR kept[4] = 1 THEN
@@ -566,7 +575,7 @@ BEGIN
     IF realtime.notifies() THEN
         PERFORM realtime.announce(emit.source, emit.user_key, emit.op, event_id, emit.fields, asynchronous);
     END IF;
-    RETURN NULL;
+    RETURN kept;
 END $$
 $text$, written, open_slot);
 END $make$;
@@ -883,11 +892,9 @@ DECLARE
             SELECT string_agg(format('to_json(realtime_row.%s)::text', realtime.quoted(column_name)), ', ' ORDER BY position)
             FROM unnest(realtime.key_columns(s.relation) || s.fields::name[])
                 WITH ORDINALITY AS shown (column_name, position))));
-    -- Of a user whose id is text, the values have the id, so that no other user's row can refer to them.
-    event     text := CASE user_type WHEN 'text' THEN
-            'realtime_fields[1] := to_json(realtime_user)::text; realtime_kept := NULL; ' ELSE '' END
-        || format('realtime_kept := realtime.emit(%s::smallint, %s, realtime_op, realtime_fields, realtime_kept);',
-            s.number, user_key);
+    event     text := CASE user_type WHEN 'text' THEN 'realtime_fields[1] := to_json(realtime_user)::text; ' ELSE '' END
+        || format('realtime_kept := realtime.emit(%s::smallint, %s, realtime_op, realtime_fields, realtime_kept, %s);',
+            s.number, user_key, (user_type = 'text')::text);
 BEGIN
     RETURN format($body$
 #variable_conflict use_column

@@ -7,7 +7,7 @@ use hushnet_websocket::Stream;
 use tokio::time::sleep;
 
 use super::client::Connection;
-use crate::protocol::{CloseCode, Closed, Event, InLog, Signal};
+use crate::protocol::{CloseCode, Closed, Encoding, Event, InLog, Signal};
 use crate::store;
 
 /// How often something is read that takes too long; then the client is closed and may try again later.
@@ -61,7 +61,10 @@ async fn read<S: Stream>(
         attempts += 1;
         let reading = async {
             let _permit = shared.limits.large_read().await;
-            shared.log.read_large((user, id, in_log), cursor).await
+            let beginning = event.frame(Encoding::Plain);
+            let event = (user, id, in_log);
+            let log = &shared.log;
+            log.read_large(event, beginning.as_text(), cursor).await
         };
         let error = match connection.meanwhile(reading).await? {
             Ok(text) => return Ok(text),

@@ -68,6 +68,19 @@ impl Value {
             }
         }
     }
+
+    /// The length of its JSON; none of a field, whatever its value.
+    fn bytes(self, (id, user, op): (i64, UserKey, Op)) -> usize {
+        let digits = |number: u64| number.checked_ilog10().unwrap_or(0) as usize + 1;
+        let number_bytes = |number: i64| usize::from(number < 0) + digits(number.unsigned_abs());
+        match self {
+            Self::User => USER_BYTES,
+            Self::Bigint => number_bytes(user.bigint()) + 2,
+            Self::Op => op.json().len(),
+            Self::Id => number_bytes(id),
+            Self::Field(_) => 0,
+        }
+    }
 }
 
 /// Why the layout of a source cannot be read.
@@ -174,6 +187,24 @@ impl Layout {
         self.pieces.iter().find_map(user)
     }
 
+    /// The JSON of the user's id, where ids are text, in an event that this layout has written with all other fields null.
+    #[must_use]
+    pub fn user_json<'a>(&self, json: &'a str, event: (i64, UserKey, Op)) -> Option<&'a str> {
+        let user = self.user_field()?;
+        let place = |(_, value): &(Box<str>, Value)| *value == Value::Field(user);
+        let place = self.pieces.iter().position(place)?;
+        let before = self.pieces[..=place].iter().map(|(literal, value)| {
+            let is_before = *value != Value::Field(user);
+            literal.len() + if is_before { value.bytes(event) } else { 0 }
+        });
+        let before = before.sum::<usize>();
+        let others = self.numbers().filter(|number| *number != user).count();
+        // Without the closing brace, if it has none.
+        let length = self.bytes(event, others * "null".len()) - 1;
+        let json = json.strip_suffix('}').unwrap_or(json);
+        json.get(before..before + json.len().checked_sub(length)?)
+    }
+
     /// The length of an event's JSON without its fields, at most.
     #[must_use]
     pub fn fixed_bytes_max(&self) -> usize {
@@ -182,16 +213,8 @@ impl Layout {
 
     /// The length of an event's JSON, if each field stands in it once and all are `field_bytes` long.
     #[must_use]
-    pub fn bytes(&self, (id, user, op): (i64, UserKey, Op), field_bytes: usize) -> usize {
-        let digits = |number: u64| number.checked_ilog10().unwrap_or(0) as usize + 1;
-        let number_bytes = |number: i64| usize::from(number < 0) + digits(number.unsigned_abs());
-        let values = self.pieces.iter().map(|(_, value)| match value {
-            Value::User => USER_BYTES,
-            Value::Bigint => number_bytes(user.bigint()) + 2,
-            Value::Op => op.json().len(),
-            Value::Id => number_bytes(id),
-            Value::Field(_) => 0,
-        });
+    pub fn bytes(&self, event: (i64, UserKey, Op), field_bytes: usize) -> usize {
+        let values = self.pieces.iter().map(|(_, value)| value.bytes(event));
         self.literal_bytes + self.end.len() + 1 + values.sum::<usize>() + field_bytes
     }
 
@@ -290,6 +313,39 @@ mod tests {
             let text = composed(&op, Op::of_letter(letter), &[]);
             assert_eq!(text, format!(r#"{{"op":"{name}""#));
         }
+    }
+
+    #[test]
+    fn a_user_of_text_is_found_in_what_has_no_other_field() {
+        let pieces = [
+            r#"{"type" : "order", "op" : "#,
+            "op",
+            r#", "user_id" : "#,
+            "1",
+            r#", "key" : {"a":"#,
+            "2",
+            r#","b":"#,
+            "3",
+            r#"}, "id" : "#,
+            "id",
+            "}",
+        ];
+        let order = layout(&pieces).unwrap();
+        for user in [r#""a""#, r#""é\"},{\"""#, "null"] {
+            for op in [Op::Insert, Op::Delete] {
+                let text = composed(&order, op, &[Some(user), None, None]);
+                let event = (70, USER.into(), op);
+                for json in [text.clone(), text + "}"] {
+                    assert_eq!(order.user_json(&json, event), Some(user));
+                }
+            }
+        }
+        let bare = composed(&order, Op::Insert, &[None, None, None]);
+        let longer = (7_000_000_000, USER.into(), Op::Insert);
+        assert_eq!(order.user_json(&bare[..9], longer), None);
+        let uuids = layout(&["{", "user", "}"]).unwrap();
+        let event = (70, USER.into(), Op::Insert);
+        assert_eq!(uuids.user_json(&bare, event), None);
     }
 
     #[test]

@@ -47,8 +47,8 @@ type Slot = Arc<OnceCell<Body>>;
 pub(super) struct Bodies(Arc<Mutex<VecDeque<(Key, Slot)>>>);
 
 impl Bodies {
-    /// The JSON of this user's event, without its closing brace, at most as long as clients are sent it. `cursor` is one
-    /// of the history that the event is of.
+    /// The JSON of this user's event, without its closing brace, at most as long as clients are sent it. `beginning` is
+    /// what the queues hold of it. `cursor` is one of the history that the event is of.
     ///
     /// # Errors
     /// The database's; [`sqlx::Error::RowNotFound`] where the event is no longer in the log of that history.
@@ -56,6 +56,7 @@ impl Bodies {
         &self,
         database: &Database,
         (user, id, in_log): (UserKey, i64, InLog),
+        beginning: &str,
         cursor: &Cursor,
     ) -> Result<String, sqlx::Error> {
         let kinds = database.kinds();
@@ -80,11 +81,14 @@ impl Bodies {
                     return Err(sqlx::Error::RowNotFound);
                 }
                 let (mut text, event) = (String::new(), (id, user, in_log.op));
+                let own_user = (in_log.body != id)
+                    .then(|| layout.truncated()?.user_json(beginning, event))
+                    .flatten();
                 compose(
                     &mut text,
                     &layout,
                     event,
-                    &parts.fields,
+                    (&parts.fields, own_user),
                     is_short,
                     bytes_max,
                 );

@@ -150,17 +150,21 @@ impl Log {
         UserPages::begin(database, recipient, from, with_revocations)
     }
 
-    /// The JSON of a large event of this user, without its closing brace, at most as long as clients are sent it. Its
-    /// history is that of `cursor`.
+    /// The JSON of a large event of this user, without its closing brace, at most as long as clients are sent it.
+    /// `beginning` is what the queues hold of it. Its history is that of `cursor`.
     ///
     /// # Errors
     /// The database's; [`sqlx::Error::RowNotFound`] where that history's log no longer has the event.
     pub async fn read_large(
         &self,
         event: (UserKey, i64, InLog),
+        beginning: &str,
         cursor: &Cursor,
     ) -> Result<String, sqlx::Error> {
-        self.bodies.open_text(&self.database, event, cursor).await
+        let bodies = &self.bodies;
+        bodies
+            .open_text(&self.database, event, beginning, cursor)
+            .await
     }
 
     /// Notifies the control channel with this nonce and the snapshot of the same transaction, and

@@ -21,13 +21,17 @@ use crate::protocol::{
 /// About the length of what a layout adds to an event's values, in bytes. [`stored_bytes`] has the same.
 const LAYOUT_BYTES: usize = 100;
 
+/// The longest values of an event that a read of many returns, in bytes. [`stored`] has the same.
+const READ_BYTES_MAX: i32 = 8_000;
+
 /// The columns that a row is made of, in a query of `realtime.events`. The JSON of a row that is stored without it is
-/// not asked for: PostgreSQL would compose it. Nor are the values of a large event. In the schema before a migration the names of its columns are no columns
-/// of `realtime.events` and mean those of `reading`.
+/// not asked for: PostgreSQL would compose it. Nor are the values of a large event, but for its own where another row has
+/// the rest. In the schema before a migration the names of its columns are no columns of `realtime.events` and mean those
+/// of `reading`.
 macro_rules! stored {
     () => {
         "CASE WHEN is_composed THEN NULL ELSE payload END AS payload, source, op,
-         CASE WHEN bytes > 8000 THEN NULL ELSE fields END AS fields, asynchronous, user_id, bytes, body"
+         CASE WHEN bytes > 8000 THEN own_fields ELSE fields END AS fields, asynchronous, user_id, bytes, body"
     };
 }
 pub(super) use stored;
@@ -123,7 +127,7 @@ impl Body {
         let letter = letter.map(i8::cast_unsigned);
         let fields: Option<Fields> = row.try_get(first + 3)?;
         let bytes: Option<i32> = row.try_get(first + 6)?;
-        let left = bytes.filter(|bytes| fields.is_none() && *bytes > 0);
+        let left = bytes.filter(|bytes| *bytes > READ_BYTES_MAX);
         Ok(Some(Self::Parts(Parts {
             source,
             op: Op::of_letter(letter),
@@ -220,11 +224,20 @@ impl Parts {
         let bytes = layout.bytes(event, field_bytes);
         let is_short = self.truncated || bytes > bytes_max;
         if self.left.is_none() && (is_short || bytes <= INLINE_BYTES_MAX) {
-            compose(text, layout, event, &self.fields, is_short, bytes_max);
+            compose(
+                text,
+                layout,
+                event,
+                (&self.fields, None),
+                is_short,
+                bytes_max,
+            );
             return None;
         }
         let beginning = layout.truncated().unwrap_or(layout);
-        beginning.compose(text, event, 0, |_| None);
+        // What the row has of its own is the user's id, where ids are text.
+        let own = |number| self.left.and_then(|_| self.fields.get(number));
+        beginning.compose(text, event, 0, own);
         Some(InLog {
             body: self.body.unwrap_or(id),
             source: Some(self.source),
@@ -258,29 +271,32 @@ impl Parts {
 }
 
 /// Writes the JSON of an event, without its closing brace. Of a long one the key, or the members of the key alone where
-/// that is long, too.
+/// that is long, too. `user` is the JSON of the user's id where that is text and the fields are another user's.
 pub(super) fn compose(
     text: &mut String,
     layout: &Layout,
     event: (i64, UserKey, Op),
-    fields: &Fields,
+    (fields, user): (&Fields, Option<&str>),
     is_short: bool,
     bytes_max: usize,
 ) {
+    let user_field = layout.user_field();
+    let field = |number| match user {
+        Some(user) if Some(number) == user_field => Some(user),
+        _ => fields.get(number),
+    };
     if !is_short {
-        layout.compose(text, event, fields.bytes(), |number| fields.get(number));
+        layout.compose(text, event, fields.bytes(), field);
         if text.len() < bytes_max {
             return;
         }
     }
     let short = layout.truncated().unwrap_or(layout);
-    let field = |number| fields.get(number);
     let of_key = short.numbers().filter_map(field).map(str::len).sum();
     short.compose(text, event, of_key, field);
     if text.len() >= bytes_max {
-        let user = short.user_field();
         short.compose(text, event, 0, |number| {
-            fields.get(number).filter(|_| Some(number) == user)
+            field(number).filter(|_| Some(number) == user_field)
         });
     }
 }

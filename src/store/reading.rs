@@ -142,7 +142,7 @@ macro_rules! read_log {
                         unflushed <= 0 OR unflushed <= 40
                             AND pg_wal_lsn_diff(flushed_to, '0/0') % current_setting('wal_block_size')::integer = 0
                             AS flushed,
-                        NULL::smallint AS source, NULL::\"char\" AS op, NULL::text[] AS fields,
+                        NULL::smallint AS source, NULL::\"char\" AS op, NULL::text[] AS fields, NULL::text[] AS own_fields,
                         false AS asynchronous, false AS is_composed, NULL::integer AS bytes, NULL::bigint AS body
                  FROM (SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), lsn) AS unflushed, lsn AS flushed_to
                        FROM pg_current_wal_flush_lsn() AS lsn) AS wal,

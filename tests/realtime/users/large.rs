@@ -99,3 +99,74 @@ async fn large_events_reach_users_of_each_type() {
         }
     }
 }
+
+/// Each row has its own user's id; all share the rest. The bodies are read from the log by reference, live and replayed,
+/// and are exact to the byte against each one's own limit.
+#[tokio::test]
+async fn a_body_for_many_users_of_text_is_in_the_log_once() {
+    const USERS: usize = 300;
+    for (bytes, ingest) in [
+        (300_000, Ingest::Tail),
+        (5_000, Ingest::Notify),
+        (1_200_000, Ingest::Notify),
+    ] {
+        let (database, mut owner) = shop("text").await;
+        let members = format!(
+            "CREATE TABLE members (id text PRIMARY KEY);
+             INSERT INTO members SELECT repeat('\"é', n % 7) || n FROM generate_series(1, {USERS}) AS n;
+             CREATE TABLE posts (id int PRIMARY KEY, note text);
+             SELECT realtime.add_source('order', 'posts', 'SELECT id FROM public.members', fields => '{{note}}')"
+        );
+        execute(&mut owner, &members).await;
+        let server = Server::start_on(database.clone(), |config| {
+            config.ingest = Some(ingest);
+        })
+        .await;
+        let mut clients = Vec::new();
+        for user in ["\"é1", "\"é\"é\"é\"é\"é\"é20", "7"] {
+            let path = format!("/ws?user_id={}&kinds=order", encoded(user));
+            let hello = server.connect_v1(&path).await.next_json().await;
+            let since = hello["cursor"].as_str().unwrap().to_owned();
+            clients.push((
+                user,
+                format!("{path}&since={since}"),
+                server.connect_to(&path).await,
+            ));
+        }
+        let size = "SELECT sum(pg_total_relation_size('realtime.' || name))::bigint FROM realtime.partitions";
+        let before: i64 = scalar(&mut owner, size).await;
+        // It does not compress.
+        let insert = format!(
+            "INSERT INTO posts SELECT 1, left(string_agg(md5(random()::text), ''), {bytes})
+             FROM generate_series(1, {bytes} / 32 + 1)"
+        );
+        execute(&mut owner, &insert).await;
+        let grown = scalar(&mut owner, size).await - before;
+        assert!(grown < 3 * bytes + 400_000, "{grown}");
+        let note: String = sqlx::query_scalar("SELECT note FROM posts")
+            .fetch_one(&mut owner)
+            .await
+            .unwrap();
+        for (user, back, mut live) in clients {
+            let mut expected =
+                json!({"type": "order", "op": "insert", "user_id": user, "key": {"id": 1}});
+            if note.len() > 1 << 20 {
+                expected["truncated"] = json!(true);
+            } else {
+                expected["row"] = json!({ "note": note });
+            }
+            let live = events(&mut live, 1).await;
+            assert!(values(&live) == [expected], "{ingest:?} {user}");
+            let mut replayed = server.connect_v1(&back).await;
+            assert!(events(&mut replayed, 1).await == live, "{user}");
+        }
+        let of_each = "SELECT count(*) FROM realtime.events AS e JOIN members AS m
+             ON e.user_id = realtime.user_key(m.id) AND e.payload::jsonb ->> 'user_id' = m.id";
+        assert_eq!(scalar(&mut owner, of_each).await, 300);
+    }
+}
+
+async fn scalar(owner: &mut sqlx::PgConnection, query: &str) -> i64 {
+    let value = sqlx::query_scalar(sqlx::AssertSqlSafe(query));
+    value.fetch_one(owner).await.unwrap()
+}
