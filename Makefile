@@ -36,8 +36,10 @@ test-postgres-smoke: ## The short form of it, without the clients: make test-pos
 	DEVDB_POSTGRES_BIN=$$PWD/.hushnet/postgresql/$(VERSION)/native/bin \
 	cargo test --workspace --locked --test realtime -- $(POSTGRES_SMOKE)
 
-test-pooler: ## The same tests with PgBouncer in session mode between the service and PostgreSQL
+test-pooler: ## The same tests with PgBouncer in session mode before PostgreSQL; VERSION=18 for another than Debian's
 	@sh scripts/setup.sh test
+	@[ -z "$(VERSION)" ] || sh scripts/setup.sh postgres $(VERSION)
+	$(if $(VERSION),DEVDB_POSTGRES_BIN=$$PWD/.hushnet/postgresql/$(VERSION)/native/bin) \
 	TEST_POOLER=session cargo test --workspace --locked --test realtime -- $(POSTGRES_SMOKE)
 
 # The newest commit that has been released.
