@@ -415,6 +415,38 @@ async fn the_application_s_role_needs_no_right_on_our_schema() {
     crate::support::execute(&mut application, &clean).await;
 }
 
+/// A schema that comes before PostgreSQL's own has what the triggers use, under the same names, and says whether any of
+/// it was called.
+#[tokio::test]
+async fn the_writer_s_search_path_means_nothing() {
+    const HOSTILE: &str = "
+        CREATE SCHEMA hostile; GRANT USAGE ON SCHEMA hostile TO PUBLIC;
+        CREATE FUNCTION hostile.called() RETURNS bool LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'called with the rights of %', current_user; END $$;
+        CREATE FUNCTION hostile.nextval(regclass) RETURNS bigint LANGUAGE sql AS 'SELECT hostile.called()::int::bigint';
+        CREATE FUNCTION hostile.nextval(text) RETURNS bigint LANGUAGE sql AS 'SELECT hostile.called()::int::bigint';
+        CREATE FUNCTION hostile.to_json(uuid) RETURNS json LANGUAGE sql AS 'SELECT hostile.called()::text::json';
+        CREATE FUNCTION hostile.current_setting(text) RETURNS text LANGUAGE sql AS 'SELECT hostile.called()::text';
+        CREATE FUNCTION hostile.equal(text, text) RETURNS bool LANGUAGE sql AS 'SELECT hostile.called()';
+        CREATE OPERATOR hostile.= (LEFTARG = text, RIGHTARG = text, FUNCTION = hostile.equal);
+        CREATE DOMAIN hostile.text AS pg_catalog.text CHECK (hostile.called());
+        CREATE DOMAIN hostile.smallint AS pg_catalog.int2 CHECK (hostile.called());
+        CREATE DOMAIN hostile.int2 AS pg_catalog.int2 CHECK (hostile.called());
+        CREATE TABLE hostile.inserted (chat_id uuid, to_user_id uuid);
+        CREATE TEMPORARY TABLE inserted (chat_id uuid, to_user_id uuid);
+        SET search_path = hostile, pg_temp, pg_catalog, public;";
+    for ingest in ["notify", "tail", "adaptive"] {
+        let scene = Scene::set().await;
+        let mut writer = scene.server.database().admin().await;
+        let way = format!("SELECT realtime.set_ingest('{ingest}')");
+        crate::support::execute(&mut writer, &way).await;
+        crate::support::execute(&mut writer, HOSTILE).await;
+        let mut bob = scene.server.connect(scene.bob.id).await;
+        insert_message(&mut writer, Some(scene.chat), &scene.alice, &scene.bob).await;
+        assert_eq!(bob.next_json().await["type"], "message", "{ingest}");
+    }
+}
+
 /// The row says that it is an hour old when its notification is sent. No other time gives that age.
 #[tokio::test]
 async fn the_age_of_a_delivery_is_measured_from_its_row() {
