@@ -9,7 +9,7 @@ DROP FUNCTION realtime.ingest_changes, realtime.state_changed, realtime.insert_e
     realtime.make_source_function,
     realtime.announce(smallint, uuid, "char", bigint, text[], boolean), realtime.emit(smallint, uuid, "char", text[]),
     realtime.emit(smallint, uuid, "char", text[], bigint[], boolean), realtime.make_large_writer, realtime.kept_fields,
-    realtime.truncated_fields, realtime.fields_bytes;
+    realtime.truncated_fields, realtime.fields_bytes, realtime.demand_read_committed;
 DROP FUNCTION realtime.presets();
 ALTER FUNCTION realtime.presets_of_tables() RENAME TO presets;
 ALTER TABLE realtime.sources DROP COLUMN layout, DROP COLUMN truncated_layout;

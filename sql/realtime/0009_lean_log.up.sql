@@ -312,6 +312,17 @@ BEGIN
     RETURN layout || ARRAY[CASE keys WHEN '{}' THEN literal ELSE '' END || '}, "truncated" : true, "id" : ', 'id', '}'];
 END $$;
 
+-- An older snapshot does not see a source, and a type of users, that another session has added meanwhile.
+CREATE FUNCTION realtime.demand_read_committed() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+            MESSAGE = 'sources are added in a transaction that is READ COMMITTED',
+            HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED first.';
+    END IF;
+END $$;
+
 -- As before, with the type of the users and the layouts.
 CREATE OR REPLACE FUNCTION realtime.check_source() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -331,12 +342,7 @@ BEGIN
         END IF;
         RETURN NEW;
     END IF;
-    -- An older snapshot does not see a source, and a type of users, that another session has added meanwhile.
-    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
-        RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
-            MESSAGE = 'sources are added in a transaction that is READ COMMITTED',
-            HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED first.';
-    END IF;
+    PERFORM realtime.demand_read_committed();
     -- Of two that are added at once each counts the other.
     PERFORM pg_advisory_xact_lock(hashtextextended('realtime.sources', 0));
     wrong := CASE
@@ -677,12 +683,7 @@ BEGIN
     ) THEN
         RETURN;
     END IF;
-    -- An older snapshot does not see a source that another session has added meanwhile.
-    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
-        RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
-            MESSAGE = 'sources are added in a transaction that is READ COMMITTED',
-            HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED first.';
-    END IF;
+    PERFORM realtime.demand_read_committed();
     -- One session at a time, as for a source that is added.
     PERFORM pg_advisory_xact_lock(hashtextextended('realtime.sources', 0));
     EXECUTE format('CREATE OR REPLACE FUNCTION realtime.announce('

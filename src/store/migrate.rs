@@ -53,6 +53,12 @@ pub enum Error {
          another database, or rename that schema"
     )]
     ForeignSchema,
+    /// Not all text of this database is UTF-8.
+    #[error(
+        "the database's encoding is {0}, and events are JSON in UTF-8: create one WITH TEMPLATE template0 ENCODING \
+         'UTF8' and restore a dump of this one into it; a dump of another encoding than SQL_ASCII is converted"
+    )]
+    Encoding(String),
     /// Triggers cannot serve this database.
     #[error("{fault}; {}", .fault.fault.advice())]
     NotServed {
@@ -157,11 +163,24 @@ async fn found(connection: &mut PgConnection) -> Result<(Option<Schema>, Vec<i64
         Some(schema) => known(connection, schema).await?,
         None => Vec::new(),
     };
+    if applied.is_empty() {
+        check_encoding(connection).await?;
+    }
     let stage = Stage::of(&applied);
     if let Some(fault) = triggers::not_served(connection, stage).await?.pop() {
         return Err(Error::NotServed { fault });
     }
     Ok((schema, applied))
+}
+
+/// In another encoding a row may have text that no client can be sent. A database that has a log already is upgraded.
+async fn check_encoding(connection: &mut PgConnection) -> Result<(), Error> {
+    let encoding = "SELECT pg_catalog.current_setting('server_encoding')";
+    let encoding: String = sqlx::query_scalar(encoding).fetch_one(connection).await?;
+    match encoding.as_str() {
+        "UTF8" => Ok(()),
+        _ => Err(Error::Encoding(encoding)),
+    }
 }
 
 /// Waits until no other `migrate` is at work; none is until the connection ends. A session that waits for a lock has a

@@ -217,6 +217,30 @@ async fn a_schema_of_another_product_is_left_alone() {
     }
 }
 
+#[tokio::test]
+async fn a_database_of_another_encoding_than_utf8_is_refused_by_name() {
+    for encoding in ["LATIN1", "SQL_ASCII"] {
+        let options = format!("TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'");
+        let database = Database::made(&options).await;
+        let url = database.owner();
+        for refused in [
+            migrate::up(&url).await.map(drop),
+            migrate::plan(&url).await.map(drop),
+        ] {
+            let refused = refused.unwrap_err();
+            let is_named = matches!(&refused, migrate::Error::Encoding(name) if name == encoding);
+            assert!(is_named, "{refused}");
+        }
+        let mut connection = database.connect().await;
+        let left = "SELECT count(*) FROM pg_namespace WHERE nspname = 'realtime'";
+        let left: i64 = sqlx::query_scalar(left)
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(left, 0);
+    }
+}
+
 /// A role that may create nothing in the database itself gets its schema from an administrator.
 #[tokio::test]
 async fn an_empty_schema_is_used_and_stays() {

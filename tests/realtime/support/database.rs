@@ -77,10 +77,15 @@ impl Database {
 
     /// A database with nothing in it.
     pub async fn empty() -> Self {
+        Self::made("").await
+    }
+
+    /// The same, made with these options of CREATE DATABASE.
+    pub async fn made(options: &str) -> Self {
         let name = format!("t_{}", uuid::Uuid::new_v4().simple());
         let mut admin = database::connect(&cluster().url("postgres")).await;
         roles::create(&mut admin).await;
-        let create = format!("CREATE DATABASE {name} OWNER {}", roles::OWNER);
+        let create = format!("CREATE DATABASE {name} OWNER {} {options}", roles::OWNER);
         database::execute(&mut admin, &create).await;
         admin.close().await.unwrap();
         Self::of(&cluster().url(&name))
