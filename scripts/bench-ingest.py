@@ -14,7 +14,8 @@ Two kinds of commit are measured, since NOTIFY's lock is held while the commit i
 
 "an empty one" is a trigger that does nothing. "read" has the service beside it on the same cores, and a connected
 client of each user (hushnet-load listen); "read for nobody" has the service and no client. So the cost is split: the
-trigger, the log, reading it, delivering.
+trigger, the log, reading it, delivering. With --indexes also `tail` without the indexes of the log that an INSERT pays
+for and that reads of the newest events do not need.
 With --batch, statements of 1, 10 and 100 rows (group messages).
 """
 import argparse
@@ -84,6 +85,12 @@ CREATE FUNCTION public.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETU
 CREATE TRIGGER nothing AFTER INSERT ON public.messages REFERENCING NEW TABLE AS inserted
     FOR EACH STATEMENT EXECUTE FUNCTION public.nothing();
 """
+
+# A long read goes by the first, and one user's replay by the second: a service beside a log without them would be slow.
+WITHOUT_INDEXES = {
+    "tail, no index by id": "DROP INDEX realtime.events_id;",
+    "tail, none by id and user": "DROP INDEX realtime.events_id, realtime.events_user_id_xid_id;",
+}
 
 # Before migration 9 the table is realtime.events, which is a view since.
 EMPTY_LOG = """
@@ -259,7 +266,7 @@ def find_binaries():
                      "server package (Debian: postgresql), or set BENCH_POSTGRES_BIN to its bin")
 
 
-def create_databases(cluster, migrations):
+def create_databases(cluster, migrations, indexes):
     read = pathlib.Path.read_text
     schema, triggers = read(APPLICATION / "schema.sql"), read(APPLICATION / "triggers.sql")
     cluster.sql("postgres", "CREATE ROLE application LOGIN")
@@ -270,6 +277,9 @@ def create_databases(cluster, migrations):
     for database, texts in contents.items():
         cluster.run("createdb", database)
         cluster.sql(database, *texts, ROWS)
+    for number, dropping in enumerate(WITHOUT_INDEXES.values() if indexes else ()):
+        cluster.run("createdb", "-T", "ours0", f"without{number}")
+        cluster.sql(f"without{number}", dropping)
 
 
 def pgbench(cluster, trigger, script, clients, seconds, warm_up_s):
@@ -351,6 +361,7 @@ def parse_arguments():
     parser.add_argument("--clients", default=None, help="1,4,16,32; with --batch 4")
     parser.add_argument("--commit", default="disk,1ms", help="which kinds of commit (%(default)s)")
     parser.add_argument("--batch", action="store_true", help="1, 10 and 100 rows a statement")
+    parser.add_argument("--indexes", action="store_true", help="also what the log's indexes cost")
     parser.add_argument("--migration", action="append", type=pathlib.Path, metavar="FILE",
                         default=[], help="another text of the migrations, in one file, to measure; several are compared")
     parser.add_argument("--programs", type=pathlib.Path, metavar="DIRECTORY",
@@ -393,6 +404,8 @@ def choose_triggers(options):
                          Trigger(label + "tail, read for nobody", database, "tail", listeners=0),
                          *(Trigger(f"{label}{ingest}, read", database, ingest, listeners=USERS)
                            for ingest in ("notify", "tail", "adaptive"))]
+    if options.indexes:
+        triggers += [Trigger(name, f"without{number}", "tail") for number, name in enumerate(WITHOUT_INDEXES)]
     return migrations, triggers
 
 
@@ -416,7 +429,7 @@ def main():
                               1000 if name == "1ms" else 0)
             cleanup.callback(cluster.stop)
             cluster.start()
-            create_databases(cluster, migrations)
+            create_databases(cluster, migrations, options.indexes)
             results = measure_all(cluster, triggers, columns, options)
             description = cluster.description()
         print(f"\n{description}")
