@@ -36,11 +36,11 @@ test-postgres-smoke: ## The short form of it, without the clients: make test-pos
 	DEVDB_POSTGRES_BIN=$$PWD/.hushnet/postgresql/$(VERSION)/native/bin \
 	cargo test --workspace --locked --test realtime -- $(POSTGRES_SMOKE)
 
-test-pooler: ## The same tests with PgBouncer in session mode before PostgreSQL; VERSION=18 for another than Debian's
+test-pooler: ## The same behind PgBouncer in session mode; VERSION=18 for another than Debian's, TESTS=resume:: for some
 	@sh scripts/setup.sh test
 	@[ -z "$(VERSION)" ] || sh scripts/setup.sh postgres $(VERSION)
 	$(if $(VERSION),DEVDB_POSTGRES_BIN=$$PWD/.hushnet/postgresql/$(VERSION)/native/bin) \
-	TEST_POOLER=session cargo test --workspace --locked --test realtime -- $(POSTGRES_SMOKE)
+	TEST_POOLER=session cargo test --workspace --locked --test realtime -- $(or $(TESTS),$(POSTGRES_SMOKE))
 
 # The newest commit that has been released.
 RELEASE_BEFORE = 1cd145db216574ad25fd15963f1d2d552e761fe0
@@ -57,6 +57,10 @@ check: ## Check the format, clippy's lints, and the dependencies
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo fmt --check --manifest-path crates/websocket/fuzz/Cargo.toml
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+# The fuzz targets are not of this workspace. With its profile what both depend on is checked once.
+	for crate in fuzz crates/websocket/fuzz; do \
+	CARGO_PROFILE_DEV_DEBUG=true cargo clippy --locked --manifest-path $$crate/Cargo.toml --target-dir $(TARGET) -- -D warnings \
+	|| exit 1; done
 	sh scripts/deny.sh
 
 console: ## Build the page at /console anew, from clients/console into src/http/console

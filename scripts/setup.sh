@@ -2,7 +2,7 @@
 # Installs the programs that a goal of the Makefile needs and this machine lacks, and nothing else.
 #
 #   sh scripts/setup.sh run    PostgreSQL's server programs and a C compiler
-#   sh scripts/setup.sh check         also cargo-deny
+#   sh scripts/setup.sh check         also cargo-deny, and a C++ compiler for what the fuzz targets depend on
 #   sh scripts/setup.sh conformance   also the Autobahn test suite's cases
 #   sh scripts/setup.sh fuzz          also cargo-fuzz, and a C++ compiler for it
 #   sh scripts/setup.sh instructions  also valgrind, and what runs benchmarks under it
@@ -111,11 +111,12 @@ $after"
 install_packages() {
   packages=
   has_c_compiler || packages="gcc libc6-dev"
-  if [ "$goal" = fuzz ]; then
-    have c++ || packages="$packages g++"
-  elif [ "$goal" = instructions ]; then
+  case $goal in
+    fuzz | check) have c++ || packages="$packages g++" ;;
+  esac
+  if [ "$goal" = instructions ]; then
     have valgrind || packages="$packages valgrind"
-  elif [ "$goal" != run ]; then
+  elif [ "$goal" != run ] && [ "$goal" != fuzz ]; then
     has_venv || packages="$packages python3 python3-venv"
   fi
   if [ "$goal" = test ]; then

@@ -33,8 +33,8 @@ pub async fn request(address: SocketAddr, text: &str) -> io::Result<Response> {
     soon("an HTTP response", exchange).await
 }
 
-/// Sends the bytes of a request unchanged and reads one response. If that is 101 Switching
-/// Protocols, only its head is read; otherwise as [`request`].
+/// Sends the bytes of a request unchanged and reads one response: of 101 Switching Protocols the head, otherwise as many
+/// bytes as its content-length says. The server may keep the connection open.
 pub async fn first_response(address: SocketAddr, text: &str) -> io::Result<Response> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
@@ -42,14 +42,25 @@ pub async fn first_response(address: SocketAddr, text: &str) -> io::Result<Respo
         let mut bytes = Vec::new();
         loop {
             let read = stream.read_buf(&mut bytes).await?;
-            let answer = String::from_utf8_lossy(&bytes);
-            let switched = answer.starts_with("HTTP/1.1 101") && answer.contains("\r\n\r\n");
-            if read == 0 || switched {
-                return Response::parse(&answer);
+            if read == 0 || is_whole(&bytes) {
+                return Response::parse(&String::from_utf8_lossy(&bytes));
             }
         }
     };
     soon("an HTTP response", exchange).await
+}
+
+fn is_whole(response: &[u8]) -> bool {
+    let end = response.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+    let Some(head_bytes) = end else {
+        return false;
+    };
+    let head = Response::parse(&String::from_utf8_lossy(&response[..head_bytes]));
+    head.is_ok_and(|head| {
+        let length = head.headers.get("content-length");
+        let length = length.and_then(|length| length.parse::<usize>().ok());
+        head.status == 101 || length.is_some_and(|bytes| response.len() >= head_bytes + 4 + bytes)
+    })
 }
 
 /// An HTTP response.
@@ -112,6 +123,17 @@ mod tests {
         assert_eq!(response.json()["a"], 1);
         assert!(Response::parse("").is_err());
         assert!(Response::parse("nonsense").is_err());
+    }
+
+    #[test]
+    fn a_response_is_whole_with_its_last_byte() {
+        let text = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\n\r\n{}";
+        for bytes in 0..text.len() {
+            assert!(!is_whole(&text.as_bytes()[..bytes]), "{bytes}");
+        }
+        assert!(is_whole(text.as_bytes()));
+        assert!(is_whole(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"));
+        assert!(!is_whole(b"HTTP/1.1 200 OK\r\n\r\n{}"));
     }
 
     #[test]
