@@ -1,6 +1,6 @@
 # `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-busy test-postgres test-postgres-smoke test-pooler test-upgrade check console bench bench-fanout bench-instructions bench-delivery bench-ingest bench-migrate bench-smoke burst chaos mutations conformance hostile fuzz fuzz-smoke clean
+.PHONY: help run test test-busy test-postgres test-postgres-smoke test-pooler test-upgrade check console consumers bench bench-attach bench-fanout bench-instructions bench-delivery bench-ingest bench-migrate bench-client bench-smoke burst chaos mutations conformance hostile fuzz fuzz-smoke clean
 
 TARGET = $${CARGO_TARGET_DIR:-target}
 
@@ -47,9 +47,9 @@ RELEASE_BEFORE = 1cd145db216574ad25fd15963f1d2d552e761fe0
 
 test-upgrade: ## Upgrade from the release before with both programs at work; builds that one, for minutes
 	@sh scripts/setup.sh run
-	cargo build --locked
+	cargo build --workspace --locked
 	@program=$$(sh scripts/release-before.sh $(RELEASE_BEFORE)) || { [ $$? = 3 ] && exit 0; exit 1; }; \
-	RELEASE_BEFORE=$$program cargo test --locked --test realtime upgrade -- --nocapture
+	RELEASE_BEFORE=$$program cargo test --workspace --locked --test realtime upgrade -- --nocapture
 
 check: ## Check the format, clippy's lints, and the dependencies
 	@sh scripts/setup.sh check
@@ -66,6 +66,10 @@ check: ## Check the format, clippy's lints, and the dependencies
 console: ## Build the page at /console anew, from clients/console into src/http/console
 	@sh scripts/setup.sh test
 	npm run build --prefix clients/console
+
+consumers: ## Use the TypeScript client as packed in projects of Jest, Next, Metro and others; some by ARGS="jest next"
+	@sh scripts/setup.sh test
+	node clients/consumers/run.mjs $(ARGS)
 
 bench: ## Measure beside the limit and the predecessor; takes half an hour
 	@sh scripts/setup.sh run
@@ -86,6 +90,10 @@ bench-instructions: ## Count the instructions of an event's way, and hold them t
 bench-delivery: ## Measure from commit to client; one part by ARGS="latency", "storm", "cold" or "burst"
 	@sh scripts/setup.sh run
 	cargo bench --locked --bench delivery -- $(ARGS)
+
+bench-attach: ## Measure what the events of a table of one's own cost its writers, by trigger and audience; takes minutes
+	@sh scripts/setup.sh run
+	cargo bench --locked --bench attach
 
 bench-ingest: ## Measure what the triggers cost the application; takes minutes
 	@sh scripts/setup.sh run
@@ -130,13 +138,22 @@ conformance: ## Hold the WebSocket's handshake and frames against the Autobahn t
 	cargo build --release --locked --package hushnet-websocket --example echo
 	.hushnet/conformance/bin/python scripts/conformance.py $(ARGS) $(TARGET)/release/examples/echo
 
+bench-client: ## Measure what missed events cost a page with each store, in Chromium; ARGS="--events 10000 --throttle 4"
+	@sh scripts/setup.sh test
+	cargo build --release --locked
+	HUSHNET_REALTIME_BIN=$$(realpath $(TARGET))/release/hushnet-realtime node clients/typescript/bench/replay.mjs $(ARGS)
+
 bench-smoke: ## Run each benchmark once, to see that it runs
-	@sh scripts/setup.sh run
-	cargo bench --locked --profile dev --bench fanout --bench delivery -- --test
+	@sh scripts/setup.sh instructions
+	@sh scripts/setup.sh test
+	cargo bench --locked --profile dev --bench fanout --bench delivery --bench attach -- --test
+	GUNGRAUN_RUNNER=$$PWD/.hushnet/tools/bin/gungraun-runner cargo bench --locked --profile dev --bench instructions
 	cargo build --workspace --bins --examples --locked --features hushnet-realtime/injector
 	@python3 scripts/bench.py --test --profile debug
 	@python3 scripts/bench-ingest.py --smoke --programs $(TARGET)/debug
+	HUSHNET_REALTIME_BIN=$$(realpath $(TARGET))/debug/hushnet-realtime \
+	node clients/typescript/bench/replay.mjs --events 500 --rounds 1
 
 clean: ## Remove what was built and fetched; the database in .hushnet stays
 	cargo clean
-	rm -rf .hushnet/tools .hushnet/postgresql .hushnet/venv .hushnet/deny tests/clients/node_modules clients/*/node_modules clients/*/dist examples/*/node_modules examples/*/dist
+	rm -rf .hushnet/tools .hushnet/postgresql .hushnet/venv .hushnet/deny tests/clients/node_modules clients/*/node_modules clients/*/dist clients/typescript/react clients/typescript/react-native clients/typescript/testing examples/*/node_modules examples/*/dist

@@ -20,10 +20,10 @@ if [ ! -x "$program" ]; then
   rm -rf "$source"
   mkdir -p "$source" "$(dirname "$program")"
   git archive "$commit" | tar -x -C "$source"
-  (cd "$source" && CARGO_TARGET_DIR=$target cargo build --locked --bin hushnet-realtime) >&2
+  (cd "$source" && CARGO_TARGET_DIR=$target cargo build --workspace --locked --bin hushnet-realtime) >&2
   cp "$target/debug/hushnet-realtime" "$program"
   rm -rf "$source"
   # The program of this checkout takes its place again.
-  cargo build --locked --bin hushnet-realtime >&2
+  cargo build --workspace --locked --bin hushnet-realtime >&2
 fi
 echo "$program"

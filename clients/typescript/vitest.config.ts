@@ -7,6 +7,8 @@ export default defineConfig({
     testTimeout: 600_000,
     hookTimeout: 600_000,
     pool: 'forks',
+    // What a test that passes prints is of no use: many provoke errors that the library reports.
+    silent: 'passed-only',
     // Two cores, and the service and its PostgreSQL need one of them.
     poolOptions: { forks: { maxForks: 2 } },
   },

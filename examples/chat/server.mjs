@@ -1,4 +1,5 @@
-// The application: it writes messages and reads them, and knows nothing of the realtime service.
+// The application: it writes messages and reads them. Of the realtime service it knows two functions in the database: the
+// one that makes rows events, and the one that says as of which cursor it has read.
 //
 // Whoever asks is believed to be who they say, as the demo users are; and the texts stand where HushNet's
 // clients put what only the other device can read.
@@ -7,36 +8,65 @@ import { readFileSync } from 'node:fs';
 import pg from 'pg';
 
 const BODY_BYTES_MAX = 64 * 1024;
-const HISTORY_MAX = 200;
+const HISTORY_MAX = 10_000;
 
 /** Answers /api. */
 export function application() {
   const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL ?? privateDatabase(), max: 4 });
   // Of a connection that rests; the next query takes another one.
   pool.on('error', (error) => console.error(`database: ${error.message}`));
+  const rows = async (...query) => (await pool.query(...query)).rows;
   const routes = {
-    'GET /people': () => pool.query(PEOPLE),
-    'GET /messages': ({ user }) => pool.query(HISTORY, [user, HISTORY_MAX]),
-    'POST /messages': ({ from, to, text }) => pool.query(SEND, [from, to, text]),
-    'POST /delivered': ({ device, ids }) => pool.query(DELIVERED, [device, ids]),
+    'GET /people': () => rows(PEOPLE),
+    'GET /messages': ({ user }) => history(pool, user),
+    'POST /messages': ({ from, to, text }) => rows(SEND, [from, to, text]),
   };
+  let attached;
   return async (request, response) => {
     const url = new URL(request.url, 'http://localhost');
     const route = routes[`${request.method} ${url.pathname}`];
     try {
       if (!route) return answer(response, 404, { error: 'there is no such route' });
+      attached ??= attach(pool).catch((error) => {
+        attached = undefined;
+        throw error;
+      });
+      await attached;
       const asked = request.method === 'GET' ? Object.fromEntries(url.searchParams) : await body(request);
-      answer(response, 200, (await route(asked)).rows);
+      answer(response, 200, await route(asked));
     } catch (error) {
       answer(response, 500, { error: error.message });
     }
   };
 }
 
-const PEOPLE = `
-  SELECT u.id, u.username,
-         (SELECT d.id FROM devices d WHERE d.user_id = u.id ORDER BY d.created_at LIMIT 1) AS device
-  FROM users u WHERE u.username IN ('alice', 'bob') ORDER BY u.username`;
+/** Makes messages events with their text, of sender and recipient: as `hushnet-realtime attach messages` does. */
+async function attach(pool) {
+  await pool.query(`
+    SELECT realtime.add_source('chat_message', 'messages', 'SELECT unnest(ARRAY[NEW.from_user_id, NEW.to_user_id])',
+                               operations => '{insert}',
+                               fields => '{logical_msg_id,from_user_id,ciphertext,created_at}')
+    WHERE NOT EXISTS (SELECT FROM realtime.sources WHERE kind = 'chat_message' AND retired_at IS NULL)`);
+}
+
+/** The newest messages, and the cursor of the same snapshot: the events after it are those that are not in it. */
+async function history(pool, user) {
+  const connection = await pool.connect();
+  try {
+    await connection.query('BEGIN ISOLATION LEVEL REPEATABLE READ');
+    const { cursor } = (await connection.query('SELECT realtime.cursor()::text AS cursor')).rows[0];
+    const { rows: messages } = await connection.query(HISTORY, [user, HISTORY_MAX]);
+    await connection.query('COMMIT');
+    connection.release();
+    return { messages, cursor };
+  } catch (error) {
+    // A connection in which something failed is not used again.
+    connection.release(error);
+    throw error;
+  }
+}
+
+const PEOPLE = "SELECT id, username FROM users WHERE username IN ('alice', 'bob') ORDER BY username";
 
 // A message is one row for each device of its recipient.
 const SEND = `
@@ -48,17 +78,12 @@ const SEND = `
           WHERE c.user_a = least($1::uuid, $2::uuid) AND c.user_b = greatest($1, $2)),
          $1, (SELECT d.id FROM devices d WHERE d.user_id = $1 ORDER BY d.created_at LIMIT 1),
          $2, d.id, '{}', $3
-  FROM message, devices d WHERE d.user_id = $2
-  RETURNING logical_msg_id, from_user_id, ciphertext, created_at`;
+  FROM message, devices d WHERE d.user_id = $2`;
 
 const HISTORY = `
   SELECT DISTINCT ON (created_at, logical_msg_id) logical_msg_id, from_user_id, ciphertext, created_at
-  FROM messages WHERE from_user_id = $1 OR (to_user_id = $1 AND delivered_at IS NOT NULL)
+  FROM messages WHERE from_user_id = $1 OR to_user_id = $1
   ORDER BY created_at DESC, logical_msg_id LIMIT $2`;
-
-const DELIVERED = `
-  UPDATE messages SET delivered_at = now()
-  WHERE to_device_id = $1 AND id = ANY ($2) AND delivered_at IS NULL`;
 
 /** The database of `make run`, by what PostgreSQL says of itself. */
 function privateDatabase() {

@@ -20,7 +20,6 @@ export default defineConfig({
     fs: { allow: ['.', '../../clients/typescript'] },
     proxy: {
       '/ws': { target: service, ws: true },
-      '/messages': service,
     },
   },
 });

@@ -2,8 +2,8 @@
 import base64, json, os, pathlib, random, socket, sys, time
 ADDRESS, USER, FILE = sys.argv[1:]
 AGAIN = (None, 1012, 1013, 4004, 4008, 4009, 4029)  # close codes as in docs/protocol.md; None: it broke off
-FRAMES = ("hello cursor ping pong error goaway auth authenticated revocation truncated barrier typing presence "
-          "receipt ack").split()  # any other type is an event, or a reset
+FRAMES = ("hello cursor ping pong error goaway auth authenticated revocation truncated event_failed barrier typing "
+          "presence receipt ack").split()  # any other type is an event, or a reset
 kept = json.load(open(FILE)) if os.path.exists(FILE) else {"cursor": "", "ids": [], "old": []}
 
 def take(frame):

@@ -8,7 +8,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use hushnet_realtime::config::{self, ConfigError};
 use hushnet_realtime::output::OutputError;
 
-use super::{demo, history, migrate, run, serve, tail, token};
+use super::{attach, demo, detach, history, migrate, run, serve, sources, tail, token, types};
 
 /// Carries every committed PostgreSQL change that concerns a user to every device of that user.
 #[derive(Debug, Parser)]
@@ -28,6 +28,14 @@ enum Command {
     Serve(serve::Arguments),
     /// Put the service's schema into the application's database, or take it out again
     Migrate(migrate::Arguments),
+    /// Make changes of a table events, of the users whom a column or a query names
+    Attach(attach::Arguments),
+    /// End the events of a kind; those in the log stay there
+    Detach(detach::Arguments),
+    /// List which tables' changes are events, and whose
+    Sources(sources::Arguments),
+    /// Write the shapes of the events as types, for the application's clients
+    Types(types::Arguments),
     /// Begin a new history of the log, after the database was put back to an earlier state
     History(history::Arguments),
     /// Print a user's events as they come, one JSON object a line
@@ -55,6 +63,10 @@ pub(crate) fn main(arguments: Vec<OsString>) -> anyhow::Result<()> {
             Command::Run(arguments) => run::run(arguments).await,
             Command::Serve(arguments) => serve::run(arguments).await,
             Command::Migrate(arguments) => migrate::run(arguments).await,
+            Command::Attach(arguments) => attach::run(arguments).await,
+            Command::Detach(arguments) => detach::run(arguments).await,
+            Command::Sources(arguments) => sources::run(arguments).await,
+            Command::Types(arguments) => types::run(arguments).await,
             Command::History(arguments) => history::run(arguments).await,
             Command::Tail(arguments) => tail::run(arguments).await,
             Command::Token(arguments) => token::run(arguments).await,

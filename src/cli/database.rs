@@ -1,11 +1,15 @@
-//! The database that a command uses: how it is said, and how libpq's variables are kept from one.
+//! The database that a command uses: how it is said, how long its locks are waited for, and how libpq's variables are kept
+//! from one.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Context;
+use clap::Args;
 use hushnet_realtime::config::{DatabaseUrl, is_variable};
 use hushnet_realtime::output;
+use hushnet_realtime::store::Patience;
 
 /// Logs where the connections lead, what of libpq's variables is used, and what is not.
 pub(super) fn log(url: &DatabaseUrl) {
@@ -60,4 +64,21 @@ pub(super) fn without_variables() -> anyhow::Result<()> {
         again.env_remove(variable);
     }
     Err(again.exec()).context("cannot start again without libpq's variables")
+}
+
+/// How long to try for locks.
+#[derive(Debug, Args)]
+pub(super) struct Waiting {
+    /// How long to try for locks that others hold
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    lock_wait: u32,
+}
+
+impl Waiting {
+    pub(super) fn patience(&self) -> Patience {
+        Patience {
+            wait: Duration::from_secs(self.lock_wait.into()),
+            report: |line| output::complain(format_args!("{line}")),
+        }
+    }
 }

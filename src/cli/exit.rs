@@ -6,6 +6,7 @@ use hushnet_realtime::app::RunError;
 use hushnet_realtime::config::ConfigError;
 use hushnet_realtime::identity::SigningError;
 use hushnet_realtime::output::{self, OutputError};
+use hushnet_realtime::store::attach::AttachError;
 use hushnet_realtime::store::{GrantError, migrate};
 
 /// A mistake in how the program was called.
@@ -53,6 +54,10 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         || matches!(
             error.downcast_ref(),
             Some(migrate::Error::Grant(GrantError::NoRole { .. }))
+        )
+        || matches!(
+            error.downcast_ref(),
+            Some(AttachError::NoUsers | AttachError::NoSuchKind(_) | AttachError::Refused { .. })
         );
     ExitCode::from(if is_misuse { 2 } else { 1 })
 }

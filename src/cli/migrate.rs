@@ -1,15 +1,12 @@
 //! `migrate`: the service's schema in the application's database.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
 use hushnet_realtime::config::{DatabaseUrl, Ingest};
 use hushnet_realtime::output;
-use hushnet_realtime::store::{Log, Patience, Purpose, migrate};
+use hushnet_realtime::store::{Log, Purpose, migrate};
 
+use super::database::{self, Waiting};
 use super::exit;
-
-use super::database;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -58,22 +55,6 @@ enum Action {
     },
     /// Print each migration and whether it is applied
     Status,
-}
-
-#[derive(Debug, Args)]
-struct Waiting {
-    /// How long to try for locks that others hold
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    lock_wait: u32,
-}
-
-impl Waiting {
-    fn patience(&self) -> Patience {
-        Patience {
-            wait: Duration::from_secs(self.lock_wait.into()),
-            report: |line| output::complain(format_args!("{line}")),
-        }
-    }
 }
 
 /// What `plan --exit-code` ends with where something is to be done.

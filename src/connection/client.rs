@@ -475,15 +475,19 @@ impl<S: Stream> Connection<S> {
         Ok(())
     }
 
+    /// The time until the token expires; `None` where nothing expires.
+    pub(super) fn expires_in_ms(&self) -> Option<u64> {
+        let left = self.holder.time_left(self.shared.clock.wall_now())?;
+        Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
+    }
+
     fn answer_renewal(&mut self, renewed: Result<Identity, AuthError>) {
         match renewed {
             Ok(renewed) => {
                 self.holder.renew(renewed);
                 self.follow_wall_clock();
-                let left = self.holder.time_left(self.shared.clock.wall_now());
-                let left = left.map(|left| left.as_millis());
                 self.notify(&Notice::Authenticated {
-                    expires_in_ms: left.map(|left| u64::try_from(left).unwrap_or(u64::MAX)),
+                    expires_in_ms: self.expires_in_ms(),
                 });
             }
             // The proof of before stands for as long as it is good.

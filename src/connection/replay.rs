@@ -294,6 +294,7 @@ impl<'a, S: Stream> Replay<'a, S> {
             heartbeat_ms,
             resumed: replayed.is_some(),
             replayed: replayed.unwrap_or(0).min(COUNTED_MAX as u64),
+            expires_in_ms: self.connection.expires_in_ms(),
         });
         self.connection.outbox.greet();
         self.connection.announce_leaving();
@@ -323,9 +324,7 @@ fn refusal(reading: &Reading, from: &Cursor) -> Option<ResetReason> {
         Some(ResetReason::Future)
     } else if !reading.retained {
         Some(ResetReason::Retention)
-    } else if reading.truncated {
-        Some(ResetReason::Truncated)
     } else {
-        None
+        reading.gap
     }
 }

@@ -73,6 +73,11 @@ impl HealthReport {
         self.change(|health| health.events_skipped(&detail, now));
     }
 
+    /// An event could not be made. The detail is one line that anyone may read.
+    pub fn events_failed(&self, detail: &str, now: Instant) {
+        self.change(|health| health.events_failed(detail, now));
+    }
+
     /// The reason holds from here on. The detail is one line that anyone may read; it may be empty.
     pub fn begin(&self, reason: ReadinessReason, detail: &str) {
         self.change(|health| health.begin(reason, detail));

@@ -7,8 +7,8 @@ use enum_map::EnumMap;
 
 use crate::protocol::{Label, ReadinessReason};
 
-/// How long `/readyz` tells of a row of the log that was skipped.
-const SKIPPED_SHOWN: Duration = Duration::from_mins(10);
+/// How long `/readyz` shows that an event reached nobody.
+const MISSED_SHOWN: Duration = Duration::from_mins(10);
 
 /// A reason why the service is not plainly ready, with what was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub(super) struct Health {
     behind: Option<Instant>,
     /// When a row of the log was last skipped.
     skipped: Option<Instant>,
+    /// When an event could last not be made.
+    failed: Option<Instant>,
     /// Time without a barrier after which nothing is proven.
     silence_max: Duration,
 }
@@ -58,6 +60,11 @@ impl Health {
         self.begin(ReadinessReason::EventsSkipped, detail);
     }
 
+    pub(super) fn events_failed(&mut self, detail: &str, now: Instant) {
+        self.failed = Some(now);
+        self.begin(ReadinessReason::EventsFailed, detail);
+    }
+
     pub(super) fn begin(&mut self, reason: ReadinessReason, detail: &str) {
         self.reported[reason] = Some(detail.into());
     }
@@ -80,6 +87,9 @@ impl Health {
 
     fn holds(&self, reason: ReadinessReason, live: bool, now: Instant) -> bool {
         let is_reported = |reason| self.reported[reason].is_some();
+        let is_shown = |last: Option<Instant>| {
+            last.is_some_and(|last| now.saturating_duration_since(last) < MISSED_SHOWN)
+        };
         // Then there is no connection, and no barrier commits: that is no reason of its own.
         let is_unusable = is_reported(ReadinessReason::Pooler)
             || is_reported(ReadinessReason::Recovery)
@@ -105,10 +115,8 @@ impl Health {
             ReadinessReason::CatchingUp => {
                 live && (is_reported(reason) || self.is_recent(self.behind, now))
             }
-            ReadinessReason::EventsSkipped => {
-                let last = self.skipped;
-                last.is_some_and(|last| now.saturating_duration_since(last) < SKIPPED_SHOWN)
-            }
+            ReadinessReason::EventsSkipped => is_shown(self.skipped),
+            ReadinessReason::EventsFailed => is_shown(self.failed),
             _ => is_reported(reason),
         }
     }

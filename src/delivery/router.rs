@@ -63,6 +63,8 @@ pub struct Router {
     /// What was routed between the two completed barriers before.
     seen_before: RoutedSet,
     segment_began: Instant,
+    /// Clients are given no newer cursor until they have been reset.
+    holds_cursors: bool,
     routed: u64,
 }
 
@@ -91,6 +93,7 @@ impl Router {
             seen: RoutedSet::default(),
             seen_before: RoutedSet::default(),
             segment_began: now,
+            holds_cursors: false,
             routed: 0,
         };
         (router, view)
@@ -202,7 +205,8 @@ impl Router {
         // In the shortened form that clients are given, it must have seen all that came before this segment.
         let given = barrier.for_clients().snapshot;
         let known = self.position_at_segment.as_ref();
-        if now.saturating_duration_since(self.segment_began) >= SEGMENT_MIN
+        if !self.holds_cursors
+            && now.saturating_duration_since(self.segment_began) >= SEGMENT_MIN
             && known.is_none_or(|known| given.covers(known))
         {
             self.begin_segment(&barrier, now);
@@ -211,6 +215,11 @@ impl Router {
         self.position_at_barrier = self.position.as_ref().map(|p| p.snapshot.clone());
         self.durable = Some(barrier);
         self.feed_live();
+    }
+
+    /// Gives clients no newer cursor until they are reset: what they are to be reset for is before it.
+    pub fn hold_cursors(&mut self) {
+        self.holds_cursors = true;
     }
 
     fn is_covered_by(&self, cursor: &Cursor) -> bool {
@@ -281,10 +290,14 @@ impl Router {
     /// goes on from `cursor`.
     pub fn restart(&mut self, reason: ResetReason, cursor: Option<Cursor>, now: Instant) {
         // Where the log goes on, its ids do too, and an event that was routed may still be notified.
-        if !matches!(reason, ResetReason::Truncated | ResetReason::Retention) {
+        if !matches!(
+            reason,
+            ResetReason::Truncated | ResetReason::EventFailed | ResetReason::Retention
+        ) {
             self.seen.clear();
             self.seen_before.clear();
         }
+        self.holds_cursors = false;
         self.given = cursor.as_ref().map(|cursor| Arc::new(cursor.for_clients()));
         let sequence = match cursor {
             Some(_) => self.replay_buffer.restart(now),

@@ -12,13 +12,14 @@ use tokio::sync::watch;
 
 use super::awaiting_disk::AwaitingDisk;
 use super::control_message::{BareBarrierState, BarrierState, ControlMessage};
+use super::failed_events::FailedEvents;
 use super::schedule::Schedule;
 use super::without_id::WithoutId;
 use crate::config::Ingest;
 use crate::delivery::Router;
 use crate::metrics::Metrics;
 use crate::protocol::{
-    Channel, Cursor, Kind, Notification, ResetReason, SkippedRow, Snapshot, Subject,
+    Channel, Cursor, Gap, Kind, Notification, ResetReason, SkippedRow, Snapshot, Subject,
 };
 use crate::store::{ChunkRow, LogRow, skip_unknown};
 
@@ -48,8 +49,10 @@ pub(super) struct Intake {
     wake_lock: watch::Sender<bool>,
     /// A barrier that has returned and is completed by the next read of the log.
     returned: Option<Cursor>,
-    /// Whether the read that is under way has met a table that was emptied.
-    truncated: bool,
+    /// Why the clients are reset at the end of the read that is under way.
+    reset: Option<ResetReason>,
+    /// Events that could not be made, for which clients are reset.
+    failed: FailedEvents,
     /// Notified events that are not on disk yet.
     awaiting_disk: AwaitingDisk,
     /// Notifications without an id, since the last barrier that found the log.
@@ -70,7 +73,8 @@ impl Intake {
             metrics,
             wake_lock: watch::Sender::new(false),
             returned: None,
-            truncated: false,
+            reset: None,
+            failed: FailedEvents::default(),
             awaiting_disk: AwaitingDisk::default(),
             without_id: WithoutId::default(),
             without_log: None,
@@ -179,9 +183,19 @@ impl Intake {
 
     /// Events were missed that cannot be read: the stream restarts here.
     pub(super) fn restart(&mut self, reason: ResetReason, cursor: Option<Cursor>, now: Instant) {
-        self.truncated = false;
+        self.reset = None;
         self.awaiting_disk.clear();
         self.router.restart(reason, cursor, now);
+        for (source, events) in self.failed.clients_reset(now) {
+            let kind = self.kind_name(source);
+            tracing::warn!(
+                event = "event_failed",
+                kind = &*kind,
+                events,
+                advice = "PostgreSQL's log has each error; mend the table or what the source's audience reads, or attach the \
+                          table again"
+            );
+        }
     }
 
     /// An event was notified. The clock is asked only where it matters.
@@ -285,7 +299,7 @@ impl Intake {
         match message {
             ControlMessage::BareBarrier(state) => self.bare_barrier(state, now),
             ControlMessage::Awake => {
-                self.schedule.other_server_awake(now);
+                self.schedule.silence_announced(now);
                 Next::Wait
             }
             ControlMessage::Sources => {
@@ -329,7 +343,11 @@ impl Intake {
         self.announce_wake_lock();
         if completed {
             self.router.complete_barrier(barrier.cursor, now);
-            return Next::Wait;
+            return if self.failed.are_due(now) {
+                Next::ReadLog
+            } else {
+                Next::Wait
+            };
         }
         self.returned = Some(barrier.cursor);
         // Where the log is being read anyway, the barrier needs no read of its own.
@@ -378,10 +396,47 @@ impl Intake {
                     self.skipped(row.id, SkippedRow::UnknownSource);
                 }
                 LogRow::Malformed => self.skipped(row.id, SkippedRow::Malformed),
-                LogRow::Truncation => self.truncated = true,
+                LogRow::Gap(Gap::EventFailed { source, .. })
+                    if only_known && kinds.source(source).is_none() =>
+                {
+                    return number;
+                }
+                LogRow::Gap(gap) => self.gap(gap, Instant::now()),
             }
         }
         rows.len()
+    }
+
+    /// Something has changed of which there is no event.
+    fn gap(&mut self, gap: Gap, now: Instant) {
+        let Gap::EventFailed { source, sqlstate } = gap else {
+            self.reset = Some(ResetReason::Truncated);
+            return;
+        };
+        let kind = self.metrics.kinds.source(source);
+        self.metrics
+            .event_failed(kind.map_or(Kind::OTHER, |(kind, _)| kind));
+        let detail = format!("{}: SQLSTATE {sqlstate}", self.kind_name(source));
+        self.router.health_report().events_failed(&detail, now);
+        if self.failed.failed(source, now) {
+            self.reset.get_or_insert(ResetReason::EventFailed);
+        } else {
+            self.router.hold_cursors();
+        }
+    }
+
+    /// The kind of this source's events, for people.
+    fn kind_name(&self, source: i16) -> Arc<str> {
+        let name = self.metrics.kinds.source_name(source);
+        name.unwrap_or_else(|| Kind::OTHER_NAME.into())
+    }
+
+    /// Whether the clients are reset at the end of this read. What it sees must then be on disk.
+    pub(super) fn resets(&mut self, now: Instant) -> bool {
+        if self.failed.are_due(now) {
+            self.reset.get_or_insert(ResetReason::EventFailed);
+        }
+        self.reset.is_some()
     }
 
     fn skipped(&self, id: i64, why: SkippedRow) {
@@ -390,8 +445,8 @@ impl Intake {
         health.events_skipped(id, why, Instant::now());
     }
 
-    /// Everything visible in this snapshot has been read and routed. If a table was emptied in between, every v1 client
-    /// fetches its state anew and goes on from this snapshot. `completed` is the barrier that had
+    /// Everything visible in this snapshot has been read and routed. If something has changed of which there is no event,
+    /// every v1 client fetches its state anew and goes on from this snapshot. `completed` is the barrier that had
     /// returned before the read. Returns the snapshot, where the next read begins.
     pub(super) fn read_to(
         &mut self,
@@ -402,11 +457,9 @@ impl Intake {
         let snapshot = reached.snapshot.clone();
         // What had been notified before the read is in it.
         self.awaiting_disk.clear();
-        if mem::take(&mut self.truncated) {
-            self.router
-                .restart(ResetReason::Truncated, Some(reached), now);
-        } else {
-            self.router.advance(reached, now);
+        match self.reset {
+            Some(reason) => self.restart(reason, Some(reached), now),
+            None => self.router.advance(reached, now),
         }
         if let Some(barrier) = completed {
             self.router.complete_barrier(barrier, now);

@@ -5,6 +5,7 @@ mod awaiting_disk;
 mod barriers;
 mod catch_up;
 mod control_message;
+mod failed_events;
 mod failures;
 mod flush;
 mod held;

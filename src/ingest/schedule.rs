@@ -40,6 +40,9 @@ const SLEEP_AFTER: Duration = Duration::from_secs(5);
 enum Phase {
     /// Events notify.
     Notified,
+    /// Somebody says that events are about to be silent. Until a barrier that was sent after this says whether they are,
+    /// the log is read.
+    Doubtful(Instant),
     /// Events may be silent.
     Tailing,
     /// Events notify again, but transactions that stayed silent may still be running: those with a
@@ -130,9 +133,14 @@ impl Schedule {
     pub(super) fn barrier(&mut self, barrier: &BarrierState, now: Instant) -> bool {
         self.ingest = barrier.ingest;
         self.awake &= barrier.ingest == Ingest::Adaptive;
+        let is_answered = match self.phase {
+            Phase::Tailing => true,
+            Phase::Doubtful(since) => barrier.cursor.sent >= Some(since),
+            Phase::Notified | Phase::Settling(_) => false,
+        };
         if barrier.silent || self.awake {
             self.begin_tailing(now);
-        } else if self.phase == Phase::Tailing {
+        } else if is_answered {
             // The barrier took its number when it had found that events notify: a transaction that found otherwise
             // has a lower one.
             (self.phase, self.next_read) = (Phase::Settling(barrier.transaction), now);
@@ -140,10 +148,15 @@ impl Schedule {
         self.trusts_notifications()
     }
 
-    /// A server announces that it is about to read the log: events will be silent.
-    pub(super) fn other_server_awake(&mut self, now: Instant) {
+    /// Events are about to be silent: a server announces that it reads the log, or the way of ingest changes. What comes
+    /// from here on may depend on a silent event.
+    ///
+    /// Any role may say so. So it is asked of a barrier before it is believed for good.
+    pub(super) fn silence_announced(&mut self, now: Instant) {
         if self.ingest == Ingest::Adaptive {
             self.begin_tailing(now);
+        } else if matches!(self.phase, Phase::Notified | Phase::Settling(_)) {
+            (self.phase, self.next_read) = (Phase::Doubtful(now), now);
         }
     }
 
@@ -335,12 +348,34 @@ mod tests {
         let now = Instant::now();
         let mut schedule = settled(now);
         assert!(schedule.next_read().is_none());
-        schedule.other_server_awake(now);
+        schedule.silence_announced(now);
         assert!(schedule.next_read().is_some());
         let mut schedule = settled(now);
         schedule.barrier(&barrier(Ingest::Adaptive, true), now);
         schedule.read(&snapshot("20:20:"), 0, now);
         assert!(schedule.next_read().is_some() && !schedule.wants_wake_lock());
+    }
+
+    /// Notifications of transactions that end after the change may depend on events that are silent by then.
+    #[test]
+    fn a_change_of_the_way_is_not_trusted_until_a_later_barrier_says_what_it_is() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(Ingest::Notify, now);
+        assert!(schedule.trusts_notifications());
+        schedule.silence_announced(now);
+        assert!(!schedule.trusts_notifications() && schedule.next_read().is_some());
+        // It was sent before, and may have seen nothing of the change.
+        schedule.barrier(&barrier(Ingest::Notify, false), now);
+        assert!(!schedule.trusts_notifications());
+        let mut later = barrier(Ingest::Notify, false);
+        later.cursor.sent = Some(now + Duration::from_millis(1));
+        schedule.barrier(&later, now);
+        schedule.read(&snapshot("9:12:"), 0, now);
+        assert!(schedule.trusts_notifications(), "it was a false alarm");
+        schedule.silence_announced(now);
+        schedule.barrier(&barrier(Ingest::Tail, true), now);
+        schedule.read(&snapshot("20:20:"), 0, now);
+        assert!(!schedule.trusts_notifications() && schedule.next_read().is_some());
     }
 
     #[test]

@@ -57,6 +57,8 @@ declare_metrics! {
     events_delivered: CounterByNumber<KINDS> = "hushnet_events_delivered_total" by "kind";
     /// Events whose user had no connection here, by kind.
     events_absent: CounterByNumber<KINDS> = "hushnet_events_absent_total" by "kind";
+    /// Events that could not be made, by kind: an audience, a condition or a cast of the source failed.
+    events_failed: CounterByNumber<KINDS> = "hushnet_events_failed_total" by "kind";
     /// Notifications that were no event and were dropped, by channel.
     notifications_malformed: CounterByNumber<CHANNELS_MAX> = "hushnet_notifications_malformed_total" by "channel";
     /// Notifications without an id that were dropped, by channel: the database has a log, and its own triggers write
@@ -184,6 +186,7 @@ impl Metrics {
             &self.events_received,
             &self.events_delivered,
             &self.events_absent,
+            &self.events_failed,
         ] {
             let known = known.iter().map(AsRef::as_ref).enumerate();
             by_kind.expose_as(known.chain([other]));
@@ -194,6 +197,11 @@ impl Metrics {
         ] {
             by_channel.expose_as(self.channels.names().enumerate());
         }
+    }
+
+    /// An event of this kind could not be made.
+    pub fn event_failed(&self, kind: Kind) {
+        self.events_failed.increment(kind.number());
     }
 
     /// A notification that was no event was dropped.

@@ -15,13 +15,14 @@ pub const KIND_BYTES_MAX: usize = 32;
 
 /// The names of the protocol's own frames, of rows of the log that are no events, and of unknown kinds. No kind
 /// has one of these.
-const RESERVED: [&str; 17] = [
+const RESERVED: [&str; 18] = [
     "ack",
     "auth",
     "authenticated",
     "barrier",
     "cursor",
     "error",
+    "event_failed",
     "goaway",
     "hello",
     Kind::OTHER_NAME,
@@ -202,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_database_registers_no_source_of_a_reserved_name() {
-        let migration = include_str!("../../sql/realtime/0008_sources.up.sql");
+        let migration = include_str!("../../sql/realtime/0010_statement_triggers.up.sql");
         let (_, names) = migration.split_once("WHEN NEW.kind IN (").unwrap();
         let (names, _) = names.split_once(')').unwrap();
         let names = names.split(',').map(|name| name.trim().trim_matches('\''));

@@ -161,6 +161,12 @@ impl Kinds {
         })
     }
 
+    /// The name of the kind of this source's events.
+    #[must_use]
+    pub fn source_name(&self, number: i16) -> Option<Arc<str>> {
+        self.read(|known| Some(Arc::clone(&known.sources.get(&number)?.name)))
+    }
+
     /// The numbers of all sources, and of those whose events are wanted.
     #[must_use]
     pub fn wanted_sources(&self, wanted: &WantedKinds) -> (Vec<i16>, Vec<i16>) {

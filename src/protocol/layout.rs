@@ -112,6 +112,9 @@ pub struct Layout {
     fields: usize,
     /// How the JSON of an event that is too long is written.
     truncated: Option<Box<Self>>,
+    /// How an update is written, and a deletion, where that is another way.
+    updated: Option<Box<Self>>,
+    deleted: Option<Box<Self>>,
 }
 
 impl Layout {
@@ -150,6 +153,8 @@ impl Layout {
             pieces,
             end: end.into(),
             truncated: None,
+            updated: None,
+            deleted: None,
         })
     }
 
@@ -160,6 +165,28 @@ impl Layout {
             truncated: Some(Box::new(truncated)),
             ..self
         }
+    }
+
+    /// The same with the layouts of updates and of deletions, where these have their own.
+    #[must_use]
+    pub fn with_operations(self, updated: Option<Self>, deleted: Option<Self>) -> Self {
+        Self {
+            updated: updated.map(Box::new),
+            deleted: deleted.map(Box::new),
+            ..self
+        }
+    }
+
+    /// How the JSON of an event of this operation is written.
+    #[must_use]
+    #[inline]
+    pub fn of(&self, op: Op) -> &Self {
+        let own = match op {
+            Op::Insert => &None,
+            Op::Update => &self.updated,
+            Op::Delete => &self.deleted,
+        };
+        own.as_deref().unwrap_or(self)
     }
 
     /// How the JSON of an event that is too long is written: with its key, and without its other fields.

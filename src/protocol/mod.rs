@@ -14,6 +14,7 @@ mod database_fault;
 mod error_body;
 mod event;
 mod flat_json;
+mod gap;
 mod held_bytes;
 mod in_log;
 mod json;
@@ -48,6 +49,7 @@ pub use self::cursor::{Cursor, Epoch, NotACursor, Snapshot};
 pub use self::database_fault::DatabaseFault;
 pub use self::error_body::{ErrorBody, RETRY_AFTER};
 pub use self::event::{EVENT_BYTES_MAX, Encoding, Event};
+pub use self::gap::Gap;
 pub use self::held_bytes::{Held, HeldBytes};
 pub use self::in_log::{INLINE_BYTES_MAX, InLog, LARGE_BYTES_MAX};
 pub use self::kind::{KIND_BYTES_MAX, KINDS_MAX, Kind, NotKinds, WantedKinds, is_reserved};
@@ -55,9 +57,7 @@ pub use self::kinds::Kinds;
 pub use self::label::Label;
 pub use self::layout::{Layout, NotALayout, Op};
 pub use self::notice::Notice;
-pub use self::notification::{
-    MalformedEvent, Notification, Subject, is_asynchronous, is_truncation,
-};
+pub use self::notification::{MalformedEvent, Notification, Subject, is_asynchronous};
 pub use self::readiness::{Readiness, ReadinessReason};
 pub use self::recipient::Recipient;
 pub use self::refusal::{AuthError, Limit, Refusal};

@@ -22,6 +22,9 @@ pub enum Notice<'a> {
         resumed: bool,
         /// The number of missed events that follow.
         replayed: u64,
+        /// The time until the token expires. Left out where nothing expires.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        expires_in_ms: Option<u64>,
     },
     /// The client must fetch its state anew, and goes on from `cursor`.
     Reset {

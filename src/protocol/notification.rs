@@ -144,17 +144,6 @@ struct Members<'a> {
     by_reference: bool,
 }
 
-/// Whether this payload of the log tells that a table was emptied with TRUNCATE. Such a row is for all users.
-#[must_use]
-pub fn is_truncation(payload: &str) -> bool {
-    #[derive(Deserialize)]
-    struct Truncation {
-        #[serde(rename = "type")]
-        kind: String,
-    }
-    serde_json::from_str(payload).is_ok_and(|row: Truncation| row.kind == "truncated")
-}
-
 /// The text without the white space at its end, which few have.
 #[inline]
 fn trimmed(payload: &str) -> &str {

@@ -95,6 +95,10 @@ readiness_reasons! {
     /// In the last ten minutes rows of the log were skipped that this release cannot read: their events reached nobody.
     EventsSkipped: Degraded, "`detail` has the last, and the log each (`log_row_of_unknown_source`, `log_row_malformed`). \
         Mostly a newer release has added its source: run that release.";
+    /// In the last ten minutes the event of a row could not be made, because what its source says of the table fails. The
+    /// row was written, and every v1 client was reset.
+    EventsFailed: Degraded, "`detail` has the last, the log each (`event_failed`), and PostgreSQL's log the error. Mend \
+        the table or what the audience reads, or attach the table again; then this ends with the ten minutes.";
     /// Events arrive, and those of now come late: the server still reads many that were committed before.
     CatchingUp: CatchingUp, "Nothing, if it passes. If it lasts, more is committed than this server can read: look at \
         its CPU, and at what commits so many events.";

@@ -19,6 +19,8 @@ pub enum ResetReason {
     Retention,
     /// A table was emptied with TRUNCATE, which makes no event for its rows.
     Truncated,
+    /// The event of a row could not be made.
+    EventFailed,
     /// Events may have been missed, and this database has no log to read them from.
     NoLog,
 }

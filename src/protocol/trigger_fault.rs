@@ -20,6 +20,8 @@ pub enum TriggerFault {
     ApplicationTrigger,
     /// Row security hides the table's rows from the trigger's function.
     RowSecurity,
+    /// The owner of the trigger's function may not call the one that writes the log: no event is written.
+    Rights,
     /// Logical replication writes the table, and fires no statement trigger.
     Subscription,
     /// A publication of all tables copies the log to other databases, where it means nothing.
@@ -32,9 +34,12 @@ impl TriggerFault {
     pub fn advice(self) -> &'static str {
         match self {
             Self::TableMissing => {
-                "give the table its name back; or run hushnet-realtime migrate down and up"
+                "a source of your own: attach its kind again by the table's new name, or detach it; a table of HushNet's: \
+                 give it its name back"
             }
-            Self::Missing | Self::Disabled | Self::Twice => "run hushnet-realtime migrate up",
+            Self::Missing | Self::Disabled | Self::Twice | Self::Rights => {
+                "run hushnet-realtime migrate up"
+            }
             Self::ApplicationTrigger => {
                 "run hushnet-realtime migrate up, which removes it and remembers it for migrate down; take it out of the \
                  application's deployment"
@@ -44,7 +49,8 @@ impl TriggerFault {
                  BYPASSRLS, or the table's owner without FORCE ROW LEVEL SECURITY"
             }
             Self::Subscription => {
-                "serve the database that is written by the application, not a logical replica of it"
+                "serve the database that is written by the application, not a logical replica of it; a table of your own \
+                 is attached with --replica"
             }
             Self::PublicationForAllTables => {
                 "publish the application's tables by name, without those of schema realtime"

@@ -73,7 +73,8 @@ impl Bodies {
             is_whole: !is_short,
         };
         let slot = self.slot(key);
-        let read = slot.get_or_try_init(|| read(database, key, cursor, layout.as_deref()));
+        let layout = layout.as_deref().map(|layout| layout.of(in_log.op));
+        let read = slot.get_or_try_init(|| read(database, key, cursor, layout));
         match (read.await?, layout) {
             (Body::Parts(parts), Some(layout)) => {
                 if parts.fields.count() != layout.fields() {
@@ -81,12 +82,16 @@ impl Bodies {
                     return Err(sqlx::Error::RowNotFound);
                 }
                 let (mut text, event) = (String::new(), (id, user, in_log.op));
-                let own_user = (in_log.body != id)
-                    .then(|| layout.truncated()?.user_json(beginning, event))
-                    .flatten();
+                let mut own_user = None;
+                if in_log.body != id && layout.user_field().is_some() {
+                    // The row of the body has another user's id, which this client is not to see.
+                    let written = layout.truncated().unwrap_or(layout);
+                    let user = written.user_json(beginning, event);
+                    own_user = Some(user.ok_or(sqlx::Error::RowNotFound)?);
+                }
                 compose(
                     &mut text,
-                    &layout,
+                    layout,
                     event,
                     (&parts.fields, own_user),
                     is_short,

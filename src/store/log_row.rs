@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use super::fields::Fields;
 use crate::protocol::{
-    INLINE_BYTES_MAX, InLog, Kind, Kinds, Layout, Notification, Op, Subject, UserKey, Xid,
-    is_asynchronous, is_truncation,
+    Gap, INLINE_BYTES_MAX, InLog, Kind, Kinds, Layout, Notification, Op, Subject, UserKey, Xid,
+    is_asynchronous,
 };
 
 /// About the length of what a layout adds to an event's values, in bytes. [`stored_bytes`] has the same.
@@ -103,8 +103,8 @@ pub struct Parts {
 pub enum LogRow<'a> {
     /// An event, or a revocation.
     Notification(Notification<'a>),
-    /// A table was emptied with TRUNCATE.
-    Truncation,
+    /// Something has changed of which there is no event.
+    Gap(Gap),
     /// An event of a source that is not known, or is known by another layout.
     UnknownSource(i16),
     /// JSON that none of our triggers writes. It has been logged.
@@ -185,11 +185,13 @@ impl Body {
                     }
                     LogRow::Notification(notification)
                 }
-                Err(_) if is_truncation(json) => LogRow::Truncation,
-                Err(error) => {
-                    tracing::warn!(event = "log_row_malformed", id, %error);
-                    LogRow::Malformed
-                }
+                Err(error) => Gap::of_row(json).map_or_else(
+                    || {
+                        tracing::warn!(event = "log_row_malformed", id, %error);
+                        LogRow::Malformed
+                    },
+                    LogRow::Gap,
+                ),
             },
         }
     }
@@ -200,7 +202,7 @@ impl Parts {
     fn find_source(&self, kinds: &Kinds) -> Option<(Kind, Arc<Layout>)> {
         let source = kinds.source(self.source);
         let is_left = self.left.is_some();
-        source.filter(|(_, layout)| is_left || layout.fields() == self.fields.count())
+        source.filter(|(_, layout)| is_left || layout.of(self.op).fields() == self.fields.count())
     }
 
     /// Writes its JSON into `text`, or the beginning of it where the rest is left in the log.
@@ -255,7 +257,7 @@ impl Parts {
         text: &'a mut String,
     ) -> Option<Notification<'a>> {
         let (kind, layout) = self.find_source(kinds)?;
-        let in_log = self.write(id, &layout, kinds.event_bytes_max(), text);
+        let in_log = self.write(id, layout.of(self.op), kinds.event_bytes_max(), text);
         Some(Notification {
             subject: Subject::Event(kind),
             other_kind: None,

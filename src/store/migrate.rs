@@ -99,7 +99,7 @@ pub struct Status {
     pub applied: bool,
 }
 
-async fn connect(url: &DatabaseUrl) -> Result<PgConnection, Error> {
+pub(super) async fn connect(url: &DatabaseUrl) -> Result<PgConnection, Error> {
     let connecting = async {
         let address = Address::new(url.options());
         match address.ready().await {

@@ -163,6 +163,8 @@ pub(super) fn locks_of(version: i64) -> Option<Locks<'static>> {
             &["realtime.state", "realtime.events", "realtime.sources"],
             "ACCESS EXCLUSIVE",
         ),
+        // A writer of a long event has read it, until its transaction ends.
+        10 => (&["realtime.sources"], "ACCESS EXCLUSIVE"),
         _ => return None,
     };
     Some(Locks { tables, mode })

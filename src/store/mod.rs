@@ -1,6 +1,7 @@
 //! Everything that is asked of PostgreSQL: every SQL statement of the service stands here or in `sql/`.
 
 mod address;
+pub mod attach;
 mod blockers;
 mod bodies;
 mod chunks;
@@ -11,6 +12,7 @@ mod deadline;
 pub mod demo;
 mod devices;
 mod error;
+pub mod event_shapes;
 mod fields;
 pub mod hushnet;
 mod index;

@@ -9,6 +9,9 @@
 //! 2. The second session holds a transaction open. If it has the first session's connection, it reads the value. Else
 //!    the first session's next statements get other connections, where the value is lost. There are several statements,
 //!    because a pooler may hand out its free connections in turn.
+//!
+//! Others who take connections in between may hide it from both steps, so that they are done several times.
+//!
 //! 3. While the transaction is open, the first session listens and notifies itself. That needs no third connection.
 //!    PostgreSQL sends the notification before it is ready for the next statement, so only a slow proxy is waited for.
 //!
@@ -31,6 +34,8 @@ use super::unusable::Unusable;
 
 /// One attempt to connect; sqlx itself retries where PostgreSQL has no connection left.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often the first two steps are done.
+const ROUNDS: u32 = 4;
 /// Statements of the first session while the second one holds its transaction open.
 const READS: u32 = 4;
 /// How many connections of others are looked at for the probe's value.
@@ -59,7 +64,16 @@ pub(super) async fn run(options: &PgConnectOptions) -> Result<Result<(), Unusabl
     let mut second = options.connect().await?;
     let mut first = listener(options).await?;
     let nonce = Uuid::new_v4().simple().to_string();
-    let found = keeps_its_settings(&mut first, &mut second, &nonce).await?;
+    let mut found = Ok(());
+    for round in 0..ROUNDS {
+        if round > 0 {
+            sqlx::raw_sql("ROLLBACK").execute(&mut second).await?;
+        }
+        found = keeps_its_settings(&mut first, &mut second, &nonce).await?;
+        if found.is_err() {
+            break;
+        }
+    }
     if found == Err(Unusable::Pooler) {
         // What fails here is the next probe's to find.
         let _ = take_back(&mut second, &nonce).await;
@@ -130,8 +144,8 @@ async fn keeps_its_settings(
     })
 }
 
-/// Takes the probe's value back from the connection of others where it is: a free connection that was used last, or
-/// one of those that the pooler hands out in turn.
+/// Takes the probe's value back from the connections of others where it is: a free connection that was used last, or
+/// those that the pooler hands out in turn.
 async fn take_back(session: &mut PgConnection, nonce: &str) -> Result<(), sqlx::Error> {
     sqlx::raw_sql("ROLLBACK").execute(&mut *session).await?;
     let take_back = format!(
@@ -140,9 +154,7 @@ async fn take_back(session: &mut PgConnection, nonce: &str) -> Result<(), sqlx::
     );
     for _ in 0..CONNECTIONS_SEARCHED {
         let taking = sqlx::raw_sql(AssertSqlSafe(take_back.as_str()));
-        if taking.fetch_optional(&mut *session).await?.is_some() {
-            break;
-        }
+        taking.execute(&mut *session).await?;
     }
     Ok(())
 }

@@ -22,9 +22,9 @@ pub struct Reading {
     pub retained: bool,
     /// Whether the reader's snapshot can have been taken in this history.
     pub known: bool,
-    /// Whether a table was emptied since the reader's snapshot. Of a read for one user; the listener meets the row
-    /// that tells of it.
-    pub truncated: bool,
+    /// Why the reader is reset although every event is there: something has changed since its snapshot of which there is
+    /// no event. Of a read for one user; the listener reads the row itself.
+    pub gap: Option<ResetReason>,
     /// Whether what the snapshot sees is on disk.
     pub durability: Durability,
 }
@@ -77,7 +77,7 @@ impl Reading {
             },
             retained,
             known,
-            truncated: false,
+            gap: None,
             durability: if flushed {
                 Durability::Flushed
             } else {
@@ -111,10 +111,8 @@ impl Reading {
             Some(ResetReason::History)
         } else if !self.retained {
             Some(ResetReason::Retention)
-        } else if self.truncated {
-            Some(ResetReason::Truncated)
         } else {
-            None
+            self.gap
         }
     }
 }
@@ -218,9 +216,9 @@ mod tests {
         assert_eq!(reason(true, true), None);
         assert_eq!(reason(false, true), Some(ResetReason::Retention));
         assert_eq!(reason(true, false), Some(ResetReason::History));
-        let mut truncated = read(true, true);
-        truncated.truncated = true;
-        assert_eq!(truncated.reset_reason(), Some(ResetReason::Truncated));
+        let mut with_gap = read(true, true);
+        with_gap.gap = Some(ResetReason::Truncated);
+        assert_eq!(with_gap.reset_reason(), Some(ResetReason::Truncated));
         // An unknown history says nothing about the retention.
         assert_eq!(reason(false, false), Some(ResetReason::History));
     }

@@ -64,12 +64,14 @@ impl Stage {
         )
     }
 
-    /// The tables that a subscription of logical replication writes, of those which have triggers then.
+    /// The tables that a subscription of logical replication writes, of those which have triggers then that it does not
+    /// fire.
     pub(super) fn subscribed(self) -> String {
         let with = self.with_own_triggers();
         format!(
             "{with} SELECT DISTINCT relation, 'subscription' FROM own_triggers
-             WHERE to_regclass(relation)::oid IN (SELECT srrelid FROM pg_subscription_rel)"
+             WHERE to_regclass(relation)::oid IN (SELECT srrelid FROM pg_subscription_rel) AND name !~ 'truncate$'
+               AND NOT (name ~ '^realtime_source_' AND fires ~ 'FOR EACH ROW$')"
         )
     }
 }
@@ -129,8 +131,16 @@ const ALL: &str = "
                WHEN s.number IS NULL THEN 'another source has this kind' END) AS missing
     FROM realtime.presets() AS preset LEFT JOIN realtime.sources s ON s.number = preset.number AND s.retired_at IS NULL
     UNION ALL
-    (SELECT kind, relation, CASE WHEN to_regclass(relation) IS NULL THEN format('there is no table %s', relation) END
-     FROM realtime.sources WHERE NOT preset AND retired_at IS NULL ORDER BY number)";
+    (SELECT kind, coalesce(found, relation),
+            CASE WHEN found IS NULL THEN format('there is no table %s', relation) END
+     FROM realtime.sources, LATERAL (
+         -- A table that was renamed since has its triggers still.
+         SELECT CASE WHEN to_regclass(relation) IS NOT NULL THEN relation ELSE (
+             SELECT format('%s.%I', relnamespace::regnamespace, relname)
+             FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
+             WHERE tgfoid = to_regprocedure(format('realtime.%I()', function)) AND tgparentid = 0 LIMIT 1
+         ) END AS found) AS now
+     WHERE NOT preset AND retired_at IS NULL ORDER BY number)";
 
 /// Reads [`ALL`].
 pub(super) async fn all(connection: &mut PgConnection) -> Result<Vec<Source>, sqlx::Error> {
@@ -146,6 +156,9 @@ struct Registered {
     /// `None` in the schema before migration 9.
     layout: Option<Vec<String>>,
     truncated_layout: Option<Vec<String>>,
+    /// `None` also where these operations have no layout of their own.
+    update_layout: Option<Vec<String>>,
+    delete_layout: Option<Vec<String>>,
 }
 
 /// The type of the users' ids. Null in the schema before migration 9, where `user_type` is no column of `realtime.state`
@@ -157,22 +170,32 @@ const USER_TYPE: &str = "
 
 impl Registered {
     fn layout(&self) -> Option<Result<Layout, NotALayout>> {
-        let layout = Layout::parse(self.layout.as_ref()?);
-        let truncated = Layout::parse(self.truncated_layout.as_ref()?);
-        Some(layout.and_then(|layout| Ok(layout.with_truncated(truncated?))))
+        let (whole, truncated) = (self.layout.as_ref()?, self.truncated_layout.as_ref()?);
+        let parse = || {
+            let truncated = Layout::parse(truncated)?;
+            let layout =
+                |pieces: &[_]| Ok(Layout::parse(pieces)?.with_truncated(truncated.clone()));
+            let updated = self.update_layout.as_deref().map(layout).transpose()?;
+            let deleted = self.delete_layout.as_deref().map(layout).transpose()?;
+            Ok(layout(whole)?.with_operations(updated, deleted))
+        };
+        Some(parse())
     }
 }
 
-/// In the schema before migration 9 the layouts are no columns of `realtime.sources` and mean those of `absent`.
+/// In the schema before a migration its layouts are no columns of `realtime.sources` and mean those of `absent`.
 const REGISTERED: &str = "
-    SELECT number, kind, registered.layout, registered.truncated_layout
-    FROM (SELECT NULL::text[] AS layout, NULL::text[] AS truncated_layout) AS absent,
-         LATERAL (SELECT number, kind, layout, truncated_layout FROM realtime.sources) AS registered
+    SELECT registered.*
+    FROM (SELECT NULL::text[] AS layout, NULL::text[] AS truncated_layout, NULL::text[] AS update_layout,
+                 NULL::text[] AS delete_layout) AS absent,
+         LATERAL (SELECT number, kind, layout, truncated_layout, update_layout, delete_layout
+                  FROM realtime.sources) AS registered
     ORDER BY kind, number";
 
 /// The kinds of the schema before sources, where there is a log. Looked up in the catalogue, which needs no right.
 const REGISTERED_BEFORE: &str = "
-    SELECT NULL::smallint AS number, kind, NULL::text[] AS layout, NULL::text[] AS truncated_layout
+    SELECT NULL::smallint AS number, kind, NULL::text[] AS layout, NULL::text[] AS truncated_layout,
+           NULL::text[] AS update_layout, NULL::text[] AS delete_layout
     FROM unnest(ARRAY['device', 'message', 'session']) AS kind
     WHERE EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                   WHERE n.nspname = 'realtime' AND c.relname = 'events')";

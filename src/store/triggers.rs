@@ -54,16 +54,20 @@ macro_rules! oid_of {
     };
 }
 
-/// The sources in force, what is truncated, and the deletion of users whose devices are events.
+/// The sources in force, what is truncated, and the deletion of users whose devices are events; each with what fires it, as
+/// the bits of `pg_trigger.tgtype`: 4 for INSERT, 8 for DELETE, 16 for UPDATE, 32 for TRUNCATE.
 macro_rules! own {
     () => {
         "SELECT relation, true, function,
-                CASE WHEN function IN ('on_session', 'on_pending_session') THEN 'public.devices' END
+                CASE WHEN function IN ('on_session', 'on_pending_session') THEN 'public.devices' END,
+                (SELECT bit_or(CASE operation WHEN 'insert' THEN 4 WHEN 'delete' THEN 8 ELSE 16 END)
+                 FROM unnest(operations) AS operation)
          FROM realtime.sources WHERE retired_at IS NULL
          UNION ALL
-         SELECT DISTINCT relation, true, 'on_truncate', NULL FROM realtime.sources WHERE retired_at IS NULL
+         SELECT DISTINCT relation, true, 'on_truncate', NULL, 32 FROM realtime.sources WHERE retired_at IS NULL
          UNION ALL
-         SELECT 'public.users', false, function, NULL FROM unnest(ARRAY['on_user_deleted', 'on_truncate']) AS function
+         SELECT 'public.users', false, function, NULL, fired
+         FROM (VALUES ('on_user_deleted', 8), ('on_truncate', 32)) AS each (function, fired)
          WHERE EXISTS (SELECT FROM realtime.sources WHERE function = 'on_device' AND retired_at IS NULL)
            AND EXISTS (SELECT FROM pg_attribute WHERE attname = 'id' AND atttypid = 'uuid'::regtype AND attrelid = (
                SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -74,14 +78,14 @@ macro_rules! own {
 /// The same in the schema before sources. Before migration 3 it has no triggers of TRUNCATE.
 macro_rules! own_before {
     () => {
-        "VALUES ('public.messages', true, 'on_messages', NULL),
-                ('public.sessions', true, 'on_session', 'public.devices'),
-                ('public.devices', true, 'on_device', NULL),
-                ('public.users', false, 'on_user_deleted', NULL),
-                ('public.messages', true, 'on_truncate', NULL),
-                ('public.sessions', true, 'on_truncate', NULL),
-                ('public.devices', true, 'on_truncate', NULL),
-                ('public.users', false, 'on_truncate', NULL)"
+        "VALUES ('public.messages', true, 'on_messages', NULL, 4),
+                ('public.sessions', true, 'on_session', 'public.devices', 4),
+                ('public.devices', true, 'on_device', NULL, 28),
+                ('public.users', false, 'on_user_deleted', NULL, 8),
+                ('public.messages', true, 'on_truncate', NULL, 32),
+                ('public.sessions', true, 'on_truncate', NULL, 32),
+                ('public.devices', true, 'on_truncate', NULL, 32),
+                ('public.users', false, 'on_truncate', NULL, 32)"
     };
 }
 
@@ -92,10 +96,10 @@ macro_rules! faults {
         concat!(
             "
     WITH own AS MATERIALIZED (
-        SELECT relation, required, function, table_oid, function_oid, reads
+        SELECT relation, required, function, table_oid, function_oid, reads, fired
         FROM (",
             $own!(),
-            ") AS own (relation, required, function, reads), LATERAL (
+            ") AS own (relation, required, function, reads, fired), LATERAL (
             SELECT ",
             oid_of!(table "relation"),
             " AS table_oid, ",
@@ -104,19 +108,28 @@ macro_rules! faults {
         ) AS found
         WHERE function <> 'on_truncate' OR function_oid IS NOT NULL
     ), placed AS (
-        SELECT relation, required, table_oid, count(t.oid) AS triggers,
-               count(t.oid) FILTER (WHERE t.tgenabled IN ('O', 'A')) AS enabled
+        -- A trigger of statements does not see what is written by another table's name.
+        SELECT relation, required, function, table_oid, fired, t.tgtype::integer AS fires, t.tgenabled IN ('O', 'A') AS enabled
         FROM own LEFT JOIN pg_trigger t ON t.tgrelid = table_oid AND t.tgfoid = function_oid
-        GROUP BY relation, required, table_oid, function
+            AND NOT (function ^@ 'source_' AND t.tgtype & 1 = 0 AND EXISTS (
+                SELECT FROM pg_inherits WHERE table_oid IN (inhrelid, inhparent)))
+    ), counted AS (
+        SELECT relation, required, table_oid, fired,
+               coalesce(bit_or(fires), 0) & fired AS present,
+               coalesce(bit_or(fires) FILTER (WHERE enabled), 0) & fired AS enabled,
+               greatest(count(*) FILTER (WHERE enabled AND fires & 4 > 0), count(*) FILTER (WHERE enabled AND fires & 8 > 0),
+                        count(*) FILTER (WHERE enabled AND fires & 16 > 0), count(*) FILTER (WHERE enabled AND fires & 32 > 0)
+               ) AS times
+        FROM placed GROUP BY relation, required, function, table_oid, fired
     ), faults AS (
         SELECT relation, CASE
                    WHEN table_oid IS NULL AND required THEN 'table_missing'
                    WHEN table_oid IS NULL THEN NULL
-                   WHEN triggers = 0 THEN 'missing'
-                   WHEN enabled = 0 THEN 'disabled'
-                   WHEN enabled > 1 THEN 'twice'
+                   WHEN present <> fired THEN 'missing'
+                   WHEN enabled <> fired THEN 'disabled'
+                   WHEN times > 1 THEN 'twice'
                END AS fault
-        FROM placed
+        FROM counted
         UNION ALL
         SELECT relation, 'application_trigger' FROM own
         WHERE function IN ('on_messages', 'on_session', 'on_device', 'on_pending_session') AND EXISTS (
@@ -137,7 +150,16 @@ macro_rules! faults {
         WHERE c.relrowsecurity AND NOT owner.rolsuper AND NOT owner.rolbypassrls
           AND (c.relforcerowsecurity OR NOT pg_has_role(p.proowner, c.relowner, 'USAGE'))
         UNION ALL
-        SELECT relation, 'subscription' FROM own WHERE table_oid IN (SELECT srrelid FROM pg_subscription_rel)
+        SELECT relation, 'rights' FROM own
+        JOIN pg_proc p ON p.oid = function_oid
+        LEFT JOIN pg_proc w ON w.pronamespace = p.pronamespace AND w.proname = 'write_' || substr(function, 8)
+        WHERE function ^@ 'source_' AND p.prosrc LIKE '%realtime.write\\_%' AND NOT (
+            has_schema_privilege(p.proowner, p.pronamespace, 'USAGE')
+            AND coalesce(has_function_privilege(p.proowner, w.oid, 'EXECUTE'), false))
+        UNION ALL
+        SELECT relation, 'subscription' FROM placed
+        WHERE table_oid IN (SELECT srrelid FROM pg_subscription_rel) AND function <> 'on_truncate'
+          AND (function !~ '^source_' OR fires & 1 = 0)
         UNION ALL
         ",
             publications!(),

@@ -7,13 +7,13 @@ use super::reading::{newest_seen, read_log};
 /// revocations are wanted, `$5` the events of a page, `$6` its bytes. `$rows` is a query for id, the columns of `stored`,
 /// `is_bound` and `is_wanted`.
 macro_rules! read_page {
-    ($truncated:literal, $rows:expr) => {
+    ($gap:literal, $rows:expr) => {
         read_log!(
             "$1",
             concat!(
                 ", total, is_bound, ",
-                $truncated,
-                " AS truncated, wanted
+                $gap,
+                " AS gap, wanted
                  FROM reading LEFT JOIN LATERAL (
                      SELECT *, coalesce(sum(",
                 stored_bytes!(),
@@ -62,12 +62,12 @@ macro_rules! unseen {
 /// The first page, and the count: of `$7` events at most. If there are more, they are not in order. `$8` names the kinds
 /// that are wanted; null is all. `$9` are the sources that the service knows, `$10` those of the wanted kinds.
 pub(super) const FIRST: &str = read_page!(
-    "(SELECT known AND (
-          EXISTS (SELECT FROM realtime.events
-                  WHERE user_id IS NULL AND xid >= pg_snapshot_xmax($1::text::pg_snapshot))
-          OR EXISTS (SELECT FROM realtime.events
-                     WHERE user_id IS NULL
-                       AND xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot))))))",
+    "(SELECT CASE WHEN known THEN coalesce(
+          (SELECT kind FROM realtime.events
+           WHERE user_id IS NULL AND xid >= pg_snapshot_xmax($1::text::pg_snapshot) LIMIT 1),
+          (SELECT kind FROM realtime.events
+           WHERE user_id IS NULL
+             AND xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot))) LIMIT 1)) END)",
     concat!(
         "SELECT * FROM (",
         unseen!(
@@ -80,7 +80,7 @@ pub(super) const FIRST: &str = read_page!(
 
 /// A later page of few events, those visible in `$7`.
 pub(super) const SORTED: &str = read_page!(
-    "false",
+    "NULL::text",
     concat!(
         "SELECT * FROM (",
         unseen!("true"),
@@ -93,7 +93,7 @@ pub(super) const SORTED: &str = read_page!(
 /// rows are compared whole, so that the planner can take no other index: in one by transaction the events of others lie
 /// between.
 pub(super) const MERGED: &str = read_page!(
-    "false",
+    "NULL::text",
     concat!(
         "SELECT own.*, false AS is_bound, true AS is_wanted
      FROM unnest($7::text::xid8[]) AS unseen (xid), LATERAL (
@@ -115,7 +115,7 @@ pub(super) const MERGED: &str = read_page!(
 /// A later page of the events visible in `$7`: the next `$9` rows of the log by id, from `$8` on, of which the last one
 /// is returned in any case. The scan ends when the page is full.
 pub(super) const SCANNED: &str = read_page!(
-    "false",
+    "NULL::text",
     concat!(
         "SELECT id, ",
         stored_if!("is_unseen"),

@@ -16,7 +16,9 @@ use super::log_row::{Body, LogRow, skip_unknown};
 use super::reading::{Durability, ID, OWN, Reading, STORED};
 use super::user_page_statements::{FIRST, MERGED, SCANNED, SORTED, SURVEY};
 use super::{log_state, sources};
-use crate::protocol::{Notification, Recipient, Signal, SkippedRow, Snapshot, Subject};
+use crate::protocol::{
+    Notification, Recipient, ResetReason, Signal, SkippedRow, Snapshot, Subject,
+};
 
 /// Events in one page.
 pub const PAGE_EVENTS: usize = 1_000;
@@ -47,7 +49,7 @@ pub struct Page {
 /// The statement's own columns.
 const TOTAL: usize = OWN;
 const IS_BOUND: usize = OWN + 1;
-const TRUNCATED: usize = OWN + 2;
+const GAP: usize = OWN + 2;
 const WANTED: usize = OWN + 3;
 
 /// What a statement has found.
@@ -73,8 +75,9 @@ impl Found {
     /// Reads what the first row says of all.
     fn begin(row: &PgRow) -> Result<Self, sqlx::Error> {
         let mut reading = Reading::of_row(row)?;
-        // Later pages go on from a first page that was not truncated; what was emptied since comes live.
-        reading.truncated = row.try_get(TRUNCATED)?;
+        // Later pages go on from a first page without a gap; what there is since comes live.
+        let gap: Option<&str> = row.try_get(GAP)?;
+        reading.gap = gap.map(ResetReason::of_row_for_all);
         let count = |column| {
             row.try_get(column)
                 .map(|count: Option<i64>| count.unwrap_or(0))
@@ -313,7 +316,7 @@ impl UserPages {
         };
         match body.read(row.id, None, &self.database.kinds(), text) {
             LogRow::Notification(notification) => Ok(Some(notification)),
-            LogRow::Truncation => Ok(None),
+            LogRow::Gap(_) => Ok(None),
             LogRow::UnknownSource(source) => {
                 skip_unknown(row.id, source);
                 Err(SkippedRow::UnknownSource)

@@ -7,12 +7,11 @@ use std::sync::Mutex;
 
 use hushnet_devdb::{Cluster, ClusterError};
 use hushnet_realtime::config::DatabaseUrl;
-use hushnet_realtime::store::migrate;
-use hushnet_testkit::application;
+use hushnet_realtime::store::{Purpose, migrate};
 use hushnet_testkit::database::connect;
 pub use hushnet_testkit::database::execute;
-use hushnet_testkit::standby;
 use hushnet_testkit::wait::until;
+use hushnet_testkit::{application, roles, standby};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -85,6 +84,42 @@ pub struct Lab {
 impl Lab {
     /// Starts PostgreSQL with a migrated database without rows.
     pub async fn open() -> Self {
+        let lab = Self::with_database("").await;
+        let mut database = lab.database().await;
+        application::create_schema(&mut database).await;
+        // Each message has a chat_id of its own, for which there is no chat.
+        execute(
+            &mut database,
+            "ALTER TABLE messages DROP CONSTRAINT messages_chat_id_fkey",
+        )
+        .await;
+        let url: DatabaseUrl = lab.cluster().url(DATABASE).parse().unwrap();
+        migrate::up(&url).await.unwrap();
+        execute(&mut database, ORDERS).await;
+        lab.set_ingest(&mut database).await;
+        lab
+    }
+
+    /// Starts PostgreSQL with a database that has the log and no table, and belongs to the role of docs/operations.md. The
+    /// service has its rights.
+    pub async fn bare() -> Self {
+        let lab = Self::with_database(&format!("OWNER {}", roles::OWNER)).await;
+        let url = lab.owner_url().parse().unwrap();
+        migrate::up(&url).await.unwrap();
+        migrate::grant(&url, roles::SERVICE, Purpose::Serve)
+            .await
+            .unwrap();
+        lab.set_ingest(&mut lab.database().await).await;
+        lab
+    }
+
+    async fn set_ingest(&self, database: &mut PgConnection) {
+        let ingest = settings::ingest();
+        let set = format!("UPDATE realtime.state SET ingest = '{ingest}'");
+        execute(database, &set).await;
+    }
+
+    async fn with_database(options: &str) -> Self {
         let permit = DirectoryPermit::take();
         let directory = permit.directory();
         // A run that failed may have left it.
@@ -98,29 +133,13 @@ impl Lab {
             permit,
         };
         let mut admin = lab.admin("postgres").await;
+        roles::create(&mut admin).await;
         for statement in [
             format!("DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)"),
-            format!("CREATE DATABASE {DATABASE} TEMPLATE template0"),
+            format!("CREATE DATABASE {DATABASE} TEMPLATE template0 {options}"),
         ] {
             execute(&mut admin, &statement).await;
         }
-        let mut database = lab.admin(DATABASE).await;
-        application::create_schema(&mut database).await;
-        // Each message has a chat_id of its own, for which there is no chat.
-        execute(
-            &mut database,
-            "ALTER TABLE messages DROP CONSTRAINT messages_chat_id_fkey",
-        )
-        .await;
-        let url: DatabaseUrl = lab.cluster().url(DATABASE).parse().unwrap();
-        migrate::up(&url).await.unwrap();
-        execute(&mut database, ORDERS).await;
-        let ingest = settings::ingest();
-        execute(
-            &mut database,
-            &format!("UPDATE realtime.state SET ingest = '{ingest}'"),
-        )
-        .await;
         lab
     }
 
@@ -131,6 +150,16 @@ impl Lab {
     /// The database's address for the service.
     pub fn url(&self) -> String {
         url(&self.proxy)
+    }
+
+    /// The same for a role.
+    pub fn url_as(&self, role: &str) -> String {
+        roles::url_as(&self.url(), role)
+    }
+
+    /// The direct address of the database for its owner.
+    pub fn owner_url(&self) -> String {
+        roles::url_as(&self.cluster().url(DATABASE), roles::OWNER)
     }
 
     /// The database's address for the application.

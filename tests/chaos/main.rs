@@ -16,6 +16,7 @@ mod proxy;
 mod scene;
 mod service;
 mod settings;
+mod shops;
 mod storms;
 mod verdict;
 mod writers;

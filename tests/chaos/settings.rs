@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// Scenarios of one run, of which two go at a time.
-const SCENARIOS: u64 = 21;
+const SCENARIOS: u64 = 24;
 /// The seconds of a scenario beside its load: a cluster, a database, a service and their end.
 const OVERHEAD_S: u64 = 3;
 /// Less load shows nothing.

@@ -7,7 +7,8 @@ use tokio::process::Command;
 
 use crate::support::{Database, execute, soon};
 
-fn program(arguments: &[&str]) -> Command {
+/// The program, without what the environment says of a database.
+pub fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hushnet-realtime"));
     command
         .args(arguments)
@@ -18,7 +19,7 @@ fn program(arguments: &[&str]) -> Command {
 }
 
 /// Exit code, standard output and standard error.
-async fn outcome(command: &mut Command) -> (i32, String, String) {
+pub async fn outcome(command: &mut Command) -> (i32, String, String) {
     let output = soon("the command", command.output()).await.unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (
@@ -32,7 +33,9 @@ async fn outcome(command: &mut Command) -> (i32, String, String) {
 async fn without_arguments_it_prints_help() {
     let (code, help, _) = outcome(&mut program(&[])).await;
     assert_eq!(code, 0);
-    for subcommand in ["run", "serve", "migrate", "tail", "token", "demo"] {
+    for subcommand in [
+        "run", "serve", "migrate", "attach", "detach", "sources", "types", "tail", "token", "demo",
+    ] {
         assert!(help.contains(&format!("\n  {subcommand} ")), "{help}");
     }
 }

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod attach;
 mod burst;
 mod cli;
 mod clients;
@@ -55,5 +56,6 @@ mod systemd;
 mod timeouts;
 mod triggers;
 mod truncate;
+mod types;
 mod upgrade;
 mod users;

@@ -24,6 +24,8 @@ const LOST: Record<LostReason, string> = {
   overflow: 'More events came than the page could show',
   proof: 'There was no proof to connect with',
   restart: 'Goes on from another place',
+  paused: 'The page was left',
+  reconnect: 'Connects anew',
 };
 
 const CLOSED: Record<ClosedReason, string> = {
@@ -33,7 +35,8 @@ const CLOSED: Record<ClosedReason, string> = {
   revoked: 'The user or the device was deleted',
   refused: 'The server refuses this client',
   handler_failed: 'The page failed at an event',
-  store_failed: 'The browser keeps no place for this page',
+  signed_out: 'Nobody is signed in',
+  unsupported: 'This browser cannot connect',
 };
 
 export function sayState(state: ClientState): Said {

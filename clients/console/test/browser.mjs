@@ -9,11 +9,11 @@ import { DEADLINE_MS, repository } from './service.mjs';
 const PLACES = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
 
 /** Debian's Chromium, or the one that CHROMIUM names. */
-export function launch() {
+export function launch(options = {}) {
   const executablePath = process.env.CHROMIUM ?? PLACES.find(existsSync);
   if (!executablePath) throw new Error('no Chromium: apt-get install chromium, or name one in CHROMIUM');
   // As root, as in a container, Chromium has no sandbox; the pages are our own.
-  return chromium.launch({ executablePath, args: process.getuid?.() === 0 ? ['--no-sandbox'] : [] });
+  return chromium.launch({ executablePath, args: process.getuid?.() === 0 ? ['--no-sandbox'] : [], ...options });
 }
 
 /** A page in a context of its own. `page.wrongs` are its errors and requests to other hosts than `url`'s. */

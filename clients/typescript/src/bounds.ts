@@ -16,13 +16,33 @@ export const SUSPECT_TIMEOUT_MS = 4_000;
 export const BACKOFF_FIRST_MS = 1_000;
 /** Longest wait before a new connection. */
 export const BACKOFF_LONGEST_MS = 30_000;
+/** The shortest wait before a failed handler is called again. */
+export const RETRY_FIRST_MS = 1_000;
+/** The longest. */
+export const RETRY_LONGEST_MS = 30_000;
+/** A handler that takes longer is reported, and waited for. */
+export const HANDLER_TIMEOUT_MS = 30_000;
+/** Kinds that nobody handles are warned of, each once, for so many kinds. */
+export const WARNED_KINDS_MAX = 256;
+/** A call of the store that takes longer has failed. */
+export const STORE_TIMEOUT_MS = 5_000;
+/** A proof that takes longer has failed. */
+export const PROOF_TIMEOUT_MS = 30_000;
+/** `close()` waits so long for the handlers that run. */
+export const CLOSE_TIMEOUT_MS = 4_500;
+/** Events are handled, at most, before the place is saved. */
+export const SAVE_EVENTS_MAX = 100;
+/** Handled events are saved so long after the first of them, at most. */
+export const SAVE_INTERVAL_MS = 50;
 /** Refusals with 4001 in a row, each answered with a new proof, before the client gives up. */
 export const PROOF_TRIES_MAX = 3;
+/** After so many tries in a row of which none was accepted, what may be wrong is reported. */
+export const REFUSED_TRIES = 3;
 /** A token is replaced this long before it expires, or at three quarters of a shorter life. */
 export const REFRESH_BEFORE_MS = 60_000;
-/** How often it is looked whether the machine has slept. */
+/** How often it is looked whether the machine has slept or its clock was set. */
 export const WATCH_INTERVAL_MS = 5_000;
-/** A watch that is this late has slept. Hidden tabs are throttled to one in a minute. */
+/** A watch that is this late, or whose clocks differ by this, has slept. Hidden tabs are throttled to one in a minute. */
 export const WAKE_GAP_MS = 5_000;
 /** Longest time that a timer takes: the platform's own bound. */
 export const TIMER_MAX_MS = 2 ** 31 - 1;

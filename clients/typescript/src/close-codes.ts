@@ -12,6 +12,17 @@ export type Verdict = 'return' | 'prove' | ClosedReason;
  */
 const FINAL: readonly number[] = [1000, 1002, 1003, 1007, 1009, 1010];
 
+/** What to do after a close for good. */
+export const ADVICE: Record<string, string> = {
+  unauthenticated: 'Give a proof that the server accepts, then connect() again',
+  revoked: 'The device or the user was deleted: sign in anew',
+  refused: 'The client is at fault: the same would be refused again',
+};
+
+/** What may be wrong where no socket opens. */
+export const REFUSED =
+  "Is the service there, is the page's origin among its --allowed-origins, and is userId one of its users' ids?";
+
 /**
  * Judges a close code. `refusals` is how many 4001 there were in a row, this one included; `renewable`
  * says whether there is a `getToken` or `signDevice` to ask for a better proof.

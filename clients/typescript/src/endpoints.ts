@@ -1,6 +1,7 @@
 /** The addresses that follow from the options `url` and `kinds`. */
 
 import { KIND_BYTES_MAX, KINDS_BYTES_MAX } from './bounds.js';
+import { RealtimeError } from './errors.js';
 import { RESERVED } from './frames.js';
 import type { ClientOptions } from './types.js';
 
@@ -11,27 +12,56 @@ export interface Endpoints {
   http(path: string): string;
 }
 
-/** Throws a `TypeError` for a useless `url` or useless `kinds`. */
+/**
+ * Throws a `TypeError` for a useless `url` or useless `kinds`. A relative `url` belongs to a page; where there is
+ * none, as on a server that renders one, the functions throw a `RealtimeError` of kind `unsupported`.
+ */
 export function endpointsOf({ url, kinds }: ClientOptions): Endpoints {
-  const base = new URL(url, (globalThis as { location?: Location }).location?.href);
-  const [, scheme] = /^(?:ws|http)(s?:)$/.exec(base.protocol) ?? [];
-  if (!scheme) throw new TypeError('url: needs http, https, ws or wss');
   if (kinds && (bytesOf(`${kinds}`) > KINDS_BYTES_MAX || !kinds[0] || kinds.some(isNoKind))) {
     throw new TypeError(`kinds: needs names of 1 to ${KIND_BYTES_MAX} bytes, no frame's, in all ${KINDS_BYTES_MAX}`);
   }
-  const rest = `${scheme}//${base.host}${base.pathname.replace(/\/(ws\/?)?$/, '')}`;
+  let known = partsOf(url);
+  const parts = (): Parts => {
+    if ((known ??= partsOf(url))) return known;
+    throw new RealtimeError('unsupported', 'url: a relative one needs a page');
+  };
   return {
-    socket: (userId, since) =>
-      `ws${rest}/ws?${new URLSearchParams({
+    socket(userId, since) {
+      const [rest, query] = parts();
+      return `ws${rest}/ws?${new URLSearchParams({
         ...(userId && { user_id: userId }),
         ...(kinds && { kinds: `${kinds}` }),
         ...(since && { since }),
-      })}`,
-    http: (path) => `http${rest}${path}`,
+      })}${query}`;
+    },
+    http(path) {
+      const [rest, query] = parts();
+      return `http${rest}${path}${/\?/.test(path) ? query : query.replace('&', '?')}`;
+    },
   };
+}
+
+/** Between scheme and path's end; and the query's pairs, with `&` before each. */
+type Parts = [rest: string, query: string];
+
+/** Undefined for a relative URL where there is no page. */
+function partsOf(url: string | URL): Parts | undefined {
+  // Before `URL` reads it, whose error would show the password.
+  if (/\/\/[^/?#]*@/.test(`${url}`)) {
+    throw new TypeError('url: no user and password, which browsers refuse; give getToken or signDevice');
+  }
+  const page = (globalThis as { location?: Location }).location?.href;
+  if (!page && !/^[a-z]+:/i.test(`${url}`)) return;
+  // From the text: React Native's `URL` finds a host only after http and https.
+  const [, rest, query] = /^(?:ws|http)(s?:\/\/[^/?#]+[^?#]*)([^#]*)/.exec(new URL(url, page).href) ?? [];
+  if (!rest) throw new TypeError('url: needs http, https, ws or wss');
+  // The server refuses a query that has a name of the client's twice.
+  return [rest.replace(/\/(ws\/?)?$/, ''), query!.replace('?', '&').replace(/&(user_id|kinds|since)=[^&]*/g, '')];
 }
 
 const isNoKind = (name: string): boolean =>
   /,|^$/.test(name) || RESERVED.test(name) || bytesOf(name) > KIND_BYTES_MAX;
 
-const bytesOf = (text: string): number => new TextEncoder().encode(text).length;
+/** In UTF-8. By hand: Jest's jsdom has no `TextEncoder`. */
+const bytesOf = (text: string): number =>
+  [...text].reduce((bytes, c) => bytes + (c < '\x80' ? 1 : c < '\u0800' ? 2 : c.length + 2), 0);

@@ -8,6 +8,8 @@ export interface Hello {
   readonly cursor: string | null;
   readonly heartbeat_ms: number;
   readonly resumed: boolean;
+  /** How long the token is good; missing without one. */
+  readonly expires_in_ms?: number | null;
 }
 
 /** Frames that ask for nothing but to be read, and those of types that a later server may have. */
@@ -37,7 +39,7 @@ const TEXTS = {
 
 /** The types that are no event's: the protocol's frames, and the names that it keeps for others. */
 export const RESERVED =
-  /^(hello|reset|cursor|ping|pong|error|goaway|auth|authenticated|revocation|truncated|barrier|typing|presence|receipt|ack)$/;
+  /^(hello|reset|cursor|ping|pong|error|goaway|auth|authenticated|revocation|truncated|event_failed|barrier|typing|presence|receipt|ack)$/;
 /** Whether the frame goes to handlers: an event of any kind, or a reset. */
 export const isHanded = ({ type, user_id }: Frame & { user_id?: unknown }): boolean =>
   type === 'reset' || (typeof user_id === 'string' && !RESERVED.test(type));

@@ -2,25 +2,29 @@
  * The client of hushnet-realtime: each event of a user handed to its handler once, across lost
  * connections, restarts of the server and page loads.
  *
- * `client.ts` is what a user sees; `run.ts` is what goes on between `connect()` and `close()`; `link.ts`
- * is one socket's life; `pump.ts` hands the events on; `place.ts` is the rule that makes it once;
- * `stores/` keeps it. What is made of functions in a function, and not a class, is so for its size.
+ * The way of an event: `link.ts` is one socket's life and reads a frame; `run.ts` is what goes on between
+ * `connect()` and `close()`; `pump.ts` hands frames on, one at a time, by `place.ts`, the rule that makes it
+ * once; `handlers.ts` calls the application; `stores/` keep the place. `client.ts` is what a user sees, and
+ * `sync.ts` a state that follows the events. What is made of functions in a function, and not a class, is so
+ * for its size.
  */
 
 export { RealtimeClient } from './client.js';
-export { RealtimeError } from './errors.js';
+export { RealtimeError, SignedOut } from './errors.js';
 export { memoryStore } from './stores/memory.js';
 export { localStorageStore } from './stores/local-storage.js';
 export { indexedDbStore } from './stores/indexed-db.js';
 export { QUEUE_FRAMES_MAX } from './bounds.js';
 
 export type { ErrorDetails, ErrorKind } from './errors.js';
-export type { CursorStore, Place } from './stores/store.js';
+export type { CursorStore, Place, PlaceChange } from './stores/store.js';
 export type {
+  Blocked,
   ClientOptions,
   ClientState,
   ClosedReason,
   ConnectOptions,
+  ConnectionState,
   Device,
   DeviceEvent,
   DeviceProof,
@@ -28,13 +32,16 @@ export type {
   EventOf,
   EventType,
   Handled,
+  HandlerContext,
   HandlerName,
   HandlerOf,
-  Handlers,
+  HandlerVerdict,
   LockManagerLike,
+  LogEntry,
   LostReason,
   MessageEvent,
   OtherEvent,
+  OwnHandlers,
   PendingMessage,
   PendingSession,
   PendingSessionEvent,
@@ -43,6 +50,8 @@ export type {
   ResetEvent,
   SessionEvent,
   StateRead,
+  SyncOptions,
+  Synced,
   WebSocketConstructor,
   WebSocketLike,
 } from './types.js';

@@ -25,9 +25,10 @@ export function loopOf(begin: () => void, left: () => void): Loop {
     try {
       while (!closed) {
         if (offer) {
-          yield offer.event;
-          offer.resolve();
-          offer = undefined;
+          const mine = offer;
+          yield mine.event;
+          mine.resolve();
+          if (offer === mine) offer = undefined;
         } else await new Promise<void>((resolve) => (wake = resolve));
       }
     } finally {

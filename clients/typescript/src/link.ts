@@ -14,18 +14,24 @@ import {
 } from './bounds.js';
 import type { RealtimeError } from './errors.js';
 import { type Frame, type Hello, readFrame } from './frames.js';
-import { type Timer, later } from './timer.js';
+import { type Timer, later, now } from './timer.js';
 import type { ClientOptions, WebSocketLike } from './types.js';
 
 /** Of the heartbeat, how much silence is asked about. */
 const SILENCE_FACTOR = 1.5;
 const OPEN = 1;
 
+/** What a server of this protocol says when it closes; a proxy says nothing of it. */
+export interface CloseReason {
+  readonly message?: string;
+  readonly retry_after_ms?: number;
+}
+
 export interface LinkOwner {
   onFrame(frame: Frame, characters: number): void;
   report(error: RealtimeError): void;
-  /** The link is over; `code` is the close code, if the socket was closed, and `waitMs` what the server asks for. */
-  onEnd(reason: 'socket' | 'silent', code?: number, waitMs?: number): void;
+  /** The link is over; if the socket was closed, with its close code and the reason that came with it. */
+  onEnd(reason: 'socket' | 'silent', code?: number, why?: CloseReason): void;
 }
 
 export interface Link {
@@ -57,8 +63,12 @@ export function linkOf(
   function drop(): void {
     clearTimeout(timer);
     socket.onmessage = socket.onclose = null;
-    // `onerror` stays: closing a socket that is not open yet is an error to some.
-    socket.close(1000);
+    // `onerror` stays: closing a socket that is not open yet is an error to some, and some throw.
+    try {
+      socket.close(1000);
+    } catch {
+      // It is closed.
+    }
   }
 
   function end(...how: Parameters<LinkOwner['onEnd']>): void {
@@ -81,15 +91,15 @@ export function linkOf(
 
   /** Sets the timer to when there will have been silence for too long. */
   function listen(): void {
-    after(heardAt + silenceMs - Date.now(), () => {
+    after(heardAt + silenceMs - now(), () => {
       // Set once and not at every frame, so it may be early.
-      if (Date.now() - heardAt < silenceMs) listen();
+      if (now() - heardAt < silenceMs) listen();
       else probe(pongTimeoutMs);
     });
   }
 
   socket.onmessage = ({ data }: { data: unknown }): void => {
-    heardAt = Date.now();
+    heardAt = now();
     let frame;
     try {
       frame = readFrame(data);
@@ -107,10 +117,18 @@ export function linkOf(
     }
     if (frame) onFrame(frame, `${data}`.length);
   };
-  // The reason is JSON without spaces; that of a proxy or of an older server has no such field. There may be none.
   socket.onclose = ({ code, reason }: { code: number; reason?: string }): void =>
-    end('socket', code, parseInt(reason?.split('after_ms":')[1]!) || 0);
+    end('socket', code, reasonOf(reason));
   socket.onerror = (): void => {};
   giveUpIn(helloTimeoutMs);
   return { send, probe, drop };
+}
+
+function reasonOf(reason = ''): CloseReason {
+  try {
+    const { message, retry_after_ms: waitMs } = JSON.parse(reason) as CloseReason;
+    return { message: `${message}`, retry_after_ms: waitMs! >= 0 ? Number(waitMs) : 0 };
+  } catch {
+    return reason ? { message: reason } : {};
+  }
 }

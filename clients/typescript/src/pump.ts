@@ -6,15 +6,18 @@
  * comes back with `arrived.cursor` gets it again. Fails by telling its owner, and stands still then.
  */
 
-import { QUEUE_CHARACTERS_MAX, QUEUE_FRAMES_MAX } from './bounds.js';
-import { type RealtimeError, failure } from './errors.js';
+import { QUEUE_CHARACTERS_MAX, QUEUE_FRAMES_MAX, SAVE_EVENTS_MAX, SAVE_INTERVAL_MS } from './bounds.js';
 import { type Frame, isHanded } from './frames.js';
-import { type MovingPlace, movingPlace, placeAt } from './place.js';
-import type { CursorStore, Place } from './stores/store.js';
+import { type Arrived, arrivedAt, keptAt, placeAt } from './place.js';
+import type { Place } from './stores/store.js';
+import type { SturdyStore } from './stores/sturdy.js';
+import { type Timer, later, now } from './timer.js';
 import type { ClientOptions, RealtimeEvent, ResetEvent } from './types.js';
 
 /** What is thrown into a handler that left without saying whether it has handled its event. */
 export const LEFT = Symbol();
+/** What is thrown for an event whose handlers ended after the client was closed: it is to come again. */
+export const OVER = Symbol();
 
 /** What a reset's handler may give: a cursor. */
 export type Given = string | null | undefined | void;
@@ -22,10 +25,9 @@ export type Given = string | null | undefined | void;
 export interface PumpOwner {
   /** Runs an event's handlers, or a reset's. */
   hand(frame: RealtimeEvent | ResetEvent): Promise<Given>;
-  /** The event was handled, and that is kept. */
+  /** The event was handled. */
   onHandled(event: RealtimeEvent): void;
-  report(error: RealtimeError): void;
-  /** A handler failed and the stream must not go on. `LEFT` if it only left. */
+  /** A handler failed and the stream must not go on. `LEFT` if it only left, `OVER` if it came too late. */
   onFailed(error: unknown): void;
   /** Leaves the connection: `arrived` is another now, and what still comes is of no use. */
   leave(reason: 'restart'): unknown;
@@ -33,41 +35,50 @@ export interface PumpOwner {
 
 export interface Pump {
   /** Where the newest frame was: what is new, and from where to come back. */
-  readonly arrived: MovingPlace;
+  readonly arrived: Arrived;
   /** Takes a frame. Returns whether there was room for it. */
   accept(frame: Frame, characters?: number): boolean;
-  /** When everything that has come was handled, or will never be. */
+  /** When everything that has come was handled, or will never be, and its place is kept. */
   idle(): Promise<void>;
   /** Hands out nothing more. What is being handled is handled to its end: see `idle`. */
   stop(): void;
   /** Goes on from elsewhere. */
   replace(place: Place): Promise<void>;
+  /** Saves nothing from now on. */
+  abandon(): void;
 }
 
 /** What moves the place without being handed on: ids that are known, and a cursor. */
 interface Mark {
   readonly type: null;
   cursor: string | null | undefined;
-  ids: number[];
+  ids: Set<number>;
 }
 
 type Entry = RealtimeEvent | ResetEvent | Mark;
 
 export function pumpOf(
-  store: CursorStore,
-  place: Place | null,
-  { queueFramesMax = QUEUE_FRAMES_MAX, onHandlerError }: ClientOptions,
+  store: SturdyStore,
+  { place, isKept }: { readonly place: Place | null; readonly isKept: boolean },
+  { queueFramesMax = QUEUE_FRAMES_MAX }: ClientOptions,
   owner: PumpOwner,
 ): Pump {
-  const arrived = movingPlace(place);
-  /** Where the newest frame was whose handlers have ended. */
-  const kept = movingPlace(place);
+  const arrived = arrivedAt(place ?? placeAt(null));
+  const kept = keptAt(place, isKept);
   /** Each with the characters of its JSON. */
   let queue: [Entry, number][] = [];
   /** The characters of all. */
   let waiting = 0;
   let running: Promise<void> | undefined;
   let isStopped = false;
+  let isAbandoned = false;
+  /** Frames that were handled since the last save, and when the first of them was. */
+  let unsaved = 0;
+  let unsavedAt = 0;
+  let saving: Timer;
+  /** Those of the save that is being made. */
+  let flying = 0;
+  let inFlight: Promise<boolean> | undefined;
 
   function put(entry: Entry, characters = 0): void {
     queue.push([entry, characters]);
@@ -76,13 +87,13 @@ export function pumpOf(
   }
 
   function mark(cursor: string | null | undefined, id: number | undefined): void {
-    if ((cursor ?? arrived.cursor) === arrived.cursor && id === undefined) return;
+    if (!cursor && id === undefined) return;
     // Two in a row are one, or repetitions would fill the queue without bringing anything. The ids
     // of both are then under the later cursor, which keeps them for longer than need be.
     let last = queue.at(-1)?.[0];
-    if (last?.type !== null) put((last = { type: null, cursor, ids: [] }));
+    if (last?.type !== null) put((last = { type: null, cursor, ids: new Set() }));
     last.cursor = cursor ?? last.cursor;
-    if (id !== undefined) last.ids.push(id);
+    if (id !== undefined) last.ids.add(id);
   }
 
   function clear(): void {
@@ -92,14 +103,16 @@ export function pumpOf(
 
   function accept(frame: Frame, characters?: number): boolean {
     const { id, cursor } = frame as RealtimeEvent;
-    if (!isHanded(frame) || arrived.has(id!)) mark(cursor, id);
-    else if (queue.length >= queueFramesMax || waiting >= QUEUE_CHARACTERS_MAX) return false;
-    else put(frame as Entry, characters);
-    if (frame.type === 'reset') follow(arrived, frame);
-    else {
-      arrived.move(cursor);
-      if (id !== undefined) arrived.add(id);
+    const isNew = isHanded(frame) && (id === undefined || !arrived.has(id));
+    if (isNew) {
+      if (queue.length >= queueFramesMax || waiting >= QUEUE_CHARACTERS_MAX) return false;
+      put(frame as Entry, characters);
     }
+    const before = arrived.cursor;
+    if (frame.type === 'reset') follow(arrived, frame);
+    else arrived.move(cursor);
+    const isAdded = id !== undefined && arrived.add(id);
+    if (!isNew) mark(before === arrived.cursor ? null : cursor, isAdded ? id : undefined);
     return true;
   }
 
@@ -110,6 +123,9 @@ export function pumpOf(
       for (let next; (next = queue.shift()); ) {
         waiting -= next[1];
         await take(next[0]);
+        const isDue = unsaved + flying >= SAVE_EVENTS_MAX || now() - unsavedAt >= SAVE_INTERVAL_MS;
+        // The first place at once: without one, whoever comes back begins at the present.
+        if (unsaved && (isDue || !kept.isThere)) await save();
       }
     } catch (error) {
       stop();
@@ -119,7 +135,7 @@ export function pumpOf(
   }
 
   async function take(entry: Entry): Promise<void> {
-    const given = entry.type === null ? null : await hand(entry);
+    const given = entry.type === null ? null : await owner.hand(entry);
     if (entry.type === 'reset') {
       if (given && given !== entry.cursor && !isStopped) {
         const saved = replace(placeAt(given));
@@ -130,29 +146,28 @@ export function pumpOf(
       follow(kept, entry);
       return save();
     }
-    const moved = kept.move(entry.cursor);
-    const ids = entry.type === null ? entry.ids : [entry.id];
-    if (ids.filter((id) => id !== undefined && kept.add(id)).length || moved) await save();
-    if (entry.type !== null) owner.onHandled(entry);
-  }
-
-  async function hand(frame: RealtimeEvent | ResetEvent): Promise<Given> {
-    try {
-      return await owner.hand(frame);
-    } catch (cause) {
-      if (cause === LEFT) throw LEFT;
-      const error = failure('handler', cause);
-      if (onHandlerError !== 'skip') throw error;
-      owner.report(error);
+    kept.move(entry.cursor);
+    if (entry.type === null) entry.ids.forEach(kept.add);
+    else {
+      if (entry.id !== undefined) kept.add(entry.id);
+      owner.onHandled(entry);
     }
+    if (!unsaved++) unsavedAt = now();
+    // Also while a handler takes long, or is called again.
+    saving ??= later(SAVE_INTERVAL_MS, save);
   }
 
   async function save(): Promise<void> {
-    try {
-      await store.save(kept);
-    } catch (cause) {
-      owner.report(failure('store', cause));
-    }
+    clearTimeout(saving);
+    saving = undefined;
+    while (inFlight) await inFlight;
+    const change = isAbandoned ? undefined : kept.change();
+    [flying, unsaved] = [unsaved, 0];
+    if (!change) return;
+    inFlight = store.save(change);
+    if (await inFlight) kept.saved(change);
+    inFlight = undefined;
+    flying = 0;
   }
 
   function stop(): void {
@@ -169,13 +184,22 @@ export function pumpOf(
 
   async function idle(): Promise<void> {
     while (running) await running;
+    await save();
   }
 
-  return { arrived, accept, idle, stop, replace };
+  function abandon(): void {
+    isAbandoned = true;
+    clearTimeout(saving);
+  }
+
+  return { arrived, accept, idle, stop, replace, abandon };
 }
 
 /** Moves a place to where a reset goes on. */
-function follow(place: MovingPlace, { reason, cursor }: ResetEvent): void {
+function follow(
+  place: Pick<Arrived, 'replace'> & { move(cursor: string): void },
+  { reason, cursor }: ResetEvent,
+): void {
   // In another history the ids begin anew, and one that is known may be that of another event.
   const isOther = reason === 'history' || reason === 'future';
   if (isOther || cursor === null) place.replace(placeAt(cursor));

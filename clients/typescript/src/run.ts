@@ -6,22 +6,28 @@
  */
 
 import { backoffMs } from './backoff.js';
-import { REFRESH_BEFORE_MS, REFRESH_SOONEST_MS } from './bounds.js';
-import { judge } from './close-codes.js';
+import {
+  CLOSE_TIMEOUT_MS,
+  PROOF_TRIES_MAX,
+  REFRESH_BEFORE_MS,
+  REFRESH_SOONEST_MS,
+  REFUSED_TRIES,
+} from './bounds.js';
+import { ADVICE, REFUSED, judge } from './close-codes.js';
 import type { Endpoints } from './endpoints.js';
-import { RealtimeError, failure } from './errors.js';
+import { RealtimeError, SignedOut, failure, socketFailure } from './errors.js';
 import type { Frame, Hello } from './frames.js';
-import { type Link, linkOf } from './link.js';
+import { type CloseReason, type Link, linkOf } from './link.js';
 import { placeAt } from './place.js';
 import type { Prover } from './proof.js';
-import { type Given, LEFT, type Pump, pumpOf } from './pump.js';
-import type { CursorStore } from './stores/store.js';
+import { type Given, LEFT, OVER, type Pump, pumpOf } from './pump.js';
+import type { SturdyStore } from './stores/sturdy.js';
 import { holdLock } from './tabs.js';
-import { type Timer, later } from './timer.js';
+import { type Timer, later, now } from './timer.js';
 import type {
   ClientOptions,
-  ClientState,
   ClosedReason,
+  ConnectionState,
   LostReason,
   RealtimeEvent,
   ResetEvent,
@@ -32,20 +38,29 @@ import { watchNetwork } from './watch.js';
 /** What a run needs of its client. */
 export interface RunOwner {
   readonly options: ClientOptions;
-  readonly store: CursorStore;
+  readonly store: SturdyStore;
   readonly endpoints: Endpoints;
   readonly prover: Prover;
   readonly WebSocket: WebSocketConstructor;
-  hand(frame: RealtimeEvent | ResetEvent): Promise<Given>;
+  hand(frame: RealtimeEvent | ResetEvent, signal: AbortSignal): Promise<Given>;
+  /** Calls a failed handler again at once. */
+  hurry(): void;
   relayed(event: RealtimeEvent): void;
   report(error: RealtimeError): void;
-  become(state: ClientState): void;
+  become(state: ConnectionState): void;
 }
 
 export interface Run {
-  /** When nothing of the run goes on any more, and its lock is free. */
+  /** When nothing of the run goes on any more, and its lock is free: at most `CLOSE_TIMEOUT_MS` after its end. */
   readonly done: Promise<void>;
   readonly isOver: boolean;
+  /** Connects anew at once. */
+  reconnect(): void;
+  /** The network may be another. */
+  better(): void;
+  /** Lets the connection go until `show` or `reconnect`. */
+  hide(): void;
+  show(): void;
   /** Ends the run: nothing more is handed out. What is being handled is handled to its end. */
   stop(reason: ClosedReason, details?: { code?: number; error?: RealtimeError }): void;
 }
@@ -56,7 +71,7 @@ export function startRun(
   since: string | null | undefined,
   before: Promise<void> | undefined,
 ): Run {
-  const { options, store, endpoints, prover, hand, report, become } = owner;
+  const { options, store, endpoints, prover, report, become } = owner;
   const over = new AbortController();
   const { signal } = over;
   let relay: BroadcastChannel | undefined;
@@ -66,28 +81,53 @@ export function startRun(
   let next: Timer;
   let goaway: Timer;
   let refresh: Timer;
-  /** When the server wants to be left; 0 if it has not said. */
-  let goawayAt = 0;
-  /** Whether there was a hello: without a cursor, events may have been missed since. */
-  let wasLive = false;
+  /** When the server wants to be connected to again, at the earliest; 0 if it has not said. */
+  let notBefore = 0;
+  /** Whether the server is ending: its time is the wait. */
+  let isGoaway = false;
+  /** Why events may have been missed where there is no cursor: nobody knows from where on, or it was live before. */
+  let missing: 'storage' | 'no_log' | undefined;
+  let isHidden = false;
+  let isOver = false;
+  /** Whether the store was read, and connections are made. */
+  let isOpen = false;
   let failures = 0;
-  /** Refusals with 4001 in a row. */
+  /** Cursors that reset handlers gave, with no event handled since. */
+  let restarts = 0;
+  /** Proofs that were refused, or could not be sent, in a row. */
   let refusals = 0;
   /** Counts connections and their ends: what began in another turn has nothing more to do. */
   let turn = 0;
 
   function stop(reason: ClosedReason, details?: { code?: number; error?: RealtimeError }): void {
-    if (signal.aborted) return;
-    over.abort();
+    if (isOver) return;
+    isOver = true;
     pump?.stop();
     disconnect();
-    if (details?.error) report(details.error);
+    // Whoever comes back may be another user.
+    prover.forget();
     become({ status: 'closed', reason, ...details });
+    if (details?.error) report(details.error);
+    // Last: a handler may connect again when it is ended.
+    over.abort();
+  }
+
+  let giveUp: Timer;
+  /** `CLOSE_TIMEOUT_MS` after the run's end: what has not ended then is not waited for. */
+  const givenUp = new Promise<void>((resolve) => {
+    signal.addEventListener('abort', () => (giveUp = later(CLOSE_TIMEOUT_MS, resolve)));
+  });
+
+  async function held(): Promise<void> {
+    await Promise.race([hold(), givenUp]);
+    clearTimeout(giveUp);
+    pump?.abandon();
   }
 
   async function hold(): Promise<void> {
     // Waited for in any case: nothing is told before the owner has this run.
     await before;
+    if (isOver) return;
     const { locks = (globalThis as { navigator?: Navigator }).navigator?.locks } = options;
     const { sharedName } = store;
     try {
@@ -101,7 +141,10 @@ export function startRun(
         return stream(waited ? null : since);
       });
     } catch (cause) {
-      stop('store_failed', { error: failure('store', cause) });
+      if (isOver) return;
+      // As in a page of an opaque origin: a client of its own, then.
+      report(failure('store', cause));
+      await stream(since);
     } finally {
       relay?.close();
     }
@@ -109,33 +152,55 @@ export function startRun(
 
   /** Has the stream until the run is over. */
   async function stream(since: string | null | undefined): Promise<void> {
-    const place = await store.load();
-    if (signal.aborted) return;
-    pump = pumpOf(store, place, options, { hand, report, onHandled, onFailed, leave });
+    const loaded = await store.load();
+    if (isOver) return;
+    if (loaded.isLost && !since) missing = 'storage';
+    pump = pumpOf(store, loaded, options, { hand, onHandled, onFailed, leave });
     if (since) await pump.replace(placeAt(since));
-    if (!signal.aborted) {
-      watchNetwork(better, worse, signal);
+    if (!isOver) {
+      isOpen = true;
+      watchNetwork({ better, worse, hide, show }, signal);
       void open();
       await new Promise((resolve) => signal.addEventListener('abort', resolve));
     }
-    await pump.idle();
+    // The lock is free when this ends.
+    await Promise.race([pump.idle(), givenUp]);
   }
 
+  const hand = (frame: RealtimeEvent | ResetEvent): Promise<Given> => owner.hand(frame, signal);
+
   async function open(): Promise<void> {
+    if (isOver || isHidden) return;
     next = undefined;
-    goawayAt = 0;
+    notBefore = 0;
+    isGoaway = false;
     const mine = ++turn;
+    let protocols;
     try {
-      const protocols = await prover.subprotocols();
-      if (mine !== turn) return;
+      protocols = await prover.subprotocols();
+    } catch (cause) {
+      if (mine !== turn || isOut(cause)) return;
+      const error = cause as RealtimeError;
+      if (error.code === 'malformed' && ++refusals >= PROOF_TRIES_MAX) return stop('unauthenticated', { error });
+      prover.forget();
+      leave('proof');
+      return report(error);
+    }
+    if (mine !== turn) return;
+    try {
       const url = endpoints.socket(options.userId, pump.arrived.cursor);
       link = linkOf(new owner.WebSocket(url, protocols), options, { onFrame, onEnd, report });
     } catch (cause) {
-      if (mine !== turn) return;
-      report(cause instanceof RealtimeError ? cause : failure('proof', cause));
-      prover.forget();
-      void leave('proof');
+      leave('socket');
+      report(socketFailure(cause));
     }
+  }
+
+  /** Whether nobody is signed in: then there is nothing to connect for. */
+  function isOut(cause: unknown): boolean {
+    const isSignedOut = cause instanceof SignedOut;
+    if (isSignedOut) stop('signed_out');
+    return isSignedOut;
   }
 
   function onFrame(frame: Frame, characters: number): void {
@@ -143,7 +208,9 @@ export function startRun(
       case 'hello':
         return greet(frame);
       case 'goaway':
-        goawayAt = Date.now() + frame.retry_after_ms!;
+        notBefore = now() + frame.retry_after_ms!;
+        isGoaway = true;
+        clearTimeout(goaway);
         goaway = later(frame.retry_after_ms!, () => leave('goaway'));
         return;
       case 'authenticated':
@@ -151,44 +218,48 @@ export function startRun(
         return refreshLater();
       case 'error':
         // The token before stands. With the next connection another is asked for.
-        if (frame.code?.startsWith('token_')) prover.forget();
+        if (`${frame.code}`.startsWith('token_')) prover.forget();
         return report(new RealtimeError('server', `${frame.message}`, { code: frame.code }));
       default:
         take(frame, characters);
     }
   }
 
-  function greet({ cursor, resumed }: Hello): void {
+  function greet({ cursor, resumed, expires_in_ms }: Hello): void {
     failures = refusals = 0;
-    become({ status: 'live', resumed });
+    if (expires_in_ms) prover.extend(expires_in_ms);
     refreshLater();
     // With a cursor, it goes on from there, or a reset follows that has to be handled first. Without
     // one and not for the first time, nobody else can know that something was missed.
-    if (!pump.arrived.cursor) {
-      take(wasLive ? { type: 'reset', reason: 'no_log', cursor } : { type: 'cursor', cursor });
-    }
-    wasLive = true;
+    if (!pump.arrived.cursor) take(missing ? { type: 'reset', reason: missing, cursor } : { type: 'cursor', cursor });
+    missing = 'no_log';
+    // There is none when there was no room for that.
+    if (link) become({ status: 'live', resumed });
   }
 
   function take(frame: Frame, characters?: number): void {
-    if (link && !pump.accept(frame, characters)) void leave('overflow');
+    if (link && !pump.accept(frame, characters)) leave('overflow');
   }
 
-  function onEnd(reason: 'socket' | 'silent', code?: number, waitMs?: number): void {
+  function onEnd(reason: 'socket' | 'silent', code?: number, why: CloseReason = {}): void {
     if (code === 4001) refusals++;
     const verdict = code ? judge(code, refusals, prover.isRenewable) : 'return';
     if (verdict === 'prove') prover.forget();
-    else if (verdict !== 'return') return stop(verdict, { code: code as number });
-    void leave(reason, code, waitMs);
+    else if (verdict !== 'return') {
+      const message = `the server closed with ${code}: ${why.message ?? 'no reason given'}. ${ADVICE[verdict]}`;
+      return stop(verdict, { code: code!, error: new RealtimeError('closed', message, { code: verdict }) });
+    }
+    leave(reason, code, why.retry_after_ms);
   }
 
   function onHandled(event: RealtimeEvent): void {
+    restarts = 0;
     relay?.postMessage(event);
   }
 
   function onFailed(error: unknown): void {
     if (error === LEFT) stop('closed');
-    else stop('handler_failed', { error: error as RealtimeError });
+    else if (error !== OVER) stop('handler_failed', { error: error as RealtimeError });
   }
 
   function disconnect(): void {
@@ -200,30 +271,64 @@ export function startRun(
   }
 
   /** Leaves the connection, and comes back when it is time. */
-  async function leave(reason: LostReason, code?: number, waitMs = 0): Promise<void> {
+  function leave(reason: LostReason, code?: number, waitMs = 0): void {
     disconnect();
     const mine = turn;
-    const retryInMs = Math.max(
-      waitMs,
-      goawayAt || reason === 'restart'
-        ? goawayAt - Date.now()
-        : backoffMs(++failures, options.random, options.backoff),
-    );
+    if (waitMs) notBefore = Math.max(notBefore, now() + waitMs);
+    // The first time that a handler goes on from elsewhere is at once. If that brings another reset, it is a failure.
+    const isAtOnce = isGoaway || (reason === 'restart' && !restarts++);
+    const wait = isAtOnce ? 0 : backoffMs(++failures + (reason === 'restart' ? restarts : 0), options.random, options.backoff);
+    const retryInMs = Math.max(wait, notBefore - now(), 0);
     const attempt = failures || 1;
-    become({ status: 'reconnecting', reason, attempt, retryInMs, ...(code && { code }) });
     // Who cannot keep up is not to be sent more before he has done what he has.
-    if (reason === 'overflow') await pump.idle();
-    if (mine === turn) next = later(retryInMs, open);
+    if (reason === 'overflow') void pump.idle().then(() => openIn(retryInMs, mine));
+    else openIn(retryInMs, mine);
+    const isRefused = reason === 'socket' && failures === REFUSED_TRIES && missing !== 'no_log';
+    become({ status: 'reconnecting', reason, attempt, retryInMs, ...(code && { code }) });
+    // A browser does not say why an upgrade was refused.
+    if (isRefused) report(new RealtimeError('socket', `no connection was accepted in ${REFUSED_TRIES} tries. ${REFUSED}`));
+  }
+
+  function openIn(ms: number, mine: number): void {
+    if (mine === turn) next = later(ms, open);
   }
 
   /** The network may be back: does not wait any longer, unless the server has given a time. */
   function better(): void {
+    owner.hurry();
     if (!next) link?.probe();
-    else if (!goawayAt) {
-      failures = 0;
-      clearTimeout(next);
-      void open();
-    }
+    else if (notBefore <= now()) openNow();
+  }
+
+  function openNow(): void {
+    disconnect();
+    isHidden = false;
+    failures = 0;
+    void open();
+  }
+
+  function reconnect(): void {
+    owner.hurry();
+    if (!isOpen) return;
+    openNow();
+    become({ status: 'reconnecting', reason: 'reconnect', attempt: 1, retryInMs: 0 });
+  }
+
+  /** A page with an open socket is not kept for coming back to it. */
+  function hide(): void {
+    if (isHidden || isOver) return;
+    isHidden = true;
+    if (!isOpen) return;
+    disconnect();
+    // What was handled is kept, if there is time for it.
+    void pump.idle();
+    become({ status: 'reconnecting', reason: 'paused', attempt: 1, retryInMs: 0 });
+  }
+
+  function show(): void {
+    if (!isHidden || isOver) return;
+    isHidden = false;
+    if (isOpen) openNow();
   }
 
   function worse(): void {
@@ -245,6 +350,7 @@ export function startRun(
     try {
       token = await prover.renew();
     } catch (error) {
+      if (mine !== turn || isOut(error)) return;
       report(error as RealtimeError);
     }
     if (mine !== turn) return;
@@ -253,10 +359,14 @@ export function startRun(
   }
 
   return {
-    done: hold(),
+    done: held(),
     get isOver() {
-      return signal.aborted;
+      return isOver;
     },
+    reconnect,
+    better,
+    hide,
+    show,
     stop,
   };
 }

@@ -85,21 +85,33 @@ export interface OtherEvent extends EventBase {
   readonly [field: string]: unknown;
 }
 
-/** Any event. `type` tells them apart. */
-export type RealtimeEvent = EventKinds[keyof EventKinds] | OtherEvent;
-/** The names of the kinds in `EventKinds`. */
-export type EventType = keyof EventKinds;
+/** Any event. `type` tells them apart. `Events` has the kinds that are typed, by name. */
+export type RealtimeEvent<Events extends object = EventKinds> = Events[keyof Events] | OtherEvent;
+/** The names of the kinds in `Events`. */
+export type EventType<Events extends object = EventKinds> = keyof Events;
 /** The event of that kind. */
-export type EventOf<T extends string> = T extends EventType ? EventKinds[T] : OtherEvent;
+export type EventOf<T extends string, Events extends object = EventKinds> = T extends keyof Events
+  ? Events[T]
+  : OtherEvent;
 
 /** Something was missed that cannot be told: the state has to be fetched anew. */
 export interface ResetEvent {
   readonly type: 'reset';
   /**
    * Why. `no_log` is also what the client itself says when it comes back to a database without a log,
-   * since nobody knows what it has missed.
+   * since nobody knows what it has missed. `storage` is the client's alone: the store could not be read, so
+   * that nobody knows from where to go on; and so is `start`, with which `sync()` begins.
    */
-  readonly reason: 'malformed' | 'history' | 'future' | 'retention' | 'truncated' | 'no_log';
+  readonly reason:
+    | 'malformed'
+    | 'history'
+    | 'future'
+    | 'retention'
+    | 'truncated'
+    | 'event_failed'
+    | 'no_log'
+    | 'storage'
+    | 'start';
   /** From where the stream goes on; `null` in a database without a log. */
   readonly cursor: string | null;
 }
@@ -110,20 +122,22 @@ export type ClosedReason =
   | 'not_started'
   /** `close()` was called, or a `for await` loop was left. */
   | 'closed'
-  /** Close code 4001: no proof of identity, or no good one in three tries. */
+  /** Close code 4001: no proof of identity, or three in a row that were refused or could not be sent. */
   | 'unauthenticated'
+  /** `getToken` gave `null` or threw `SignedOut`. No error is reported. */
+  | 'signed_out'
   /** Close code 4003: the device or the user was deleted. */
   | 'revoked'
   /** Any other close code after which a client is not to come back; `code` has it. */
   | 'refused'
-  /** A handler threw or rejected; `error` has it. `connect()` hands it the same event again. */
+  /** A handler failed and `onHandlerError` said `close`; `error` has it. `connect()` hands it the same event again. */
   | 'handler_failed'
-  /** The store could not be read, so nobody knows from where to go on; `error` has it. */
-  | 'store_failed';
+  /** Here the client cannot connect: `error` says what is missing. */
+  | 'unsupported';
 
 /** Why a connection was lost, or did not come about. */
 export type LostReason =
-  /** The socket was closed; `code` has the close code. */
+  /** The socket was closed, and `code` has the close code; or it could not be made. */
   | 'socket'
   /** Nothing came in time: no hello, no heartbeat, or no answer to a ping. */
   | 'silent'
@@ -133,11 +147,26 @@ export type LostReason =
   | 'overflow'
   /** `getToken` or `signDevice` failed. */
   | 'proof'
+  /** The page was left, and may come back as it was; or `pause()` was called. */
+  | 'paused'
+  /** `reconnect()` was called. */
+  | 'reconnect'
   /** A reset's handler gave another cursor to go on from. */
   | 'restart';
 
-/** How the client is doing. */
-export type ClientState =
+/** A failed handler that is called again. */
+export interface Blocked {
+  /** What it failed at. The events after it wait. */
+  readonly event: RealtimeEvent | ResetEvent;
+  /** How often it has failed. */
+  readonly attempt: number;
+}
+
+/** How the client is doing. `blocked` is there while a failed handler waits to be called again. */
+export type ClientState = ConnectionState & { readonly blocked?: Blocked };
+
+/** How the connection is doing. */
+export type ConnectionState =
   /** The first connection is being made. */
   | { readonly status: 'connecting' }
   /** Another tab has the stream; this one takes over when that one ends. */
@@ -165,35 +194,47 @@ export type ClientState =
 /** What a handler may return: nothing, or a promise whose end is the end of the handling. */
 export type Handled = void | Promise<void>;
 
-/** The handlers of each kind in `EventKinds`. */
-type EventHandlers = { [T in EventType]: (event: EventKinds[T]) => Handled };
+/** What a handler is given besides its event. */
+export interface HandlerContext {
+  /** Aborted when the client is closed. The event of a promise that ends after that is not kept: it comes again. */
+  readonly signal: AbortSignal;
+  /** 1, and one more each time that the handler is called again for the same event. */
+  readonly attempt: number;
+}
 
-/** The handlers by name. */
-export interface Handlers extends EventHandlers {
+/** What is done about a handler that failed. */
+export type HandlerVerdict = 'retry' | 'skip' | 'close';
+
+/** The handlers of what is no event, by name. */
+export interface OwnHandlers<Events extends object = EventKinds> {
   /**
    * Fetches the state anew. The stream waits until it has. It may return the cursor of what it has
    * read, from which the stream then goes on; without one it goes on from the reset's own.
    */
   reset: (
     event: ResetEvent,
+    context: HandlerContext,
   ) => void | string | null | undefined | Promise<void | string | null | undefined>;
   /** Called at once at each change of state; nothing waits for it. */
   state: (state: ClientState) => void;
-  /** What went wrong without ending the stream, and what ended it. Nothing waits for it. */
+  /** What went wrong without ending the stream, and what ended it. Without a listener the console has it. */
   error: (error: RealtimeError) => void;
   /**
    * An event that another tab has handled, told by that tab for what is shown here. Best effort: it
    * is for redrawing, not for storing.
    */
-  relayed: (event: RealtimeEvent) => void;
+  relayed: (event: RealtimeEvent<Events>) => void;
 }
 
-/** A name to register a handler by: of `Handlers`, or any other kind. */
-export type HandlerName = keyof Handlers | (string & {});
+/** A name to register a handler by: of `OwnHandlers`, of a kind in `Events`, or any other kind. */
+export type HandlerName<Events extends object = EventKinds> =
+  | keyof OwnHandlers
+  | (keyof Events & string)
+  | (string & {});
 /** The handler of that name. */
-export type HandlerOf<N extends string> = N extends keyof Handlers
-  ? Handlers[N]
-  : (event: OtherEvent) => Handled;
+export type HandlerOf<N extends string, Events extends object = EventKinds> = N extends keyof OwnHandlers
+  ? OwnHandlers<Events>[N]
+  : (event: EventOf<N, Events>, context: HandlerContext) => Handled;
 
 /** What a device proves itself with, over the digits of `timestamp`. */
 export interface DeviceProof {
@@ -232,16 +273,18 @@ export interface LockManagerLike {
 export interface ClientOptions {
   /**
    * Where the server is: `https://host`, `wss://host/ws` or the same without TLS, with a path before
-   * it if a proxy has one. In a page it may be relative to the page.
+   * it if a proxy has one. A query stays. In a page it may be relative to the page; on a server that renders the page the
+   * client can be made with it all the same, and `connect()` says that there is no page.
    */
   readonly url: string | URL;
   /** Whose events: a UUID, a bigint in decimal digits, or text, as the database has it. Needed with `--auth none`; beside a proof it says which user is meant. */
   readonly userId?: string;
   /**
    * Gives a JSON Web Token. Asked before each connection unless the last one is still good, before
-   * the token expires, and when the server refuses it.
+   * the token expires, and when the server refuses it. If it fails, it is asked again, for ever. Gives `null`,
+   * or throws `SignedOut`, when nobody is signed in: the client then closes.
    */
-  readonly getToken?: () => string | Promise<string>;
+  readonly getToken?: () => string | null | Promise<string | null>;
   /**
    * Signs a time with the device's key, for each connection and each read of state. `timestamp` is
    * the Unix time in seconds to sign, never the same twice from one client.
@@ -254,8 +297,25 @@ export interface ClientOptions {
   readonly kinds?: readonly string[];
   /** Where the place in the stream is kept. Default: in memory, for this client alone. */
   readonly cursorStore?: CursorStore;
-  /** What to do when a handler throws: close the client (default), or report it and go on. */
-  readonly onHandlerError?: 'close' | 'skip';
+  /**
+   * What to do when a handler fails: call it again with the same event, 1 to 30 s later, until it works (`retry`,
+   * the default); report it and go on (`skip`; a reset is called again all the same); or close the client (`close`). A
+   * function says which, each time.
+   */
+  readonly onHandlerError?:
+    | HandlerVerdict
+    | ((error: RealtimeError, event: RealtimeEvent | ResetEvent, attempt: number) => HandlerVerdict);
+  /** A handler that takes longer, in ms, is reported, and waited for. Default: 30,000. */
+  readonly handlerTimeoutMs?: number;
+  /** A call of the store that takes longer, in ms, has failed. Default: 5,000. */
+  readonly storeTimeoutMs?: number;
+  /** A call of `getToken` or `signDevice` that takes longer, in ms, has failed. Default: 30,000. */
+  readonly proofTimeoutMs?: number;
+  /**
+   * Given what the library does and what goes wrong. Proofs are left out. Default: warnings go to the console, and
+   * so do errors that no handler of `error` is there for.
+   */
+  readonly logger?: (entry: LogEntry) => void;
   /** Frames that may wait for the handlers. Default: `QUEUE_FRAMES_MAX`, 10,000. */
   readonly queueFramesMax?: number;
   /** Time for a connection's hello, in ms. Default: `HELLO_TIMEOUT_MS`, 20,000. */
@@ -274,10 +334,41 @@ export interface ClientOptions {
   readonly random?: () => number;
 }
 
+/** What a logger is given. */
+export interface LogEntry {
+  readonly level: 'info' | 'warn' | 'error';
+  /** `state`, `error`, `reset` or `unhandled`. */
+  readonly event: string;
+  /** For people. */
+  readonly message: string;
+  /** With `state`. */
+  readonly state?: ClientState;
+  /** With `error`. */
+  readonly error?: RealtimeError;
+}
+
 /** The settings of `connect()`. */
 export interface ConnectOptions {
   /** The cursor of a read of state, from which to go on instead of from the store's. */
   readonly since?: string | null;
+}
+
+/** What `sync()` keeps, and how. */
+export interface SyncOptions<State, Events extends object = EventKinds> {
+  /** Fetches the state, with the cursor as of which it is. Tried again until it works, as a failed handler is. */
+  readonly load: (context: HandlerContext) => Promise<{ state: State; cursor: string | null }>;
+  /** The state after an event. */
+  readonly apply: (state: State, event: RealtimeEvent<Events>) => State;
+}
+
+/** State that follows the events. */
+export interface Synced<State> {
+  /** The state; `undefined` until it is loaded. Another one after each change, the same until then. */
+  getSnapshot(): State | undefined;
+  /** Calls `changed` after each change. Returns what ends that. */
+  subscribe(changed: () => void): () => void;
+  /** Ends it, and closes the client. */
+  stop(): Promise<void>;
 }
 
 /** The settings of a read of state. */

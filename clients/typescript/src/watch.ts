@@ -1,20 +1,32 @@
-/** Signs that the network is another than it was: the page's own, and a machine that has slept. */
+/** Signs that the network is another than it was: the page's own, a machine that has slept, a clock that was set. */
 
 import { WAKE_GAP_MS, WATCH_INTERVAL_MS } from './bounds.js';
+import { now } from './timer.js';
 
-/**
- * Calls `better` when the network is back or the machine awake, `worse` when the network is said to be
- * gone, until `signal` is aborted.
- */
-export function watchNetwork(better: () => void, worse: () => void, signal: AbortSignal): void {
-  let seenAt = Date.now();
+export interface Watcher {
+  /** The network may be back, or the machine awake. */
+  better(): void;
+  /** The network is said to be gone. */
+  worse(): void;
+  /** The page is left, and may come back as it was. */
+  hide(): void;
+  /** It has come back. */
+  show(): void;
+}
+
+/** Calls the watcher until `signal` is aborted. */
+export function watchNetwork({ better, worse, hide, show }: Watcher, signal: AbortSignal): void {
+  let seenAt = now();
+  let wallAt = Date.now();
   const timer = setInterval(() => {
-    const before = seenAt;
-    seenAt = Date.now();
-    if (seenAt - before > WATCH_INTERVAL_MS + WAKE_GAP_MS) better();
+    const [passed, onTheWall] = [now() - seenAt, Date.now() - wallAt];
+    seenAt += passed;
+    wallAt += onTheWall;
+    if (passed > WATCH_INTERVAL_MS + WAKE_GAP_MS || Math.abs(onTheWall - passed) > WAKE_GAP_MS) better();
   }, WATCH_INTERVAL_MS);
   signal.addEventListener('abort', () => clearInterval(timer));
   // Not in Node.
-  globalThis.addEventListener?.('online', better, { signal });
-  globalThis.addEventListener?.('offline', worse, { signal });
+  const events = { online: better, offline: worse, pagehide: hide, pageshow: show };
+  for (const [name, call] of Object.entries(events)) globalThis.addEventListener?.(name, call, { signal });
+  globalThis.document?.addEventListener('resume', better, { signal });
 }

@@ -1,5 +1,6 @@
 /** What the tests share: waiting, locks as a browser has them, a storage, and clients. */
 
+import { afterEach, beforeEach, vi } from 'vitest';
 import { RealtimeClient } from '../src/index.js';
 import type { ClientOptions, LockManagerLike, RealtimeError } from '../src/index.js';
 import { MockRealtimeServer } from '../src/testing.js';
@@ -9,7 +10,7 @@ export const USER = '6b0f5c52-1111-4000-8000-000000000001';
 /** The types that are no event's: the frames of docs/protocol.md, and the names that it keeps for others. */
 export const RESERVED: readonly string[] = [
   ...['hello', 'reset', 'cursor', 'ping', 'pong', 'error', 'goaway', 'auth', 'authenticated'],
-  ...['revocation', 'truncated', 'barrier', 'typing', 'presence', 'receipt', 'ack'],
+  ...['revocation', 'truncated', 'event_failed', 'barrier', 'typing', 'presence', 'receipt', 'ack'],
 ];
 
 /** How long anything may take before a test fails: minutes, since the machine may be busy. */
@@ -118,4 +119,21 @@ export function bench(
 export function token(expiresInS: number, salt = ''): string {
   const claims = { sub: USER, exp: Math.floor(Date.now() / 1000) + expiresInS, salt };
   return `h.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.s`;
+}
+
+/** Each test of the file has a clock of its own. What is rejected and nobody catches is in the list. */
+export function underFakeTimers(): readonly unknown[] {
+  const rejections: unknown[] = [];
+  const note = (reason: unknown): void => void rejections.push(reason);
+  beforeEach(() => {
+    vi.useFakeTimers();
+    rejections.length = 0;
+    process.on('unhandledRejection', note);
+  });
+  afterEach(() => {
+    process.off('unhandledRejection', note);
+    vi.useRealTimers();
+    vi.unstubAllGlobals();
+  });
+  return rejections;
 }

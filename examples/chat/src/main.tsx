@@ -4,6 +4,7 @@ import { RealtimeClient } from '@hushnet/realtime';
 import { StrictMode } from 'react';
 import { createRoot } from 'react-dom/client';
 import { fetchPeople } from './api.ts';
+import type { Events } from './events.ts';
 import { Pane } from './pane.tsx';
 import './style.css';
 
@@ -17,7 +18,7 @@ try {
     .map((me) => ({
       me,
       other: people.find(({ id }) => id !== me.id) ?? me,
-      client: new RealtimeClient({ url: '/', userId: me.id, kinds: ['message'] }),
+      client: new RealtimeClient<Events>({ url: '/', userId: me.id, kinds: ['chat_message'] }),
     }));
   root.render(
     <StrictMode>

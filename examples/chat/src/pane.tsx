@@ -1,18 +1,22 @@
 /** One user's side of the chat. */
 
 import type { RealtimeClient } from '@hushnet/realtime';
-import { type FormEvent, useEffect, useRef, useState } from 'react';
+import { useRealtime, useSynced } from '@hushnet/realtime/react';
+import { type FormEvent, useEffect, useMemo, useRef, useState } from 'react';
 import { type Person, send } from './api.ts';
-import { useMessages } from './use-messages.ts';
+import type { Events } from './events.ts';
+import { inOrder, messagesOf } from './messages.ts';
 
 interface Props {
-  readonly client: RealtimeClient;
+  readonly client: RealtimeClient<Events>;
   readonly me: Person;
   readonly other: Person;
 }
 
 export function Pane({ client, me, other }: Props) {
-  const { state, messages, add, error } = useMessages(client, me);
+  const synced = useSynced(client, messagesOf(me.id));
+  const { status, blocked } = useRealtime(client, { connect: false });
+  const messages = useMemo(() => inOrder(synced ?? new Map()), [synced]);
   const [text, setText] = useState('');
   const [refusal, setRefusal] = useState<string>();
   const end = useRef<HTMLLIElement>(null);
@@ -25,8 +29,8 @@ export function Pane({ client, me, other }: Props) {
     const said = text.trim();
     if (!said) return;
     send(me.id, other.id, said).then(
-      (sent) => {
-        add(sent);
+      () => {
+        // The event shows it, here and in the user's other tabs.
         setText('');
         setRefusal(undefined);
       },
@@ -38,8 +42,8 @@ export function Pane({ client, me, other }: Props) {
     <section aria-label={me.username}>
       <header>
         <h2>{me.username}</h2>
-        <span role="status" data-status={state.status}>
-          {state.status}
+        <span role="status" data-status={status}>
+          {status}
         </span>
       </header>
       <ol aria-live="polite">
@@ -50,7 +54,8 @@ export function Pane({ client, me, other }: Props) {
         ))}
         <li ref={end} aria-hidden="true" className="end" />
       </ol>
-      {(refusal ?? error) && <p role="alert">{refusal ?? error}</p>}
+      {refusal && <p role="alert">{refusal}</p>}
+      {blocked && <p role="alert">The messages cannot be read. Trying again.</p>}
       <form onSubmit={submit}>
         <input
           aria-label={`Message to ${other.username}`}

@@ -66,7 +66,18 @@ async fn a_proof_may_come_as_a_browser_can_send_it() {
     ] {
         let mut client = connect(&server, &path, &headers).await;
         if !headers.is_empty() {
-            assert_eq!(client.next_json().await["type"], "hello");
+            let hello = client.next_json().await;
+            assert_eq!(hello["type"], "hello");
+            // A device's proof does not expire.
+            let expires = hello["expires_in_ms"].as_u64();
+            let is_token = headers
+                .iter()
+                .any(|header| format!("{header:?}").contains(".token."));
+            assert_eq!(expires.is_some(), is_token, "{hello}");
+            assert!(
+                expires.is_none_or(|ms| ms > 0 && ms <= 3_600_000),
+                "{hello}"
+            );
         }
         insert_message(&pool, None, &alice, &alice).await;
         assert_eq!(client.next_json().await["user_id"], alice.id.to_string());

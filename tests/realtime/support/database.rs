@@ -156,6 +156,24 @@ impl Database {
         Self::migrated_in(CLUSTER.get_or_init(|| apart("burst", &[])), &TEMPLATE).await
     }
 
+    /// Two databases with nothing in them, in a cluster where one may be fed by the other through logical replication.
+    pub async fn two_for_replication() -> (Self, Self) {
+        static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+        let settings = [("wal_level", "logical")];
+        let cluster = CLUSTER.get_or_init(|| apart("replication", &settings));
+        let mut admin = database::connect(&cluster.url("postgres")).await;
+        roles::create(&mut admin).await;
+        for name in ["publisher", "subscriber"] {
+            let create = format!("CREATE DATABASE {name} OWNER {}", roles::OWNER);
+            database::execute(&mut admin, &create).await;
+        }
+        admin.close().await.unwrap();
+        (
+            Self::of(&cluster.url("publisher")),
+            Self::of(&cluster.url("subscriber")),
+        )
+    }
+
     /// HushNet's tables, in a cluster that writes every statement to its log.
     pub async fn with_statements_logged() -> (Self, StatementLog) {
         static CLUSTER: OnceLock<Cluster> = OnceLock::new();

@@ -1,13 +1,13 @@
-/** A place in IndexedDB: one record for each name, in the object store `places`. */
+/** A place in IndexedDB, in the object store `places`: a record under the name, and under [name, id] the ids since. */
 
-import type { CursorStore, Place } from './store.js';
+import { type CursorStore, type Place, placeOf } from './store.js';
 
 const DATABASE = 'hushnet-realtime';
 const PLACES = 'places';
 
 /**
- * Keeps the place in the database `hushnet-realtime`. Each event is one transaction, complete before
- * the next event is handed out. Rejects with what IndexedDB says.
+ * Keeps the place in the database `hushnet-realtime`. Each save is one transaction, and writes what is
+ * new. Rejects with what IndexedDB says.
  *
  * @param name Of the user: another user needs another name.
  */
@@ -34,26 +34,65 @@ export function indexedDbStore(name: string): CursorStore {
     });
   }
 
-  /** Makes one request in one transaction, and waits until that is complete. */
+  /** Makes requests in one transaction, and waits until that is complete. Gives the last one's result. */
   async function transact<T>(
     mode: IDBTransactionMode,
     make: (places: IDBObjectStore) => IDBRequest<T>,
   ): Promise<T> {
     const database = await (opened ??= open());
-    const transaction = database.transaction(PLACES, mode);
-    const request = make(transaction.objectStore(PLACES));
+    let transaction: IDBTransaction;
+    try {
+      transaction = database.transaction(PLACES, mode);
+    } catch (cause) {
+      // The connection has died, as in a page that was in the background: the next call opens another.
+      opened = undefined;
+      throw cause;
+    }
+    let request: IDBRequest<T>;
+    try {
+      request = make(transaction.objectStore(PLACES));
+    } catch (cause) {
+      // Of several requests all are made, or none.
+      transaction.abort();
+      throw cause;
+    }
     return new Promise((resolve, reject) => {
       transaction.oncomplete = () => resolve(request.result);
       transaction.onabort = () => reject(transaction.error);
     });
   }
 
+  /** All records of the name: arrays are after texts. */
+  const sinceThen = (): IDBKeyRange => IDBKeyRange.bound([name], [name, []]);
+
   return {
     sharedName: `${DATABASE}:${name}`,
-    load: async () => (await transact<Place | undefined>('readonly', (all) => all.get(name))) ?? null,
-    async save({ cursor, ids, idsBefore }) {
-      await transact('readwrite', (all) => all.put({ cursor, ids, idsBefore }, name));
+    async load() {
+      let place: IDBRequest<Place | undefined>;
+      const added = await transact<number[][]>('readonly', (all) => {
+        place = all.get(name);
+        return all.getAll(sinceThen());
+      });
+      const { result } = place!;
+      return result ? { ...result, ids: [...result.ids, ...added.flat()] } : null;
     },
-    clear: () => transact('readwrite', (all) => all.delete(name)),
+    async save(change) {
+      await transact('readwrite', (all) => {
+        const { added } = change;
+        const whole = (): void => {
+          all.delete(sinceThen());
+          all.put(placeOf(change), name);
+        };
+        const known = all.getKey(name);
+        // What was cleared meanwhile has nothing to add to.
+        known.onsuccess = () => (added && known.result ? void all.put(added, [name, added[0]!]) : whole());
+        return known;
+      });
+    },
+    clear: () =>
+      transact('readwrite', (all) => {
+        all.delete(sinceThen());
+        return all.delete(name);
+      }),
   };
 }

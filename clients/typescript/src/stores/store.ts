@@ -10,9 +10,15 @@ export interface Place {
   readonly idsBefore: readonly number[];
 }
 
+/** A place to save. */
+export interface PlaceChange extends Place {
+  /** Those of `ids` that are new since the last save, if nothing else is. */
+  readonly added?: readonly number[] | undefined;
+}
+
 /**
- * Keeps a place. The client calls it for one thing at a time, and hands out the next event only after
- * `save` has ended. A failed `save` is reported and the stream goes on; a failed `load` closes the client.
+ * Keeps a place. The client calls it for one thing at a time. A call that fails, or takes longer than
+ * `storeTimeoutMs`, is reported, and the client goes on with what it has in memory.
  */
 export interface CursorStore {
   /**
@@ -23,10 +29,13 @@ export interface CursorStore {
   /** The place that was saved last, or `null`. */
   load(): Place | null | Promise<Place | null>;
   /**
-   * Keeps the place. It moves on afterwards: what is kept has to be a copy, or is always the newest.
-   * `ids` and `idsBefore` are made when they are read, and cost as much as there are.
+   * Keeps the place. `ids` and `added` are made when they are read, and cost as much as there are: a store
+   * that appends reads `added` alone, where it is there.
    */
-  save(place: Place): void | Promise<void>;
+  save(change: PlaceChange): void | Promise<void>;
   /** Forgets the place, as at a user's logging out. */
   clear(): void | Promise<void>;
 }
+
+/** The place, without what is new in it. */
+export const placeOf = ({ cursor, ids, idsBefore }: Place): Place => ({ cursor, ids, idsBefore });

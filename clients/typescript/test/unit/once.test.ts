@@ -38,6 +38,16 @@ describe('each event once', () => {
     await client.close();
   });
 
+  it('is handed out once where events whose ids are in no order come, as transactions commit in none', async () => {
+    const { server, client, ids } = bench();
+    await client.connect();
+    const sent = [9, 3, 8, 2, 7, 9, 1, 3];
+    for (const id of sent) server.broadcast({ type: 'message', user_id: USER, chat_id: null, id });
+    await settle();
+    expect(ids).toEqual([9, 3, 8, 2, 7, 1]);
+    await client.close();
+  });
+
   it('keeps a repeated id under the present cursor', async () => {
     const { server, client, ids } = bench();
     await client.connect();
@@ -100,41 +110,58 @@ describe('each event once', () => {
     server.emit(message);
     server.emit(message);
     await vi.advanceTimersByTimeAsync(300);
-    expect(log).toEqual(['begin 1 1-0', 'end 1 1-0', 'begin 2 1-1', 'end 2 1-1']);
+    expect(log).toEqual(['begin 1 1-0', 'end 1 1-0', 'begin 2 1-0', 'end 2 1-1']);
     expect(saved).toEqual(['1-0', '1-1', '1-2']);
     await client.close();
   });
 
   it('repeats, and does not lose, what a crash leaves between the handler and the store', async () => {
     let disk: Place | null = null;
-    let isDead = false;
+    let saves = 0;
     const store: CursorStore = {
       load: () => disk,
       save({ cursor, ids, idsBefore }) {
-        if (isDead) return new Promise<void>(() => {});
+        saves++;
         disk = { cursor, ids, idsBefore };
       },
       clear() {},
     };
     const first = bench({ cursorStore: store });
     await first.client.connect();
-    first.server.emit(message);
+    for (let i = 0; i < 250; i++) first.server.emit(message);
     await settle();
-    isDead = true;
-    first.server.emit(message);
-    first.server.emit(message);
-    await settle();
-    expect(first.ids).toEqual([1, 2]);
-    isDead = false;
-    const second = bench({ cursorStore: store }, first.server);
+    for (let i = 0; i < 50 && first.ids.length < 250; i++) await settle();
+    // The page dies here: a slice of at most 100 was not saved yet.
+    const atCrash = disk;
+    // The first place is saved at once.
+    expect([first.ids.length, saves]).toEqual([250, 3]);
+    const second = bench({ cursorStore: { load: () => atCrash, save() {}, clear() {} } }, first.server);
     await second.client.connect();
-    await settle();
-    expect(second.ids).toEqual([2, 3]);
-    await second.client.close();
+    for (let i = 0; i < 50 && second.ids.at(-1) !== 250; i++) await settle();
+    expect(second.ids).toEqual(Array.from({ length: 50 }, (_, i) => 201 + i));
+    await Promise.all([first.client.close(), second.client.close()]);
   });
 
-  it('closes when a handler fails, and hands the event out again after connect()', async () => {
-    const { server, client, errors } = bench();
+  it('saves 50 ms after the first event of a slice, and when the client is closed', async () => {
+    const saved: (string | null)[] = [];
+    const { server, client } = bench({ cursorStore: { load: () => null, save: ({ cursor }) => void saved.push(cursor), clear() {} } });
+    await client.connect();
+    await vi.advanceTimersByTimeAsync(50);
+    saved.length = 0;
+    server.emit(message);
+    server.emit(message);
+    await vi.advanceTimersByTimeAsync(49);
+    expect(saved).toEqual([]);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(saved).toEqual(['1-2']);
+    server.emit(message);
+    await settle();
+    await client.close();
+    expect(saved).toEqual(['1-2', '1-3']);
+  });
+
+  it('closes when a handler fails, if it is told to, and hands the event out again after connect()', async () => {
+    const { server, client, errors } = bench({ onHandlerError: 'close' });
     let fails = true;
     const seen: unknown[] = [];
     client.on('message', ({ id }) => {
@@ -256,7 +283,8 @@ describe('reset', () => {
     });
     await first.client.connect();
     await settle();
-    expect(first.client.state).toMatchObject({ reason: 'handler_failed' });
+    expect(first.client.state).toMatchObject({ blocked: { event: { reason: 'retention' }, attempt: 1 } });
+    await first.client.close();
     const second = bench({ cursorStore: store }, server);
     const resets: unknown[] = [];
     second.client.on('reset', ({ reason }) => void resets.push(reason));

@@ -1,0 +1,1 @@
+module.exports = require('@react-native/metro-config').getDefaultConfig(__dirname);
