@@ -22,11 +22,14 @@ const require = createRequire(import.meta.url);
 // Names that are between the library's own files, and in no type that it exports: they are shortened, for
 // a user's bundler cannot know that it may. Those of the wire, the platform and the options stay out.
 const INTERNAL = [
-  'abandon', 'accept', 'arrived', 'become', 'better', 'block', 'change', 'count', 'done', 'drop',
-  'endpoints', 'events', 'extend', 'forget', 'hand', 'hide', 'http', 'hurry', 'idle', 'isLost', 'isOver',
-  'isRenewable', 'isThere', 'leave', 'loops', 'move', 'moves', 'onEnd', 'onFailed', 'onFrame', 'onHandled',
-  'probe', 'prover', 'relayed', 'remainingMs', 'renew', 'report', 'show', 'socket', 'stop', 'store',
-  'subprotocols', 'tell', 'unhandled', 'worse',
+  'abandon', 'accept', 'acknowledge', 'arrived', 'askedAt', 'become', 'begin', 'better', 'block', 'change',
+  'count', 'done', 'drop', 'endpoints', 'entered', 'events', 'extend', 'forget', 'group', 'hand', 'handled',
+  'hide', 'http', 'hurry', 'idle', 'isAlone', 'isDue', 'isLeading', 'isLost', 'isOver', 'isRenewable',
+  'isThere', 'keeper', 'leader', 'leave', 'loops', 'mark', 'mayKeep', 'maySave', 'move', 'moves',
+  'note', 'onAlone', 'onEnd', 'onFailed', 'onFollow', 'onFrame', 'onHandled', 'onJoined', 'onLead',
+  'onProgress', 'onState', 'part', 'positionAt', 'probe', 'prover', 'reaches', 'ready', 'record', 'remainingMs',
+  'renew', 'report', 'resign', 'rewind', 'saveSoon', 'settle', 'share', 'show', 'socket', 'stop', 'store',
+  'stray', 'subject', 'subprotocols', 'tell', 'unhandled', 'worse',
 ];
 
 const write = (path, value) => {

@@ -56,3 +56,17 @@ export const REFRESH_SOONEST_MS = 1_000;
 export const KINDS_BYTES_MAX = 1_024;
 /** Bytes of one of its names, at most: likewise. */
 export const KIND_BYTES_MAX = 32;
+/** How often the tabs of a store ask each other whether they are there. */
+export const ASK_INTERVAL_MS = 2_500;
+/** A leading tab that is silent for so long has its lock taken, and one that follows is not waited for. */
+export const SILENT_TIMEOUT_MS = 10_000;
+/** A leading tab that is hidden for so long gives way to one that is seen. */
+export const HIDDEN_TIMEOUT_MS = 5_000;
+/** Time for the other tabs to join the one that has taken over, before it saves. */
+export const SETTLE_MS = 1_000;
+/** Tabs whose place is waited for, at most. */
+export const MEMBERS_MAX = 64;
+/** Earlier terms of a stream that a leading tab knows, at most. */
+export const TERMS_MAX = 8;
+/** Cursors, at most, since which a client knows all ids: two are the protocol's, the others are for tabs that take over. */
+export const CURSORS_MAX = 4;

@@ -71,7 +71,6 @@ export class RealtimeClient<Events extends object = EventKinds> implements Async
       },
       hand: (frame, signal) => this.#handlers.hand(frame, signal),
       hurry: () => this.#handlers.hurry(),
-      relayed: (event) => void this.#handlers.tell('relayed', event),
       report,
       become: (connection) => this.#become(connection, this.#blocked),
     };
@@ -90,8 +89,8 @@ export class RealtimeClient<Events extends object = EventKinds> implements Async
   /**
    * Calls `handler` for each event of that name, one event at a time and in their order: the next one
    * waits until the promises of this one's handlers have ended. One that fails is called again, as
-   * `onHandlerError` says. The handlers of `state`, `error` and `relayed` are not waited for, and get no
-   * events: one whose kind has such a name goes to loops alone. Returns what ends it.
+   * `onHandlerError` says. The handlers of `state` and `error` are not waited for, and get no events:
+   * one of the kind `state` goes to loops alone. Returns what ends it.
    */
   on<N extends HandlerName<Events>>(name: N, handler: HandlerOf<N, Events>): () => void {
     return this.#handlers.add(name, handler);
@@ -101,7 +100,7 @@ export class RealtimeClient<Events extends object = EventKinds> implements Async
    * Connects, and stays connected until `close()` or a reason in `ClosedReason`. Goes on from `since`,
    * else from the store's place, else from the present. Does nothing when it is connected already.
    *
-   * Resolves when the client is live, closed, or waits for another tab: see `state`. Never rejects.
+   * Resolves when the client is live or closed: see `state`. Never rejects.
    */
   connect(options: ConnectOptions = {}): Promise<void> {
     return this.#start(options.since, this.#owner);

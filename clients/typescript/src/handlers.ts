@@ -37,7 +37,7 @@ export interface Handlers {
   /** Hands a frame to its handlers. Rejects with `OVER` when `signal` was aborted meanwhile. */
   hand(frame: Called, signal: AbortSignal): Promise<Given>;
   /** Calls handlers that nothing waits for, while it is the newest. Returns whether there are any. */
-  tell(name: 'state' | 'error' | 'relayed', value: unknown, isNewest?: () => boolean): boolean;
+  tell(name: 'state' | 'error', value: unknown, isNewest?: () => boolean): boolean;
   /** Calls a failed handler again at once. */
   hurry(): void;
 }
@@ -70,7 +70,7 @@ export function handlersOf(options: ClientOptions, owner: HandlersOwner): Handle
     const own = followerOf(signal);
     const isReset = type === 'reset';
     const isLeft = (entry: Entry): unknown => byName.get(type)?.has(entry) || byName.get(ALL)?.has(entry);
-    let left = /^(state|relayed)$/.test(type) ? [] : registered(type);
+    let left = (type as string) === 'state' ? [] : registered(type);
     if (!isReset) left.push(...registered(ALL));
     if (!left[0] && (isReset || !loops.size)) nobody(frame, isReset);
     let isBlocked = false;

@@ -1,20 +1,24 @@
 /**
  * The rule that makes each event come once: the newest cursor, the ids that came under it, and those
- * that came under the one before (docs/protocol.md).
+ * that came under the one before (docs/protocol.md). Those under a few cursors more serve tabs that follow one another.
  *
  * A client has two places. `arrived` is moved when a frame comes, and says what is new and from where to
  * come back; `kept` when it was handled, and is what the store keeps. Both see the same frames in the
  * same order, so the second becomes what the first was.
  */
 
+import { CURSORS_MAX } from './bounds.js';
 import { type IdSet, idSet } from './ids.js';
 import type { Place, PlaceChange } from './stores/store.js';
+import type { ResetEvent } from './types.js';
 
 /** Where the newest frame was. */
 export interface Arrived {
   readonly cursor: string | null;
-  /** Whether an event with this id has come under this cursor or the one before. */
+  /** Whether an event with this id has come under this cursor or one of those before. */
   has(id: number): boolean;
+  /** Whether all ids are known that came under that cursor, the one before, and since. */
+  reaches(cursor: string | null): boolean;
   replace(place: Place): void;
   /** Moves to `cursor`, if it is one and another. */
   move(cursor: string | null | undefined): void;
@@ -26,30 +30,29 @@ export interface Arrived {
 export const placeAt = (cursor: string | null): Place => ({ cursor, ids: [], idsBefore: [] });
 
 export function arrivedAt(from: Place): Arrived {
-  let cursor: string | null;
-  let now: IdSet;
-  let before: IdSet;
+  /** The newest first: each cursor with the ids that came under it. */
+  let parts: { readonly cursor: string | null; readonly ids: IdSet }[];
 
-  function replace(place: Place): void {
-    cursor = place.cursor;
-    now = idSet(place.ids);
-    before = idSet(place.idsBefore);
+  function replace({ cursor, ids, idsBefore }: Place): void {
+    parts = [
+      { cursor, ids: idSet(ids) },
+      { cursor: null, ids: idSet(idsBefore) },
+    ];
   }
 
   replace(from);
   return {
     get cursor() {
-      return cursor;
+      return parts[0]!.cursor;
     },
-    has: (id) => now.has(id) || before.has(id),
+    has: (id) => parts.some(({ ids }) => ids.has(id)),
+    reaches: (cursor) => parts.slice(0, -1).some((part) => part.cursor === cursor),
     replace,
     move(next) {
-      if (next == null || next === cursor) return;
-      cursor = next;
-      before = now;
-      now = idSet();
+      if (next == null || next === parts[0]!.cursor) return;
+      parts = [{ cursor: next, ids: idSet() }, ...parts.slice(0, CURSORS_MAX - 1)];
     },
-    add: (id) => now.add(id),
+    add: (id) => parts[0]!.ids.add(id),
   };
 }
 
@@ -60,10 +63,14 @@ type Change = PlaceChange & { readonly count: number; readonly moves: number };
 export interface Kept {
   /** Whether the store has a place. */
   readonly isThere: boolean;
-  /** What there is to save; nothing when nothing has changed since `saved`. */
-  change(): Change | undefined;
+  /** What there is to save, by the tab with this term; nothing when nothing has changed since `saved`. */
+  change(term?: number): Change | undefined;
   /** This change is in the store. */
   saved(change: Change): void;
+  /** The store may have another place: the next change is whole. */
+  forget(): void;
+  /** In which frame the place is. */
+  frame: number | undefined;
   replace(place: Place): void;
   move(cursor: string | null | undefined): void;
   add(id: number): void;
@@ -88,16 +95,23 @@ export function keptAt(from: Place | null, isKept = true): Kept {
   }
 
   return {
+    frame: from?.frame,
     get isThere() {
       return isThere;
     },
-    change() {
+    forget() {
+      isThere = false;
+    },
+    change(term) {
       if (!isMoved && known === ids.length) return undefined;
+      const { frame } = this;
       const [all, count, before] = [ids, ids.length, known];
       const isWhole = isMoved || !isThere;
       return {
         cursor,
         idsBefore,
+        term,
+        frame,
         count,
         moves,
         // Made when they are read: most stores need one of them.
@@ -128,4 +142,15 @@ export function keptAt(from: Place | null, isKept = true): Kept {
     },
     add: (id) => void ids.push(id),
   };
+}
+
+/** Moves a place to where a reset goes on. */
+export function follow(
+  place: { replace(place: Place): void; move(cursor: string): void },
+  { reason, cursor }: ResetEvent,
+): void {
+  // In another history the ids begin anew, and one that is known may be that of another event.
+  const isOther = reason === 'history' || reason === 'future';
+  if (isOther || cursor === null) place.replace(placeAt(cursor));
+  else place.move(cursor);
 }

@@ -19,6 +19,8 @@ export interface Prover {
   renew(): Promise<string>;
   /** The user whom the token names; `undefined` without one. Rejects likewise. */
   user(): Promise<string | undefined>;
+  /** The user whom the newest token names. */
+  readonly subject: string | undefined;
   /** Forgets a token that was refused. */
   forget(): void;
   /** How long the token is good, in ms; NaN if there is none or it does not say. */
@@ -100,6 +102,9 @@ export function proverOf({
     },
     renew,
     user: async () => (getToken ? claimsOf(await current()).sub : undefined),
+    get subject() {
+      return token && claimsOf(token).sub;
+    },
     forget,
     remainingMs: () => expiresAt - Date.now(),
     extend(remainingMs) {

@@ -1,17 +1,18 @@
 /**
- * Hands frames on, one at a time and in the order in which they came, and moves the kept place after
- * each, when its handlers have ended.
+ * Hands frames on, one at a time and in the order in which they came, and tells the keeper of each when its
+ * handlers have ended.
  *
  * Never holds more than its bound: it then refuses a frame as if that had not come, so that whoever
  * comes back with `arrived.cursor` gets it again. Fails by telling its owner, and stands still then.
  */
 
-import { QUEUE_CHARACTERS_MAX, QUEUE_FRAMES_MAX, SAVE_EVENTS_MAX, SAVE_INTERVAL_MS } from './bounds.js';
+import { QUEUE_CHARACTERS_MAX, QUEUE_FRAMES_MAX } from './bounds.js';
 import { type Frame, isHanded } from './frames.js';
-import { type Arrived, arrivedAt, keptAt, placeAt } from './place.js';
+import type { At } from './group.js';
+import { type Keeper, type KeeperOwner, keeperOf } from './keeper.js';
+import { type Arrived, arrivedAt, follow, placeAt } from './place.js';
 import type { Place } from './stores/store.js';
 import type { SturdyStore } from './stores/sturdy.js';
-import { type Timer, later, now } from './timer.js';
 import type { ClientOptions, RealtimeEvent, ResetEvent } from './types.js';
 
 /** What is thrown into a handler that left without saying whether it has handled its event. */
@@ -22,11 +23,11 @@ export const OVER = Symbol();
 /** What a reset's handler may give: a cursor. */
 export type Given = string | null | undefined | void;
 
-export interface PumpOwner {
+export interface PumpOwner extends KeeperOwner {
   /** Runs an event's handlers, or a reset's. */
   hand(frame: RealtimeEvent | ResetEvent): Promise<Given>;
-  /** The event was handled. */
-  onHandled(event: RealtimeEvent): void;
+  /** An event was handled. */
+  onHandled(): void;
   /** A handler failed and the stream must not go on. `LEFT` if it only left, `OVER` if it came too late. */
   onFailed(error: unknown): void;
   /** Leaves the connection: `arrived` is another now, and what still comes is of no use. */
@@ -36,16 +37,17 @@ export interface PumpOwner {
 export interface Pump {
   /** Where the newest frame was: what is new, and from where to come back. */
   readonly arrived: Arrived;
+  readonly keeper: Keeper;
   /** Takes a frame. Returns whether there was room for it. */
-  accept(frame: Frame, characters?: number): boolean;
+  accept(frame: Frame, characters?: number, at?: At): boolean;
+  /** Notes where among the tabs' frames everything is that has come. */
+  mark(at: At): void;
   /** When everything that has come was handled, or will never be, and its place is kept. */
   idle(): Promise<void>;
   /** Hands out nothing more. What is being handled is handled to its end: see `idle`. */
   stop(): void;
   /** Goes on from elsewhere. */
   replace(place: Place): Promise<void>;
-  /** Saves nothing from now on. */
-  abandon(): void;
 }
 
 /** What moves the place without being handed on: ids that are known, and a cursor. */
@@ -53,46 +55,46 @@ interface Mark {
   readonly type: null;
   cursor: string | null | undefined;
   ids: Set<number>;
+  at: At | undefined;
 }
 
 type Entry = RealtimeEvent | ResetEvent | Mark;
 
+/** What waits: with the characters of its JSON, and its number. */
+interface Waiting {
+  readonly entry: Entry;
+  readonly characters: number;
+  readonly at: At | undefined;
+}
+
 export function pumpOf(
   store: SturdyStore,
-  { place, isKept }: { readonly place: Place | null; readonly isKept: boolean },
+  loaded: { readonly place: Place | null; readonly isKept: boolean },
   { queueFramesMax = QUEUE_FRAMES_MAX }: ClientOptions,
   owner: PumpOwner,
 ): Pump {
-  const arrived = arrivedAt(place ?? placeAt(null));
-  const kept = keptAt(place, isKept);
-  /** Each with the characters of its JSON. */
-  let queue: [Entry, number][] = [];
+  const arrived = arrivedAt(loaded.place ?? placeAt(null));
+  const keeper = keeperOf(store, loaded, queueFramesMax, owner);
+  let queue: Waiting[] = [];
   /** The characters of all. */
   let waiting = 0;
   let running: Promise<void> | undefined;
   let isStopped = false;
-  let isAbandoned = false;
-  /** Frames that were handled since the last save, and when the first of them was. */
-  let unsaved = 0;
-  let unsavedAt = 0;
-  let saving: Timer;
-  /** Those of the save that is being made. */
-  let flying = 0;
-  let inFlight: Promise<boolean> | undefined;
 
-  function put(entry: Entry, characters = 0): void {
-    queue.push([entry, characters]);
+  function put(entry: Entry, characters = 0, at?: At): void {
+    queue.push({ entry, characters, at });
     waiting += characters;
     running ??= run();
   }
 
-  function mark(cursor: string | null | undefined, id: number | undefined): void {
-    if (!cursor && id === undefined) return;
+  function mark(cursor: string | null | undefined, id: number | undefined, at: At | undefined): void {
+    if (!cursor && id === undefined && !at) return;
     // Two in a row are one, or repetitions would fill the queue without bringing anything. The ids
     // of both are then under the later cursor, which keeps them for longer than need be.
-    let last = queue.at(-1)?.[0];
-    if (last?.type !== null) put((last = { type: null, cursor, ids: new Set() }));
+    let last = queue.at(-1)?.entry;
+    if (last?.type !== null) put((last = { type: null, cursor, ids: new Set(), at }));
     last.cursor = cursor ?? last.cursor;
+    last.at = at;
     if (id !== undefined) last.ids.add(id);
   }
 
@@ -101,18 +103,18 @@ export function pumpOf(
     waiting = 0;
   }
 
-  function accept(frame: Frame, characters?: number): boolean {
+  function accept(frame: Frame, characters?: number, at?: At): boolean {
     const { id, cursor } = frame as RealtimeEvent;
     const isNew = isHanded(frame) && (id === undefined || !arrived.has(id));
     if (isNew) {
       if (queue.length >= queueFramesMax || waiting >= QUEUE_CHARACTERS_MAX) return false;
-      put(frame as Entry, characters);
+      put(frame as Entry, characters, at);
     }
     const before = arrived.cursor;
     if (frame.type === 'reset') follow(arrived, frame);
     else arrived.move(cursor);
     const isAdded = id !== undefined && arrived.add(id);
-    if (!isNew) mark(before === arrived.cursor ? null : cursor, isAdded ? id : undefined);
+    if (!isNew) mark(before === arrived.cursor ? null : cursor, isAdded ? id : undefined, at);
     return true;
   }
 
@@ -121,11 +123,9 @@ export function pumpOf(
     await null;
     try {
       for (let next; (next = queue.shift()); ) {
-        waiting -= next[1];
-        await take(next[0]);
-        const isDue = unsaved + flying >= SAVE_EVENTS_MAX || now() - unsavedAt >= SAVE_INTERVAL_MS;
-        // The first place at once: without one, whoever comes back begins at the present.
-        if (unsaved && (isDue || !kept.isThere)) await save();
+        waiting -= next.characters;
+        await take(next);
+        if (keeper.isDue) await keeper.save();
       }
     } catch (error) {
       stop();
@@ -134,40 +134,22 @@ export function pumpOf(
     running = undefined;
   }
 
-  async function take(entry: Entry): Promise<void> {
-    const given = entry.type === null ? null : await owner.hand(entry);
-    if (entry.type === 'reset') {
-      if (given && given !== entry.cursor && !isStopped) {
-        const saved = replace(placeAt(given));
-        // Before anything is waited for: what the connection brings now is after another cursor.
-        owner.leave('restart');
-        return saved;
-      }
-      follow(kept, entry);
-      return save();
+  async function take({ entry, at }: Waiting): Promise<void> {
+    if (entry.type === null) return keeper.note(entry);
+    const given = await owner.hand(entry);
+    const { id, cursor } = entry as RealtimeEvent;
+    if (entry.type !== 'reset') {
+      keeper.note({ cursor, ids: id === undefined ? [] : [id], at });
+      return owner.onHandled();
     }
-    kept.move(entry.cursor);
-    if (entry.type === null) entry.ids.forEach(kept.add);
-    else {
-      if (entry.id !== undefined) kept.add(entry.id);
-      owner.onHandled(entry);
+    if (given && given !== cursor && !isStopped) {
+      const saved = replace(placeAt(given));
+      // Before anything is waited for: what the connection brings now is after another cursor.
+      owner.leave('restart');
+      return saved;
     }
-    if (!unsaved++) unsavedAt = now();
-    // Also while a handler takes long, or is called again.
-    saving ??= later(SAVE_INTERVAL_MS, save);
-  }
-
-  async function save(): Promise<void> {
-    clearTimeout(saving);
-    saving = undefined;
-    while (inFlight) await inFlight;
-    const change = isAbandoned ? undefined : kept.change();
-    [flying, unsaved] = [unsaved, 0];
-    if (!change) return;
-    inFlight = store.save(change);
-    if (await inFlight) kept.saved(change);
-    inFlight = undefined;
-    flying = 0;
+    keeper.note({ ids: [], at, reset: entry as ResetEvent });
+    return keeper.save();
   }
 
   function stop(): void {
@@ -178,30 +160,13 @@ export function pumpOf(
   function replace(place: Place): Promise<void> {
     clear();
     arrived.replace(place);
-    kept.replace(place);
-    return save();
+    return keeper.replace(place);
   }
 
   async function idle(): Promise<void> {
     while (running) await running;
-    await save();
+    await keeper.save();
   }
 
-  function abandon(): void {
-    isAbandoned = true;
-    clearTimeout(saving);
-  }
-
-  return { arrived, accept, idle, stop, replace, abandon };
-}
-
-/** Moves a place to where a reset goes on. */
-function follow(
-  place: Pick<Arrived, 'replace'> & { move(cursor: string): void },
-  { reason, cursor }: ResetEvent,
-): void {
-  // In another history the ids begin anew, and one that is known may be that of another event.
-  const isOther = reason === 'history' || reason === 'future';
-  if (isOther || cursor === null) place.replace(placeAt(cursor));
-  else place.move(cursor);
+  return { arrived, keeper, accept, mark: (at) => mark(null, undefined, at), idle, stop, replace };
 }

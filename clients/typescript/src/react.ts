@@ -11,7 +11,7 @@ const HIDDEN_FRAME_MS = 100;
 
 const NOT_STARTED: ClientState = { status: 'closed', reason: 'not_started' };
 /** Handlers of these names get no events. */
-type Own = 'reset' | 'state' | 'error' | 'relayed';
+type Own = 'reset' | 'state' | 'error';
 
 const NONE: readonly never[] = [];
 
@@ -44,8 +44,8 @@ export function useRealtime<Events extends object = EventKinds>(
 }
 
 /**
- * The newest events of that type since the component was mounted or was given this client, oldest first: those
- * that this tab has handled and those that another tab has. The list is another one after each drawing in which
+ * The newest events of that type since the component was mounted or was given this client, oldest first.
+ * The list is another one after each drawing in which
  * events came, at most one for each frame of the page; ten a second while the page is hidden.
  *
  * @param max How many are kept. Default: `EVENTS_MAX`, 100.
@@ -113,18 +113,11 @@ function eventList<Event>(client: RealtimeClient | null, type: string, max: numb
         if (added.length > max) added.shift();
         cancel ??= onNextFrame(draw);
       };
-      const offs = client
-        ? [
-            client.on<string>(type, add),
-            client.on('relayed', (event) => {
-              if (event.type === type) add(event);
-            }),
-          ]
-        : [];
+      const off = client?.on<string>(type, add);
       return () => {
         cancel?.();
         cancel = undefined;
-        offs.forEach((off) => off());
+        off?.();
       };
     },
   };

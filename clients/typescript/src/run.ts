@@ -1,6 +1,6 @@
 /**
- * What is between `connect()` and `close()`: holds the store's lock, keeps a link, comes back when it
- * is lost, and says how it is.
+ * What is between `connect()` and `close()`: keeps a link, comes back when it is lost, and says how it is. Of tabs
+ * that share a store one has a link, and the others take their frames from it (`group.ts`).
  *
  * At most one link at a time, and at most one timer or promise that will open the next one.
  */
@@ -17,23 +17,27 @@ import { ADVICE, REFUSED, judge } from './close-codes.js';
 import type { Endpoints } from './endpoints.js';
 import { RealtimeError, SignedOut, failure, socketFailure } from './errors.js';
 import type { Frame, Hello } from './frames.js';
+import type { At, Group, Joined, Position } from './group.js';
 import { type CloseReason, type Link, linkOf } from './link.js';
 import { placeAt } from './place.js';
 import type { Prover } from './proof.js';
 import { type Given, LEFT, OVER, type Pump, pumpOf } from './pump.js';
 import type { SturdyStore } from './stores/sturdy.js';
-import { holdLock } from './tabs.js';
 import { type Timer, later, now } from './timer.js';
 import type {
   ClientOptions,
   ClosedReason,
   ConnectionState,
+  LockManagerLike,
   LostReason,
   RealtimeEvent,
   ResetEvent,
   WebSocketConstructor,
 } from './types.js';
 import { watchNetwork } from './watch.js';
+
+/** Of what tabs say to each other: those of a page from before an update may say something else. */
+const TABS_VERSION = 1;
 
 /** What a run needs of its client. */
 export interface RunOwner {
@@ -45,13 +49,12 @@ export interface RunOwner {
   hand(frame: RealtimeEvent | ResetEvent, signal: AbortSignal): Promise<Given>;
   /** Calls a failed handler again at once. */
   hurry(): void;
-  relayed(event: RealtimeEvent): void;
   report(error: RealtimeError): void;
   become(state: ConnectionState): void;
 }
 
 export interface Run {
-  /** When nothing of the run goes on any more, and its lock is free: at most `CLOSE_TIMEOUT_MS` after its end. */
+  /** When nothing of the run goes on any more: at most `CLOSE_TIMEOUT_MS` after its end. */
   readonly done: Promise<void>;
   readonly isOver: boolean;
   /** Connects anew at once. */
@@ -71,11 +74,17 @@ export function startRun(
   since: string | null | undefined,
   before: Promise<void> | undefined,
 ): Run {
-  const { options, store, endpoints, prover, report, become } = owner;
+  const { options, store, endpoints, prover, report } = owner;
   const over = new AbortController();
   const { signal } = over;
-  let relay: BroadcastChannel | undefined;
   let pump: Pump;
+  let loading: Promise<void> | undefined;
+  let group: Group | undefined;
+  /** Whether the store is another tab's to write, but for the one that leads. */
+  let isGrouped = false;
+  let leaving: Promise<void> | undefined;
+  /** Where this tab was in the group that it has left. */
+  let position: Position | undefined;
   let link: Link | undefined;
   /** Set while the next connection is waited for. */
   let next: Timer;
@@ -87,9 +96,12 @@ export function startRun(
   let isGoaway = false;
   /** Why events may have been missed where there is no cursor: nobody knows from where on, or it was live before. */
   let missing: 'storage' | 'no_log' | undefined;
+  /** Whether tabs cannot share here. */
+  let isUnshared = false;
   let isHidden = false;
+  let state: ConnectionState = { status: 'connecting' };
   let isOver = false;
-  /** Whether the store was read, and connections are made. */
+  /** Whether connections are made. */
   let isOpen = false;
   let failures = 0;
   /** Cursors that reset handlers gave, with no event handled since. */
@@ -112,6 +124,12 @@ export function startRun(
     over.abort();
   }
 
+  function become(now: ConnectionState): void {
+    state = now;
+    if (!isOver) group?.tell(now);
+    owner.become(now);
+  }
+
   let giveUp: Timer;
   /** `CLOSE_TIMEOUT_MS` after the run's end: what has not ended then is not waited for. */
   const givenUp = new Promise<void>((resolve) => {
@@ -119,54 +137,34 @@ export function startRun(
   });
 
   async function held(): Promise<void> {
-    await Promise.race([hold(), givenUp]);
-    clearTimeout(giveUp);
-    pump?.abandon();
-  }
-
-  async function hold(): Promise<void> {
     // Waited for in any case: nothing is told before the owner has this run.
     await before;
-    if (isOver) return;
-    const { locks = (globalThis as { navigator?: Navigator }).navigator?.locks } = options;
-    const { sharedName } = store;
-    try {
-      if (!sharedName || !locks) return await stream(since);
-      relay = new BroadcastChannel(sharedName);
-      relay.onmessage = ({ data }) => owner.relayed(data as RealtimeEvent);
-      const wait = (): void => become({ status: 'standby' });
-      // What another has handled meanwhile is in the store, and `since` was before it.
-      await holdLock(locks, sharedName, signal, wait, (waited) => {
-        if (waited) become({ status: 'connecting' });
-        return stream(waited ? null : since);
-      });
-    } catch (cause) {
-      if (isOver) return;
-      // As in a page of an opaque origin: a client of its own, then.
-      report(failure('store', cause));
-      await stream(since);
-    } finally {
-      relay?.close();
-    }
-  }
-
-  /** Has the stream until the run is over. */
-  async function stream(since: string | null | undefined): Promise<void> {
-    const loaded = await store.load();
-    if (isOver) return;
-    if (loaded.isLost && !since) missing = 'storage';
-    pump = pumpOf(store, loaded, options, { hand, onHandled, onFailed, leave });
-    if (since) await pump.replace(placeAt(since));
     if (!isOver) {
       isOpen = true;
       watchNetwork({ better, worse, hide, show }, signal);
       void open();
       await new Promise((resolve) => signal.addEventListener('abort', resolve));
     }
-    // The lock is free when this ends.
-    await Promise.race([pump.idle(), givenUp]);
+    await Promise.race([end(), givenUp]);
+    clearTimeout(giveUp);
+    pump?.keeper.abandon();
   }
 
+  async function end(): Promise<void> {
+    await leaveGroup();
+    await pump?.idle();
+  }
+
+  async function load(): Promise<void> {
+    const loaded = await store.load();
+    if (isOver) return;
+    if (loaded.isLost && !since) missing = 'storage';
+    pump = pumpOf(store, loaded, options, { hand, onHandled, onFailed, leave, group: () => group, maySave });
+    if (since) await pump.replace(placeAt(since));
+    else if (loaded.place?.frame !== undefined) position = loaded.place as Position;
+  }
+
+  const maySave = (): boolean => (group ? group.isLeading : !isGrouped);
   const hand = (frame: RealtimeEvent | ResetEvent): Promise<Given> => owner.hand(frame, signal);
 
   async function open(): Promise<void> {
@@ -187,6 +185,11 @@ export function startRun(
       return report(error);
     }
     if (mine !== turn) return;
+    await enterGroup(`${prover.subject ?? options.userId ?? ''}`);
+    if (mine !== turn) return;
+    await (loading ??= load());
+    if (mine !== turn) return;
+    if (group && !isConnecting(group)) return;
     try {
       const url = endpoints.socket(options.userId, pump.arrived.cursor);
       link = linkOf(new owner.WebSocket(url, protocols), options, { onFrame, onEnd, report });
@@ -195,6 +198,89 @@ export function startRun(
       report(socketFailure(cause));
     }
   }
+
+  /** Where the store is shared: with the tabs of the same user. */
+  async function enterGroup(user: string): Promise<void> {
+    const { locks = (globalThis as { navigator?: Navigator }).navigator?.locks } = options;
+    const { sharedName, share } = store;
+    if (!share || !locks || isUnshared || options.tabs === 'each') return;
+    await leaving;
+    const name = `${sharedName}:${TABS_VERSION}:${user}`;
+    if (group && group.name !== name) {
+      // Another user has signed in: what was passed on was the other's.
+      await leaveGroup();
+      position = undefined;
+    }
+    try {
+      isGrouped = true;
+      group ??= share(name, locks as LockManagerLike, options, tabs);
+      if (position) group.position = position;
+      position = undefined;
+      await group.entered;
+    } catch (cause) {
+      // As in a page of an opaque origin: a client of its own, then.
+      isUnshared = true;
+      isGrouped = false;
+      report(failure('store', cause));
+    }
+  }
+
+  /** Whether this tab is to have a connection. Else it joins the tab that has one. */
+  function isConnecting(group: Group): boolean {
+    if (position) group.position = position;
+    position = undefined;
+    const { cursor } = pump.arrived;
+    if (group.isLeading) {
+      const at = group.begin(cursor);
+      if (at) pump.mark(at);
+    } else if (!group.isAlone) {
+      // Elsewhere than any of them, as with a `since`.
+      if (cursor && !group.position) group.stray();
+      else group.join(!cursor && !group.position);
+    }
+    return group.isLeading || group.isAlone;
+  }
+
+  /** Keeps what was handled, and gives the lock away. */
+  function leaveGroup(): Promise<void> {
+    const left = group;
+    return (leaving = (async () => {
+      left?.settle();
+      await Promise.race([pump?.keeper.save(), givenUp]);
+      if (!left || group !== left) return;
+      group = undefined;
+      position = left.position;
+      pump?.keeper.forget();
+      left.leave();
+    })());
+  }
+
+  /** This tab has another part now. */
+  function turnTo(): void {
+    if (!isHidden) openNow();
+  }
+
+  const tabs = {
+    onLead(): void {
+      pump?.keeper.forget();
+      turnTo();
+    },
+    onFollow: turnTo,
+    onAlone: turnTo,
+    onJoined({ cursor, state }: Joined, at: At): void {
+      pump.mark(at);
+      begun(cursor);
+      become(state);
+    },
+    onFrame: (frame: Frame, characters: number, at: At): void => take(frame, characters, at),
+    onState: (state: ConnectionState): void => become(state),
+    onProgress: (): void => pump?.keeper.saveSoon(),
+    reaches: (cursor: string | null): boolean => pump.arrived.reaches(cursor),
+    report,
+    get leader(): Joined {
+      return { cursor: pump.arrived.cursor, state };
+    },
+  };
 
   /** Whether nobody is signed in: then there is nothing to connect for. */
   function isOut(cause: unknown): boolean {
@@ -220,25 +306,37 @@ export function startRun(
         // The token before stands. With the next connection another is asked for.
         if (`${frame.code}`.startsWith('token_')) prover.forget();
         return report(new RealtimeError('server', `${frame.message}`, { code: frame.code }));
+      case 'pong':
+        return;
       default:
-        take(frame, characters);
+        if (link) take(frame, characters);
     }
   }
 
   function greet({ cursor, resumed, expires_in_ms }: Hello): void {
-    failures = refusals = 0;
+    refusals = 0;
     if (expires_in_ms) prover.extend(expires_in_ms);
     refreshLater();
+    begun(cursor);
+    // There is none when there was no room for that.
+    if (!link) return;
+    become({ status: 'live', resumed });
+    group?.ready();
+  }
+
+  /** A stream has begun whose newest cursor is that one. */
+  function begun(cursor: string | null): void {
+    failures = 0;
     // With a cursor, it goes on from there, or a reset follows that has to be handled first. Without
     // one and not for the first time, nobody else can know that something was missed.
     if (!pump.arrived.cursor) take(missing ? { type: 'reset', reason: missing, cursor } : { type: 'cursor', cursor });
     missing = 'no_log';
-    // There is none when there was no room for that.
-    if (link) become({ status: 'live', resumed });
   }
 
-  function take(frame: Frame, characters?: number): void {
-    if (link && !pump.accept(frame, characters)) leave('overflow');
+  function take(frame: Frame, characters = 0, relayed?: At): void {
+    if (!pump.accept(frame, characters, relayed ?? group?.next)) leave('overflow');
+    // What there was no room for is not in the stream, since this tab is not after it.
+    else if (!relayed) group?.record(frame, characters);
   }
 
   function onEnd(reason: 'socket' | 'silent', code?: number, why: CloseReason = {}): void {
@@ -252,9 +350,8 @@ export function startRun(
     leave(reason, code, why.retry_after_ms);
   }
 
-  function onHandled(event: RealtimeEvent): void {
+  function onHandled(): void {
     restarts = 0;
-    relay?.postMessage(event);
   }
 
   function onFailed(error: unknown): void {
@@ -266,6 +363,7 @@ export function startRun(
     turn++;
     link?.drop();
     link = undefined;
+    group?.part();
     [next, goaway, refresh].forEach(clearTimeout);
     next = undefined;
   }
@@ -281,8 +379,11 @@ export function startRun(
     const retryInMs = Math.max(wait, notBefore - now(), 0);
     const attempt = failures || 1;
     // Who cannot keep up is not to be sent more before he has done what he has.
-    if (reason === 'overflow') void pump.idle().then(() => openIn(retryInMs, mine));
-    else openIn(retryInMs, mine);
+    if (reason === 'restart') group?.stray();
+    if (reason === 'overflow') {
+      group?.resign();
+      void pump.idle().then(() => openIn(retryInMs, mine));
+    } else openIn(retryInMs, mine);
     const isRefused = reason === 'socket' && failures === REFUSED_TRIES && missing !== 'no_log';
     become({ status: 'reconnecting', reason, attempt, retryInMs, ...(code && { code }) });
     // A browser does not say why an upgrade was refused.
@@ -320,8 +421,12 @@ export function startRun(
     isHidden = true;
     if (!isOpen) return;
     disconnect();
-    // What was handled is kept, if there is time for it.
-    void pump.idle();
+    // What was handled is kept, if there is time for it, and another tab takes over.
+    const mine = turn;
+    void pump?.keeper.save();
+    void Promise.race([pump?.idle(), new Promise((resolve) => later(CLOSE_TIMEOUT_MS, () => resolve(null)))]).then(() => {
+      if (mine === turn && group) void leaveGroup();
+    });
     become({ status: 'reconnecting', reason: 'paused', attempt: 1, retryInMs: 0 });
   }
 

@@ -169,8 +169,6 @@ export type ClientState = ConnectionState & { readonly blocked?: Blocked };
 export type ConnectionState =
   /** The first connection is being made. */
   | { readonly status: 'connecting' }
-  /** Another tab has the stream; this one takes over when that one ends. */
-  | { readonly status: 'standby' }
   /** Events come. `resumed`: the stream went on from where it was. */
   | { readonly status: 'live'; readonly resumed: boolean }
   /** The connection was lost. The next try, the `attempt`-th in a row, is `retryInMs` later. */
@@ -206,7 +204,7 @@ export interface HandlerContext {
 export type HandlerVerdict = 'retry' | 'skip' | 'close';
 
 /** The handlers of what is no event, by name. */
-export interface OwnHandlers<Events extends object = EventKinds> {
+export interface OwnHandlers {
   /**
    * Fetches the state anew. The stream waits until it has. It may return the cursor of what it has
    * read, from which the stream then goes on; without one it goes on from the reset's own.
@@ -219,11 +217,6 @@ export interface OwnHandlers<Events extends object = EventKinds> {
   state: (state: ClientState) => void;
   /** What went wrong without ending the stream, and what ended it. Without a listener the console has it. */
   error: (error: RealtimeError) => void;
-  /**
-   * An event that another tab has handled, told by that tab for what is shown here. Best effort: it
-   * is for redrawing, not for storing.
-   */
-  relayed: (event: RealtimeEvent<Events>) => void;
 }
 
 /** A name to register a handler by: of `OwnHandlers`, of a kind in `Events`, or any other kind. */
@@ -233,7 +226,7 @@ export type HandlerName<Events extends object = EventKinds> =
   | (string & {});
 /** The handler of that name. */
 export type HandlerOf<N extends string, Events extends object = EventKinds> = N extends keyof OwnHandlers
-  ? OwnHandlers<Events>[N]
+  ? OwnHandlers[N]
   : (event: EventOf<N, Events>, context: HandlerContext) => Handled;
 
 /** What a device proves itself with, over the digits of `timestamp`. */
@@ -264,7 +257,7 @@ export type WebSocketConstructor = new (url: string, protocols: string[]) => Web
 export interface LockManagerLike {
   request(
     name: string,
-    options: { ifAvailable?: boolean; signal?: AbortSignal },
+    options: { ifAvailable?: boolean; steal?: boolean; signal?: AbortSignal },
     callback: (lock: unknown) => Promise<void> | undefined,
   ): Promise<unknown>;
 }
@@ -328,7 +321,12 @@ export interface ClientOptions {
   readonly WebSocket?: WebSocketConstructor;
   /** The fetch to read state with. Default: the global one. */
   readonly fetch?: typeof globalThis.fetch;
-  /** Web Locks. Default: `navigator.locks`; `null` for none. */
+  /**
+   * What tabs with one store do: have one connection, whose events each of them is given (`share`, the default), or
+   * have a connection each (`each`).
+   */
+  readonly tabs?: 'share' | 'each';
+  /** Web Locks. Default: `navigator.locks`; `null` for none, and then each tab has a connection. */
   readonly locks?: LockManagerLike | null;
   /** Random numbers from 0 to below 1, for the jitter. Default: `Math.random`. */
   readonly random?: () => number;

@@ -30,27 +30,41 @@ export async function settle(): Promise<void> {
   for (let i = 0; i < 50; i++) await Promise.resolve();
 }
 
+interface Held {
+  readonly owner: object;
+  readonly lose: () => void;
+}
+
 /** The Web Locks of one origin, of which every tab has its own view that can crash. */
 export class FakeLocks {
-  private held = new Map<string, { owner: object }>();
+  private held = new Map<string, Held>();
   private waiting: { name: string; owner: object; grant: () => void }[] = [];
 
   /** The view of one tab; `crash` gives back its locks as a browser does for a tab that died. */
   tab(): LockManagerLike & { crash(): void } {
     const owner = {};
+    let isDead = false;
     return {
-      request: (name, { ifAvailable, signal }, callback) => {
-        const run = async (): Promise<unknown> => {
-          const lock = { owner };
-          this.held.set(name, lock);
-          try {
-            return await callback({ name });
-          } finally {
-            if (this.held.get(name) === lock) this.release(name);
-          }
-        };
+      request: (name, { ifAvailable, steal, signal }, callback) => {
+        if (isDead) return new Promise(() => {});
+        const run = (): Promise<unknown> =>
+          new Promise((resolve, reject) => {
+            const lock = { owner, lose: () => reject(new DOMException('stolen', 'AbortError')) };
+            this.held.set(name, lock);
+            // As a browser does: not before the request has returned.
+            void Promise.resolve()
+              .then(() => callback({ name }))
+              .then(resolve, reject)
+              .finally(() => {
+                if (this.held.get(name) === lock) this.release(name);
+              });
+          });
+        if (steal) {
+          this.held.get(name)?.lose();
+          return run();
+        }
         if (!this.held.has(name)) return run();
-        if (ifAvailable) return Promise.resolve(callback(null));
+        if (ifAvailable) return Promise.resolve().then(() => callback(null));
         return new Promise((resolve, reject) => {
           const entry = { name, owner, grant: () => run().then(resolve, reject) };
           this.waiting.push(entry);
@@ -61,6 +75,7 @@ export class FakeLocks {
         });
       },
       crash: () => {
+        isDead = true;
         this.waiting = this.waiting.filter((entry) => entry.owner !== owner);
         for (const [name, lock] of [...this.held]) if (lock.owner === owner) this.release(name);
       },

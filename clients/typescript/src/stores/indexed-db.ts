@@ -1,6 +1,10 @@
-/** A place in IndexedDB, in the object store `places`: a record under the name, and under [name, id] the ids since. */
+/**
+ * A place in IndexedDB, in the object store `places`: a record under the name, under [name, id] the ids since, and under
+ * [0, name] the term and the frame.
+ */
 
-import { type CursorStore, type Place, placeOf } from './store.js';
+import { sharedStore } from './shared.js';
+import type { CursorStore, Place } from './store.js';
 
 const DATABASE = 'hushnet-realtime';
 const PLACES = 'places';
@@ -62,37 +66,47 @@ export function indexedDbStore(name: string): CursorStore {
     });
   }
 
-  /** All records of the name: arrays are after texts. */
+  /** No name is a number. */
+  const held = [0, name];
+  /** The ids since: arrays are after texts. */
   const sinceThen = (): IDBKeyRange => IDBKeyRange.bound([name], [name, []]);
 
-  return {
-    sharedName: `${DATABASE}:${name}`,
+  return sharedStore(`${DATABASE}:${name}`, {
     async load() {
       let place: IDBRequest<Place | undefined>;
+      let position: IDBRequest<Partial<Place> | undefined>;
       const added = await transact<number[][]>('readonly', (all) => {
         place = all.get(name);
+        position = all.get(held);
         return all.getAll(sinceThen());
       });
       const { result } = place!;
-      return result ? { ...result, ids: [...result.ids, ...added.flat()] } : null;
+      return result ? { ...result, ...position!.result, ids: [...result.ids, ...added.flat()] } : null;
     },
     async save(change) {
       await transact('readwrite', (all) => {
-        const { added } = change;
+        const { added, term, frame } = change;
         const whole = (): void => {
+          const { cursor, ids, idsBefore } = change;
           all.delete(sinceThen());
-          all.put(placeOf(change), name);
+          all.put({ cursor, ids, idsBefore }, name);
         };
+        const position = all.get(held) as IDBRequest<Partial<Place> | undefined>;
         const known = all.getKey(name);
-        // What was cleared meanwhile has nothing to add to.
-        known.onsuccess = () => (added && known.result ? void all.put(added, [name, added[0]!]) : whole());
+        known.onsuccess = () => {
+          if (term! < position.result?.term!) return;
+          if (term) all.put({ term, frame }, held);
+          // What was cleared meanwhile has nothing to add to.
+          added && known.result ? all.put(added, [name, added[0]!]) : whole();
+        };
         return known;
       });
     },
     clear: () =>
       transact('readwrite', (all) => {
         all.delete(sinceThen());
+        all.delete(held);
         return all.delete(name);
       }),
-  };
+  });
 }

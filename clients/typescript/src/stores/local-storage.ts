@@ -1,5 +1,6 @@
 /** A place in a page's local storage. */
 
+import { sharedStore } from './shared.js';
 import { type CursorStore, type Place, placeOf } from './store.js';
 
 /**
@@ -11,10 +12,14 @@ import { type CursorStore, type Place, placeOf } from './store.js';
  */
 export function localStorageStore(name: string): CursorStore {
   const key = `hushnet-realtime:${name}`;
-  return {
-    sharedName: key,
+  return sharedStore(key, {
     load: () => JSON.parse(localStorage.getItem(key) ?? 'null') as Place | null,
-    save: (change) => localStorage.setItem(key, JSON.stringify(placeOf(change))),
+    save(change) {
+      const { term } = change;
+      // Without reading all ids: it begins with the term.
+      const kept = term && /^{"term":(\d+)/.exec(localStorage.getItem(key) ?? '');
+      if (!kept || term >= Number(kept[1])) localStorage.setItem(key, JSON.stringify(placeOf(change)));
+    },
     clear: () => localStorage.removeItem(key),
-  };
+  });
 }

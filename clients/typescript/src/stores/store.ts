@@ -8,6 +8,10 @@ export interface Place {
   readonly ids: readonly number[];
   /** Ids of those under the cursor before, which the server may send again. */
   readonly idsBefore: readonly number[];
+  /** Of tabs that share the store: the term of the tab that saved the place. */
+  readonly term?: number | undefined;
+  /** And the frame of that term after which it is, if it is one's. */
+  readonly frame?: number | undefined;
 }
 
 /** A place to save. */
@@ -21,16 +25,15 @@ export interface PlaceChange extends Place {
  * `storeTimeoutMs`, is reported, and the client goes on with what it has in memory.
  */
 export interface CursorStore {
-  /**
-   * Names what tabs share. With a name, and Web Locks, one tab at a time has the stream and writes
-   * here. Without one, the store belongs to its client alone.
-   */
+  /** What `sharedStore` has set: the name by which tabs share the store, and how they do. */
   readonly sharedName?: string;
+  readonly share?: unknown;
   /** The place that was saved last, or `null`. */
   load(): Place | null | Promise<Place | null>;
   /**
    * Keeps the place. `ids` and `added` are made when they are read, and cost as much as there are: a store
-   * that appends reads `added` alone, where it is there.
+   * that appends reads `added` alone, where it is there. A store that tabs share keeps `term`, and ignores a change
+   * whose term is lower than the one that it has: of a tab that was held up, and does not know that another has taken over.
    */
   save(change: PlaceChange): void | Promise<void>;
   /** Forgets the place, as at a user's logging out. */
@@ -38,4 +41,9 @@ export interface CursorStore {
 }
 
 /** The place, without what is new in it. */
-export const placeOf = ({ cursor, ids, idsBefore }: Place): Place => ({ cursor, ids, idsBefore });
+export const placeOf = ({ cursor, ids, idsBefore, term, frame }: Place): Place => ({
+  ...(term && { term, frame }),
+  cursor,
+  ids,
+  idsBefore,
+});

@@ -2,11 +2,14 @@
 
 import { STORE_TIMEOUT_MS } from '../bounds.js';
 import { type RealtimeError, failure } from '../errors.js';
+import type { groupOf } from '../group.js';
 import { limited } from '../timer.js';
 import { type CursorStore, type Place, type PlaceChange, placeOf } from './store.js';
 
 export interface SturdyStore {
+  /** With the name, by which tabs share it. */
   readonly sharedName: string | undefined;
+  readonly share: typeof groupOf | undefined;
   /** The place; `isLost` if nobody knows whether there was one, `isKept` if the store has it. */
   load(): Promise<{ place: Place | null; isLost: boolean; isKept: boolean }>;
   /** Whether it is in the store now. */
@@ -55,6 +58,7 @@ export function sturdy(
 
   return {
     sharedName: store.sharedName,
+    share: store.share as typeof groupOf | undefined,
     async load() {
       while (busy) await busy;
       if (memory) return { place: memory, isLost: false, isKept: false };

@@ -1,0 +1,482 @@
+/**
+ * Tabs that share a store, through one connection.
+ *
+ * The tab that holds the store's lock leads: it has the connection, numbers the frames that come, and passes them on
+ * over a BroadcastChannel. Each tab hands every frame to its own handlers and says how far it is; the leader saves
+ * the place that all of them have reached.
+ *
+ * A tab's position is a frame of a leader's term. Each tab keeps the frames since the place in the store, so that a
+ * tab which opens, and one which takes over, go on from there. Whose position the leader does not know is alone:
+ * it has a connection of its own, and saves nothing.
+ *
+ * Who has lost the lock may not know it yet: a higher term counts, also in the store.
+ */
+
+import {
+  ASK_INTERVAL_MS,
+  HIDDEN_TIMEOUT_MS,
+  MEMBERS_MAX,
+  SETTLE_MS,
+  SILENT_TIMEOUT_MS,
+  TERMS_MAX,
+} from './bounds.js';
+import { failure } from './errors.js';
+import type { RealtimeError } from './errors.js';
+import type { Frame } from './frames.js';
+import { type History, historyOf } from './history.js';
+import { type Timer, later, now } from './timer.js';
+import type { ClientOptions, ConnectionState, LockManagerLike } from './types.js';
+
+/** Where a tab is: after this frame of the leader with this term. */
+export interface Position {
+  readonly term: number;
+  readonly frame: number;
+}
+
+/** A frame's number. Numbers of another `epoch` count something else. */
+export interface At {
+  readonly epoch: number;
+  readonly frame: number;
+}
+
+/** What a tab that joins is told of the leader. */
+export interface Joined {
+  /** The leader's newest cursor. */
+  readonly cursor: string | null;
+  readonly state: ConnectionState;
+}
+
+export interface GroupOwner {
+  /** This tab leads from now on: it is to connect. */
+  onLead(): void;
+  /** It does not lead any more, and is to join. */
+  onFollow(): void;
+  /** It has joined: what comes after `at` is passed on to it. */
+  onJoined(leader: Joined, at: At): void;
+  /** It is alone. */
+  onAlone(): void;
+  /** A frame that the leader has passed on. */
+  onFrame(frame: Frame, characters: number, at: At): void;
+  /** How the leader's connection is. */
+  onState(state: ConnectionState): void;
+  /** More of what was handled here may be saved. */
+  onProgress(): void;
+  /** Whether this tab knows all ids since a time before that cursor. */
+  reaches(cursor: string | null): boolean;
+  report(error: RealtimeError): void;
+  /** What a tab that joins is to be told. */
+  readonly leader: Joined;
+}
+
+export interface Group {
+  readonly name: string;
+  /** Until this is known, nobody knows who is to connect. */
+  readonly entered: Promise<void>;
+  readonly isLeading: boolean;
+  readonly isAlone: boolean;
+  /** Of the stream that this tab is in; 0 if it is in none. */
+  readonly term: number;
+  /** Where this tab is, if it is anywhere in a leader's stream. */
+  position: Position | undefined;
+  /** Asks the leader to pass frames on, from the position on; from the present if `isNew`. */
+  join(isNew: boolean): void;
+  /** Takes no frames any more, until it joins. */
+  part(): void;
+  /** The leader connects, from this cursor on. Returns the number of the last frame before, if there was another stream. */
+  begin(cursor: string | null): At | undefined;
+  /** The leader is connected, and others may join. */
+  ready(): void;
+  /** The number that the next frame will have, if this tab leads. */
+  readonly next: At | undefined;
+  /** Passes the next frame on, if this tab leads. */
+  record(frame: Frame, characters: number): void;
+  /** Tells how the connection is, if this tab leads. */
+  tell(state: ConnectionState): void;
+  /** This tab goes on from elsewhere: it has no position. */
+  stray(): void;
+  /** Lets another tab lead, if there is one. */
+  resign(): void;
+  /** This tab has handled the frame. */
+  handled(at: At | undefined): void;
+  /** Whether all tabs have handled the frame, or this one need not know. */
+  mayKeep(at: At | undefined): boolean;
+  /** The position after that frame. */
+  positionAt(at: At | undefined): Position | undefined;
+  /** Tells the leader what this tab has handled. */
+  acknowledge(): void;
+  /** Does not wait any longer for tabs that have not joined. */
+  settle(): void;
+  /** The place after this frame is in the store. */
+  saved(frame: number): void;
+  leave(): void;
+}
+
+type Body =
+  | {
+      readonly type: 'join';
+      readonly position: Position | undefined;
+      readonly isNew: boolean;
+      /** Comes back with the answer. */
+      readonly question: number;
+    }
+  | ({
+      readonly type: 'joined';
+      readonly term: number;
+      readonly question: number;
+      /** The first frame that is passed on. */
+      readonly first: number;
+      readonly frames: readonly (readonly [Frame, number])[];
+      readonly ends: readonly (readonly [number, number])[];
+      /** Where the joining tab was ahead: the cursor after which it may know frames. */
+      readonly overlap: readonly [cursor: string | null] | undefined;
+    } & Joined)
+  | { readonly type: 'refused'; readonly term: number; readonly question: number }
+  | { readonly type: 'frame'; readonly term: number; readonly number: number; readonly frame: Frame; readonly characters: number }
+  | { readonly type: 'ask' | 'bye' }
+  | { readonly type: 'here'; readonly term: number; readonly isVisible: boolean; readonly saved: number }
+  | { readonly type: 'handled'; readonly term: number; readonly frame: number }
+  | { readonly type: 'state'; readonly term: number; readonly state: ConnectionState };
+type Message = Body & { readonly from: string; readonly to?: string | undefined };
+
+/** A tab that has joined. */
+interface Member {
+  frame: number;
+  /** When it was asked first, and has not answered since; 0 if it has. */
+  askedAt: number;
+}
+
+/** Of terms that begin in the same millisecond. */
+const TERMS_PER_MS = 1_000;
+
+/** The names that the clients of a page have, by the page's locks. */
+const pages = new WeakMap<object, Set<string>>();
+
+const isVisible = (): boolean => (globalThis as { document?: Document }).document?.visibilityState !== 'hidden';
+
+/** Enters the group of that name. Throws where there are no channels. */
+export function groupOf(
+  name: string,
+  locks: LockManagerLike,
+  { queueFramesMax }: ClientOptions,
+  owner: GroupOwner,
+): Group {
+  const channel = new BroadcastChannel(name);
+  const id = `${Math.random()}`;
+  const ownNames = pages.get(locks) ?? new Set();
+  const isSecond = ownNames.has(name);
+  pages.set(locks, ownNames.add(name));
+
+  let isOver = false;
+  let isLeading = false;
+  let isJoined = false;
+  let isAlone = false;
+  let isReady = false;
+  /** Whether this tab's stream has its term. */
+  let hasBegun = false;
+  /** Of the stream that this tab is in: its leader's term; 0 if it is in none. */
+  let term = 0;
+  /** The highest that was heard of. */
+  let highest = 0;
+  /** Of earlier terms, the last frame that this stream has. */
+  let ends = new Map<number, number>();
+  /** From where the leader connected after the last of them. */
+  let takenOverAt: string | null = null;
+  let history: History = historyOf(0, queueFramesMax);
+  let epoch = 0;
+  let done = 0;
+  let members = new Map<string, Member>();
+  /** Set while the others may not have joined yet. */
+  let settling: Timer;
+
+  const post = (body: Body, to?: string): void => {
+    if (!isOver) channel.postMessage({ ...body, from: id, to } satisfies Message);
+  };
+  const here = (): void => {
+    post({ type: 'here', term, isVisible: isVisible(), saved: history.saved });
+  };
+
+  // The lock.
+
+  let requests = 0;
+  let queue: AbortController | undefined;
+  let release = (): void => {};
+
+  function request(options: { ifAvailable?: boolean; steal?: boolean }, known?: () => void): void {
+    const mine = ++requests;
+    queue?.abort();
+    queue = new AbortController();
+    const { signal } = queue;
+    const isQueued = !options.ifAvailable && !options.steal;
+    locks
+      .request(name, isQueued ? { signal } : options, (lock) => {
+        if (mine !== requests || isOver) return undefined;
+        if (lock) lead(!!known);
+        else request({});
+        known?.();
+        return lock ? new Promise<void>((resolve) => (release = resolve)) : undefined;
+      })
+      .catch((cause: unknown) => {
+        if (mine !== requests || isOver) return;
+        if (isLeading) return follow();
+        owner.report(failure('store', cause));
+        if (!known) return alone();
+        stray();
+        known();
+      });
+  }
+
+  function lead(isFirst: boolean): void {
+    isLeading = true;
+    isJoined = isAlone = hasBegun = false;
+    members = new Map();
+    if (isFirst) return;
+    settling = later(SETTLE_MS, settle);
+    owner.onLead();
+  }
+
+  function settle(): void {
+    clearTimeout(settling);
+    settling = undefined;
+    owner.onProgress();
+  }
+
+  function queueUp(): void {
+    release();
+    isLeading = isReady = false;
+    clearTimeout(settling);
+    settling = undefined;
+    heardAt = shownAt = now();
+    request({});
+  }
+
+  /** Another has taken the lock. */
+  function follow(): void {
+    queueUp();
+    owner.onFollow();
+  }
+
+  function stray(): void {
+    term = 0;
+    isReady = isJoined = isSeeking = hasBegun = false;
+    isAlone = !isLeading;
+  }
+
+  function alone(): void {
+    stray();
+    owner.onAlone();
+  }
+
+  // Those who follow.
+
+  /** Whether this tab wants to join, and whether from the present on. */
+  let isSeeking = false;
+  let wantsNew = false;
+  /** Counts what was asked: an answer to anything but the last may be of another position. */
+  let question = 0;
+  let heardAt = now();
+  let shownAt = heardAt;
+  let tickAt = heardAt;
+  let wasVisible = isVisible();
+
+  function tick(): void {
+    const isLate = now() - tickAt > 2 * ASK_INTERVAL_MS;
+    tickAt = now();
+    if (isLeading) return ask();
+    // Time counts while the user sees this tab, and while it was not held up itself.
+    if (isLate || !wasVisible || !isVisible()) heardAt = shownAt = tickAt;
+    wasVisible = isVisible();
+    if (!wasVisible || isAlone) return;
+    if (tickAt - heardAt >= SILENT_TIMEOUT_MS || tickAt - shownAt >= HIDDEN_TIMEOUT_MS) request({ steal: true });
+    else post({ type: 'ask' });
+  }
+
+  function join(isNew: boolean): void {
+    wantsNew = isNew;
+    isSeeking = true;
+    post({ type: 'join', position: positionHere(), isNew, question: ++question });
+  }
+
+  function positionHere(): Position | undefined {
+    return term ? { term, frame: history.last } : undefined;
+  }
+
+  function onJoined(message: Message & { type: 'joined' }): void {
+    const { overlap, first } = message;
+    isSeeking = false;
+    if (overlap && !owner.reaches(overlap[0])) return alone();
+    isJoined = true;
+    term = highest = message.term;
+    ends = new Map(message.ends);
+    history.rewind(first - 1);
+    done = -1;
+    owner.onJoined(message, { epoch: ++epoch, frame: first - 1 });
+    message.frames.forEach(([frame, characters], i) => deliver(first + i, frame, characters));
+  }
+
+  function deliver(number: number, frame: Frame, characters: number): void {
+    if (!isJoined) return;
+    if (number !== history.last + 1) {
+      isJoined = false;
+      return join(false);
+    }
+    history.add(frame, characters);
+    owner.onFrame(frame, characters, { epoch, frame: number });
+    // It was not taken.
+    if (!isJoined) history.rewind(number - 1);
+  }
+
+  // Who leads.
+
+  function admit({ from, position, isNew, question }: Message & { type: 'join' }): void {
+    const end = position && (position.term === term ? history.last : ends.get(position.term));
+    const isAhead = end !== undefined && position!.frame > end;
+    const first = isNew ? history.last + 1 : end === undefined ? 0 : Math.min(position!.frame, end) + 1;
+    const isLast = [...ends.keys()].at(-1) === position?.term;
+    if (!history.has(first) || (isAhead && !isLast)) return post({ type: 'refused', term, question }, from);
+    if (members.size < MEMBERS_MAX) members.set(from, { frame: first - 1, askedAt: 0 });
+    const overlap = isAhead ? ([takenOverAt] as const) : undefined;
+    const { cursor, state } = owner.leader;
+    const frames = history.since(first);
+    post({ type: 'joined', term, question, first, frames, ends: [...ends], overlap, cursor, state }, from);
+  }
+
+  function ask(): void {
+    for (const [from, member] of members) {
+      if (!member.askedAt) member.askedAt = now();
+      // Frozen, or gone without a word: it is not waited for, until it answers.
+      else if (now() - member.askedAt >= SILENT_TIMEOUT_MS) members.delete(from);
+    }
+    here();
+    owner.onProgress();
+  }
+
+  channel.onmessage = ({ data }: { data: Message }): void => {
+    const { from, to } = data;
+    if (isOver || (to && to !== id)) return;
+    const theirs = 'term' in data ? data.term : 0;
+    if (theirs > highest) highest = theirs;
+    switch (data.type) {
+      case 'join':
+        return void (isReady && admit(data));
+      case 'ask':
+        return void (isReady && here());
+      case 'bye':
+        members.delete(from);
+        return isLeading ? owner.onProgress() : undefined;
+      case 'handled':
+        if (!isLeading || theirs !== term || (!members.has(from) && members.size >= MEMBERS_MAX)) return;
+        members.set(from, { frame: data.frame, askedAt: 0 });
+        return owner.onProgress();
+    }
+    // What is left is said by a leader.
+    if (isLeading) return void (theirs > term && follow());
+    if (theirs < highest) return;
+    heardAt = now();
+    switch (data.type) {
+      case 'here':
+        if (data.isVisible) shownAt = heardAt;
+        if (isAlone) return;
+        if (!isJoined || theirs !== term) return isSeeking || isJoined ? join(!isJoined && wantsNew) : undefined;
+        history.forget(data.saved);
+        return acknowledge();
+      case 'joined':
+      case 'refused':
+        if (!isSeeking || data.question !== question) return;
+        return data.type === 'joined' ? onJoined(data) : alone();
+    }
+    if (!isJoined || theirs !== term) return;
+    if (data.type === 'frame') deliver(data.number, data.frame, data.characters);
+    else owner.onState(data.state);
+  };
+
+  function acknowledge(): void {
+    if (isJoined) post({ type: 'handled', term, frame: done });
+  }
+
+  const timer = setInterval(tick, ASK_INTERVAL_MS);
+  if (isSecond) {
+    owner.report(failure('store', 'another client of this page has this store: have one client, or a store for each'));
+  }
+  return {
+    name,
+    entered: new Promise((known) => request({ ifAvailable: true }, known)),
+    get isLeading() {
+      return isLeading;
+    },
+    get isAlone() {
+      return isAlone;
+    },
+    get term() {
+      return term;
+    },
+    get position() {
+      return positionHere();
+    },
+    set position(position) {
+      term = position?.term ?? 0;
+      highest = Math.max(highest, term);
+      history = historyOf(position?.frame ?? 0, queueFramesMax);
+    },
+    join,
+    part() {
+      isJoined = isSeeking = false;
+    },
+    begin(cursor) {
+      if (hasBegun) return undefined;
+      hasBegun = true;
+      const before = term;
+      // Higher than those before, also where the clock was set back, and no other tab's.
+      term = highest = Math.max(Date.now() * TERMS_PER_MS, highest + 1) + Math.floor(Math.random() * TERMS_PER_MS);
+      if (before) ends.set(before, history.last);
+      else {
+        ends = new Map();
+        history = historyOf(0, queueFramesMax);
+        epoch++;
+      }
+      ends = new Map([...ends].slice(-TERMS_MAX));
+      takenOverAt = cursor;
+      return { epoch, frame: history.last };
+    },
+    ready() {
+      isReady = isLeading;
+      if (isReady) here();
+    },
+    get next() {
+      return isLeading ? { epoch, frame: history.last + 1 } : undefined;
+    },
+    record(frame, characters) {
+      if (isLeading) post({ type: 'frame', term, number: history.add(frame, characters), frame, characters });
+    },
+    tell(state) {
+      if (isReady) post({ type: 'state', term, state });
+    },
+    stray,
+    resign() {
+      if (!isLeading || !members.size) return;
+      // Whoever waits has it then, and this tab is last in the queue.
+      queueUp();
+    },
+    handled(at) {
+      if (at?.epoch === epoch) done = at.frame;
+    },
+    mayKeep(at) {
+      if (!isLeading || at?.epoch !== epoch) return true;
+      return !settling && [...members.values()].every(({ frame }) => at.frame <= frame);
+    },
+    positionAt: (at) => (term && at?.epoch === epoch ? { term, frame: at.frame } : undefined),
+    acknowledge,
+    settle,
+    saved: (frame) => history.forget(frame),
+    leave() {
+      post({ type: 'bye' });
+      isOver = true;
+      isLeading = isReady = false;
+      clearInterval(timer);
+      clearTimeout(settling);
+      channel.close();
+      if (!isSecond) ownNames.delete(name);
+      queue?.abort();
+      release();
+    },
+  };
+}

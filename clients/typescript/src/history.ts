@@ -1,0 +1,59 @@
+/** The numbered frames of a leader's stream, from the place in the store on: what a tab that joins is given. */
+
+import { QUEUE_CHARACTERS_MAX, QUEUE_FRAMES_MAX } from './bounds.js';
+import type { Frame } from './frames.js';
+
+export interface History {
+  /** The number of the newest frame. */
+  readonly last: number;
+  /** Up to which frame the store is, as far as this tab knows. */
+  readonly saved: number;
+  /** Adds a frame. Returns its number. */
+  add(frame: Frame, characters: number): number;
+  /** Whether all frames from this one on are there, so that whoever has those before can go on. */
+  has(first: number): boolean;
+  since(first: number): (readonly [Frame, number])[];
+  /** Makes this frame the newest: those after it are others now, or were missed. */
+  rewind(last: number): void;
+  /** The place after this frame is in the store. */
+  forget(frame: number): void;
+}
+
+/** Begins after the frame of that number. */
+export function historyOf(last: number, framesMax = QUEUE_FRAMES_MAX): History {
+  let frames: (readonly [Frame, number])[] = [];
+  let characters = 0;
+  let saved = 0;
+  /** How many frames are of use for one that has loaded the place before the newest. */
+  const drop = (count: number): void => {
+    for (const [, length] of frames.splice(0, count)) characters -= length;
+  };
+  return {
+    get last() {
+      return last;
+    },
+    get saved() {
+      return saved;
+    },
+    add(frame, length) {
+      frames.push([frame, length]);
+      characters += length;
+      // Half at once, since it costs as much as one.
+      if (frames.length > framesMax || characters > QUEUE_CHARACTERS_MAX) drop(Math.ceil(frames.length / 2));
+      return ++last;
+    },
+    has: (first) => first > last - frames.length && first <= last + 1,
+    since: (first) => frames.slice(frames.length - 1 - last + first),
+    rewind(to) {
+      const kept = frames.length + to - last;
+      if (to <= last && kept >= 0) for (const [, length] of frames.splice(kept)) characters -= length;
+      else drop(frames.length);
+      last = to;
+    },
+    forget(frame) {
+      // One place further back: a tab may have loaded the one before.
+      drop(Math.max(0, frames.length - (last - saved)));
+      saved = Math.max(saved, frame);
+    },
+  };
+}
