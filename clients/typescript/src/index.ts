@@ -36,6 +36,7 @@ export type {
   HandlerName,
   HandlerOf,
   HandlerVerdict,
+  KindName,
   LockManagerLike,
   LogEntry,
   LostReason,

@@ -105,7 +105,10 @@ typed.on('order', async (event, { signal, attempt }) => {
   else event.row;
   void [key, signal.aborted, attempt.toFixed()];
 });
-typed.on('weather', ({ degrees }: OtherEvent) => void degrees);
+// @ts-expect-error no kind has this name
+typed.on('ordr', () => {});
+// @ts-expect-error nor has one this name
+useEvents(typed, 'ordr');
 typed.on('reset', ({ reason }) => void reason.trim());
 const orders = typed.sync<number[]>({
   load: async () => ({ state: [], cursor: null }),
