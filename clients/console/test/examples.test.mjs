@@ -59,39 +59,6 @@ test('chat: what alice types is in bob’s pane, and what bob answers in hers', 
   }
 });
 
-test('chat: two tabs of bob show each message, those that waited and those that come', async () => {
-  const chat = await startChat();
-  try {
-    const people = await (await fetch(`${chat.url}api/people`)).json();
-    const [alice, bob] = people.map(({ id }) => id);
-    const send = async (text) => {
-      const body = JSON.stringify({ from: alice, to: bob, text });
-      assert.ok((await fetch(`${chat.url}api/messages`, { method: 'POST', body })).ok);
-    };
-    // More than one page of what the service has for a device.
-    const waiting = Array.from({ length: 2_001 }, (_, n) => `waited ${n}.`);
-    for (let from = 0; from < waiting.length; from += 50) await Promise.all(waiting.slice(from, from + 50).map(send));
-    const tabs = [await openPage(browser, `${chat.url}?as=bob`), await openPage(browser, `${chat.url}?as=bob`)];
-    const shown = (tab, text) => tab.locator('li', { hasText: text });
-    for (const tab of tabs) await tab.getByText('live').waitFor();
-    for (let n = 0; n < 40; n++) await send(`at once ${n}.`);
-    for (const tab of tabs) {
-      await shown(tab, 'at once 39.').waitFor();
-      await tab.waitForFunction(() => document.querySelectorAll('ol li.theirs').length >= 2_041);
-      assert.equal(await shown(tab, /^at once \d+\.$/).count(), 40);
-      assert.equal(await shown(tab, /^waited \d+\.$/).count(), 2_001);
-      assert.deepEqual(tab.wrongs, []);
-    }
-    // What bob answers is in both, too.
-    await tabs[0].getByRole('textbox').fill('to all of you');
-    await tabs[0].getByRole('button', { name: 'Send' }).click();
-    for (const tab of tabs) await shown(tab, 'to all of you').waitFor();
-    for (const tab of tabs) await tab.context().close();
-  } finally {
-    await chat.stop();
-  }
-});
-
 test('chat: in Firefox, what alice types is in bob’s pane, and a page load shows each message once', async () => {
   const chat = await startChat();
   const firefox = await launchFirefox();
@@ -125,6 +92,39 @@ test('chat: in Firefox, what alice types is in bob’s pane, and a page load sho
     assert.deepEqual(page.wrongs, []);
   } finally {
     await firefox.close();
+    await chat.stop();
+  }
+});
+
+test('chat: two tabs of bob show each message, those that waited and those that come', async () => {
+  const chat = await startChat();
+  try {
+    const people = await (await fetch(`${chat.url}api/people`)).json();
+    const [alice, bob] = people.map(({ id }) => id);
+    const send = async (text) => {
+      const body = JSON.stringify({ from: alice, to: bob, text });
+      assert.ok((await fetch(`${chat.url}api/messages`, { method: 'POST', body })).ok);
+    };
+    // More than one page of what the service has for a device.
+    const waiting = Array.from({ length: 2_001 }, (_, n) => `waited ${n}.`);
+    for (let from = 0; from < waiting.length; from += 50) await Promise.all(waiting.slice(from, from + 50).map(send));
+    const tabs = [await openPage(browser, `${chat.url}?as=bob`), await openPage(browser, `${chat.url}?as=bob`)];
+    const shown = (tab, text) => tab.locator('li', { hasText: text });
+    for (const tab of tabs) await tab.getByText('live').waitFor();
+    for (let n = 0; n < 40; n++) await send(`at once ${n}.`);
+    for (const tab of tabs) {
+      await shown(tab, 'at once 39.').waitFor();
+      await tab.waitForFunction(() => document.querySelectorAll('ol li.theirs').length >= 2_041);
+      assert.equal(await shown(tab, /^at once \d+\.$/).count(), 40);
+      assert.equal(await shown(tab, /^waited \d+\.$/).count(), 2_001);
+      assert.deepEqual(tab.wrongs, []);
+    }
+    // What bob answers is in both, too.
+    await tabs[0].getByRole('textbox').fill('to all of you');
+    await tabs[0].getByRole('button', { name: 'Send' }).click();
+    for (const tab of tabs) await shown(tab, 'to all of you').waitFor();
+    for (const tab of tabs) await tab.context().close();
+  } finally {
     await chat.stop();
   }
 });
