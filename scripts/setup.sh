@@ -6,8 +6,8 @@
 #   sh scripts/setup.sh conformance   also the Autobahn test suite's cases
 #   sh scripts/setup.sh fuzz          also cargo-fuzz, and a C++ compiler for it
 #   sh scripts/setup.sh instructions  also valgrind, and what runs benchmarks under it
-#   sh scripts/setup.sh test   also Prometheus's programs, PgBouncer, Chromium, WebSocket clients for Python and
-#                              Node, and what the clients in JavaScript are built and tested with
+#   sh scripts/setup.sh test   also Prometheus's programs, PgBouncer, Chromium, Firefox, WebSocket clients for Python
+#                              and Node, and what the clients in JavaScript are built and tested with
 #   sh scripts/setup.sh postgres 17   also what `test` installs, and the server programs of PostgreSQL 17
 #
 # Debian packages are installed with apt, as root or with sudo; everything else goes into .hushnet/
@@ -176,6 +176,43 @@ fetch_prometheus() {
   "$tools/usr/bin/promtool" --version >/dev/null 2>&1 || die "$tools/usr/bin/promtool does not run"
 }
 
+# Only one test needs Firefox, and it needs no package's scripts: the files of Debian's package are unpacked, and those of
+# each library that this machine lacks.
+fetch_firefox() {
+  tools=.hushnet/tools/firefox
+  have firefox-esr || have firefox || {
+    ! "$tools/firefox" --version >/dev/null 2>&1 || return 0
+    have apt-get || die "there is no apt-get here: install Firefox by other means"
+    say "unpacking Debian's firefox-esr into $tools"
+    rm -rf "$tools"
+    mkdir -p "$tools"
+    (
+      cd "$tools"
+      # Fails without lists and with old ones.
+      download() {
+        missing=$(apt-get -qq -s --no-install-recommends install firefox-esr | sed -n 's/^Inst \([^ ]*\) .*/\1/p') &&
+          [ -n "$missing" ] &&
+          # shellcheck disable=SC2086 # a list
+          apt-get -qq download $missing
+      }
+      download 2>/dev/null || {
+        as_root "apt-get -qq update"
+        download 2>/dev/null
+      }
+      for package in *.deb; do dpkg-deb -x "$package" .; done
+      rm ./*.deb
+      cat >firefox <<'END'
+#!/bin/sh
+here=$(dirname "$0")
+libraries=$(echo "$here"/usr/lib/*-linux-gnu* | tr ' ' :)
+LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec "$here/usr/lib/firefox-esr/firefox-esr" "$@"
+END
+      chmod +x firefox
+    )
+    "$tools/firefox" --version >/dev/null || die "$tools/firefox does not run"
+  }
+}
+
 # Complete, and made from the requirements as they are now: make_venv DIRECTORY REQUIREMENTS COMMAND...
 # The command, of the environment, says whether it is complete.
 make_venv() {
@@ -248,6 +285,7 @@ install_packages
 have cargo || die "no cargo: install Rust from https://rustup.rs"
 if [ "$goal" = test ]; then
   fetch_prometheus
+  fetch_firefox
   make_venv .hushnet/venv tests/clients/requirements.txt python -c 'import websockets'
   for package in tests/clients clients/typescript clients/console examples/chat; do
     install_node_modules "$package"

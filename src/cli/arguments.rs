@@ -55,7 +55,8 @@ pub(crate) fn main(arguments: Vec<OsString>) -> anyhow::Result<()> {
     if arguments.len() < 2 {
         return Ok(Cli::command().print_help().map_err(OutputError::from)?);
     }
-    let matches = command().get_matches_from(with_file(arguments)?);
+    let arguments = with_file(arguments)?;
+    let matches = command(&arguments).get_matches_from(arguments);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
@@ -76,11 +77,21 @@ pub(crate) fn main(arguments: Vec<OsString>) -> anyhow::Result<()> {
 }
 
 /// The command line. `run` brings a database with it, and puts nothing into another unless a flag names it:
-/// `DATABASE_URL` often names the application's own.
-fn command() -> clap::Command {
-    Cli::command().mut_subcommand("run", |run| {
-        run.mut_arg("database_url", |argument| argument.env(Resettable::Reset))
-    })
+/// `DATABASE_URL` often names the application's own. So does a command whose `--directory` names the database of `run`.
+fn command(arguments: &[OsString]) -> clap::Command {
+    let names_directory = arguments.iter().any(|argument| {
+        let argument = argument.to_string_lossy();
+        argument == "--directory" || argument.starts_with("--directory=")
+    });
+    let of_sources = ["attach", "detach", "sources", "types"];
+    let of_sources = of_sources.iter().filter(|_| names_directory);
+    of_sources
+        .chain(&["run"])
+        .fold(Cli::command(), |command, name| {
+            command.mut_subcommand(name, |subcommand| {
+                subcommand.mut_arg("database_url", |argument| argument.env(Resettable::Reset))
+            })
+        })
 }
 
 /// The arguments with the settings of the configuration file before them: of two equal flags the later one

@@ -8,7 +8,7 @@ use hushnet_realtime::output;
 use hushnet_realtime::store::Patience;
 use hushnet_realtime::store::attach::{self, Attached, Attachment, Instead, Standing};
 
-use super::database::{self, Waiting};
+use super::database::{SourcesDatabase, Waiting};
 use super::exit::Misuse;
 use super::sources_file;
 
@@ -27,9 +27,8 @@ pub(super) struct Arguments {
     dry_run: bool,
     #[command(flatten)]
     waiting: Waiting,
-    /// The application's database, as postgres://user:password@host:port/name
-    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
-    database_url: Option<DatabaseUrl>,
+    #[command(flatten)]
+    database: SourcesDatabase,
 }
 
 #[derive(Debug, Args)]
@@ -110,7 +109,7 @@ impl Flags {
 struct NotInForce(usize);
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let url = database::find(arguments.database_url)?;
+    let url = arguments.database.find()?;
     let patience = arguments.waiting.patience();
     let patience = (!arguments.dry_run && !arguments.check).then_some(&patience);
     let Some(file) = arguments.file else {

@@ -2,14 +2,61 @@
 //! from one.
 
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use hushnet_devdb::Cluster;
 use hushnet_realtime::config::{DatabaseUrl, is_variable};
 use hushnet_realtime::output;
 use hushnet_realtime::store::Patience;
+
+use super::exit::Misuse;
+
+/// The database of `run` in its private cluster.
+pub(super) const OF_RUN: &str = "hushnet";
+
+/// The database of a command that reads or changes the application's sources.
+#[derive(Debug, Args)]
+pub(super) struct SourcesDatabase {
+    /// The application's database, as postgres://user:password@host:port/name
+    #[arg(
+        long,
+        env = "DATABASE_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        conflicts_with = "directory"
+    )]
+    database_url: Option<DatabaseUrl>,
+    /// Instead of it the database of the `run` that keeps its private PostgreSQL here
+    #[arg(long, value_name = "DIRECTORY")]
+    directory: Option<PathBuf>,
+}
+
+impl SourcesDatabase {
+    pub(super) fn find(self) -> anyhow::Result<DatabaseUrl> {
+        match self.directory {
+            Some(directory) => private(&directory),
+            None => find(self.database_url),
+        }
+    }
+}
+
+/// The database of the `run` that keeps its private PostgreSQL in the directory.
+pub(super) fn private(directory: &Path) -> anyhow::Result<DatabaseUrl> {
+    without_variables()?;
+    Cluster::locate(directory, OF_RUN)
+        .ok_or_else(|| {
+            Misuse(format!(
+                "no service runs on {}: start one with `run`, or give --database-url",
+                directory.display()
+            ))
+        })?
+        .parse()
+        .map_err(anyhow::Error::msg)
+}
 
 /// Logs where the connections lead, what of libpq's variables is used, and what is not.
 pub(super) fn log(url: &DatabaseUrl) {

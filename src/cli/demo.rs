@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use hushnet_devdb::Cluster;
 use hushnet_realtime::config::DatabaseUrl;
 use hushnet_realtime::output;
 use hushnet_realtime::store::demo::{self, RECIPIENT, SENDER};
@@ -12,7 +11,6 @@ use sqlx::{ConnectOptions, Connection};
 
 use super::database;
 use super::exit::Misuse;
-use super::run::DATABASE;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -54,20 +52,9 @@ pub(super) async fn run(
         directory,
     }: Arguments,
 ) -> anyhow::Result<()> {
-    if database_url.is_none() {
-        database::without_variables()?;
-    }
     let url = match database_url {
         Some(url) => url,
-        None => Cluster::locate(&directory, DATABASE)
-            .ok_or_else(|| {
-                Misuse(format!(
-                    "no service runs on {}: start one with `run`, or give --database-url",
-                    directory.display()
-                ))
-            })?
-            .parse()
-            .map_err(anyhow::Error::msg)?,
+        None => database::private(&directory)?,
     };
     let mut connection = url
         .options()

@@ -12,9 +12,6 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::{database, descriptors, logging, signals, tail};
 
-/// The database of `run` in its private cluster.
-pub(super) const DATABASE: &str = "hushnet";
-
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Where the private PostgreSQL lives; kept between runs
@@ -44,7 +41,7 @@ pub(super) async fn run(
         let listener = edge::bind(config.listen).with_context(|| {
             format!("cannot listen on {}; --listen takes another", config.listen)
         })?;
-        let mut cluster = None;
+        let (mut cluster, mut private) = (None, None);
         if config.database_url.is_none() {
             if std::env::var_os("DATABASE_URL").is_some() {
                 tracing::warn!(
@@ -53,14 +50,18 @@ pub(super) async fn run(
                 );
             }
             let started = Cluster::start(&directory).await?;
-            started.create_database(DATABASE).await?;
-            let url = started.url(DATABASE).parse().map_err(anyhow::Error::msg)?;
-            config.database_url = Some(url);
+            started.create_database(database::OF_RUN).await?;
+            let url = started.url(database::OF_RUN);
+            config.database_url = Some(url.parse().map_err(anyhow::Error::msg)?);
+            private = Some(url);
             cluster = Some(started);
         }
         let served = async {
             config.edge.demo = prepare(config.database()?, cluster.is_some()).await?;
             print_invitation(&config, listener.local_addr()?).await?;
+            if let Some(url) = private {
+                output::announce(format_args!("  export DATABASE_URL='{url}'"))?;
+            }
             // The sender is dropped only when the process exits.
             Ok(app::run(config, listener, async { drop(stop.await) }).await?)
         }

@@ -1,21 +1,19 @@
 //! `sources`: which tables' changes are events, of which kind, and whose.
 
 use clap::Args;
-use hushnet_realtime::config::DatabaseUrl;
 use hushnet_realtime::output;
 use hushnet_realtime::store::attach::{self, SourceInForce};
 
-use super::database;
+use super::database::SourcesDatabase;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The application's database, as postgres://user:password@host:port/name
-    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
-    database_url: Option<DatabaseUrl>,
+    #[command(flatten)]
+    database: SourcesDatabase,
 }
 
-pub(super) async fn run(Arguments { database_url }: Arguments) -> anyhow::Result<()> {
-    let url = database::find(database_url)?;
+pub(super) async fn run(Arguments { database }: Arguments) -> anyhow::Result<()> {
+    let url = database.find()?;
     for source in attach::sources_in_force(&url).await? {
         let SourceInForce {
             kind,

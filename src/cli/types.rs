@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use hushnet_realtime::config::DatabaseUrl;
 use hushnet_realtime::output;
 use hushnet_realtime::store::event_shapes::event_shapes;
 
-use super::{database, line_differences, typescript};
+use super::database::SourcesDatabase;
+use super::{line_differences, typescript};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -23,9 +23,8 @@ pub(super) struct Arguments {
     /// differs
     #[arg(long, requires = "out")]
     check: bool,
-    /// The application's database, as postgres://user:password@host:port/name
-    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
-    database_url: Option<DatabaseUrl>,
+    #[command(flatten)]
+    database: SourcesDatabase,
 }
 
 /// The file is not what would be written.
@@ -38,7 +37,7 @@ struct Differs {
 }
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let url = database::find(arguments.database_url)?;
+    let url = arguments.database.find()?;
     let module = typescript::module(&event_shapes(&url).await?);
     let Some(file) = arguments.out else {
         for line in module.lines() {

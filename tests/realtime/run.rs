@@ -5,17 +5,19 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 
 use serde_json::Value;
+use sqlx::Connection;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Lines};
 use tokio::process::{Child, Command};
 
-use crate::support::{Database, connect_client, soon};
+use crate::cli::{outcome, program};
+use crate::support::{Database, connect_client, execute, soon};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hushnet-realtime");
 
 /// A `run` in a directory of its own, ready to be tried.
 struct Run {
     child: Child,
-    /// The lines that it prints to try: an address, `tail`, `demo send`, the page.
+    /// The lines that it prints to try: an address, `tail`, `demo send`, the page, `export DATABASE_URL`.
     invited: Vec<String>,
 }
 
@@ -74,7 +76,7 @@ impl Run {
         let first = next_line(&mut output).await;
         assert!(first.starts_with("serving on http://127.0.0.1:"), "{first}");
         let mut invited = Vec::new();
-        for _ in 0..4 {
+        for _ in 0..5 {
             invited.push(next_line(&mut output).await.trim().to_owned());
         }
         Self { child, invited }
@@ -103,7 +105,7 @@ impl Run {
 async fn the_printed_lines_work_as_printed() {
     let directory = directory();
     let mut run = Run::start(directory.path()).await;
-    let [address, tail, send, page] = &run.invited[..] else {
+    let [address, tail, send, page, _] = &run.invited[..] else {
         panic!("{:?}", run.invited)
     };
     assert!(address.starts_with("ws://127.0.0.1:"), "{address}");
@@ -148,6 +150,75 @@ async fn the_printed_lines_work_as_printed() {
     let after = run.demo_send(directory.path()).await;
     assert_eq!(after.status.code(), Some(2), "{after:?}");
     assert!(String::from_utf8_lossy(&after.stderr).contains("no service runs on .hushnet"));
+}
+
+#[tokio::test]
+async fn a_table_of_the_private_database_is_attached_by_what_is_printed_and_by_the_directory() {
+    let directory = directory();
+    let mut run = Run::start(directory.path()).await;
+    let export = &run.invited[4];
+    assert!(export.starts_with("export DATABASE_URL="), "{export}");
+    let printed = Command::new("sh")
+        .args(["-c", &format!("{export}; printf %s \"$DATABASE_URL\"")])
+        .output();
+    let url = String::from_utf8(printed.await.unwrap().stdout).unwrap();
+    let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+    execute(
+        &mut connection,
+        "CREATE TABLE orders (id int PRIMARY KEY, buyer uuid, status text)",
+    )
+    .await;
+
+    // The directory goes before a variable. Two flags are a mistake.
+    let by_directory = async |arguments: &[&str]| {
+        let mut command = program(arguments);
+        command
+            .args(["--directory", ".hushnet"])
+            .env("DATABASE_URL", "postgres://elsewhere/other")
+            .env("PGHOST", "elsewhere")
+            .current_dir(directory.path());
+        outcome(&mut command).await
+    };
+    let attach = [
+        "attach", "orders", "--user", "buyer", "--kind", "order", "--fields", "status",
+    ];
+    let (code, said, error) = by_directory(&attach).await;
+    assert_eq!(code, 0, "{error}");
+    assert!(
+        said.ends_with("-- order: events of public.orders\n"),
+        "{said}"
+    );
+    let (_, sources, _) = by_directory(&["sources"]).await;
+    assert!(
+        sources.contains("order: insert, update, delete of public.orders\n"),
+        "{sources}"
+    );
+    let by_url =
+        async |arguments: &[&str]| outcome(program(arguments).env("DATABASE_URL", &url)).await;
+    let types = ["types", "--typescript"];
+    let (code, written, error) = by_directory(&types).await;
+    assert_eq!(code, 0, "{error}");
+    assert!(written.contains("TruncatedEvent<'order', "), "{written}");
+    assert_eq!(by_url(&types).await, (0, written, String::new()));
+    let (code, said, error) = by_directory(&["detach", "order"]).await;
+    assert_eq!(
+        (code, &*said),
+        (0, "order: no more events of public.orders\n"),
+        "{error}"
+    );
+    let (code, _, error) = by_directory(&["sources", "--database-url", &url]).await;
+    assert!(
+        code == 2 && error.contains("cannot be used with"),
+        "{error}"
+    );
+
+    run.signal("-TERM").await;
+    soon("the end of run", run.child.wait()).await.unwrap();
+    let (code, _, error) = by_directory(&["sources"]).await;
+    assert!(
+        code == 2 && error.contains("no service runs on .hushnet"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import { keepPicture, launch, openPage } from './browser.mjs';
+import { launchFirefox, openFirefoxPage } from './firefox.mjs';
 import { DEADLINE_MS, repository, startRun, startServe } from './service.mjs';
 
 const CHAT = join(repository, 'examples/chat');
@@ -54,6 +55,43 @@ test('chat: what alice types is in bob’s pane, and what bob answers in hers', 
     assert.equal(await pane('bob').count(), 0);
     await page.context().close();
   } finally {
+    await chat.stop();
+  }
+});
+
+test('chat: in Firefox, what alice types is in bob’s pane, and a page load shows each message once', async () => {
+  const chat = await startChat();
+  const firefox = await launchFirefox();
+  try {
+    const page = await openFirefoxPage(firefox, chat.url);
+    const pane = (name) => `section[aria-label=${name}]`;
+    const shows = (name, text) => page.waitForSelector(`${pane(name)} ::-p-text(${text})`);
+    const says = async (name, text) => {
+      await page.type(`${pane(name)} input`, text);
+      await page.click(`${pane(name)} button`);
+    };
+    const shown = (text) =>
+      page.$$eval(`${pane('bob')} li`, (all, said) => all.filter((li) => li.textContent === said).length, text);
+    await shows('alice', 'live');
+    await shows('bob', 'live');
+    await says('alice', 'is this Firefox?');
+    await shows('bob', 'is this Firefox?');
+    await says('bob', 'Firefox it is');
+    await shows('alice', 'Firefox it is');
+    // This message is not sent by the page: only the event can have brought it.
+    await service.send('alice', 'bob', 'into Firefox by another way');
+    await shows('bob', 'into Firefox by another way');
+
+    await page.reload();
+    await shows('bob', 'live');
+    await service.send('alice', 'bob', 'after the page load');
+    await shows('bob', 'after the page load');
+    for (const text of ['is this Firefox?', 'Firefox it is', 'into Firefox by another way', 'after the page load']) {
+      assert.equal(await shown(text), 1, text);
+    }
+    assert.deepEqual(page.wrongs, []);
+  } finally {
+    await firefox.close();
     await chat.stop();
   }
 });

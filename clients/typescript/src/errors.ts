@@ -6,6 +6,7 @@
  * - `frame`: a frame that is not JSON or not what docs/protocol.md says; the stream goes on.
  * - `server`: the server answered `{"type":"error"}`; `code` has its code.
  * - `handler`: a handler threw, and `cause` has what; or it has not ended in `handlerTimeoutMs`.
+ * - `load`: the `load` of `sync()` threw, and `cause` has what.
  * - `store`: the store could not be read or written; `cause` has why. The client goes on with memory.
  * - `proof`: `getToken` or `signDevice` failed, or gave what cannot be sent; `cause` has why.
  * - `socket`: the platform made no WebSocket, as in a page of https for an address of http, and `cause` has why; or none
@@ -14,7 +15,17 @@
  * - `unsupported`: here there is no WebSocket, or no page to which a relative `url` belongs; the message says what to give.
  * - `closed`: the client is closed for good, and a `for await` loop has ended by it; `code` has the reason.
  */
-export type ErrorKind = 'frame' | 'server' | 'handler' | 'store' | 'proof' | 'socket' | 'http' | 'unsupported' | 'closed';
+export type ErrorKind =
+  | 'frame'
+  | 'server'
+  | 'handler'
+  | 'load'
+  | 'store'
+  | 'proof'
+  | 'socket'
+  | 'http'
+  | 'unsupported'
+  | 'closed';
 
 /** What an error may say besides its kind. */
 export interface ErrorDetails {

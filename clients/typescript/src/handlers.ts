@@ -130,7 +130,8 @@ export function handlersOf(options: ClientOptions, owner: HandlersOwner): Handle
 
   /** What to do about a handler that failed. Throws to close the client. */
   function judge(cause: unknown, frame: Called, attempt: number): 'retry' | 'skip' {
-    const error = failure('handler', cause);
+    // What a sync's `load` throws is named there.
+    const error = cause instanceof RealtimeError && cause.kind === 'load' ? cause : failure('handler', cause);
     let verdict: unknown = onHandlerError;
     if (typeof onHandlerError === 'function') {
       try {

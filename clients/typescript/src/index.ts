@@ -38,6 +38,7 @@ export type {
   HandlerName,
   HandlerOf,
   HandlerVerdict,
+  KindName,
   LockManagerLike,
   LogEntry,
   LostReason,

@@ -2,7 +2,7 @@
 
 import { useEffect, useMemo, useRef, useState, useSyncExternalStore } from 'react';
 import type { RealtimeClient } from './client.js';
-import type { ClientState, EventKinds, EventOf, SyncOptions, Synced } from './types.js';
+import type { ClientState, EventKinds, EventOf, KindName, SyncOptions, Synced } from './types.js';
 
 /** Events that `useEvents` keeps, unless it is told otherwise. */
 export const EVENTS_MAX = 100;
@@ -50,7 +50,7 @@ export function useRealtime<Events extends object = EventKinds>(
  *
  * @param max How many are kept. Default: `EVENTS_MAX`, 100.
  */
-export function useEvents<T extends (keyof Events & string) | (string & {}), Events extends object = EventKinds>(
+export function useEvents<T extends KindName<Events>, Events extends object = EventKinds>(
   client: RealtimeClient<Events> | null,
   type: T & (T extends Own ? never : unknown),
   max: number = EVENTS_MAX,

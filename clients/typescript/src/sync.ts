@@ -1,5 +1,6 @@
 /** State that follows the events: loaded, then changed by each event, and loaded anew when something was missed. */
 
+import { failure } from './errors.js';
 import type { Handlers } from './handlers.js';
 import { type Given, OVER } from './pump.js';
 import { call } from './report.js';
@@ -27,10 +28,14 @@ export function syncOf<State>({ load, apply }: SyncOptions<State>, owner: SyncOw
   }
 
   async function fetchState(_: ResetEvent, context: HandlerContext): Promise<Given> {
-    const loaded = await load(context);
-    if (signal.aborted) return;
-    become(loaded.state);
-    return loaded.cursor;
+    try {
+      const loaded = await load(context);
+      if (signal.aborted) return;
+      become(loaded.state);
+      return loaded.cursor;
+    } catch (cause) {
+      throw failure('load', cause);
+    }
   }
 
   const follow = (event: RealtimeEvent): void => become(apply(state as State, event));

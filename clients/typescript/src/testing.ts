@@ -3,7 +3,7 @@
  * a client which comes back with a cursor is sent what it has missed.
  */
 
-import type { EventOf, EventType, ResetEvent, WebSocketConstructor } from './types.js';
+import type { EventKinds, KindName, ResetEvent, WebSocketConstructor } from './types.js';
 
 /** The settings of a `MockRealtimeServer`. */
 export interface MockOptions {
@@ -13,10 +13,14 @@ export interface MockOptions {
   readonly log?: boolean;
 }
 
+/** Each form of an event, without what the server adds. */
+type Sent<Event> = Event extends unknown ? Omit<Event, 'id' | 'cursor' | 'user_id'> : never;
+
 /** An event to send, without what the server adds; without `user_id` it is for everybody. */
-export type MockEvent<T extends string = string> = { readonly type: T; readonly user_id?: string } & (
-  T extends EventType ? Omit<EventOf<T>, 'id' | 'cursor' | 'user_id'> : { readonly [field: string]: unknown }
-);
+export type MockEvent<T extends string = string, Events extends object = EventKinds> = {
+  readonly type: T;
+  readonly user_id?: string;
+} & (T extends keyof Events ? Sent<Events[T]> : { readonly [field: string]: unknown });
 
 /** What a read of state is answered with. */
 export interface MockAnswer {
@@ -48,7 +52,7 @@ export class MockConnection {
 
   /** Made by the client. */
   constructor(
-    private readonly server: MockRealtimeServer,
+    private readonly server: Pick<MockRealtimeServer, 'admit' | 'connections' | 'isSilent'>,
     readonly url: string,
     readonly protocols: readonly string[],
   ) {
@@ -112,8 +116,10 @@ export class MockConnection {
  * await client.connect();
  * server.emit({ type: 'message', chat_id: null });
  * ```
+ *
+ * `Events` has the kinds whose fields are checked when they are sent: give it what the client is given.
  */
-export class MockRealtimeServer {
+export class MockRealtimeServer<Events extends object = EventKinds> {
   /** Given to a client as its option `WebSocket`. */
   readonly WebSocket: WebSocketConstructor;
   /** Given to a client as its option `fetch`; answers with what `answer` was told. */
@@ -157,8 +163,8 @@ export class MockRealtimeServer {
   }
 
   /** Commits an event: it is in the log, and sent to whom it is for. Returns its id. */
-  emit<T extends string>(event: MockEvent<T>): number {
-    const logged = { id: this.log.length + 1, event: event as MockEvent };
+  emit<T extends KindName<Events>>(event: MockEvent<T, Events>): number {
+    const logged = { id: this.log.length + 1, event: event as unknown as MockEvent };
     this.log.push(logged);
     for (const connection of this.connections) this.deliver(connection, logged, true);
     return logged.id;

@@ -219,11 +219,17 @@ export interface OwnHandlers {
   error: (error: RealtimeError) => void;
 }
 
-/** A name to register a handler by: of `OwnHandlers`, of a kind in `Events`, or any other kind. */
-export type HandlerName<Events extends object = EventKinds> =
-  | keyof OwnHandlers
+/** Whether `Events` is `EventKinds`, the kinds of a client that was given none. */
+type IsDefault<Events> = [Events, EventKinds] extends [EventKinds, Events] ? true : false;
+/**
+ * The name of a kind: of one in `Events`. Where that is `EventKinds`, any other text too; else a kind that is not in it is
+ * added to it, as in `Events & { weather: OtherEvent }`.
+ */
+export type KindName<Events extends object = EventKinds> =
   | (keyof Events & string)
-  | (string & {});
+  | (IsDefault<Events> extends true ? string & {} : never);
+/** A name to register a handler by: of `OwnHandlers`, or of a kind. */
+export type HandlerName<Events extends object = EventKinds> = keyof OwnHandlers | KindName<Events>;
 /** The handler of that name. */
 export type HandlerOf<N extends string, Events extends object = EventKinds> = N extends keyof OwnHandlers
   ? OwnHandlers[N]

@@ -105,7 +105,14 @@ typed.on('order', async (event, { signal, attempt }) => {
   else event.row;
   void [key, signal.aborted, attempt.toFixed()];
 });
-typed.on('weather', ({ degrees }: OtherEvent) => void degrees);
+// @ts-expect-error no kind has this name
+typed.on('ordr', () => {});
+// @ts-expect-error nor has one this name
+useEvents(typed, 'ordr');
+const mock = new MockRealtimeServer<Events>();
+mock.emit({ type: 'order', op: 'insert', key: { id: 7 }, row: { status: 'new' } });
+// @ts-expect-error the row has no state
+mock.emit({ type: 'order', op: 'insert', key: { id: 7 }, row: { state: 'new' } });
 typed.on('reset', ({ reason }) => void reason.trim());
 const orders = typed.sync<number[]>({
   load: async () => ({ state: [], cursor: null }),

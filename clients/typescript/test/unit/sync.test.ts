@@ -76,6 +76,42 @@ describe('sync()', () => {
     await synced.stop();
   });
 
+  it('reports a load that fails as `load`, and an `apply` that fails as `handler`', async () => {
+    const all = new Messages();
+    const { client, errors } = bench({}, all.server);
+    all.fails = true;
+    let applies = false;
+    const synced = client.sync<number>({
+      load: all.load,
+      apply: (count) => {
+        if (!applies) throw new Error('no such row');
+        return count + 1;
+      },
+    });
+    await vi.advanceTimersByTimeAsync(1_000);
+    all.fails = false;
+    await vi.advanceTimersByTimeAsync(5_000);
+    all.write();
+    await settle();
+    applies = true;
+    await vi.advanceTimersByTimeAsync(5_000);
+    expect(synced.getSnapshot()).toBe(1);
+    expect(errors).toMatchObject([
+      { kind: 'load', message: 'load failed: Error: offline', cause: { message: 'offline' } },
+      { kind: 'handler', cause: { message: 'no such row' } },
+    ]);
+    await synced.stop();
+  });
+
+  it('closes the client with the error of its load where that is wanted', async () => {
+    const all = new Messages();
+    const { client } = bench({ onHandlerError: ({ kind }) => (kind === 'load' ? 'close' : 'retry') }, all.server);
+    all.fails = true;
+    client.sync({ load: all.load, apply });
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(client.state).toMatchObject({ status: 'closed', reason: 'handler_failed', error: { kind: 'load' } });
+  });
+
   it('of one that is stopped while it loads does nothing more', async () => {
     const all = new Messages();
     const { client } = bench({}, all.server);
