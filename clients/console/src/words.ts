@@ -43,8 +43,6 @@ export function sayState(state: ClientState): Said {
   switch (state.status) {
     case 'connecting':
       return { tone: 'waiting', label: 'connecting', detail: '' };
-    case 'standby':
-      return { tone: 'waiting', label: 'standby', detail: 'Another tab has the stream.' };
     case 'live':
       return state.resumed
         ? { tone: 'good', label: 'live (resumed)', detail: 'The stream went on from where it was.' }

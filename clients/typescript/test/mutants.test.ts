@@ -21,18 +21,18 @@ interface Mutant {
 const MUTANTS: Record<string, Mutant> = {
   'saves before handing on': {
     file: 'pump.ts',
-    from: '    const given = entry.type === null ? null : await owner.hand(entry);\n',
-    to: `    if (entry.type !== null && entry.type !== 'reset') {
-      kept.move(entry.cursor);
-      await save();
+    from: '    const given = await owner.hand(entry);\n',
+    to: `    if (entry.type !== 'reset') {
+      keeper.note({ cursor: (entry as RealtimeEvent).cursor, ids: [], at });
+      await keeper.save();
     }
-    const given = entry.type === null ? null : await owner.hand(entry);\n`,
+    const given = await owner.hand(entry);\n`,
     tests: 'handlers.test.ts',
     name: 'what ends after it saves nothing',
   },
   'takes the highest id for what is known': {
     file: 'place.ts',
-    from: '    has: (id) => now.has(id) || before.has(id),\n',
+    from: '    has: (id) => parts.some(({ ids }) => ids.has(id)),\n',
     to: `    has(id) {
       const world = globalThis as { highest?: number };
       const isKnown = id <= (world.highest ?? 0);
@@ -72,8 +72,8 @@ const MUTANTS: Record<string, Mutant> = {
   },
   'forgets ids when the cursor moves': {
     file: 'place.ts',
-    from: '      cursor = next;\n      before = now;\n',
-    to: '      cursor = next;\n      before = idSet();\n',
+    from: '...parts.slice(0, CURSORS_MAX - 1)]',
+    to: '{ cursor: null, ids: idSet() }]',
     tests: 'once.test.ts',
     name: 'also one cursor later',
   },
@@ -83,6 +83,34 @@ const MUTANTS: Record<string, Mutant> = {
     to: '',
     tests: 'stores.test.ts',
     name: 'the application is reset first',
+  },
+  'saves the place of the fastest tab': {
+    file: 'group.ts',
+    from: '[...members.values()].every(({ frame }) => at.frame <= frame)',
+    to: 'true',
+    tests: 'tabs.test.ts',
+    name: 'save what all of them have handled',
+  },
+  'lets a tab save that has lost the lock': {
+    file: 'stores/local-storage.ts',
+    from: 'if (!kept || term >= Number(kept[1])) ',
+    to: '',
+    tests: 'tabs.test.ts',
+    name: 'a late save of one that has lost the lock is refused',
+  },
+  'takes an answer to an earlier question': {
+    file: 'group.ts',
+    from: 'if (!isSeeking || data.question !== question) return;',
+    to: 'if (!isSeeking) return;',
+    tests: 'tabs.test.ts',
+    name: 'take no answer to an earlier question',
+  },
+  'joins at the present, and not where the store is': {
+    file: 'group.ts',
+    from: 'const first = isNew ?',
+    to: 'const first = isNew || true ?',
+    tests: 'tabs-model.test.ts',
+    name: 'lose nothing, repeat nothing',
   },
 };
 

@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { type ClientOptions, type LockManagerLike, localStorageStore } from '../../src/index.js';
 import { MockRealtimeServer } from '../../src/testing.js';
-import { type Bench, FakeLocks, bench, installLocalStorage, until } from '../support.js';
+import { type Bench, FakeLocks, USER, bench, installLocalStorage, until } from '../support.js';
 
 const message = { type: 'message', chat_id: null } as const;
 const upTo = (last: number): number[] => Array.from({ length: last }, (_, i) => i + 1);
@@ -109,6 +109,33 @@ describe('tabs that share a store', () => {
     await tabs[1]!.client.close();
     expect(tabs[1]!.client.state).toEqual({ status: 'closed', reason: 'closed' });
     await close();
+  });
+
+  it('take no answer to an earlier question', async () => {
+    const server = new MockRealtimeServer();
+    const origin = new FakeLocks();
+    const name = `hushnet-realtime:bob:1:${USER}`;
+    // The test is the tab that leads.
+    void origin.tab().request(name, {}, () => new Promise(() => {}));
+    const leader = new BroadcastChannel(name);
+    const asked: { from: string; question: number }[] = [];
+    leader.onmessage = ({ data }) => void (data.type === 'join' && asked.push(data));
+    const say = (message: object): void => leader.postMessage({ from: 'leader', term: 9, ...message });
+    const { client, ids } = tabOf(server, origin.tab());
+    const connected = client.connect();
+    await until(() => asked.length === 1, 'the first question');
+    say({ type: 'here', isVisible: true, saved: 0 });
+    await until(() => asked.length === 2, 'the second');
+    const answer = { type: 'joined', first: 3, ends: [], cursor: '1-2', state: { status: 'live', resumed: true } };
+    const event = { type: 'message', user_id: USER, chat_id: null, id: 7 };
+    for (const [i, { from, question }] of asked.entries()) {
+      say({ ...answer, to: from, question, frames: [[{ ...event, id: 7 + i }, 90]] });
+    }
+    await connected;
+    await until(() => ids.length > 0, 'an event');
+    expect(ids).toEqual([8]);
+    await client.close();
+    leader.close();
   });
 
   it('are reset together', async () => {
