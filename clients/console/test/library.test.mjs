@@ -8,9 +8,9 @@ import { DEADLINE_MS, startRun, startServe } from './service.mjs';
 
 /** What the page does: it notes what comes, and tells its server when it was shown again. */
 const PAGE = `
-  import { RealtimeClient } from './clients/typescript/src/index.ts';
+  import { RealtimeClient, indexedDbStore } from './clients/typescript/src/index.ts';
   const asked = new URLSearchParams(location.search);
-  const client = new RealtimeClient({ url: asked.get('server'), userId: asked.get('user') });
+  const client = new RealtimeClient({ url: asked.get('server'), userId: asked.get('user'), cursorStore: indexedDbStore('bob') });
   Object.assign(window, { client, ids: [], states: [] });
   client.on('state', ({ reason, status }) => void states.push(reason ?? status));
   client.on('message', ({ id }) => void ids.push(id));

@@ -135,7 +135,7 @@ describe('exactly once', () => {
     server = await Service.serve(world.databaseArgs(), port);
     const pair = await world.addPair();
     const origin = new FakeLocks();
-    let crashes = 0;
+    let [crashes, kills] = [0, 0];
     const open = async () => {
       const ids: number[] = [];
       const cursorStore = localStorageStore(pair.to);
@@ -160,10 +160,15 @@ describe('exactly once', () => {
     let turns = 0;
     let due = 50;
     const all = [...tabs, witness];
-    await write(pair, 800, random, async (count) => {
+    await write(pair, 10_000, random, async (count) => {
       if (count < due) return;
-      due += 80;
+      due += 400;
       turns++;
+      if (random() < 0.2) {
+        kills++;
+        await server.end('SIGKILL');
+        server = await Service.serve(world.databaseArgs(), port);
+      }
       await tabs.shift()!.die();
       tabs.push(await open());
       all.push(tabs.at(-1)!);
@@ -174,7 +179,8 @@ describe('exactly once', () => {
     await until(() => [...tabs, witness].every(({ ids }) => ids.includes(last)), 'the last event');
     expect(witness.ids.toSorted((a, b) => a - b)).toEqual(logged);
     for (const { ids } of all) expect(new Set(ids).size).toBe(ids.length);
-    console.info(`${crashes} crashes of ${turns} turns`);
+    console.info(`${logged.length} events, ${kills} kills of the server, ${crashes} crashes of ${turns} tabs`);
+    expect(kills).toBeGreaterThan(1);
     expect(crashes).toBeGreaterThan(1);
     expect(turns).toBeGreaterThan(5);
     await Promise.all(tabs.map(({ die }) => die()));
