@@ -98,7 +98,7 @@ export interface Group {
   resign(): void;
   /** This tab has handled the frame. */
   handled(at: At | undefined): void;
-  /** Whether all tabs have handled the frame, or this one need not know. */
+  /** Whether all tabs have handled the frame, as far as this one knows. */
   mayKeep(at: At | undefined): boolean;
   /** The position after that frame. */
   positionAt(at: At | undefined): Position | undefined;
@@ -140,6 +140,7 @@ type Message = Body & { readonly from: string; readonly to?: string | undefined 
 
 /** A tab that has joined. */
 interface Member {
+  /** What it has handled; -1 until it has said so, since what it has may wait there. */
   frame: number;
   /** When it was asked first, and has not answered since; 0 if it has. */
   askedAt: number;
@@ -183,9 +184,11 @@ export function groupOf(
   let takenOverAt: string | null = null;
   let history: History = historyOf(0, queueFramesMax);
   let epoch = 0;
-  let done = 0;
+  /** The newest frame of this epoch that was handled here. */
+  let done = -1;
   let members = new Map<string, Member>();
-  /** Set while the others may not have joined yet. */
+  /** Whether the others may not have joined yet. */
+  let isSettling = false;
   let settling: Timer;
 
   const post = (body: Body, to?: string): void => {
@@ -229,22 +232,20 @@ export function groupOf(
     isLeading = true;
     isJoined = isAlone = hasBegun = false;
     members = new Map();
-    if (isFirst) return;
-    settling = later(SETTLE_MS, settle);
-    owner.onLead();
+    isSettling = !isFirst;
+    if (isSettling) owner.onLead();
   }
 
   function settle(): void {
     clearTimeout(settling);
-    settling = undefined;
+    isSettling = false;
     owner.onProgress();
   }
 
   function queueUp(): void {
     release();
-    isLeading = isReady = false;
+    isLeading = isReady = isSettling = false;
     clearTimeout(settling);
-    settling = undefined;
     heardAt = shownAt = now();
     request({});
   }
@@ -304,13 +305,20 @@ export function groupOf(
     const { overlap, first } = message;
     isSeeking = false;
     if (overlap && !owner.reaches(overlap[0])) return alone();
+    const isSame = term && first - 1 === history.last;
     isJoined = true;
     term = highest = message.term;
     ends = new Map(message.ends);
+    // Where it goes on after the frame that it has, the numbers before are the same ones.
+    if (!isSame) renumber();
     history.rewind(first - 1);
-    done = -1;
-    owner.onJoined(message, { epoch: ++epoch, frame: first - 1 });
+    owner.onJoined(message, { epoch, frame: first - 1 });
     message.frames.forEach(([frame, characters], i) => deliver(first + i, frame, characters));
+  }
+
+  function renumber(): void {
+    epoch++;
+    done = -1;
   }
 
   function deliver(number: number, frame: Frame, characters: number): void {
@@ -333,7 +341,7 @@ export function groupOf(
     const first = isNew ? history.last + 1 : end === undefined ? 0 : Math.min(position!.frame, end) + 1;
     const isLast = [...ends.keys()].at(-1) === position?.term;
     if (!history.has(first) || (isAhead && !isLast)) return post({ type: 'refused', term, question }, from);
-    if (members.size < MEMBERS_MAX) members.set(from, { frame: first - 1, askedAt: 0 });
+    if (members.size < MEMBERS_MAX) members.set(from, { frame: -1, askedAt: 0 });
     const overlap = isAhead ? ([takenOverAt] as const) : undefined;
     const { cursor, state } = owner.leader;
     const frames = history.since(first);
@@ -431,7 +439,7 @@ export function groupOf(
       else {
         ends = new Map();
         history = historyOf(0, queueFramesMax);
-        epoch++;
+        renumber();
       }
       ends = new Map([...ends].slice(-TERMS_MAX));
       takenOverAt = cursor;
@@ -439,7 +447,12 @@ export function groupOf(
     },
     ready() {
       isReady = isLeading;
-      if (isReady) here();
+      if (!isReady) return;
+      here();
+      // They join when it is connected, and not before.
+      if (!isSettling) return;
+      clearTimeout(settling);
+      settling = later(SETTLE_MS, settle);
     },
     get next() {
       return isLeading ? { epoch, frame: history.last + 1 } : undefined;
@@ -460,8 +473,10 @@ export function groupOf(
       if (at?.epoch === epoch) done = at.frame;
     },
     mayKeep(at) {
-      if (!isLeading || at?.epoch !== epoch) return true;
-      return !settling && [...members.values()].every(({ frame }) => at.frame <= frame);
+      if (at?.epoch !== epoch) return true;
+      // One that follows may lead next: it is then to know what the others have not handled yet.
+      if (!isLeading) return at.frame <= history.saved;
+      return !isSettling && [...members.values()].every(({ frame }) => at.frame <= frame);
     },
     positionAt: (at) => (term && at?.epoch === epoch ? { term, frame: at.frame } : undefined),
     acknowledge,

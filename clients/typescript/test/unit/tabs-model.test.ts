@@ -67,6 +67,10 @@ interface Tab {
   isHidden: boolean;
   isPaused: boolean;
   isClosing: boolean;
+  /** When it was last anything but a tab that follows and answers. */
+  badAt: number;
+  /** How many frames may wait in it. */
+  readonly queueFramesMax: number;
   /** What is done when it thaws. */
   frozen: (() => void)[];
   /** The place that it began at; nothing before it has begun. */
@@ -116,6 +120,15 @@ async function play(seed: number): Promise<string[]> {
   const covers = (place: Place, id: number): boolean =>
     position(id) <= Number(place.cursor!.slice(1)) || place.ids.includes(id) || place.idsBefore.includes(id);
 
+  /** Whether the tab has followed, and answered, for so long that it has to be waited for. */
+  function isGood(tab: Tab): boolean {
+    const isBad =
+      tab.isDead || tab.isFrozen || tab.isPaused || tab.isClosing || tab.client.state.status !== 'live' ||
+      [...tab.sockets].some(({ readyState }) => readyState !== 3);
+    if (isBad) tab.badAt = performance.now();
+    return performance.now() - tab.badAt > 4_000;
+  }
+
   const storeOf = (tab: Tab): CursorStore => sharedStore('shared', {
     async load() {
       if (chance(0.3)) await new Promise((resolve) => setTimeout(() => resolve(null), rand() * 50));
@@ -134,6 +147,15 @@ async function play(seed: number): Promise<string[]> {
           problems.push(`${tab.number} saves ${cursor}, and has not ended ${position(id)}`);
         }
       }
+      for (const other of alive()) {
+        // One that follows, and has for long. After a reset whose handler has read state each goes on by itself.
+        if (frame === undefined || tab.isClosing || tab.isPaused || other === tab || !isGood(other) || tab.queueFramesMax < 10_000) continue;
+        for (const id of server.log) {
+          if (other.from && covers(place, id) && !covers(other.from, id) && !other.ended.has(id)) {
+            problems.push(`${tab.number} saves ${cursor}, and ${other.number} has not ended ${position(id)}`);
+          }
+        }
+      }
       note(`    ${tab.number} saves ${cursor}+${place.ids.length} ${term}.${frame}`);
       record = place;
     },
@@ -150,6 +172,8 @@ async function play(seed: number): Promise<string[]> {
       isHidden: chance(0.3),
       isPaused: false,
       isClosing: false,
+      badAt: performance.now(),
+      queueFramesMax: chance(0.3) ? 8 : 10_000,
       frozen: [],
       begun: new Map(),
       excused: new Map(),
@@ -167,6 +191,7 @@ async function play(seed: number): Promise<string[]> {
       constructor(url: string) {
         super(server, url);
         tab.sockets.add(this);
+        tab.badAt = performance.now();
         if (tab.isDead) this.readyState = 3;
       }
       override receive(data: object): void {
@@ -186,7 +211,7 @@ async function play(seed: number): Promise<string[]> {
         random: rand,
         cursorStore: storeOf(tab),
         locks,
-        queueFramesMax: chance(0.3) ? 8 : 10_000,
+        queueFramesMax: tab.queueFramesMax,
         handlerTimeoutMs: 3_600_000,
         logger: ({ event, message }) => event === 'state' || note(`  ${tab.number} ${event} ${message}`),
       });
@@ -214,7 +239,10 @@ async function play(seed: number): Promise<string[]> {
         for (const id of server.log) tab.excused.set(id, (tab.excused.get(id) ?? 0) + 1);
         return undefined;
       });
-      client.on('state', ({ status }) => note(`  ${tab.number} ${status}`));
+      client.on('state', ({ status }) => {
+        note(`  ${tab.number} ${status}`);
+        if (status !== 'live') tab.badAt = performance.now();
+      });
       void client.connect();
     });
   }
@@ -239,6 +267,7 @@ async function play(seed: number): Promise<string[]> {
     const op = Math.floor(rand() * 24);
     const tab = pick(alive().filter(({ isClosing }) => !isClosing));
     const conn = pick([...server.conns]);
+    alive().forEach(isGood);
     note(`${step} op ${op} tab ${tab?.number} log ${server.log.length}`);
     if (op < 8) for (let n = 1 + Math.floor(rand() * 5); n--; ) server.emit();
     else if (op === 8) conn?.sayCursor();

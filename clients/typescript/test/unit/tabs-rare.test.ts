@@ -1,0 +1,105 @@
+/** Tabs of one store in what seldom happens to them. */
+
+import { beforeEach, describe, expect, it, vi } from 'vitest';
+import {
+  type ClientOptions,
+  type CursorStore,
+  type LockManagerLike,
+  type Place,
+  localStorageStore,
+  sharedStore,
+} from '../../src/index.js';
+import { MockRealtimeServer } from '../../src/testing.js';
+import { type Bench, FakeLocks, bench, installLocalStorage, underFakeTimers } from '../support.js';
+
+const rejections = underFakeTimers();
+const message = { type: 'message', chat_id: null } as const;
+const upTo = (last: number): number[] => Array.from({ length: last }, (_, i) => i + 1);
+const pass = (ms: number) => vi.advanceTimersByTimeAsync(ms);
+
+/** What one posts comes to the others at once, whatever the clock. */
+class Channel {
+  static all = new Set<Channel>();
+  onmessage: ((event: { data: unknown }) => void) | null = null;
+  constructor(readonly name: string) {
+    Channel.all.add(this);
+  }
+  postMessage(data: unknown): void {
+    const copy = structuredClone(data);
+    for (const other of Channel.all) {
+      if (other !== this && other.name === this.name) queueMicrotask(() => other.onmessage?.({ data: structuredClone(copy) }));
+    }
+  }
+  close(): void {
+    this.onmessage = null;
+    Channel.all.delete(this);
+  }
+}
+
+let items: Map<string, string>;
+beforeEach(() => {
+  items = installLocalStorage();
+  Channel.all.clear();
+  vi.stubGlobal('BroadcastChannel', Channel);
+});
+
+const kept = (): Place => JSON.parse(items.get('hushnet-realtime:bob')!);
+const tabOf = (server: MockRealtimeServer, locks: LockManagerLike | null, options: Partial<ClientOptions> = {}) =>
+  bench({ cursorStore: localStorageStore('bob'), locks, handlerTimeoutMs: 3_600_000, ...options }, server);
+async function open(count: number, options: Partial<ClientOptions> = {}, server = new MockRealtimeServer()) {
+  const origin = new FakeLocks();
+  const tabs: (Bench & { readonly view: ReturnType<FakeLocks['tab']> })[] = [];
+  for (let i = 0; i < count; i++) {
+    const view = origin.tab();
+    const tab = { ...tabOf(server, view, options), view };
+    void tab.client.connect();
+    await pass(100);
+    tabs.push(tab);
+  }
+  const close = async () => {
+    const all = Promise.all(tabs.map(({ client }) => client.close()));
+    await pass(6_000);
+    await all;
+    expect(vi.getTimerCount()).toBe(0);
+    expect(rejections).toEqual([]);
+  };
+  return { server, origin, tabs, close };
+}
+
+describe('the store keeps the oldest place', () => {
+  it('also when another takes over', async () => {
+    const { server, tabs, close } = await open(3);
+    let finish = (): void => {};
+    tabs[2]!.client.on('message', ({ id }) => (id === 3 ? new Promise<void>((resolve) => (finish = resolve)) : undefined));
+    for (let i = 0; i < 6; i++) server.emit(message);
+    await pass(3_000);
+    expect(tabs.map(({ ids }) => ids.length)).toEqual([6, 6, 3]);
+    expect(kept().cursor).toBe('1-2');
+    void tabs[0]!.client.close();
+    await pass(8_000);
+    expect(tabs.map(({ client }) => client.state.status)).toEqual(['closed', 'live', 'live']);
+    expect(server.connections.size).toBe(1);
+    expect(kept().cursor).toBe('1-2');
+    finish();
+    await pass(3_000);
+    expect(kept().cursor).toBe('1-6');
+    await close();
+  });
+
+  it('also when the one that takes over needs long to connect', async () => {
+    const { server, tabs, close } = await open(3);
+    let finish = (): void => {};
+    tabs[2]!.client.on('message', ({ id }) => (id === 3 ? new Promise<void>((resolve) => (finish = resolve)) : undefined));
+    for (let i = 0; i < 6; i++) server.emit(message);
+    await pass(3_000);
+    expect(kept().cursor).toBe('1-2');
+    for (let i = 0; i < 3; i++) server.refuse?.(1006);
+    void tabs[0]!.client.close();
+    await pass(20_000);
+    expect(tabs.map(({ client }) => client.state.status)).toEqual(['closed', 'live', 'live']);
+    expect(kept().cursor).toBe('1-2');
+    finish();
+    await pass(3_000);
+    await close();
+  });
+});
