@@ -185,7 +185,7 @@ export function startRun(
       return report(error);
     }
     if (mine !== turn) return;
-    await enterGroup(`${prover.subject ?? options.userId ?? ''}`);
+    await enterGroup(`${prover.subject ?? options.userId ?? ''}`, mine);
     if (mine !== turn) return;
     await (loading ??= load());
     if (mine !== turn) return;
@@ -200,16 +200,19 @@ export function startRun(
   }
 
   /** Where the store is shared: with the tabs of the same user. */
-  async function enterGroup(user: string): Promise<void> {
+  async function enterGroup(user: string, mine: number): Promise<void> {
     const { locks = (globalThis as { navigator?: Navigator }).navigator?.locks } = options;
     const { sharedName, share } = store;
     if (!share || !locks || isUnshared || options.tabs === 'each') return;
     await leaving;
+    // Left again meanwhile, or closed: nobody would end what began now.
+    if (mine !== turn) return;
     const name = `${sharedName}:${TABS_VERSION}:${user}`;
     if (group && group.name !== name) {
       // Another user has signed in: what was passed on was the other's.
       await leaveGroup();
       position = undefined;
+      if (mine !== turn) return;
     }
     try {
       isGrouped = true;

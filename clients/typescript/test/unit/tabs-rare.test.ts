@@ -103,3 +103,62 @@ describe('the store keeps the oldest place', () => {
     await close();
   });
 });
+
+describe('slow tabs', () => {
+  it('that all have more waiting than they may do not connect again and again', async () => {
+    const { server, tabs, close } = await open(2, { queueFramesMax: 5 });
+    let isStuck = true;
+    for (const { client } of tabs) client.on('message', async () => {
+      while (isStuck) await new Promise((resolve) => setTimeout(resolve, 1_000));
+    });
+    for (let i = 0; i < 30; i++) server.emit(message);
+    await pass(10_000);
+    expect(server.connects).toBeLessThan(20);
+    isStuck = false;
+    await pass(60_000);
+    expect(tabs.map(({ ids }) => ids)).toEqual([upTo(30), upTo(30)]);
+    await close();
+  });
+});
+
+describe('nothing is left', () => {
+  it('of a client that is closed while it waits for the save of before', async () => {
+    const server = new MockRealtimeServer();
+    const origin = new FakeLocks();
+    let place: Place | null = null;
+    const slow: CursorStore = sharedStore('slow', {
+      load: () => place,
+      async save({ cursor, ids, idsBefore, term, frame }) {
+        await new Promise((resolve) => setTimeout(resolve, 1_000));
+        place = { cursor, ids, idsBefore, term, frame };
+      },
+      clear() {},
+    });
+    const first = tabOf(server, origin.tab(), { cursorStore: slow });
+    void first.client.connect();
+    await pass(5_000);
+    const { client } = tabOf(server, origin.tab(), { cursorStore: slow });
+    void client.connect();
+    await pass(5_000);
+    void first.client.close();
+    await pass(100);
+    expect(client.state.status).toBe('live');
+    server.emit(message);
+    await pass(10);
+    client.pause();
+    await pass(10);
+    client.resume();
+    await pass(10);
+    void client.close();
+    await pass(10_000);
+    expect(client.state.status).toBe('closed');
+    expect(Channel.all.size).toBe(0);
+    expect(vi.getTimerCount()).toBe(0);
+    const other = tabOf(server, origin.tab(), { cursorStore: slow });
+    void other.client.connect();
+    await pass(3_000);
+    expect(other.client.state.status).toBe('live');
+    void other.client.close();
+    await pass(10_000);
+  });
+});
