@@ -82,8 +82,8 @@ export interface Group {
   join(isNew: boolean): void;
   /** Takes no frames any more, until it joins. */
   part(): void;
-  /** The leader connects, from this cursor on. Returns the number of the last frame before, if there was another stream. */
-  begin(cursor: string | null): At | undefined;
+  /** The leader connects, from this cursor on, with a term higher than the one that is kept. Returns the number of the last frame before, if there was another stream. */
+  begin(cursor: string | null, termKept: number): At | undefined;
   /** The leader is connected, and others may join. */
   ready(): void;
   /** The number that the next frame will have, if this tab leads. */
@@ -429,12 +429,12 @@ export function groupOf(
     part() {
       isJoined = isSeeking = false;
     },
-    begin(cursor) {
+    begin(cursor, termKept) {
       if (hasBegun) return undefined;
       hasBegun = true;
       const before = term;
       // Higher than those before, also where the clock was set back, and no other tab's.
-      term = highest = Math.max(Date.now() * TERMS_PER_MS, highest + 1) + Math.floor(Math.random() * TERMS_PER_MS);
+      term = highest = Math.max(Date.now() * TERMS_PER_MS, highest + 1, termKept + 1) + Math.floor(Math.random() * TERMS_PER_MS);
       if (before) ends.set(before, history.last);
       else {
         ends = new Map();

@@ -83,6 +83,8 @@ export function startRun(
   /** Whether the store is another tab's to write, but for the one that leads. */
   let isGrouped = false;
   let leaving: Promise<void> | undefined;
+  /** In the store, when it was loaded. */
+  let termKept = 0;
   /** Where this tab was in the group that it has left. */
   let position: Position | undefined;
   let link: Link | undefined;
@@ -159,12 +161,14 @@ export function startRun(
     const loaded = await store.load();
     if (isOver) return;
     if (loaded.isLost && !since) missing = 'storage';
+    termKept = loaded.place?.term ?? 0;
     pump = pumpOf(store, loaded, options, { hand, onHandled, onFailed, leave, group: () => group, maySave });
     if (since) await pump.replace(placeAt(since));
     else if (loaded.place?.frame !== undefined) position = loaded.place as Position;
   }
 
-  const maySave = (): boolean => (group ? group.isLeading : !isGrouped);
+  // Without a term a save would not be known for a late one.
+  const maySave = (): boolean => (group ? group.isLeading && !!group.term : !isGrouped);
   const hand = (frame: RealtimeEvent | ResetEvent): Promise<Given> => owner.hand(frame, signal);
 
   async function open(): Promise<void> {
@@ -234,7 +238,7 @@ export function startRun(
     position = undefined;
     const { cursor } = pump.arrived;
     if (group.isLeading) {
-      const at = group.begin(cursor);
+      const at = group.begin(cursor, termKept);
       if (at) pump.mark(at);
     } else if (!group.isAlone) {
       // Elsewhere than any of them, as with a `since`.

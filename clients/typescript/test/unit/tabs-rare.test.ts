@@ -162,3 +162,49 @@ describe('nothing is left', () => {
     await pass(10_000);
   });
 });
+
+describe('a clock that was set back', () => {
+  it.each([['as it was', {}], ['with `since`', { since: '1-1' }]] as const)('does not make saves stale: %s', async (_, how) => {
+    vi.setSystemTime(new Date('2030-01-01'));
+    const { server, tabs, close } = await open(1);
+    tabs[0]!.client.on('reset', () => {
+      server.emit(message);
+      return '1-2';
+    });
+    server.emit(message);
+    await pass(1_000);
+    if (!('since' in how)) {
+      server.reset('truncated');
+      await pass(3_000);
+    }
+    await close();
+    vi.setSystemTime(new Date('2026-01-01'));
+    const late = tabOf(server, new FakeLocks().tab());
+    void late.client.connect(how);
+    await pass(3_000);
+    server.emit(message);
+    server.emit(message);
+    await pass(3_000);
+    expect(late.client.state.status).toBe('live');
+    expect(kept().cursor).toBe('since' in how ? '1-3' : '1-4');
+    void late.client.close();
+    await pass(6_000);
+  });
+});
+
+it('no save is without a term, by which a late one is known', async () => {
+  const { server, tabs, close } = await open(1);
+  for (let i = 0; i < 3; i++) server.emit(message);
+  await pass(1_000);
+  expect(tabs[0]!.ids).toEqual(upTo(3));
+  await close();
+  const saves = vi.spyOn(items, 'set');
+  const since = tabOf(server, new FakeLocks().tab());
+  void since.client.connect({ since: '1-1' });
+  await pass(1_000);
+  expect(since.ids).toEqual([2, 3]);
+  expect(kept().cursor).toBe('1-3');
+  for (const [, place] of saves.mock.calls) expect(JSON.parse(place)).toHaveProperty('term');
+  void since.client.close();
+  await pass(6_000);
+});
