@@ -210,14 +210,15 @@ export function groupOf(
     queue = new AbortController();
     const { signal } = queue;
     const isQueued = !options.ifAvailable && !options.steal;
-    locks
-      .request(name, isQueued ? { signal } : options, (lock) => {
-        if (mine !== requests || isOver) return undefined;
-        if (lock) lead(!!known);
-        else request({});
-        known?.();
-        return lock ? new Promise<void>((resolve) => (release = resolve)) : undefined;
-      })
+    const held = (lock: unknown): Promise<void> | undefined => {
+      if (mine !== requests || isOver) return undefined;
+      if (lock) lead(!!known);
+      else request({});
+      known?.();
+      return lock ? new Promise<void>((resolve) => (release = resolve)) : undefined;
+    };
+    // One that throws has refused, too.
+    new Promise((resolve) => resolve(locks.request(name, isQueued ? { signal } : options, held)))
       .catch((cause: unknown) => {
         if (mine !== requests || isOver) return;
         if (isLeading) return follow();

@@ -163,6 +163,32 @@ describe('nothing is left', () => {
   });
 });
 
+describe('a lock manager', () => {
+  it('that throws is one that is not there', async () => {
+    const server = new MockRealtimeServer();
+    const { client, errors } = tabOf(server, { request: () => { throw new DOMException('no', 'SecurityError'); } });
+    void client.connect();
+    await pass(1_000);
+    expect(client.state.status).toBe('live');
+    expect(errors).toMatchObject([{ kind: 'store' }]);
+    void client.close();
+    await pass(6_000);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+  it('that rejects is one that is not there', async () => {
+    const server = new MockRealtimeServer();
+    const { client, errors } = tabOf(server, { request: () => Promise.reject(new DOMException('no', 'SecurityError')) });
+    void client.connect();
+    await pass(1_000);
+    expect(client.state.status).toBe('live');
+    expect(errors).toMatchObject([{ kind: 'store' }]);
+    void client.close();
+    await pass(6_000);
+    expect(vi.getTimerCount()).toBe(0);
+    expect(rejections).toEqual([]);
+  });
+});
+
 describe('a clock that was set back', () => {
   it.each([['as it was', {}], ['with `since`', { since: '1-1' }]] as const)('does not make saves stale: %s', async (_, how) => {
     vi.setSystemTime(new Date('2030-01-01'));
