@@ -234,3 +234,20 @@ it('no save is without a term, by which a late one is known', async () => {
   void since.client.close();
   await pass(6_000);
 });
+
+describe('users', () => {
+  it('whom only their keys name are not one', async () => {
+    const server = new MockRealtimeServer();
+    const origin = new FakeLocks();
+    const of = (key: string) => tabOf(server, origin.tab(), { userId: undefined, signDevice: (timestamp: number) => ({ key, signature: 'c2ln', timestamp }) } as never);
+    const [bob, eve] = [of('Ym9i'), of('ZXZl')];
+    void bob.client.connect();
+    await pass(100);
+    void eve.client.connect();
+    await pass(100);
+    expect(server.connects).toBe(2);
+    void bob.client.close();
+    void eve.client.close();
+    await pass(6_000);
+  });
+});
