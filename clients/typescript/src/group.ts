@@ -288,7 +288,8 @@ export function groupOf(
     if (isLate || !wasVisible || !isVisible()) heardAt = shownAt = tickAt;
     wasVisible = isVisible();
     if (!wasVisible || isAlone) return;
-    if (tickAt - heardAt >= SILENT_TIMEOUT_MS || tickAt - shownAt >= HIDDEN_TIMEOUT_MS) request({ steal: true });
+    // One that says nothing does not say that it is hidden.
+    if (tickAt - heardAt >= SILENT_TIMEOUT_MS || heardAt - shownAt >= HIDDEN_TIMEOUT_MS) request({ steal: true });
     else post({ type: 'ask' });
   }
 

@@ -2,77 +2,27 @@
  * Tabs of one store under seeded random sequences of all that can happen to them: each of them is given what is after
  * the place that it began at, each event once. SEEDS and FROM choose others.
  */
-import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { type CursorStore, type Place, RealtimeClient, sharedStore } from '../../src/index.js';
 import { Conn, Server, rng } from './model-server.js';
+import { Channel, type TabState, inTab, running, thaw, underTabs } from './tab-world.js';
 import { FakeLocks, USER, settle, underFakeTimers } from '../support.js';
 
 const SEEDS = Number(process.env.SEEDS ?? 60);
 const FROM = Number(process.env.FROM ?? 1);
 const rejections = underFakeTimers();
+underTabs();
 
-/** The tab whose code runs. */
-const running = new AsyncLocalStorage<Tab>();
-
-/** Calls `work` as the tab's code: later, if it is frozen, and never if it has died. */
-function inTab(tab: Tab | undefined, work: () => void): void {
-  if (!tab) return work();
-  if (tab.isDead) return;
-  if (tab.isFrozen) tab.frozen.push(work);
-  else running.run(tab, work);
-}
-
-/** The channels of the origin: what one posts comes to the others in order, and later. */
-class Channel {
-  static all = new Set<Channel>();
-  static rand: () => number;
-  static note: (line: string) => void;
-  onmessage: ((event: { data: unknown }) => void) | null = null;
-  private readonly tab = running.getStore()!;
-  private isClosed = false;
-  private last = Promise.resolve();
-  constructor(readonly name: string) {
-    Channel.all.add(this);
-  }
-  postMessage(data: unknown): void {
-    if (this.tab.isDead) return;
-    if (this.isClosed) throw new DOMException('closed', 'InvalidStateError');
-    const copy = structuredClone(data);
-    Channel.note(`      ${this.tab.number} > ${JSON.stringify(data)}`);
-    for (const other of Channel.all) {
-      if (other === this || other.name !== this.name) continue;
-      const wait = Channel.rand() < 0.1 ? Channel.rand() * 40 : 0;
-      other.last = other.last
-        .then(() => (wait ? new Promise<void>((resolve) => realTimeout(resolve, wait)) : undefined))
-        .then(() => inTab(other.tab, () => other.isClosed || other.onmessage?.({ data: structuredClone(copy) })));
-    }
-  }
-  close(): void {
-    this.isClosed = true;
-    Channel.all.delete(this);
-  }
-}
-
-/** Fake, but nobody's. */
-let realTimeout: (work: () => void, ms: number) => unknown;
-
-interface Tab {
-  readonly number: number;
+interface Tab extends TabState {
   readonly client: RealtimeClient;
   readonly view: ReturnType<FakeLocks['tab']>;
   readonly sockets: Set<Conn>;
-  isDead: boolean;
-  isFrozen: boolean;
-  isHidden: boolean;
   isPaused: boolean;
   isClosing: boolean;
   /** When it was last anything but a tab that follows and answers. */
   badAt: number;
   /** How many frames may wait in it. */
   readonly queueFramesMax: number;
-  /** What is done when it thaws. */
-  frozen: (() => void)[];
   /** The place that it began at; nothing before it has begun. */
   from: Place | null | undefined;
   /** How often each event was handed on, may be more than once, and whether its handler has ended. */
@@ -80,25 +30,6 @@ interface Tab {
   excused: Map<number, number>;
   ended: Set<number>;
 }
-
-beforeEach(() => {
-  const { setTimeout: timeout, setInterval: interval } = globalThis;
-  realTimeout = timeout;
-  const bound = (work: () => void): (() => void) => {
-    const tab = running.getStore();
-    return AsyncResource.bind(() => inTab(tab, work));
-  };
-  vi.stubGlobal('setTimeout', (work: () => void, ms?: number) => timeout(bound(work), ms));
-  vi.stubGlobal('setInterval', (work: () => void, ms?: number) => interval(bound(work), ms));
-  vi.stubGlobal('BroadcastChannel', Channel);
-  vi.stubGlobal('document', {
-    addEventListener() {},
-    get visibilityState() {
-      return running.getStore()?.isHidden ? 'hidden' : 'visible';
-    },
-  });
-});
-afterEach(() => Channel.all.clear());
 
 async function play(seed: number): Promise<string[]> {
   const rand = rng(seed);
@@ -251,13 +182,8 @@ async function play(seed: number): Promise<string[]> {
   function die(tab: Tab): void {
     tab.isDead = true;
     tab.view.crash();
-    for (const channel of [...Channel.all]) if (channel['tab'] === tab) channel.close();
+    Channel.closeOf(tab);
     for (const socket of tab.sockets) socket.vanish();
-  }
-
-  function thaw(tab: Tab): void {
-    tab.isFrozen = false;
-    for (const work of tab.frozen.splice(0)) inTab(tab, work);
   }
 
   open();
