@@ -51,8 +51,8 @@ export interface GroupOwner {
   onLead(): void;
   /** It does not lead any more, and is to join. */
   onFollow(): void;
-  /** It has joined: what comes after `at` is passed on to it. */
-  onJoined(leader: Joined, at: At): void;
+  /** It has joined: what comes after `at` is passed on to it. From the present on if `isNew`, else after what it has. */
+  onJoined(leader: Joined, at: At, isNew: boolean): void;
   /** It is alone. */
   onAlone(): void;
   /** A frame that the leader has passed on. */
@@ -314,7 +314,7 @@ export function groupOf(
     // Where it goes on after the frame that it has, the numbers before are the same ones.
     if (!isSame) renumber();
     history.rewind(first - 1);
-    owner.onJoined(message, { epoch, frame: first - 1 });
+    owner.onJoined(message, { epoch, frame: first - 1 }, wantsNew);
     message.frames.forEach(([frame, characters], i) => deliver(first + i, frame, characters));
   }
 

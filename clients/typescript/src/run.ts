@@ -274,9 +274,11 @@ export function startRun(
     },
     onFollow: turnTo,
     onAlone: turnTo,
-    onJoined({ cursor, state }: Joined, at: At): void {
+    onJoined({ cursor, state }: Joined, at: At, isNew: boolean): void {
       pump.mark(at);
-      begun(cursor);
+      failures = 0;
+      // Else nothing was missed, also where there is no cursor.
+      if (isNew) begun(cursor);
       become(state);
     },
     onFrame: (frame: Frame, characters: number, at: At): void => take(frame, characters, at),

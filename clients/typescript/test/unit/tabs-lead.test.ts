@@ -173,3 +173,28 @@ it('one that is closed is not waited for', async () => {
   expect(kept().cursor).toBe('1-1');
   await close();
 });
+
+it('in a database without a log each is reset where the connection was, and only there', async () => {
+  server = new MockRealtimeServer({ log: false });
+  const [leader, other] = [await open(), await open(), await open()];
+  let resets: string[] = [];
+  for (const { number, client } of tabs) client.on('reset', ({ reason }) => void resets.push(`${number} ${reason}`));
+  server.emit(message);
+  await pass(500);
+  running.run(other, () => other.client.reconnect());
+  await pass(3_000);
+  server.emit(message);
+  await pass(500);
+  expect(resets).toEqual([]);
+  server.close(1006);
+  await pass(5_000);
+  expect(resets.sort()).toEqual(['1 no_log', '2 no_log', '3 no_log']);
+  resets = [];
+  running.run(leader, () => void leader.client.close());
+  await pass(5_000);
+  expect(resets.sort()).toEqual(['2 no_log', '3 no_log']);
+  server.emit(message);
+  await pass(500);
+  expect(tabs.map(({ ids }) => ids.length)).toEqual([2, 3, 3]);
+  await close();
+});
