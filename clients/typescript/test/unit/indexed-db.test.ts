@@ -34,6 +34,15 @@ it('a save that throws halfway leaves what was there', async () => {
   expect(await store.load()).toEqual(place('a', [1, 2, 3]));
 });
 
+it('a late save of one that has lost the lock is refused', async () => {
+  const store = indexedDbStore('bob');
+  await store.save({ ...place('b'), term: 8, frame: 1 });
+  await store.save({ ...place('a'), term: 7, frame: 2 });
+  expect(await store.load()).toEqual({ ...place('b'), term: 8, frame: 1 });
+  await store.save({ ...place('b', [3]), added: [3], term: 8, frame: 3 });
+  expect(await store.load()).toEqual({ ...place('b', [3]), term: 8, frame: 3 });
+});
+
 it('a place that is kept without tabs is not where the tabs were', async () => {
   const store = indexedDbStore('bob');
   await store.save({ ...place('a'), term: 7, frame: 3 });

@@ -198,3 +198,50 @@ it('in a database without a log each is reset where the connection was, and only
   expect(tabs.map(({ ids }) => ids.length)).toEqual([2, 3, 3]);
   await close();
 });
+
+it('one that is paused lets another lead', async () => {
+  const [leader, other] = [await open(), await open()];
+  running.run(leader, () => leader.client.pause());
+  await pass(1_000);
+  expect(server.connections.size).toBe(1);
+  server.emit(message);
+  await pass(500);
+  expect(other.ids).toEqual([1]);
+  running.run(leader, () => leader.client.resume());
+  await pass(1_000);
+  expect(tabs.map(({ ids }) => ids)).toEqual([[1], [1]]);
+  expect(server.connections.size).toBe(1);
+  await close();
+});
+
+it('one that has missed a frame asks for it', async () => {
+  const [, other] = [await open(), await open()];
+  const channel = [...Channel.all][1]!;
+  const hear = channel.onmessage!;
+  let lost = 0;
+  channel.onmessage = (event) => {
+    const { type } = event.data as { type: string };
+    if (type === 'frame' && ++lost === 2) return;
+    hear(event);
+  };
+  for (let i = 0; i < 4; i++) server.emit(message);
+  await pass(500);
+  expect(other.ids).toEqual(upTo(4));
+  expect(server.connects).toBe(1);
+  await close();
+});
+
+it('one whose user is another now is in another group', async () => {
+  let sub = 'bob';
+  const getToken = (): string => `h.${btoa(JSON.stringify({ sub, exp: Math.floor(Date.now() / 1000) + 30 }))}.s`;
+  const options = { userId: undefined, getToken } as unknown as Partial<ClientOptions>;
+  const [, other] = [await open(options), await open(options)];
+  expect(server.connects).toBe(1);
+  await pass(31_000);
+  sub = 'eve';
+  running.run(other, () => other.client.reconnect());
+  await pass(1_000);
+  expect([...Channel.all].map(({ name }) => name.slice(-3)).sort()).toEqual(['bob', 'eve']);
+  expect(server.connects).toBe(2);
+  await close();
+});
