@@ -51,8 +51,8 @@ export interface GroupOwner {
   onLead(): void;
   /** It does not lead any more, and is to join. */
   onFollow(): void;
-  /** It has joined: what comes after `at` is passed on to it. */
-  onJoined(leader: Joined, at: At): void;
+  /** It has joined: what comes after `at` is passed on to it. From the present on if `isNew`, else after what it has. */
+  onJoined(leader: Joined, at: At, isNew: boolean): void;
   /** It is alone. */
   onAlone(): void;
   /** A frame that the leader has passed on. */
@@ -82,8 +82,8 @@ export interface Group {
   join(isNew: boolean): void;
   /** Takes no frames any more, until it joins. */
   part(): void;
-  /** The leader connects, from this cursor on. Returns the number of the last frame before, if there was another stream. */
-  begin(cursor: string | null): At | undefined;
+  /** The leader connects, from this cursor on, with a term higher than the one that is kept. Returns the number of the last frame before, if there was another stream. */
+  begin(cursor: string | null, termKept: number): At | undefined;
   /** The leader is connected, and others may join. */
   ready(): void;
   /** The number that the next frame will have, if this tab leads. */
@@ -98,7 +98,7 @@ export interface Group {
   resign(): void;
   /** This tab has handled the frame. */
   handled(at: At | undefined): void;
-  /** Whether all tabs have handled the frame, or this one need not know. */
+  /** Whether all tabs have handled the frame, as far as this one knows. */
   mayKeep(at: At | undefined): boolean;
   /** The position after that frame. */
   positionAt(at: At | undefined): Position | undefined;
@@ -140,6 +140,7 @@ type Message = Body & { readonly from: string; readonly to?: string | undefined 
 
 /** A tab that has joined. */
 interface Member {
+  /** What it has handled; -1 until it has said so, since what it has may wait there. */
   frame: number;
   /** When it was asked first, and has not answered since; 0 if it has. */
   askedAt: number;
@@ -183,9 +184,11 @@ export function groupOf(
   let takenOverAt: string | null = null;
   let history: History = historyOf(0, queueFramesMax);
   let epoch = 0;
-  let done = 0;
+  /** The newest frame of this epoch that was handled here. */
+  let done = -1;
   let members = new Map<string, Member>();
-  /** Set while the others may not have joined yet. */
+  /** Whether the others may not have joined yet. */
+  let isSettling = false;
   let settling: Timer;
 
   const post = (body: Body, to?: string): void => {
@@ -207,14 +210,15 @@ export function groupOf(
     queue = new AbortController();
     const { signal } = queue;
     const isQueued = !options.ifAvailable && !options.steal;
-    locks
-      .request(name, isQueued ? { signal } : options, (lock) => {
-        if (mine !== requests || isOver) return undefined;
-        if (lock) lead(!!known);
-        else request({});
-        known?.();
-        return lock ? new Promise<void>((resolve) => (release = resolve)) : undefined;
-      })
+    const held = (lock: unknown): Promise<void> | undefined => {
+      if (mine !== requests || isOver) return undefined;
+      if (lock) lead(!!known);
+      else request({});
+      known?.();
+      return lock ? new Promise<void>((resolve) => (release = resolve)) : undefined;
+    };
+    // One that throws has refused, too.
+    new Promise((resolve) => resolve(locks.request(name, isQueued ? { signal } : options, held)))
       .catch((cause: unknown) => {
         if (mine !== requests || isOver) return;
         if (isLeading) return follow();
@@ -229,22 +233,20 @@ export function groupOf(
     isLeading = true;
     isJoined = isAlone = hasBegun = false;
     members = new Map();
-    if (isFirst) return;
-    settling = later(SETTLE_MS, settle);
-    owner.onLead();
+    isSettling = !isFirst;
+    if (isSettling) owner.onLead();
   }
 
   function settle(): void {
     clearTimeout(settling);
-    settling = undefined;
+    isSettling = false;
     owner.onProgress();
   }
 
   function queueUp(): void {
     release();
-    isLeading = isReady = false;
+    isLeading = isReady = isSettling = false;
     clearTimeout(settling);
-    settling = undefined;
     heardAt = shownAt = now();
     request({});
   }
@@ -286,7 +288,8 @@ export function groupOf(
     if (isLate || !wasVisible || !isVisible()) heardAt = shownAt = tickAt;
     wasVisible = isVisible();
     if (!wasVisible || isAlone) return;
-    if (tickAt - heardAt >= SILENT_TIMEOUT_MS || tickAt - shownAt >= HIDDEN_TIMEOUT_MS) request({ steal: true });
+    // One that says nothing does not say that it is hidden.
+    if (tickAt - heardAt >= SILENT_TIMEOUT_MS || heardAt - shownAt >= HIDDEN_TIMEOUT_MS) request({ steal: true });
     else post({ type: 'ask' });
   }
 
@@ -304,13 +307,20 @@ export function groupOf(
     const { overlap, first } = message;
     isSeeking = false;
     if (overlap && !owner.reaches(overlap[0])) return alone();
+    const isSame = term && first - 1 === history.last;
     isJoined = true;
     term = highest = message.term;
     ends = new Map(message.ends);
+    // Where it goes on after the frame that it has, the numbers before are the same ones.
+    if (!isSame) renumber();
     history.rewind(first - 1);
-    done = -1;
-    owner.onJoined(message, { epoch: ++epoch, frame: first - 1 });
+    owner.onJoined(message, { epoch, frame: first - 1 }, wantsNew);
     message.frames.forEach(([frame, characters], i) => deliver(first + i, frame, characters));
+  }
+
+  function renumber(): void {
+    epoch++;
+    done = -1;
   }
 
   function deliver(number: number, frame: Frame, characters: number): void {
@@ -333,7 +343,7 @@ export function groupOf(
     const first = isNew ? history.last + 1 : end === undefined ? 0 : Math.min(position!.frame, end) + 1;
     const isLast = [...ends.keys()].at(-1) === position?.term;
     if (!history.has(first) || (isAhead && !isLast)) return post({ type: 'refused', term, question }, from);
-    if (members.size < MEMBERS_MAX) members.set(from, { frame: first - 1, askedAt: 0 });
+    if (members.size < MEMBERS_MAX) members.set(from, { frame: -1, askedAt: 0 });
     const overlap = isAhead ? ([takenOverAt] as const) : undefined;
     const { cursor, state } = owner.leader;
     const frames = history.since(first);
@@ -421,17 +431,17 @@ export function groupOf(
     part() {
       isJoined = isSeeking = false;
     },
-    begin(cursor) {
+    begin(cursor, termKept) {
       if (hasBegun) return undefined;
       hasBegun = true;
       const before = term;
       // Higher than those before, also where the clock was set back, and no other tab's.
-      term = highest = Math.max(Date.now() * TERMS_PER_MS, highest + 1) + Math.floor(Math.random() * TERMS_PER_MS);
+      term = highest = Math.max(Date.now() * TERMS_PER_MS, highest + 1, termKept + 1) + Math.floor(Math.random() * TERMS_PER_MS);
       if (before) ends.set(before, history.last);
       else {
         ends = new Map();
         history = historyOf(0, queueFramesMax);
-        epoch++;
+        renumber();
       }
       ends = new Map([...ends].slice(-TERMS_MAX));
       takenOverAt = cursor;
@@ -439,7 +449,12 @@ export function groupOf(
     },
     ready() {
       isReady = isLeading;
-      if (isReady) here();
+      if (!isReady) return;
+      here();
+      // They join when it is connected, and not before.
+      if (!isSettling) return;
+      clearTimeout(settling);
+      settling = later(SETTLE_MS, settle);
     },
     get next() {
       return isLeading ? { epoch, frame: history.last + 1 } : undefined;
@@ -460,8 +475,10 @@ export function groupOf(
       if (at?.epoch === epoch) done = at.frame;
     },
     mayKeep(at) {
-      if (!isLeading || at?.epoch !== epoch) return true;
-      return !settling && [...members.values()].every(({ frame }) => at.frame <= frame);
+      if (at?.epoch !== epoch) return true;
+      // One that follows may lead next: it is then to know what the others have not handled yet.
+      if (!isLeading) return at.frame <= history.saved;
+      return !isSettling && [...members.values()].every(({ frame }) => at.frame <= frame);
     },
     positionAt: (at) => (term && at?.epoch === epoch ? { term, frame: at.frame } : undefined),
     acknowledge,

@@ -19,7 +19,7 @@ export interface Prover {
   renew(): Promise<string>;
   /** The user whom the token names; `undefined` without one. Rejects likewise. */
   user(): Promise<string | undefined>;
-  /** The user whom the newest token names. */
+  /** The user whom the newest token names; else the newest key. */
   readonly subject: string | undefined;
   /** Forgets a token that was refused. */
   forget(): void;
@@ -46,6 +46,7 @@ export function proverOf({
   let expiresAt = NaN;
   /** In seconds. */
   let signedAt = 0;
+  let signer: string | undefined;
 
   async function asked<T>(ask: () => T | Promise<T>): Promise<T> {
     try {
@@ -85,7 +86,9 @@ export function proverOf({
     // The server accepts each second that a key has signed once, and seconds that are a little off.
     signedAt = Math.max(signedAt + 1, Math.floor(Date.now() / 1000));
     const { key, signature, timestamp } = await asked(() => signDevice(signedAt));
-    return sendable([key, signature, `${timestamp}`]);
+    const proof = sendable([key, signature, `${timestamp}`]);
+    signer = key;
+    return proof;
   }
 
   return {
@@ -103,7 +106,7 @@ export function proverOf({
     renew,
     user: async () => (getToken ? claimsOf(await current()).sub : undefined),
     get subject() {
-      return token && claimsOf(token).sub;
+      return token ? claimsOf(token).sub : signer;
     },
     forget,
     remainingMs: () => expiresAt - Date.now(),

@@ -83,6 +83,8 @@ export function startRun(
   /** Whether the store is another tab's to write, but for the one that leads. */
   let isGrouped = false;
   let leaving: Promise<void> | undefined;
+  /** In the store, when it was loaded. */
+  let termKept = 0;
   /** Where this tab was in the group that it has left. */
   let position: Position | undefined;
   let link: Link | undefined;
@@ -159,12 +161,14 @@ export function startRun(
     const loaded = await store.load();
     if (isOver) return;
     if (loaded.isLost && !since) missing = 'storage';
+    termKept = loaded.place?.term ?? 0;
     pump = pumpOf(store, loaded, options, { hand, onHandled, onFailed, leave, group: () => group, maySave });
     if (since) await pump.replace(placeAt(since));
     else if (loaded.place?.frame !== undefined) position = loaded.place as Position;
   }
 
-  const maySave = (): boolean => (group ? group.isLeading : !isGrouped);
+  // Without a term a save would not be known for a late one.
+  const maySave = (): boolean => (group ? group.isLeading && !!group.term : !isGrouped);
   const hand = (frame: RealtimeEvent | ResetEvent): Promise<Given> => owner.hand(frame, signal);
 
   async function open(): Promise<void> {
@@ -185,7 +189,7 @@ export function startRun(
       return report(error);
     }
     if (mine !== turn) return;
-    await enterGroup(`${prover.subject ?? options.userId ?? ''}`);
+    await enterGroup(`${prover.subject ?? options.userId ?? ''}`, mine);
     if (mine !== turn) return;
     await (loading ??= load());
     if (mine !== turn) return;
@@ -200,16 +204,19 @@ export function startRun(
   }
 
   /** Where the store is shared: with the tabs of the same user. */
-  async function enterGroup(user: string): Promise<void> {
+  async function enterGroup(user: string, mine: number): Promise<void> {
     const { locks = (globalThis as { navigator?: Navigator }).navigator?.locks } = options;
     const { sharedName, share } = store;
     if (!share || !locks || isUnshared || options.tabs === 'each') return;
     await leaving;
+    // Left again meanwhile, or closed: nobody would end what began now.
+    if (mine !== turn) return;
     const name = `${sharedName}:${TABS_VERSION}:${user}`;
     if (group && group.name !== name) {
       // Another user has signed in: what was passed on was the other's.
       await leaveGroup();
       position = undefined;
+      if (mine !== turn) return;
     }
     try {
       isGrouped = true;
@@ -231,7 +238,7 @@ export function startRun(
     position = undefined;
     const { cursor } = pump.arrived;
     if (group.isLeading) {
-      const at = group.begin(cursor);
+      const at = group.begin(cursor, termKept);
       if (at) pump.mark(at);
     } else if (!group.isAlone) {
       // Elsewhere than any of them, as with a `since`.
@@ -267,9 +274,11 @@ export function startRun(
     },
     onFollow: turnTo,
     onAlone: turnTo,
-    onJoined({ cursor, state }: Joined, at: At): void {
+    onJoined({ cursor, state }: Joined, at: At, isNew: boolean): void {
       pump.mark(at);
-      begun(cursor);
+      failures = 0;
+      // Else nothing was missed, also where there is no cursor.
+      if (isNew) begun(cursor);
       become(state);
     },
     onFrame: (frame: Frame, characters: number, at: At): void => take(frame, characters, at),

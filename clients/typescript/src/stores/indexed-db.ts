@@ -95,7 +95,8 @@ export function indexedDbStore(name: string): CursorStore {
         const known = all.getKey(name);
         known.onsuccess = () => {
           if (term! < position.result?.term!) return;
-          if (term) all.put({ term, frame }, held);
+          // What is kept by nobody of a group is no place of a leader's stream.
+          term ? all.put({ term, frame }, held) : all.delete(held);
           // What was cleared meanwhile has nothing to add to.
           added && known.result ? all.put(added, [name, added[0]!]) : whole();
         };

@@ -34,6 +34,22 @@ it('a save that throws halfway leaves what was there', async () => {
   expect(await store.load()).toEqual(place('a', [1, 2, 3]));
 });
 
+it('a late save of one that has lost the lock is refused', async () => {
+  const store = indexedDbStore('bob');
+  await store.save({ ...place('b'), term: 8, frame: 1 });
+  await store.save({ ...place('a'), term: 7, frame: 2 });
+  expect(await store.load()).toEqual({ ...place('b'), term: 8, frame: 1 });
+  await store.save({ ...place('b', [3]), added: [3], term: 8, frame: 3 });
+  expect(await store.load()).toEqual({ ...place('b', [3]), term: 8, frame: 3 });
+});
+
+it('a place that is kept without tabs is not where the tabs were', async () => {
+  const store = indexedDbStore('bob');
+  await store.save({ ...place('a'), term: 7, frame: 3 });
+  await store.save(place('b'));
+  expect(await store.load()).toEqual(place('b'));
+});
+
 it('quota: an aborted transaction leaves what was there, and the next save is whole again', async () => {
   const server = new MockRealtimeServer();
   const { client, ids, errors } = bench({ cursorStore: indexedDbStore('bob') }, server);

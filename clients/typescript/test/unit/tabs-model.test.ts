@@ -2,73 +2,27 @@
  * Tabs of one store under seeded random sequences of all that can happen to them: each of them is given what is after
  * the place that it began at, each event once. SEEDS and FROM choose others.
  */
-import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { type CursorStore, type Place, RealtimeClient, sharedStore } from '../../src/index.js';
 import { Conn, Server, rng } from './model-server.js';
+import { Channel, type TabState, inTab, running, thaw, underTabs } from './tab-world.js';
 import { FakeLocks, USER, settle, underFakeTimers } from '../support.js';
 
 const SEEDS = Number(process.env.SEEDS ?? 60);
 const FROM = Number(process.env.FROM ?? 1);
 const rejections = underFakeTimers();
+underTabs();
 
-/** The tab whose code runs. */
-const running = new AsyncLocalStorage<Tab>();
-
-/** Calls `work` as the tab's code: later, if it is frozen, and never if it has died. */
-function inTab(tab: Tab | undefined, work: () => void): void {
-  if (!tab) return work();
-  if (tab.isDead) return;
-  if (tab.isFrozen) tab.frozen.push(work);
-  else running.run(tab, work);
-}
-
-/** The channels of the origin: what one posts comes to the others in order, and later. */
-class Channel {
-  static all = new Set<Channel>();
-  static rand: () => number;
-  static note: (line: string) => void;
-  onmessage: ((event: { data: unknown }) => void) | null = null;
-  private readonly tab = running.getStore()!;
-  private isClosed = false;
-  private last = Promise.resolve();
-  constructor(readonly name: string) {
-    Channel.all.add(this);
-  }
-  postMessage(data: unknown): void {
-    if (this.tab.isDead) return;
-    if (this.isClosed) throw new DOMException('closed', 'InvalidStateError');
-    const copy = structuredClone(data);
-    Channel.note(`      ${this.tab.number} > ${JSON.stringify(data)}`);
-    for (const other of Channel.all) {
-      if (other === this || other.name !== this.name) continue;
-      const wait = Channel.rand() < 0.1 ? Channel.rand() * 40 : 0;
-      other.last = other.last
-        .then(() => (wait ? new Promise<void>((resolve) => realTimeout(resolve, wait)) : undefined))
-        .then(() => inTab(other.tab, () => other.isClosed || other.onmessage?.({ data: structuredClone(copy) })));
-    }
-  }
-  close(): void {
-    this.isClosed = true;
-    Channel.all.delete(this);
-  }
-}
-
-/** Fake, but nobody's. */
-let realTimeout: (work: () => void, ms: number) => unknown;
-
-interface Tab {
-  readonly number: number;
+interface Tab extends TabState {
   readonly client: RealtimeClient;
   readonly view: ReturnType<FakeLocks['tab']>;
   readonly sockets: Set<Conn>;
-  isDead: boolean;
-  isFrozen: boolean;
-  isHidden: boolean;
   isPaused: boolean;
   isClosing: boolean;
-  /** What is done when it thaws. */
-  frozen: (() => void)[];
+  /** When it was last anything but a tab that follows and answers. */
+  badAt: number;
+  /** How many frames may wait in it. */
+  readonly queueFramesMax: number;
   /** The place that it began at; nothing before it has begun. */
   from: Place | null | undefined;
   /** How often each event was handed on, may be more than once, and whether its handler has ended. */
@@ -76,25 +30,6 @@ interface Tab {
   excused: Map<number, number>;
   ended: Set<number>;
 }
-
-beforeEach(() => {
-  const { setTimeout: timeout, setInterval: interval } = globalThis;
-  realTimeout = timeout;
-  const bound = (work: () => void): (() => void) => {
-    const tab = running.getStore();
-    return AsyncResource.bind(() => inTab(tab, work));
-  };
-  vi.stubGlobal('setTimeout', (work: () => void, ms?: number) => timeout(bound(work), ms));
-  vi.stubGlobal('setInterval', (work: () => void, ms?: number) => interval(bound(work), ms));
-  vi.stubGlobal('BroadcastChannel', Channel);
-  vi.stubGlobal('document', {
-    addEventListener() {},
-    get visibilityState() {
-      return running.getStore()?.isHidden ? 'hidden' : 'visible';
-    },
-  });
-});
-afterEach(() => Channel.all.clear());
 
 async function play(seed: number): Promise<string[]> {
   const rand = rng(seed);
@@ -116,6 +51,15 @@ async function play(seed: number): Promise<string[]> {
   const covers = (place: Place, id: number): boolean =>
     position(id) <= Number(place.cursor!.slice(1)) || place.ids.includes(id) || place.idsBefore.includes(id);
 
+  /** Whether the tab has followed, and answered, for so long that it has to be waited for. */
+  function isGood(tab: Tab): boolean {
+    const isBad =
+      tab.isDead || tab.isFrozen || tab.isPaused || tab.isClosing || tab.client.state.status !== 'live' ||
+      [...tab.sockets].some(({ readyState }) => readyState !== 3);
+    if (isBad) tab.badAt = performance.now();
+    return performance.now() - tab.badAt > 4_000;
+  }
+
   const storeOf = (tab: Tab): CursorStore => sharedStore('shared', {
     async load() {
       if (chance(0.3)) await new Promise((resolve) => setTimeout(() => resolve(null), rand() * 50));
@@ -134,6 +78,15 @@ async function play(seed: number): Promise<string[]> {
           problems.push(`${tab.number} saves ${cursor}, and has not ended ${position(id)}`);
         }
       }
+      for (const other of alive()) {
+        // One that follows, and has for long. After a reset whose handler has read state each goes on by itself.
+        if (frame === undefined || tab.isClosing || tab.isPaused || other === tab || !isGood(other) || tab.queueFramesMax < 10_000) continue;
+        for (const id of server.log) {
+          if (other.from && covers(place, id) && !covers(other.from, id) && !other.ended.has(id)) {
+            problems.push(`${tab.number} saves ${cursor}, and ${other.number} has not ended ${position(id)}`);
+          }
+        }
+      }
       note(`    ${tab.number} saves ${cursor}+${place.ids.length} ${term}.${frame}`);
       record = place;
     },
@@ -150,6 +103,8 @@ async function play(seed: number): Promise<string[]> {
       isHidden: chance(0.3),
       isPaused: false,
       isClosing: false,
+      badAt: performance.now(),
+      queueFramesMax: chance(0.3) ? 8 : 10_000,
       frozen: [],
       begun: new Map(),
       excused: new Map(),
@@ -167,6 +122,7 @@ async function play(seed: number): Promise<string[]> {
       constructor(url: string) {
         super(server, url);
         tab.sockets.add(this);
+        tab.badAt = performance.now();
         if (tab.isDead) this.readyState = 3;
       }
       override receive(data: object): void {
@@ -186,7 +142,7 @@ async function play(seed: number): Promise<string[]> {
         random: rand,
         cursorStore: storeOf(tab),
         locks,
-        queueFramesMax: chance(0.3) ? 8 : 10_000,
+        queueFramesMax: tab.queueFramesMax,
         handlerTimeoutMs: 3_600_000,
         logger: ({ event, message }) => event === 'state' || note(`  ${tab.number} ${event} ${message}`),
       });
@@ -214,7 +170,10 @@ async function play(seed: number): Promise<string[]> {
         for (const id of server.log) tab.excused.set(id, (tab.excused.get(id) ?? 0) + 1);
         return undefined;
       });
-      client.on('state', ({ status }) => note(`  ${tab.number} ${status}`));
+      client.on('state', ({ status }) => {
+        note(`  ${tab.number} ${status}`);
+        if (status !== 'live') tab.badAt = performance.now();
+      });
       void client.connect();
     });
   }
@@ -223,13 +182,8 @@ async function play(seed: number): Promise<string[]> {
   function die(tab: Tab): void {
     tab.isDead = true;
     tab.view.crash();
-    for (const channel of [...Channel.all]) if (channel['tab'] === tab) channel.close();
+    Channel.closeOf(tab);
     for (const socket of tab.sockets) socket.vanish();
-  }
-
-  function thaw(tab: Tab): void {
-    tab.isFrozen = false;
-    for (const work of tab.frozen.splice(0)) inTab(tab, work);
   }
 
   open();
@@ -239,6 +193,7 @@ async function play(seed: number): Promise<string[]> {
     const op = Math.floor(rand() * 24);
     const tab = pick(alive().filter(({ isClosing }) => !isClosing));
     const conn = pick([...server.conns]);
+    alive().forEach(isGood);
     note(`${step} op ${op} tab ${tab?.number} log ${server.log.length}`);
     if (op < 8) for (let n = 1 + Math.floor(rand() * 5); n--; ) server.emit();
     else if (op === 8) conn?.sayCursor();
