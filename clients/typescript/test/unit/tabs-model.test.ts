@@ -68,11 +68,13 @@ async function play(seed: number): Promise<string[]> {
       return record && { ...record };
     },
     async save(change) {
-      const { cursor, term, frame } = change;
-      const place: Place = { cursor, ids: [...change.ids], idsBefore: [...change.idsBefore], term, frame };
+      const { cursor, added, term, frame } = change;
+      let place: Place = { cursor, ids: [...change.ids], idsBefore: [...change.idsBefore], term, frame };
       if (chance(0.1)) await new Promise((resolve) => setTimeout(() => resolve(null), rand() * 300));
       if (tab.isDead) return new Promise(() => {});
       if (record && term! < record.term!) return note(`    ${tab.number} is refused ${term}.${frame}`);
+      // As IndexedDB does.
+      if (record && added) place = { ...record, ids: [...record.ids, ...added], term, frame };
       for (const id of server.log) {
         if (tab.from && covers(place, id) && !covers(tab.from, id) && !tab.ended.has(id)) {
           problems.push(`${tab.number} saves ${cursor}, and has not ended ${position(id)}`);
