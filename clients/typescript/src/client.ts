@@ -21,6 +21,7 @@ import type {
   EventKinds,
   HandlerName,
   HandlerOf,
+  KindName,
   LogEntry,
   PendingMessage,
   PendingSession,
@@ -52,7 +53,7 @@ export class RealtimeClient<Events extends object = EventKinds> implements Async
   #state: ClientState = this.#connection;
 
   /** Throws a `TypeError` for settings with which it could never connect. */
-  constructor(options: ClientOptions) {
+  constructor(options: ClientOptions & { readonly kinds?: readonly KindName<Events>[] }) {
     const { cursorStore = memoryStore() } = options;
     const report = (error: RealtimeError): void => this.#report(error);
     this.#handlers = handlersOf(options, {

@@ -6,8 +6,8 @@ import { RESERVED } from './frames.js';
 import type { ClientOptions } from './types.js';
 
 export interface Endpoints {
-  /** The WebSocket's, from `since` on. */
-  socket(userId: string | undefined, since: string | null): string;
+  /** The WebSocket's, from `since` on, for these kinds or for all. */
+  socket(userId: string | undefined, since: string | null, kinds?: readonly string[]): string;
   /** Of a path that begins with a slash. */
   http(path: string): string;
 }
@@ -26,11 +26,11 @@ export function endpointsOf({ url, kinds }: ClientOptions): Endpoints {
     throw new RealtimeError('unsupported', 'url: a relative one needs a page');
   };
   return {
-    socket(userId, since) {
+    socket(userId, since, asked) {
       const [rest, query] = parts();
       return `ws${rest}/ws?${new URLSearchParams({
         ...(userId && { user_id: userId }),
-        ...(kinds && { kinds: `${kinds}` }),
+        ...(asked && { kinds: `${asked}` }),
         ...(since && { since }),
       })}${query}`;
     },

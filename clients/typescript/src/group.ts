@@ -59,10 +59,14 @@ export interface GroupOwner {
   onFrame(frame: Frame, characters: number, at: At): void;
   /** How the leader's connection is. */
   onState(state: ConnectionState): void;
+  /** The leader is to connect with other kinds. */
+  onKinds(): void;
   /** More of what was handled here may be saved. */
   onProgress(): void;
   /** Whether this tab knows all ids since a time before that cursor. */
   reaches(cursor: string | null): boolean;
+  /** The cursors of which that is so. */
+  readonly passed: readonly string[];
   report(error: RealtimeError): void;
   /** What a tab that joins is to be told. */
   readonly leader: Joined;
@@ -76,6 +80,8 @@ export interface Group {
   readonly isAlone: boolean;
   /** Of the stream that this tab is in; 0 if it is in none. */
   readonly term: number;
+  /** The kinds to connect with, if this tab leads; all without. */
+  readonly kinds: readonly string[] | undefined;
   /** Where this tab is, if it is anywhere in a leader's stream. */
   position: Position | undefined;
   /** Asks the leader to pass frames on, from the position on; from the present if `isNew`. */
@@ -111,14 +117,20 @@ export interface Group {
   leave(): void;
 }
 
+interface Join {
+  readonly type: 'join';
+  readonly position: Position | undefined;
+  readonly isNew: boolean;
+  /** Of a tab that is alone: the cursors that it has passed. */
+  readonly passed: readonly string[];
+  /** The kinds that it wants; all without. */
+  readonly kinds: readonly string[] | undefined;
+  /** Comes back with the answer. */
+  readonly question: number;
+}
+
 type Body =
-  | {
-      readonly type: 'join';
-      readonly position: Position | undefined;
-      readonly isNew: boolean;
-      /** Comes back with the answer. */
-      readonly question: number;
-    }
+  | Join
   | ({
       readonly type: 'joined';
       readonly term: number;
@@ -127,8 +139,10 @@ type Body =
       readonly first: number;
       readonly frames: readonly (readonly [Frame, number])[];
       readonly ends: readonly (readonly [number, number])[];
-      /** Where the joining tab was ahead: the cursor after which it may know frames. */
+      /** Where the joining tab may know some of the frames: the cursor since which it has to know all ids. */
       readonly overlap: readonly [cursor: string | null] | undefined;
+      /** The kinds that the leader has asked for. */
+      readonly kinds: readonly string[] | undefined;
     } & Joined)
   | { readonly type: 'refused'; readonly term: number; readonly question: number }
   | { readonly type: 'frame'; readonly term: number; readonly number: number; readonly frame: Frame; readonly characters: number }
@@ -158,14 +172,18 @@ const isVisible = (): boolean => (globalThis as { document?: Document }).documen
 export function groupOf(
   name: string,
   locks: LockManagerLike,
-  { queueFramesMax }: ClientOptions,
+  options: ClientOptions,
   owner: GroupOwner,
 ): Group {
+  const { queueFramesMax } = options;
   const channel = new BroadcastChannel(name);
   const id = `${Math.random()}`;
   const ownNames = pages.get(locks) ?? new Set();
   const isSecond = ownNames.has(name);
   pages.set(locks, ownNames.add(name));
+
+  /** The kinds that the tabs want; all without. */
+  let kinds: readonly string[] | undefined = options.kinds ?? undefined;
 
   let isOver = false;
   let isLeading = false;
@@ -204,12 +222,12 @@ export function groupOf(
   let queue: AbortController | undefined;
   let release = (): void => {};
 
-  function request(options: { ifAvailable?: boolean; steal?: boolean }, known?: () => void): void {
+  function request(how: { ifAvailable?: boolean; steal?: boolean }, known?: () => void): void {
     const mine = ++requests;
     queue?.abort();
     queue = new AbortController();
     const { signal } = queue;
-    const isQueued = !options.ifAvailable && !options.steal;
+    const isQueued = !how.ifAvailable && !how.steal;
     const held = (lock: unknown): Promise<void> | undefined => {
       if (mine !== requests || isOver) return undefined;
       if (lock) lead(!!known);
@@ -218,7 +236,7 @@ export function groupOf(
       return lock ? new Promise<void>((resolve) => (release = resolve)) : undefined;
     };
     // One that throws has refused, too.
-    new Promise((resolve) => resolve(locks.request(name, isQueued ? { signal } : options, held)))
+    new Promise((resolve) => resolve(locks.request(name, isQueued ? { signal } : how, held)))
       .catch((cause: unknown) => {
         if (mine !== requests || isOver) return;
         if (isLeading) return follow();
@@ -296,7 +314,8 @@ export function groupOf(
   function join(isNew: boolean): void {
     wantsNew = isNew;
     isSeeking = true;
-    post({ type: 'join', position: positionHere(), isNew, question: ++question });
+    const passed = isAlone ? owner.passed : [];
+    post({ type: 'join', position: positionHere(), isNew, passed, kinds: options.kinds, question: ++question });
   }
 
   function positionHere(): Position | undefined {
@@ -306,8 +325,12 @@ export function groupOf(
   function onJoined(message: Message & { type: 'joined' }): void {
     const { overlap, first } = message;
     isSeeking = false;
-    if (overlap && !owner.reaches(overlap[0])) return alone();
+    if (overlap && !owner.reaches(overlap[0])) return isAlone ? undefined : alone();
+    isAlone = false;
+    kinds = message.kinds;
     const isSame = term && first - 1 === history.last;
+    // What was passed on before it was alone has other numbers.
+    if (!term) history = historyOf(first - 1, queueFramesMax);
     isJoined = true;
     term = highest = message.term;
     ends = new Map(message.ends);
@@ -337,17 +360,38 @@ export function groupOf(
 
   // Who leads.
 
-  function admit({ from, position, isNew, question }: Message & { type: 'join' }): void {
-    const end = position && (position.term === term ? history.last : ends.get(position.term));
-    const isAhead = end !== undefined && position!.frame > end;
-    const first = isNew ? history.last + 1 : end === undefined ? 0 : Math.min(position!.frame, end) + 1;
-    const isLast = [...ends.keys()].at(-1) === position?.term;
-    if (!history.has(first) || (isAhead && !isLast)) return post({ type: 'refused', term, question }, from);
+  /** Whether the leader has the kinds that a tab wants. Else it asks the server for them, too. */
+  function widen(wanted: readonly string[] | undefined): boolean {
+    if (!kinds || wanted?.every((kind) => kinds!.includes(kind))) return true;
+    kinds = wanted && [...new Set([...kinds, ...wanted])];
+    isReady = false;
+    owner.onKinds();
+    return false;
+  }
+
+  /** The first frame for a tab that joins, and the cursor since which it may know some; nothing if that cannot be told. */
+  function firstOf({ position, isNew, passed }: Join): { first?: number; overlap?: readonly [string | null] } {
+    if (isNew) return { first: history.last + 1 };
+    if (!position) {
+      const first = history.after(passed);
+      return first === undefined ? {} : { first, overlap: [history.cursorOf(first - 1)] };
+    }
+    const end = position.term === term ? history.last : ends.get(position.term);
+    if (end === undefined) return {};
+    if (position.frame <= end) return { first: position.frame + 1 };
+    const isLast = [...ends.keys()].at(-1) === position.term;
+    return isLast ? { first: end + 1, overlap: [takenOverAt] } : {};
+  }
+
+  function admit(join: Join & { readonly from: string }): void {
+    const { from, question } = join;
+    if (!widen(join.kinds)) return;
+    const { first, overlap } = firstOf(join);
+    if (first === undefined || !history.has(first)) return post({ type: 'refused', term, question }, from);
     if (members.size < MEMBERS_MAX) members.set(from, { frame: -1, askedAt: 0 });
-    const overlap = isAhead ? ([takenOverAt] as const) : undefined;
     const { cursor, state } = owner.leader;
     const frames = history.since(first);
-    post({ type: 'joined', term, question, first, frames, ends: [...ends], overlap, cursor, state }, from);
+    post({ type: 'joined', term, question, first, frames, ends: [...ends], overlap, kinds, cursor, state }, from);
   }
 
   function ask(): void {
@@ -367,7 +411,9 @@ export function groupOf(
     if (theirs > highest) highest = theirs;
     switch (data.type) {
       case 'join':
-        return void (isReady && admit(data));
+        if (isReady) return admit(data);
+        // It shows at least how the connection is.
+        return isLeading && hasBegun ? post({ type: 'state', term, state: owner.leader.state }, from) : undefined;
       case 'ask':
         return void (isReady && here());
       case 'bye':
@@ -392,8 +438,11 @@ export function groupOf(
       case 'joined':
       case 'refused':
         if (!isSeeking || data.question !== question) return;
-        return data.type === 'joined' ? onJoined(data) : alone();
+        if (data.type === 'joined') return onJoined(data);
+        isSeeking = false;
+        return isAlone ? undefined : alone();
     }
+    if (data.type === 'state' && isSeeking && !isAlone && data.state.status === 'reconnecting') owner.onState(data.state);
     if (!isJoined || theirs !== term) return;
     if (data.type === 'frame') deliver(data.number, data.frame, data.characters);
     else owner.onState(data.state);
@@ -418,6 +467,9 @@ export function groupOf(
     },
     get term() {
       return term;
+    },
+    get kinds() {
+      return kinds;
     },
     get position() {
       return positionHere();
@@ -463,7 +515,7 @@ export function groupOf(
       if (isLeading) post({ type: 'frame', term, number: history.add(frame, characters), frame, characters });
     },
     tell(state) {
-      if (isReady) post({ type: 'state', term, state });
+      if (isLeading && hasBegun) post({ type: 'state', term, state });
     },
     stray,
     resign() {

@@ -96,7 +96,7 @@ export function keeperOf(
     if (change) {
       inFlight = store.save(change);
       if (await inFlight) {
-        kept.saved(change);
+        kept.saved();
         if (change.frame) group?.saved(change.frame);
       }
       inFlight = undefined;

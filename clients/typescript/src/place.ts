@@ -19,6 +19,8 @@ export interface Arrived {
   has(id: number): boolean;
   /** Whether all ids are known that came under that cursor, the one before, and since. */
   reaches(cursor: string | null): boolean;
+  /** The cursors of which that is so, the newest first. */
+  readonly passed: readonly string[];
   replace(place: Place): void;
   /** Moves to `cursor`, if it is one and another. */
   move(cursor: string | null | undefined): void;
@@ -40,13 +42,19 @@ export function arrivedAt(from: Place): Arrived {
     ];
   }
 
+  /** But the oldest, since nothing is known of before it. */
+  const passed = (): (string | null)[] => parts.slice(0, -1).map(({ cursor }) => cursor);
+
   replace(from);
   return {
     get cursor() {
       return parts[0]!.cursor;
     },
     has: (id) => parts.some(({ ids }) => ids.has(id)),
-    reaches: (cursor) => parts.slice(0, -1).some((part) => part.cursor === cursor),
+    reaches: (cursor) => passed().some((part) => part === cursor),
+    get passed() {
+      return passed().filter((cursor) => cursor !== null);
+    },
     replace,
     move(next) {
       if (next == null || next === parts[0]!.cursor) return;
@@ -56,17 +64,14 @@ export function arrivedAt(from: Place): Arrived {
   };
 }
 
-/** A change, with how many ids there are under its cursor, and how often the place had moved. */
-type Change = PlaceChange & { readonly count: number; readonly moves: number };
-
 /** Where the newest frame was whose handlers have ended. */
 export interface Kept {
   /** Whether the store has a place. */
   readonly isThere: boolean;
   /** What there is to save, by the tab with this term; nothing when nothing has changed since `saved`. */
-  change(term?: number): Change | undefined;
-  /** This change is in the store. */
-  saved(change: Change): void;
+  change(term?: number): PlaceChange | undefined;
+  /** The newest change is in the store. */
+  saved(): void;
   /** The store may have another place: the next change is whole. */
   forget(): void;
   /** In which frame the place is. */
@@ -83,6 +88,8 @@ export function keptAt(from: Place | null, isKept = true): Kept {
   let known = ids.length;
   let isMoved = false;
   let moves = 0;
+  /** When the newest change was made: how many ids there were under its cursor, and how often the place had moved. */
+  let taken = { count: 0, moves: 0 };
   let isThere = !!from && isKept;
 
   function replace(place: Place): void {
@@ -107,13 +114,12 @@ export function keptAt(from: Place | null, isKept = true): Kept {
       const { frame } = this;
       const [all, count, before] = [ids, ids.length, known];
       const isWhole = isMoved || !isThere;
+      taken = { count, moves };
       return {
         cursor,
         idsBefore,
         term,
         frame,
-        count,
-        moves,
         // Made when they are read: most stores need one of them.
         get ids() {
           return all.slice(0, count);
@@ -123,11 +129,11 @@ export function keptAt(from: Place | null, isKept = true): Kept {
         },
       };
     },
-    saved(change) {
+    saved() {
       isThere = true;
       // It may have moved on meanwhile.
-      if (change.moves !== moves) return;
-      known = change.count;
+      if (taken.moves !== moves) return;
+      known = taken.count;
       isMoved = false;
     },
     replace,

@@ -70,7 +70,7 @@ interface Waiting {
 export function pumpOf(
   store: SturdyStore,
   loaded: { readonly place: Place | null; readonly isKept: boolean },
-  { queueFramesMax = QUEUE_FRAMES_MAX }: ClientOptions,
+  { queueFramesMax = QUEUE_FRAMES_MAX, kinds }: ClientOptions,
   owner: PumpOwner,
 ): Pump {
   const arrived = arrivedAt(loaded.place ?? placeAt(null));
@@ -105,7 +105,9 @@ export function pumpOf(
 
   function accept(frame: Frame, characters?: number, at?: At): boolean {
     const { id, cursor } = frame as RealtimeEvent;
-    const isNew = isHanded(frame) && (id === undefined || !arrived.has(id));
+    // The server sends no other kinds, but another tab may have asked for them.
+    const isWanted = !kinds || frame.type === 'reset' || kinds.includes(frame.type);
+    const isNew = isHanded(frame) && isWanted && (id === undefined || !arrived.has(id));
     if (isNew) {
       if (queue.length >= queueFramesMax || waiting >= QUEUE_CHARACTERS_MAX) return false;
       put(frame as Entry, characters, at);

@@ -128,7 +128,8 @@ export function startRun(
 
   function become(now: ConnectionState): void {
     state = now;
-    if (!isOver) group?.tell(now);
+    // That this tab is left or closed is no concern of the others.
+    if (!isOver && !isHidden) group?.tell(now);
     owner.become(now);
   }
 
@@ -195,7 +196,8 @@ export function startRun(
     if (mine !== turn) return;
     if (group && !isConnecting(group)) return;
     try {
-      const url = endpoints.socket(options.userId, pump.arrived.cursor);
+      const kinds = group ? group.kinds : options.kinds;
+      const url = endpoints.socket(options.userId, pump.arrived.cursor, kinds);
       link = linkOf(new owner.WebSocket(url, protocols), options, { onFrame, onEnd, report });
     } catch (cause) {
       leave('socket');
@@ -274,7 +276,13 @@ export function startRun(
     },
     onFollow: turnTo,
     onAlone: turnTo,
+    onKinds: turnTo,
+    get passed() {
+      return pump.arrived.passed;
+    },
     onJoined({ cursor, state }: Joined, at: At, isNew: boolean): void {
+      // One that was alone needs its own no more.
+      dropLink();
       pump.mark(at);
       failures = 0;
       // Else nothing was missed, also where there is no cursor.
@@ -318,7 +326,10 @@ export function startRun(
       case 'pong':
         return;
       default:
-        if (link) take(frame, characters);
+        if (!link) return;
+        take(frame, characters);
+        // Where the other tabs have come by as well, this one may join them.
+        if (group?.isAlone && (frame as RealtimeEvent).cursor) group.join(false);
     }
   }
 
@@ -369,10 +380,14 @@ export function startRun(
   }
 
   function disconnect(): void {
+    dropLink();
+    group?.part();
+  }
+
+  function dropLink(): void {
     turn++;
     link?.drop();
     link = undefined;
-    group?.part();
     [next, goaway, refresh].forEach(clearTimeout);
     next = undefined;
   }

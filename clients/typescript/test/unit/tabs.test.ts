@@ -150,7 +150,7 @@ describe('tabs that share a store', () => {
     await close();
   });
 
-  it('have connections of their own after a reset whose handler has read state', async () => {
+  it('have connections of their own after a reset whose handler has read state, until they meet', async () => {
     const { server, tabs, close } = await open(2);
     for (let i = 0; i < 3; i++) server.emit(message);
     await until(() => tabs.every(({ ids }) => ids.length === 3), 'the first');
@@ -164,10 +164,15 @@ describe('tabs that share a store', () => {
     await until(() => tabs.every(({ ids }) => ids.length === 1), 'what is after the state');
     server.emit(message);
     await until(() => tabs.every(({ ids }) => ids.length === 2), 'what comes then');
-    expect(tabs.map(({ ids }) => ids)).toEqual([
-      [3, 4],
-      [3, 4],
-    ]);
+    // After a few cursors that both have passed, one of the connections is not needed any more.
+    for (let i = 5; server.connections.size > 1; i++) {
+      server.emit(message);
+      await until(() => tabs.every(({ ids }) => ids.includes(i)), 'an event');
+    }
+    server.emit(message);
+    const last = server.connects && tabs[0]!.ids.length;
+    await until(() => tabs.every(({ ids }) => ids.length > last), 'the last event');
+    for (const { ids } of tabs) expect(ids).toEqual(upTo(ids.length + 2).slice(2));
     await close();
   });
 
@@ -183,6 +188,46 @@ describe('tabs that share a store', () => {
     expect(kept().cursor).toBe('1-3');
     await other.client.close();
     await close();
+  });
+
+  it('of which one wants other kinds ask for them as well, and each is given its own', async () => {
+    const server = new MockRealtimeServer();
+    const origin = new FakeLocks();
+    const kindsOf = (): string | null => new URL(server.connection.url).searchParams.get('kinds');
+    const [few, more, all] = [['message'], ['message', 'order'], undefined].map((kinds) => {
+      const tab = { ...tabOf(server, origin.tab(), kinds && { kinds }), orders: 0 };
+      if (kinds?.length !== 1) tab.client.on<string>('order', () => void tab.orders++);
+      return tab;
+    });
+    await few!.client.connect();
+    expect(kindsOf()).toBe('message');
+    await more!.client.connect();
+    await until(() => kindsOf() === 'message,order', 'the other kind');
+    server.emit({ type: 'order' });
+    await until(() => more!.orders === 1 && kept().cursor === '1-1', 'an order');
+    await all!.client.connect();
+    await until(() => kindsOf() === null, 'all kinds');
+    server.emit({ type: 'order' });
+    server.emit(message);
+    const tabs = [few!, more!, all!];
+    await until(() => tabs.every(({ ids }) => ids.length === 1), 'a message');
+    expect(tabs.map(({ orders }) => orders)).toEqual([0, 2, 1]);
+    expect(few!.client.unhandledEvents).toBe(0);
+    expect(server.connections.size).toBe(1);
+    await Promise.all(tabs.map(({ client }) => client.close()));
+  });
+
+  it('show that there is no connection also before there was one', async () => {
+    const server = new MockRealtimeServer();
+    for (let i = 0; i < 20; i++) server.refuse(1006);
+    const origin = new FakeLocks();
+    const [a, b] = [tabOf(server, origin.tab()), tabOf(server, origin.tab())];
+    void a.client.connect();
+    await until(() => a.client.state.status === 'reconnecting', 'the first tab');
+    void b.client.connect();
+    await until(() => b.client.state.status === 'reconnecting', 'the second tab');
+    await b.client.close();
+    await a.client.close();
   });
 
   it('show how the connection is', async () => {

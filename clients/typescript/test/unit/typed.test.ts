@@ -37,6 +37,14 @@ it('a client of the kinds that are given takes no other name', () => {
   void [Orders, Misspelt];
 });
 
+it('`kinds` takes the names of kinds', () => {
+  const options = { url: 'ws://mock', userId: 'bob' };
+  void new RealtimeClient<Events>({ ...options, kinds: ['order'] });
+  // @ts-expect-error no kind has this name
+  void new RealtimeClient<Events>({ ...options, kinds: ['ordr'] });
+  void new RealtimeClient({ ...options, kinds: ['weather'] });
+});
+
 it('a kind that is added to those that are given is one of them', () => {
   const client = made<Events & { weather: OtherEvent }>();
   client.on('weather', ({ degrees }) => void degrees);
