@@ -241,7 +241,11 @@ export function startRun(
     const { cursor } = pump.arrived;
     if (group.isLeading) {
       const at = group.begin(cursor, termKept);
-      if (at) pump.mark(at);
+      if (at) {
+        // Another tab may have written since it was loaded.
+        pump.keeper.forget();
+        pump.mark(at);
+      }
     } else if (!group.isAlone) {
       // Elsewhere than any of them, as with a `since`.
       if (cursor && !group.position) group.stray();
