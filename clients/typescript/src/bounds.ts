@@ -68,5 +68,10 @@ export const SETTLE_MS = 1_000;
 export const MEMBERS_MAX = 64;
 /** Earlier terms of a stream that a leading tab knows, at most. */
 export const TERMS_MAX = 8;
-/** Cursors, at most, since which a client knows all ids: two are the protocol's, the others are for tabs that take over. */
-export const CURSORS_MAX = 4;
+/**
+ * Cursors, at most, since which a tab knows all ids. Two are the protocol's. The others are for tabs that take over from one
+ * another, and are ahead of each other by what is on its way.
+ */
+export const CURSORS_MAX = 16;
+/** The newest cursors that a tab which was alone can meet the others by, at most. */
+export const JOIN_CURSORS = 3;

@@ -37,6 +37,8 @@ export interface Position {
 export interface At {
   readonly epoch: number;
   readonly frame: number;
+  /** Whether the tab's place after it is that of the stream. One that has joined while it was ahead is there later. */
+  readonly isExact: boolean;
 }
 
 /** What a tab that joins is told of the leader. */
@@ -80,6 +82,8 @@ export interface Group {
   readonly isAlone: boolean;
   /** Of the stream that this tab is in; 0 if it is in none. */
   readonly term: number;
+  /** From where to connect, if this tab leads. */
+  readonly cursor: string | null;
   /** The kinds to connect with, if this tab leads; all without. */
   readonly kinds: readonly string[] | undefined;
   /** Where this tab is, if it is anywhere in a leader's stream. */
@@ -160,6 +164,10 @@ interface Member {
   askedAt: number;
 }
 
+/** Between two tabs that lead: terms are in the order of the times at which they begin. */
+const TERM_GAP_MS = 2;
+/** So many cursors further, what a tab had ahead of the others is in no place any more. */
+const AHEAD_CURSORS = 4;
 /** Of terms that begin in the same millisecond. */
 const TERMS_PER_MS = 1_000;
 
@@ -200,7 +208,9 @@ export function groupOf(
   let ends = new Map<number, number>();
   /** From where the leader connected after the last of them. */
   let takenOverAt: string | null = null;
-  let history: History = historyOf(0, queueFramesMax);
+  let history: History = historyOf(0, null, queueFramesMax);
+  /** The cursors that have to come until this tab is no more ahead of the stream. */
+  let ahead = 0;
   let epoch = 0;
   /** The newest frame of this epoch that was handled here. */
   let done = -1;
@@ -228,18 +238,32 @@ export function groupOf(
     queue = new AbortController();
     const { signal } = queue;
     const isQueued = !how.ifAvailable && !how.steal;
+    let isHeld = false;
     const held = (lock: unknown): Promise<void> | undefined => {
       if (mine !== requests || isOver) return undefined;
-      if (lock) lead(!!known);
-      else request({});
-      known?.();
-      return lock ? new Promise<void>((resolve) => (release = resolve)) : undefined;
+      if (!lock) {
+        request({});
+        known?.();
+        return undefined;
+      }
+      isHeld = true;
+      // Not in the millisecond of a tab that has led before: terms are times.
+      later(TERM_GAP_MS, () => {
+        if (mine !== requests || isOver) return;
+        lead(!!known);
+        known?.();
+      });
+      return new Promise<void>((resolve) => (release = resolve));
     };
     // One that throws has refused, too.
     new Promise((resolve) => resolve(locks.request(name, isQueued ? { signal } : how, held)))
       .catch((cause: unknown) => {
         if (mine !== requests || isOver) return;
         if (isLeading) return follow();
+        if (isHeld) {
+          request({});
+          return known?.();
+        }
         owner.report(failure('store', cause));
         if (!known) return alone();
         stray();
@@ -330,15 +354,26 @@ export function groupOf(
     kinds = message.kinds;
     const isSame = term && first - 1 === history.last;
     // What was passed on before it was alone has other numbers.
-    if (!term) history = historyOf(first - 1, queueFramesMax);
+    if (!term) history = historyOf(first - 1, null, queueFramesMax);
     isJoined = true;
     term = highest = message.term;
     ends = new Map(message.ends);
     // Where it goes on after the frame that it has, the numbers before are the same ones.
     if (!isSame) renumber();
     history.rewind(first - 1);
-    owner.onJoined(message, { epoch, frame: first - 1 }, wantsNew);
+    history.cursor = overlap ? overlap[0] : wantsNew ? message.cursor : owner.leader.cursor;
+    ahead = overlap ? AHEAD_CURSORS : 0;
+    owner.onJoined(message, numbered(first - 1), wantsNew);
     message.frames.forEach(([frame, characters], i) => deliver(first + i, frame, characters));
+  }
+
+  const numbered = (frame: number): At => ({ epoch, frame, isExact: !ahead });
+
+  function note(frame: Frame, characters: number): number {
+    const before = history.cursor;
+    const number = history.add(frame, characters);
+    if (ahead && history.cursor !== before) ahead--;
+    return number;
   }
 
   function renumber(): void {
@@ -352,8 +387,8 @@ export function groupOf(
       isJoined = false;
       return join(false);
     }
-    history.add(frame, characters);
-    owner.onFrame(frame, characters, { epoch, frame: number });
+    note(frame, characters);
+    owner.onFrame(frame, characters, numbered(number));
     // It was not taken.
     if (!isJoined) history.rewind(number - 1);
   }
@@ -468,6 +503,9 @@ export function groupOf(
     get term() {
       return term;
     },
+    get cursor() {
+      return history.cursor;
+    },
     get kinds() {
       return kinds;
     },
@@ -477,7 +515,8 @@ export function groupOf(
     set position(position) {
       term = position?.term ?? 0;
       highest = Math.max(highest, term);
-      history = historyOf(position?.frame ?? 0, queueFramesMax);
+      history = historyOf(position?.frame ?? 0, owner.leader.cursor, queueFramesMax);
+      ahead = 0;
     },
     join,
     part() {
@@ -486,18 +525,20 @@ export function groupOf(
     begin(cursor, termKept) {
       if (hasBegun) return undefined;
       hasBegun = true;
-      const before = term;
+      // Where it was ahead, the others need what it has already.
+      const before = owner.reaches(history.cursor) || history.cursor === cursor ? term : 0;
       // Higher than those before, also where the clock was set back, and no other tab's.
       term = highest = Math.max(Date.now() * TERMS_PER_MS, highest + 1, termKept + 1) + Math.floor(Math.random() * TERMS_PER_MS);
       if (before) ends.set(before, history.last);
       else {
         ends = new Map();
-        history = historyOf(0, queueFramesMax);
+        history = historyOf(0, cursor, queueFramesMax);
+        ahead = 0;
         renumber();
       }
       ends = new Map([...ends].slice(-TERMS_MAX));
-      takenOverAt = cursor;
-      return { epoch, frame: history.last };
+      takenOverAt = history.cursor;
+      return numbered(history.last);
     },
     ready() {
       isReady = isLeading;
@@ -509,10 +550,10 @@ export function groupOf(
       settling = later(SETTLE_MS, settle);
     },
     get next() {
-      return isLeading ? { epoch, frame: history.last + 1 } : undefined;
+      return isLeading ? numbered(history.last + 1) : undefined;
     },
     record(frame, characters) {
-      if (isLeading) post({ type: 'frame', term, number: history.add(frame, characters), frame, characters });
+      if (isLeading) post({ type: 'frame', term, number: note(frame, characters), frame, characters });
     },
     tell(state) {
       if (isLeading && hasBegun) post({ type: 'state', term, state });
@@ -532,7 +573,7 @@ export function groupOf(
       if (!isLeading) return at.frame <= history.saved;
       return !isSettling && [...members.values()].every(({ frame }) => at.frame <= frame);
     },
-    positionAt: (at) => (term && at?.epoch === epoch ? { term, frame: at.frame } : undefined),
+    positionAt: (at) => (term && at?.epoch === epoch && at.isExact ? { term, frame: at.frame } : undefined),
     acknowledge,
     settle,
     saved: (frame) => history.forget(frame),

@@ -1,6 +1,6 @@
 /** The numbered frames of a leader's stream, from the place in the store on: what a tab that joins is given. */
 
-import { CURSORS_MAX, QUEUE_CHARACTERS_MAX, QUEUE_FRAMES_MAX } from './bounds.js';
+import { JOIN_CURSORS, QUEUE_CHARACTERS_MAX, QUEUE_FRAMES_MAX } from './bounds.js';
 import type { Frame } from './frames.js';
 import type { RealtimeEvent } from './types.js';
 
@@ -9,6 +9,8 @@ export interface History {
   readonly last: number;
   /** Up to which frame the store is, as far as this tab knows. */
   readonly saved: number;
+  /** The newest cursor of the stream. */
+  cursor: string | null;
   /** Adds a frame. Returns its number. */
   add(frame: Frame, characters: number): number;
   /** Whether all frames from this one on are there, so that whoever has those before can go on. */
@@ -28,7 +30,7 @@ export interface History {
 }
 
 /** Begins after the frame of that number. */
-export function historyOf(last: number, framesMax = QUEUE_FRAMES_MAX): History {
+export function historyOf(last: number, cursor: string | null, framesMax = QUEUE_FRAMES_MAX): History {
   let frames: (readonly [Frame, number])[] = [];
   let characters = 0;
   let saved = 0;
@@ -39,6 +41,7 @@ export function historyOf(last: number, framesMax = QUEUE_FRAMES_MAX): History {
     for (const [, length] of frames.splice(0, count)) characters -= length;
   };
   return {
+    cursor,
     get last() {
       return last;
     },
@@ -49,10 +52,11 @@ export function historyOf(last: number, framesMax = QUEUE_FRAMES_MAX): History {
       frames.push([frame, length]);
       characters += length;
       const { cursor } = frame as RealtimeEvent;
+      this.cursor = cursor ?? this.cursor;
       // What was before a reset is of no use after it.
       if (frame.type === 'reset') cursors = [];
       else if (cursor && cursor !== cursors.at(-1)?.[0]) {
-        cursors = [...cursors, [cursor, last + 1] as const].slice(1 - CURSORS_MAX);
+        cursors = [...cursors, [cursor, last + 1] as const].slice(-JOIN_CURSORS);
       }
       // Half at once, since it costs as much as one.
       if (frames.length > framesMax || characters > QUEUE_CHARACTERS_MAX) drop(Math.ceil(frames.length / 2));

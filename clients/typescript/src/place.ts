@@ -7,7 +7,7 @@
  * same order, so the second becomes what the first was.
  */
 
-import { CURSORS_MAX } from './bounds.js';
+import { CURSORS_MAX, JOIN_CURSORS } from './bounds.js';
 import { type IdSet, idSet } from './ids.js';
 import type { Place, PlaceChange } from './stores/store.js';
 import type { ResetEvent } from './types.js';
@@ -19,7 +19,7 @@ export interface Arrived {
   has(id: number): boolean;
   /** Whether all ids are known that came under that cursor, the one before, and since. */
   reaches(cursor: string | null): boolean;
-  /** The cursors of which that is so, the newest first. */
+  /** The newest cursors of which that is so. */
   readonly passed: readonly string[];
   replace(place: Place): void;
   /** Moves to `cursor`, if it is one and another. */
@@ -53,7 +53,7 @@ export function arrivedAt(from: Place): Arrived {
     has: (id) => parts.some(({ ids }) => ids.has(id)),
     reaches: (cursor) => passed().some((part) => part === cursor),
     get passed() {
-      return passed().filter((cursor) => cursor !== null);
+      return passed().slice(0, JOIN_CURSORS).filter((cursor) => cursor !== null);
     },
     replace,
     move(next) {

@@ -197,7 +197,8 @@ export function startRun(
     if (group && !isConnecting(group)) return;
     try {
       const kinds = group ? group.kinds : options.kinds;
-      const url = endpoints.socket(options.userId, pump.arrived.cursor, kinds);
+      const since = group?.isLeading ? group.cursor : pump.arrived.cursor;
+      const url = endpoints.socket(options.userId, since, kinds);
       link = linkOf(new owner.WebSocket(url, protocols), options, { onFrame, onEnd, report });
     } catch (cause) {
       leave('socket');
@@ -419,7 +420,10 @@ export function startRun(
   }
 
   function openIn(ms: number, mine: number): void {
-    if (mine === turn) next = later(ms, open);
+    if (mine !== turn) return;
+    next = later(ms, () => {
+      if (mine === turn) void open();
+    });
   }
 
   /** The network may be back: does not wait any longer, unless the server has given a time. */

@@ -107,8 +107,8 @@ const MUTANTS: Record<string, Mutant> = {
   },
   'joins at the present, and not where the store is': {
     file: 'group.ts',
-    from: 'const first = isNew ?',
-    to: 'const first = isNew || true ?',
+    from: 'if (isNew) return {',
+    to: 'if (isNew || position) return {',
     tests: 'tabs-model.test.ts',
     name: 'lose nothing, repeat nothing',
   },

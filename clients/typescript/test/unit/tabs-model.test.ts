@@ -240,7 +240,7 @@ async function play(seed: number): Promise<string[]> {
   }
   for (const tab of alive()) running.run(tab, () => void tab.client.close());
   await vi.advanceTimersByTimeAsync(12_000);
-  if (server.conns.size) problems.push(`${server.conns.size} connections after close`);
+  if (server.conns.size) problems.push(`${server.conns.size} connections after close, of ${tabs.filter(({ sockets }) => [...sockets].some((socket) => server.conns.has(socket))).map(({ number, isDead, isFrozen }) => `${number} ${isDead} ${isFrozen}`)}`);
   if (rejections.length) problems.push(`unhandled ${rejections.map(String)}`);
   return problems.length
     ? [`seed ${seed}`, ...problems.slice(0, 8), ...(process.env.TRACE ? trace.slice(-Number(process.env.TRACE)) : [])]
