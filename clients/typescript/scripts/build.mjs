@@ -23,13 +23,14 @@ const require = createRequire(import.meta.url);
 // a user's bundler cannot know that it may. Those of the wire, the platform and the options stay out.
 const INTERNAL = [
   'abandon', 'accept', 'acknowledge', 'arrived', 'askedAt', 'become', 'begin', 'better', 'block', 'change',
-  'count', 'done', 'drop', 'endpoints', 'entered', 'events', 'extend', 'forget', 'group', 'hand', 'handled',
-  'hide', 'http', 'hurry', 'idle', 'isAlone', 'isDue', 'isLeading', 'isLost', 'isOver', 'isRenewable',
-  'isThere', 'keeper', 'leader', 'leave', 'loops', 'mark', 'mayKeep', 'maySave', 'move', 'moves',
-  'note', 'onAlone', 'onEnd', 'onFailed', 'onFollow', 'onFrame', 'onHandled', 'onJoined', 'onLead',
-  'onProgress', 'onState', 'part', 'positionAt', 'probe', 'prover', 'reaches', 'ready', 'record', 'remainingMs',
-  'renew', 'report', 'resign', 'rewind', 'saveSoon', 'settle', 'share', 'show', 'socket', 'stop', 'store',
-  'stray', 'subject', 'subprotocols', 'tell', 'unhandled', 'worse',
+  'count', 'cursorOf', 'done', 'drop', 'endpoints', 'entered', 'events', 'extend', 'forget', 'group', 'hand',
+  'handled', 'heard', 'hide', 'http', 'hurry', 'idle', 'isAlone', 'isDue', 'isExact', 'isLeading', 'isLost',
+  'isOver', 'isRenewable', 'isThere', 'keeper', 'leader', 'leave', 'loops', 'mark', 'mayKeep', 'maySave',
+  'move', 'moves', 'note', 'onAlone', 'onEnd', 'onFailed', 'onFollow', 'onFrame', 'onHandled', 'onHeld',
+  'onJoined', 'onKinds', 'onLead', 'onProgress', 'onSilent', 'onState', 'onTaken', 'onTick', 'part',
+  'positionAt', 'positionHere', 'probe', 'prover', 'reaches', 'ready', 'record', 'remainingMs', 'renew',
+  'report', 'resign', 'rewind', 'saveSoon', 'settle', 'share', 'show', 'socket', 'stop', 'store', 'stray',
+  'subject', 'subprotocols', 'tell', 'termKept', 'unhandled', 'worse',
 ];
 
 const write = (path, value) => {

@@ -13,8 +13,6 @@
  */
 
 import {
-  ASK_INTERVAL_MS,
-  HIDDEN_TIMEOUT_MS,
   MEMBERS_MAX,
   SETTLE_MS,
   SILENT_TIMEOUT_MS,
@@ -24,14 +22,11 @@ import { failure } from './errors.js';
 import type { RealtimeError } from './errors.js';
 import type { Frame } from './frames.js';
 import { type History, historyOf } from './history.js';
+import { lockOf } from './tab-lock.js';
+import type { Body, Join, Joined, Message, Position } from './tab-messages.js';
+import { isVisible, leaderWatch } from './tab-watch.js';
 import { type Timer, later, now } from './timer.js';
 import type { ClientOptions, ConnectionState, LockManagerLike } from './types.js';
-
-/** Where a tab is: after this frame of the leader with this term. */
-export interface Position {
-  readonly term: number;
-  readonly frame: number;
-}
 
 /** A frame's number. Numbers of another `epoch` count something else. */
 export interface At {
@@ -39,13 +34,6 @@ export interface At {
   readonly frame: number;
   /** Whether the tab's place after it is that of the stream. One that has joined while it was ahead is there later. */
   readonly isExact: boolean;
-}
-
-/** What a tab that joins is told of the leader. */
-export interface Joined {
-  /** The leader's newest cursor. */
-  readonly cursor: string | null;
-  readonly state: ConnectionState;
 }
 
 export interface GroupOwner {
@@ -121,41 +109,6 @@ export interface Group {
   leave(): void;
 }
 
-interface Join {
-  readonly type: 'join';
-  readonly position: Position | undefined;
-  readonly isNew: boolean;
-  /** Of a tab that is alone: the cursors that it has passed. */
-  readonly passed: readonly string[];
-  /** The kinds that it wants; all without. */
-  readonly kinds: readonly string[] | undefined;
-  /** Comes back with the answer. */
-  readonly question: number;
-}
-
-type Body =
-  | Join
-  | ({
-      readonly type: 'joined';
-      readonly term: number;
-      readonly question: number;
-      /** The first frame that is passed on. */
-      readonly first: number;
-      readonly frames: readonly (readonly [Frame, number])[];
-      readonly ends: readonly (readonly [number, number])[];
-      /** Where the joining tab may know some of the frames: the cursor since which it has to know all ids. */
-      readonly overlap: readonly [cursor: string | null] | undefined;
-      /** The kinds that the leader has asked for. */
-      readonly kinds: readonly string[] | undefined;
-    } & Joined)
-  | { readonly type: 'refused'; readonly term: number; readonly question: number }
-  | { readonly type: 'frame'; readonly term: number; readonly number: number; readonly frame: Frame; readonly characters: number }
-  | { readonly type: 'ask' | 'bye' }
-  | { readonly type: 'here'; readonly term: number; readonly isVisible: boolean; readonly saved: number }
-  | { readonly type: 'handled'; readonly term: number; readonly frame: number }
-  | { readonly type: 'state'; readonly term: number; readonly state: ConnectionState };
-type Message = Body & { readonly from: string; readonly to?: string | undefined };
-
 /** A tab that has joined. */
 interface Member {
   /** What it has handled; -1 until it has said so, since what it has may wait there. */
@@ -164,8 +117,6 @@ interface Member {
   askedAt: number;
 }
 
-/** Between two tabs that lead: terms are in the order of the times at which they begin. */
-const TERM_GAP_MS = 2;
 /** So many cursors further, what a tab had ahead of the others is in no place any more. */
 const AHEAD_CURSORS = 4;
 /** Of terms that begin in the same millisecond. */
@@ -173,8 +124,6 @@ const TERMS_PER_MS = 1_000;
 
 /** The names that the clients of a page have, by the page's locks. */
 const pages = new WeakMap<object, Set<string>>();
-
-const isVisible = (): boolean => (globalThis as { document?: Document }).document?.visibilityState !== 'hidden';
 
 /** Enters the group of that name. Throws where there are no channels. */
 export function groupOf(
@@ -226,50 +175,14 @@ export function groupOf(
     post({ type: 'here', term, isVisible: isVisible(), saved: history.saved });
   };
 
-  // The lock.
-
-  let requests = 0;
-  let queue: AbortController | undefined;
-  let release = (): void => {};
-
-  function request(how: { ifAvailable?: boolean; steal?: boolean }, known?: () => void): void {
-    const mine = ++requests;
-    queue?.abort();
-    queue = new AbortController();
-    const { signal } = queue;
-    const isQueued = !how.ifAvailable && !how.steal;
-    let isHeld = false;
-    const held = (lock: unknown): Promise<void> | undefined => {
-      if (mine !== requests || isOver) return undefined;
-      if (!lock) {
-        request({});
-        known?.();
-        return undefined;
-      }
-      isHeld = true;
-      // Not in the millisecond of a tab that has led before: terms are times.
-      later(TERM_GAP_MS, () => {
-        if (mine !== requests || isOver) return;
-        lead(!!known);
-        known?.();
-      });
-      return new Promise<void>((resolve) => (release = resolve));
-    };
-    // One that throws has refused, too.
-    new Promise((resolve) => resolve(locks.request(name, isQueued ? { signal } : how, held)))
-      .catch((cause: unknown) => {
-        if (mine !== requests || isOver) return;
-        if (isLeading) return follow();
-        if (isHeld) {
-          request({});
-          return known?.();
-        }
-        owner.report(failure('store', cause));
-        if (!known) return alone();
-        stray();
-        known();
-      });
-  }
+  const lock = lockOf(locks, name, {
+    onHeld: lead,
+    onTaken: follow,
+    onFailed(cause, isFirst) {
+      owner.report(failure('store', cause));
+      isFirst ? stray() : alone();
+    },
+  });
 
   function lead(isFirst: boolean): void {
     isLeading = true;
@@ -285,17 +198,16 @@ export function groupOf(
     owner.onProgress();
   }
 
-  function queueUp(): void {
-    release();
+  /** Leads no more. */
+  function demote(): void {
     isLeading = isReady = isSettling = false;
     clearTimeout(settling);
-    heardAt = shownAt = now();
-    request({});
+    watch.restart();
   }
 
-  /** Another has taken the lock. */
+  /** Another leads. */
   function follow(): void {
-    queueUp();
+    demote();
     owner.onFollow();
   }
 
@@ -317,23 +229,14 @@ export function groupOf(
   let wantsNew = false;
   /** Counts what was asked: an answer to anything but the last may be of another position. */
   let question = 0;
-  let heardAt = now();
-  let shownAt = heardAt;
-  let tickAt = heardAt;
-  let wasVisible = isVisible();
-
-  function tick(): void {
-    const isLate = now() - tickAt > 2 * ASK_INTERVAL_MS;
-    tickAt = now();
-    if (isLeading) return ask();
-    // Time counts while the user sees this tab, and while it was not held up itself.
-    if (isLate || !wasVisible || !isVisible()) heardAt = shownAt = tickAt;
-    wasVisible = isVisible();
-    if (!wasVisible || isAlone) return;
-    // One that says nothing does not say that it is hidden.
-    if (tickAt - heardAt >= SILENT_TIMEOUT_MS || heardAt - shownAt >= HIDDEN_TIMEOUT_MS) request({ steal: true });
-    else post({ type: 'ask' });
-  }
+  const watch = leaderWatch({
+    onTick() {
+      if (isLeading) ask();
+      return !isLeading && !isAlone;
+    },
+    ask: () => post({ type: 'ask' }),
+    onSilent: lock.steal,
+  });
 
   function join(isNew: boolean): void {
     wantsNew = isNew;
@@ -460,12 +363,15 @@ export function groupOf(
         return owner.onProgress();
     }
     // What is left is said by a leader.
-    if (isLeading) return void (theirs > term && follow());
+    if (isLeading) {
+      if (theirs <= term) return;
+      lock.yield();
+      return follow();
+    }
     if (theirs < highest) return;
-    heardAt = now();
+    watch.heard(data.type === 'here' && data.isVisible);
     switch (data.type) {
       case 'here':
-        if (data.isVisible) shownAt = heardAt;
         if (isAlone) return;
         if (!isJoined || theirs !== term) return isSeeking || isJoined ? join(!isJoined && wantsNew) : undefined;
         history.forget(data.saved);
@@ -487,13 +393,12 @@ export function groupOf(
     if (isJoined) post({ type: 'handled', term, frame: done });
   }
 
-  const timer = setInterval(tick, ASK_INTERVAL_MS);
   if (isSecond) {
     owner.report(failure('store', 'another client of this page has this store: have one client, or a store for each'));
   }
   return {
     name,
-    entered: new Promise((known) => request({ ifAvailable: true }, known)),
+    entered: lock.entered,
     get isLeading() {
       return isLeading;
     },
@@ -562,7 +467,8 @@ export function groupOf(
     resign() {
       if (!isLeading || !members.size) return;
       // Whoever waits has it then, and this tab is last in the queue.
-      queueUp();
+      lock.yield();
+      demote();
     },
     handled(at) {
       if (at?.epoch === epoch) done = at.frame;
@@ -581,12 +487,11 @@ export function groupOf(
       post({ type: 'bye' });
       isOver = true;
       isLeading = isReady = false;
-      clearInterval(timer);
+      watch.stop();
       clearTimeout(settling);
       channel.close();
       if (!isSecond) ownNames.delete(name);
-      queue?.abort();
-      release();
+      lock.leave();
     },
   };
 }

@@ -9,20 +9,20 @@ import { backoffMs } from './backoff.js';
 import {
   CLOSE_TIMEOUT_MS,
   PROOF_TRIES_MAX,
-  REFRESH_BEFORE_MS,
-  REFRESH_SOONEST_MS,
   REFUSED_TRIES,
 } from './bounds.js';
 import { ADVICE, REFUSED, judge } from './close-codes.js';
 import type { Endpoints } from './endpoints.js';
 import { RealtimeError, SignedOut, failure, socketFailure } from './errors.js';
 import type { Frame, Hello } from './frames.js';
-import type { At, Group, Joined, Position } from './group.js';
+import type { At, Group } from './group.js';
 import { type CloseReason, type Link, linkOf } from './link.js';
 import { placeAt } from './place.js';
 import type { Prover } from './proof.js';
 import { type Given, LEFT, OVER, type Pump, pumpOf } from './pump.js';
+import { refreshOf } from './refresh.js';
 import type { SturdyStore } from './stores/sturdy.js';
+import { type Joined, type Position, TABS_VERSION } from './tab-messages.js';
 import { type Timer, later, now } from './timer.js';
 import type {
   ClientOptions,
@@ -35,9 +35,6 @@ import type {
   WebSocketConstructor,
 } from './types.js';
 import { watchNetwork } from './watch.js';
-
-/** Of what tabs say to each other: those of a page from before an update may say something else. */
-const TABS_VERSION = 1;
 
 /** What a run needs of its client. */
 export interface RunOwner {
@@ -91,7 +88,7 @@ export function startRun(
   /** Set while the next connection is waited for. */
   let next: Timer;
   let goaway: Timer;
-  let refresh: Timer;
+  const refresh = refreshOf(prover, (token) => link?.send({ type: 'auth', token }), (error) => isOut(error) || report(error as RealtimeError));
   /** When the server wants to be connected to again, at the earliest; 0 if it has not said. */
   let notBefore = 0;
   /** Whether the server is ending: its time is the wait. */
@@ -323,7 +320,7 @@ export function startRun(
         return;
       case 'authenticated':
         if (frame.expires_in_ms) prover.extend(frame.expires_in_ms);
-        return refreshLater();
+        return refresh.start();
       case 'error':
         // The token before stands. With the next connection another is asked for.
         if (`${frame.code}`.startsWith('token_')) prover.forget();
@@ -341,7 +338,7 @@ export function startRun(
   function greet({ cursor, resumed, expires_in_ms }: Hello): void {
     refusals = 0;
     if (expires_in_ms) prover.extend(expires_in_ms);
-    refreshLater();
+    refresh.start();
     begun(cursor);
     // There is none when there was no room for that.
     if (!link) return;
@@ -393,7 +390,8 @@ export function startRun(
     turn++;
     link?.drop();
     link = undefined;
-    [next, goaway, refresh].forEach(clearTimeout);
+    [next, goaway].forEach(clearTimeout);
+    refresh.stop();
     next = undefined;
   }
 
@@ -470,29 +468,6 @@ export function startRun(
 
   function worse(): void {
     link?.probe();
-  }
-
-  function refreshLater(): void {
-    clearTimeout(refresh);
-    const leftMs = prover.remainingMs();
-    // One that has expired by this machine's clock: the server's counts, and it will say so.
-    if (!(leftMs > 0)) return;
-    const inMs = leftMs - Math.min(REFRESH_BEFORE_MS, leftMs / 4);
-    refresh = later(Math.max(inMs, REFRESH_SOONEST_MS), renew);
-  }
-
-  async function renew(): Promise<void> {
-    const mine = turn;
-    let token;
-    try {
-      token = await prover.renew();
-    } catch (error) {
-      if (mine !== turn || isOut(error)) return;
-      report(error as RealtimeError);
-    }
-    if (mine !== turn) return;
-    if (token) link?.send({ type: 'auth', token });
-    refreshLater();
   }
 
   return {

@@ -1,0 +1,57 @@
+/** Whether the tab that leads is there, and seen: else one that is seen takes over. */
+
+import { ASK_INTERVAL_MS, HIDDEN_TIMEOUT_MS, SILENT_TIMEOUT_MS } from './bounds.js';
+import { now } from './timer.js';
+
+export interface LeaderWatchOwner {
+  /** Called at each interval. Whether the tab follows one that leads. */
+  onTick(): boolean;
+  /** Asks the leading tab whether it is there. */
+  ask(): void;
+  /** It has been silent or hidden for too long, while this tab was seen. */
+  onSilent(): void;
+}
+
+export interface LeaderWatch {
+  /** The leading tab has said something, and perhaps that the user sees it. */
+  heard(isVisible: boolean): void;
+  /** Another tab leads. */
+  restart(): void;
+  stop(): void;
+}
+
+/** Whether the user may see this tab. */
+export const isVisible = (): boolean =>
+  (globalThis as { document?: Document }).document?.visibilityState !== 'hidden';
+
+export function leaderWatch({ onTick, ask, onSilent }: LeaderWatchOwner): LeaderWatch {
+  let heardAt = now();
+  let shownAt = heardAt;
+  let tickAt = heardAt;
+  let wasVisible = isVisible();
+
+  function restart(): void {
+    heardAt = shownAt = now();
+  }
+
+  const timer = setInterval(() => {
+    const isLate = now() - tickAt > 2 * ASK_INTERVAL_MS;
+    tickAt = now();
+    // Time counts while the user sees this tab, and while it was not held up itself.
+    if (isLate || !wasVisible || !isVisible()) restart();
+    wasVisible = isVisible();
+    if (!onTick() || !wasVisible) return;
+    // One that says nothing does not say that it is hidden.
+    if (tickAt - heardAt >= SILENT_TIMEOUT_MS || heardAt - shownAt >= HIDDEN_TIMEOUT_MS) onSilent();
+    else ask();
+  }, ASK_INTERVAL_MS);
+
+  return {
+    heard(isShown) {
+      heardAt = now();
+      if (isShown) shownAt = heardAt;
+    },
+    restart,
+    stop: () => clearInterval(timer),
+  };
+}
