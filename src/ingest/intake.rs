@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use self::streaming::Streamed;
 use super::awaiting_disk::AwaitingDisk;
 use super::control_message::{BareBarrierState, BarrierState, ControlMessage};
 use super::failed_events::FailedEvents;
@@ -63,6 +64,12 @@ pub(super) struct Intake {
     sources_changed: bool,
     /// When they were last read for that.
     sources_read: Option<Instant>,
+    /// Whether a stream of the write-ahead log is wanted.
+    stream_wanted: watch::Sender<bool>,
+    /// What it has brought.
+    streamed: Streamed,
+    /// The JSON of the event that is routed.
+    text: String,
 }
 
 impl Intake {
@@ -80,7 +87,15 @@ impl Intake {
             without_log: None,
             sources_changed: false,
             sources_read: None,
+            stream_wanted: watch::Sender::new(false),
+            streamed: Streamed::default(),
+            text: String::new(),
         }
+    }
+
+    /// Whether a stream of the write-ahead log is wanted.
+    pub(super) fn stream_wanted(&self) -> watch::Receiver<bool> {
+        self.stream_wanted.subscribe()
     }
 
     /// Whether the wake lock is wanted.
@@ -147,6 +162,8 @@ impl Intake {
         self.router.go_back_to_durable();
         self.returned = None;
         self.awaiting_disk.clear();
+        self.stream_ended(now);
+        self.announce_wants();
     }
 
     /// Events no longer come.
@@ -160,8 +177,9 @@ impl Intake {
     pub(super) fn leave_log(&mut self, now: Instant) {
         // Without the log, every event is sent as it comes.
         self.on_disk(u64::MAX);
+        self.stream_ended(now);
         self.schedule = Schedule::new(Ingest::Notify, now);
-        self.announce_wake_lock();
+        self.announce_wants();
         self.returned = None;
         self.restart(ResetReason::NoLog, None, now);
         for payload in self.without_id.take() {
@@ -340,7 +358,11 @@ impl Intake {
         self.schedule
             .routed(self.router.take_routed(), filling, now);
         let completed = self.schedule.barrier(&barrier, now);
-        self.announce_wake_lock();
+        self.announce_wants();
+        if self.is_streaming() {
+            // Its row completes it.
+            return Next::Wait;
+        }
         if completed {
             self.router.complete_barrier(barrier.cursor, now);
             return if self.failed.are_due(now) {
@@ -467,16 +489,21 @@ impl Intake {
         let routed = self.router.take_routed();
         self.schedule.read(&snapshot, routed, now);
         self.schedule.routed(routed, false, now);
-        self.announce_wake_lock();
+        self.join_stream();
+        self.announce_wants();
         snapshot
     }
 
-    fn announce_wake_lock(&self) {
-        let wants = self.schedule.wants_wake_lock();
-        self.wake_lock
-            .send_if_modified(|wanted| mem::replace(wanted, wants) != wants);
+    fn announce_wants(&self) {
+        for (wanted, wants) in [
+            (&self.wake_lock, self.schedule.wants_wake_lock()),
+            (&self.stream_wanted, self.schedule.wants_stream()),
+        ] {
+            wanted.send_if_modified(|wanted| mem::replace(wanted, wants) != wants);
+        }
     }
 }
 
+pub(super) mod streaming;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hushnet_replication::Endpoint;
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 
@@ -18,14 +19,16 @@ use super::catch_up::{CatchUp, Received};
 use super::flush::Flush;
 use super::held::{HELD_BYTES_MAX, Held};
 use super::injector::Injected;
+use super::intake::streaming::Row;
 use super::intake::{Intake, Next};
 use super::joining::{Joining, ingest_after_change};
 use super::lost::Lost;
+use super::stream::{Inlet, Inlets, StreamTask};
 use crate::config::Ingest;
 use crate::delivery::{HealthReport, Router};
 use crate::metrics::Metrics;
-use crate::protocol::{Channel, DatabaseFault, Label, ReadinessReason, Snapshot};
-use crate::store::{self, CONTROL_CHANNEL, Log, LogState, Notifications};
+use crate::protocol::{Channel, DatabaseFault, Label, ReadinessReason, Snapshot, StreamFault};
+use crate::store::{self, CONTROL_CHANNEL, Log, LogState, Notifications, RowStream, StreamedRow};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
@@ -49,10 +52,13 @@ pub struct Listener {
     connected: bool,
     flush: Flush,
     injected: Injected,
+    stream: Inlets,
+    /// Whether there could be a stream is asked with this credential, where nobody has chosen the way of ingest.
+    endpoint: Option<Endpoint>,
 }
 
 impl Listener {
-    /// A listener that is not connected yet.
+    /// A listener that is not connected yet, and the task that streams for it.
     #[must_use]
     pub fn new(
         log: Log,
@@ -60,12 +66,18 @@ impl Listener {
         router: Router,
         metrics: Arc<Metrics>,
         ingest_wanted: Option<Ingest>,
-    ) -> Self {
-        Self {
+        endpoint: Option<Endpoint>,
+    ) -> (Self, StreamTask) {
+        let health = router.health_report();
+        let intake = Intake::new(router, Arc::clone(&metrics), Instant::now());
+        let (sessions, stream) = Inlets::new();
+        let ends = (intake.stream_wanted(), sessions);
+        let task = StreamTask::new(log.clone(), ends, health.clone(), Arc::clone(&metrics));
+        let listener = Self {
             log,
             barriers,
-            health: router.health_report(),
-            intake: Intake::new(router, Arc::clone(&metrics), Instant::now()),
+            health,
+            intake,
             metrics,
             ingest_wanted,
             incomplete: 0,
@@ -73,7 +85,10 @@ impl Listener {
             connected: false,
             flush: Flush::default(),
             injected: Injected::default(),
-        }
+            stream,
+            endpoint: endpoint.clone(),
+        };
+        (listener, task.with(endpoint))
     }
 
     /// With notifications that do not come from the database, for benchmarks.
@@ -104,6 +119,7 @@ impl Listener {
             self.log.distrust_address();
             self.report(Some(&error));
             self.intake.away();
+            self.let_go(None);
             if mem::take(&mut self.connected) {
                 self.metrics.listener_connected.set(false);
                 self.metrics.listener_reconnects.increment();
@@ -175,6 +191,11 @@ impl Listener {
                 }
                 () = sleep_until(next_read.unwrap_or_else(Instant::now).into()),
                     if next_read.is_some() => Next::ReadLog,
+                inlet = self.stream.next() => self.take(inlet),
+                () = self.barriers.stream_silent() => {
+                    self.let_go(Some(StreamFault::Silent));
+                    Next::Wait
+                }
                 payloads = self.injected.next() => self.inject(&payloads),
             };
             self.follow(notifications, next).await?;
@@ -193,11 +214,48 @@ impl Listener {
         loop {
             let position = self.intake.position();
             next = match (next, position.map(|position| position.snapshot.clone())) {
-                (Next::Wait, _) | (Next::ReadLog, None) => return Ok(()),
+                (Next::Wait, _) | (Next::ReadLog, None) => match self.intake.pump(Instant::now) {
+                    Next::Wait => break,
+                    next => next,
+                },
                 (Next::ReadLog, Some(from)) => self.catch_up(notifications, from, false).await?,
                 (Next::Join, _) => self.join(notifications).await?,
             };
         }
+        self.barriers.stream(self.intake.is_streaming());
+        if let Some(position) = self.intake.settled() {
+            self.stream.settled(position);
+        }
+        Ok(())
+    }
+
+    /// Takes what the stream of the write-ahead log brings.
+    fn take(&mut self, inlet: Inlet) -> Next {
+        match inlet {
+            Inlet::Began(until) => self.intake.stream_began(until, Instant::now()),
+            Inlet::Ended => self.intake.stream_ended(Instant::now()),
+            Inlet::Rows(rows, end) => {
+                let barriers = &self.barriers;
+                let rows = rows.into_iter().filter_map(|row| match row {
+                    StreamedRow::Barrier(xid, text) => {
+                        let barrier = barriers.receive_row(&text)?;
+                        Some(Row::Barrier(xid, barrier))
+                    }
+                    row => Some(Row::Log(row)),
+                });
+                if !self.intake.streamed(rows, end) {
+                    self.let_go(Some(StreamFault::Overflow));
+                }
+            }
+        }
+        Next::Wait
+    }
+
+    /// Gives up the stream that there is: the log is polled.
+    fn let_go(&mut self, why: Option<StreamFault>) {
+        self.stream.let_go(why);
+        self.intake.stream_ended(Instant::now());
+        self.barriers.stream(false);
     }
 
     async fn read_sources(&mut self) -> Result<(), Lost> {
@@ -210,6 +268,7 @@ impl Listener {
     /// Routes what was committed since the position, or begins with the present where that cannot be
     /// known. Returns what is left to do.
     async fn join(&mut self, notifications: &mut Notifications) -> Result<Next, Lost> {
+        self.let_go(None);
         let state = match self.state().await {
             // The schema is there and the service's role has no right on it yet: events come without it meanwhile.
             Err(Lost::Database(error))
@@ -227,11 +286,8 @@ impl Listener {
         self.read_sources().await?;
         if let Some(state) = &state {
             ingest = state.ingest;
-            if let Some(wanted) = self.ingest_wanted
-                && self.intake.position().is_none()
-            {
-                self.log.set_ingest(wanted).await?;
-                ingest = ingest_after_change(ingest, wanted);
+            if self.intake.position().is_none() {
+                ingest = ingest_after_change(ingest, self.set_ingest().await?);
             }
             self.intake.reconnected(ingest, Instant::now());
         }
@@ -266,6 +322,30 @@ impl Listener {
             }
         }
         Ok(Next::Wait)
+    }
+
+    /// Writes how events are to reach the server to a log that it begins with: as the settings say, or, where nobody has
+    /// chosen, as it can be had. Returns what the log says then.
+    async fn set_ingest(&self) -> Result<Ingest, Lost> {
+        match self.ingest_wanted.unwrap_or(Ingest::Auto) {
+            Ingest::Auto => {
+                let proposed = match &self.endpoint {
+                    None => Ingest::Adaptive,
+                    Some(endpoint) => match RowStream::check(&self.log, endpoint).await {
+                        Ok(()) => Ingest::Wal,
+                        Err(error) => {
+                            let (cause, advice) = (error.fault.as_str(), error.fault.advice());
+                            tracing::warn!(event = "wal_cannot_be_had", cause, %error, advice);
+                            Ingest::Adaptive
+                        }
+                    },
+                };
+                self.log.propose_ingest(proposed).await?;
+            }
+            wanted => self.log.set_ingest(wanted).await?,
+        }
+        let state = self.log.state().await?;
+        Ok(state.map_or(Ingest::Notify, |state| state.ingest))
     }
 
     /// What the log says of itself. Where the database has forgotten what a barrier has proven to be on its disk, the

@@ -16,6 +16,7 @@ mod listener;
 mod lost;
 mod outstanding;
 mod schedule;
+mod stream;
 pub mod wake_lock;
 mod without_id;
 
@@ -23,5 +24,7 @@ pub use self::awaiting_disk::AWAITING_DISK_BYTES_MAX;
 pub use self::barriers::Barriers;
 pub use self::control_message::{BareBarrierState, BarrierState, ControlMessage};
 pub use self::held::HELD_BYTES_MAX;
+pub use self::intake::streaming::JOINING_BYTES_MAX;
 pub use self::listener::Listener;
+pub use self::stream::{STREAM_BYTES_MAX, StreamTask};
 pub use self::without_id::WITHOUT_ID_BYTES_MAX;

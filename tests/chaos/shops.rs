@@ -201,7 +201,10 @@ impl Shop {
             let run = sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut database);
             match run.await {
                 Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(DEADLOCK) => {}
-                done => break _ = done.unwrap(),
+                done => {
+                    done.unwrap();
+                    return;
+                }
             }
         }
     }

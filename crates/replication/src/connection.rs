@@ -16,7 +16,7 @@ use crate::{login, tls};
 
 /// What is read at once from the socket.
 const READ_BYTES: usize = 64 << 10;
-/// The message that answers START_REPLICATION, which `postgres-protocol` does not know.
+/// The message that answers `START_REPLICATION`, which `postgres-protocol` does not know.
 const COPY_BOTH: u8 = b'W';
 const HEADER_BYTES: usize = 5;
 
@@ -185,4 +185,3 @@ impl std::fmt::Debug for Connection {
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
-

@@ -20,12 +20,13 @@ pub(crate) async fn log_in(connection: &mut Connection, endpoint: &Endpoint) -> 
         ("application_name", &endpoint.application_name),
         ("options", &endpoint.options),
     ];
-    let parameters = parameters.into_iter().filter(|(_, value)| !value.is_empty());
+    let parameters = parameters
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty());
     frontend::startup_message(parameters, &mut connection.outgoing)?;
     connection.send().await?;
     loop {
         match connection.receive().await? {
-            Frame::Message(Message::AuthenticationOk) => {}
             Frame::Message(Message::AuthenticationCleartextPassword) => {
                 let password = endpoint.password.as_bytes();
                 frontend::password_message(password, &mut connection.outgoing)?;
@@ -45,11 +46,16 @@ pub(crate) async fn log_in(connection: &mut Connection, endpoint: &Endpoint) -> 
             }
             Frame::Message(Message::ReadyForQuery(_)) => return Ok(()),
             Frame::Message(
-                Message::ParameterStatus(_)
+                Message::AuthenticationOk
+                | Message::ParameterStatus(_)
                 | Message::BackendKeyData(_)
                 | Message::NoticeResponse(_),
             ) => {}
-            _ => return Err(Error::Login("the server asks for a proof that is not known".to_owned())),
+            _ => {
+                return Err(Error::Login(
+                    "the server asks for a proof that is not known".to_owned(),
+                ));
+            }
         }
     }
 }
@@ -62,7 +68,9 @@ async fn scram(
 ) -> Result<(), Error> {
     let mut mechanisms = offered.mechanisms();
     if !mechanisms.any(|mechanism| Ok(mechanism == SCRAM_SHA_256))? {
-        return Err(Error::Login("the server does not offer SCRAM-SHA-256".to_owned()));
+        return Err(Error::Login(
+            "the server does not offer SCRAM-SHA-256".to_owned(),
+        ));
     }
     let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
     frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), &mut connection.outgoing)?;
@@ -70,12 +78,12 @@ async fn scram(
     loop {
         match connection.receive().await? {
             Frame::Message(Message::AuthenticationSaslContinue(body)) => {
-                scram.update(body.data()).map_err(proof)?;
+                scram.update(body.data()).map_err(|error| proof(&error))?;
                 frontend::sasl_response(scram.message(), &mut connection.outgoing)?;
                 connection.send().await?;
             }
             Frame::Message(Message::AuthenticationSaslFinal(body)) => {
-                return scram.finish(body.data()).map_err(proof);
+                return scram.finish(body.data()).map_err(|error| proof(&error));
             }
             Frame::Message(Message::ErrorResponse(body)) => {
                 return Err(Error::server(body.fields()));
@@ -85,6 +93,6 @@ async fn scram(
     }
 }
 
-fn proof(error: std::io::Error) -> Error {
+fn proof(error: &std::io::Error) -> Error {
     Error::Login(error.to_string())
 }

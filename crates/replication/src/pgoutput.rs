@@ -201,7 +201,12 @@ mod tests {
         let parsed = Change::parse(relation().into()).unwrap();
         let columns = vec!["a".to_owned(), "b".to_owned()];
         let (schema, name) = ("s".to_owned(), "t".to_owned());
-        let expected = Relation { id: 7, schema, name, columns };
+        let expected = Relation {
+            id: 7,
+            schema,
+            name,
+            columns,
+        };
         assert_eq!(parsed, Change::Relation(expected));
         let parsed = Change::parse(insert().into()).unwrap();
         let values = vec![
@@ -210,7 +215,13 @@ mod tests {
             Value::Text("text".into()),
             Value::Binary("bin".into()),
         ];
-        assert_eq!(parsed, Change::Insert { relation: 7, values });
+        assert_eq!(
+            parsed,
+            Change::Insert {
+                relation: 7,
+                values
+            }
+        );
     }
 
     #[test]
@@ -218,12 +229,18 @@ mod tests {
         let mut begin = vec![b'B'];
         begin.extend(9_u64.to_be_bytes());
         begin.extend([0; 12]);
-        assert_eq!(Change::parse(begin.into()).unwrap(), Change::Begin { commit: 9 });
+        assert_eq!(
+            Change::parse(begin.into()).unwrap(),
+            Change::Begin { commit: 9 }
+        );
         let mut commit = vec![b'C', 0];
         commit.extend(9_u64.to_be_bytes());
         commit.extend(11_u64.to_be_bytes());
         commit.extend([0; 8]);
-        assert_eq!(Change::parse(commit.into()).unwrap(), Change::Commit { end: 11 });
+        assert_eq!(
+            Change::parse(commit.into()).unwrap(),
+            Change::Commit { end: 11 }
+        );
     }
 
     #[test]

@@ -113,7 +113,9 @@ fn of_data(mut data: Bytes) -> Result<Received, Error> {
 fn now_micros() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let micros = since.map_or(0, |since| since.as_micros());
-    u64::try_from(micros).unwrap_or(0).saturating_sub(EPOCH_SECONDS * 1_000_000)
+    u64::try_from(micros)
+        .unwrap_or(0)
+        .saturating_sub(EPOCH_SECONDS * 1_000_000)
 }
 
 #[cfg(test)]
@@ -127,7 +129,13 @@ mod tests {
         data.extend(0_u64.to_be_bytes());
         data.push(1);
         let received = of_data(data.into()).unwrap();
-        assert!(matches!(received, Received::KeepAlive { end: 7, reply: true }));
+        assert!(matches!(
+            received,
+            Received::KeepAlive {
+                end: 7,
+                reply: true
+            }
+        ));
     }
 
     #[test]

@@ -85,12 +85,11 @@ async fn config(tls: &Tls) -> Result<ClientConfig, Error> {
 
 /// The authorities that are built in, and those of the file.
 async fn roots(file: Option<&Path>) -> Result<RootCertStore, Error> {
-    let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    let built_in = webpki_roots::TLS_SERVER_ROOTS.iter().cloned();
+    let mut roots: RootCertStore = built_in.collect();
     if let Some(file) = file {
         for certificate in CertificateDer::pem_slice_iter(&read(file).await?) {
-            roots
-                .add(certificate.map_err(failed)?)
-                .map_err(failed)?;
+            roots.add(certificate.map_err(failed)?).map_err(failed)?;
         }
     }
     Ok(roots)
