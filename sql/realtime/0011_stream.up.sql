@@ -81,9 +81,11 @@ $$;
 -- For servers that are to choose by themselves: `wal` from one that can stream, `adaptive` from another. Nobody's choice is
 -- changed, and no server takes `wal` back because it cannot stream itself: then it polls.
 CREATE FUNCTION realtime.propose_ingest(way text) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET hushnet_realtime.proposes = 'on' AS $$
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT set_config('hushnet_realtime.proposes', 'on', true);
     UPDATE realtime.state SET ingest = CASE way WHEN 'wal' THEN 'tail' ELSE way END, streams = way = 'wal'
-    WHERE NOT ingest_chosen AND NOT streams AND (way = 'wal' OR way = 'adaptive' AND ingest = 'notify')
+    WHERE NOT ingest_chosen AND NOT streams AND (way = 'wal' OR way = 'adaptive' AND ingest = 'notify');
+    SELECT set_config('hushnet_realtime.proposes', 'off', true)
 $$;
 
 -- What a barrier tells: its own snapshot, and how events reach the servers. Events may be silent while transactions run that

@@ -34,7 +34,7 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub database_url: Option<DatabaseUrl>,
 
-    /// Database connections for requests of clients. The service's own work has up to eight others, and with
+    /// Database connections for requests of clients. The service's own work has up to ten others, and with
     /// identity the look-ups have up to four
     #[arg(long, env = "HUSHNET_DATABASE_POOL_SIZE", value_name = "CONNECTIONS",
           default_value_t = 4, value_parser = within(1..=1_000))]

@@ -19,11 +19,11 @@ use super::catch_up::{CatchUp, Received};
 use super::flush::Flush;
 use super::held::{HELD_BYTES_MAX, Held};
 use super::injector::Injected;
-use super::intake::streaming::Row;
 use super::intake::{Intake, Next};
 use super::joining::{Joining, ingest_after_change};
 use super::lost::Lost;
 use super::stream::{Inlet, Inlets, StreamTask};
+use super::streaming::{Row, Streaming};
 use crate::config::Ingest;
 use crate::delivery::{HealthReport, Router};
 use crate::metrics::Metrics;
@@ -53,6 +53,7 @@ pub struct Listener {
     flush: Flush,
     injected: Injected,
     stream: Inlets,
+    streaming: Streaming,
     /// Whether there could be a stream is asked with this credential, where nobody has chosen the way of ingest.
     endpoint: Option<Endpoint>,
 }
@@ -71,7 +72,7 @@ impl Listener {
         let health = router.health_report();
         let intake = Intake::new(router, Arc::clone(&metrics), Instant::now());
         let (sessions, stream) = Inlets::new();
-        let ends = (intake.stream_wanted(), sessions);
+        let ends = (intake.wants().stream(), sessions);
         let task = StreamTask::new(log.clone(), ends, health.clone(), Arc::clone(&metrics));
         let listener = Self {
             log,
@@ -86,6 +87,7 @@ impl Listener {
             flush: Flush::default(),
             injected: Injected::default(),
             stream,
+            streaming: Streaming::default(),
             endpoint: endpoint.clone(),
         };
         (listener, task.with(endpoint))
@@ -100,7 +102,7 @@ impl Listener {
     /// Whether the wake lock is wanted.
     #[must_use]
     pub fn wake_lock(&self) -> watch::Receiver<bool> {
-        self.intake.wake_lock()
+        self.intake.wants().wake_lock()
     }
 
     /// Listens for ever. To stop it, drop the future.
@@ -199,7 +201,7 @@ impl Listener {
                 payloads = self.injected.next() => self.inject(&payloads),
             };
             self.follow(notifications, next).await?;
-            if self.intake.has_to_read_sources(Instant::now) {
+            if self.intake.sources_doubt().take_due(Instant::now) {
                 self.read_sources().await?;
             }
         }
@@ -214,7 +216,7 @@ impl Listener {
         loop {
             let position = self.intake.position();
             next = match (next, position.map(|position| position.snapshot.clone())) {
-                (Next::Wait, _) | (Next::ReadLog, None) => match self.intake.pump(Instant::now) {
+                (Next::Wait, _) | (Next::ReadLog, None) => match self.pump() {
                     Next::Wait => break,
                     next => next,
                 },
@@ -223,7 +225,7 @@ impl Listener {
             };
         }
         self.barriers.stream(self.intake.is_streaming());
-        if let Some(position) = self.intake.settled() {
+        if let Some(position) = self.streaming.settled() {
             self.stream.settled(position);
         }
         Ok(())
@@ -232,8 +234,8 @@ impl Listener {
     /// Takes what the stream of the write-ahead log brings.
     fn take(&mut self, inlet: Inlet) -> Next {
         match inlet {
-            Inlet::Began(until) => self.intake.stream_began(until, Instant::now()),
-            Inlet::Ended => self.intake.stream_ended(Instant::now()),
+            Inlet::Began(until) => self.streaming.begin(until),
+            Inlet::Ended => self.streaming.end(&mut self.intake, Instant::now()),
             Inlet::Rows(rows, end) => {
                 let barriers = &self.barriers;
                 let rows = rows.into_iter().filter_map(|row| match row {
@@ -243,7 +245,7 @@ impl Listener {
                     }
                     row => Some(Row::Log(row)),
                 });
-                if !self.intake.streamed(rows, end) {
+                if !self.streaming.push(&self.intake, rows, end) {
                     self.let_go(Some(StreamFault::Overflow));
                 }
             }
@@ -254,8 +256,12 @@ impl Listener {
     /// Gives up the stream that there is: the log is polled.
     fn let_go(&mut self, why: Option<StreamFault>) {
         self.stream.let_go(why);
-        self.intake.stream_ended(Instant::now());
+        self.streaming.end(&mut self.intake, Instant::now());
         self.barriers.stream(false);
+    }
+
+    fn pump(&mut self) -> Next {
+        self.streaming.pump(&mut self.intake, Instant::now)
     }
 
     async fn read_sources(&mut self) -> Result<(), Lost> {
@@ -398,6 +404,7 @@ impl Listener {
             after_loss,
         };
         let caught_up = catch_up.run(from).await;
+        self.streaming.polled(&mut self.intake);
         match &caught_up {
             Err(Lost::Database(error))
                 if store::is_undefined(error) || store::is_forbidden(error) => {}

@@ -55,7 +55,7 @@ impl StreamFault {
                  realtime_log FOR TABLE realtime.log WITH (publish = 'insert', publish_via_partition_root = true)"
             }
             Self::PublicationAltered => {
-                "DROP PUBLICATION realtime_log; CREATE PUBLICATION realtime_log FOR TABLE realtime.log WITH (publish = 'insert', \
+                "make it anew: DROP PUBLICATION realtime_log; CREATE PUBLICATION realtime_log FOR TABLE realtime.log WITH (publish = 'insert', \
                  publish_via_partition_root = true)"
             }
             Self::Privilege => {

@@ -177,7 +177,11 @@ impl RowStream {
             let detail = "the slot that was made there is none of this database's";
             return Err(StreamError::new(StreamFault::Elsewhere, detail));
         }
-        let stream = within(ENDPOINT_TIMEOUT, connection.start(&slot, PUBLICATION)).await?;
+        let stream = within(
+            ENDPOINT_TIMEOUT,
+            Stream::start(connection, &slot, PUBLICATION),
+        )
+        .await?;
         let rows = Rows::default();
         let witness = Witness {
             connection: witness,
@@ -280,7 +284,7 @@ async fn look_for_obstacles(log: &Log) -> Result<(), StreamError> {
 
 /// A session for replication.
 async fn connect(endpoint: &Endpoint) -> Result<Connection, StreamError> {
-    let mut connection = within(ENDPOINT_TIMEOUT, Connection::open(endpoint)).await?;
+    let mut connection = within(ENDPOINT_TIMEOUT, hushnet_replication::open(endpoint)).await?;
     within(ENDPOINT_TIMEOUT, connection.query(session::STREAMING)).await?;
     Ok(connection)
 }

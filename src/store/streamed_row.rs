@@ -113,6 +113,10 @@ impl Rows {
             if kind.is_some_and(|kind| kind == BARRIER.as_bytes()) {
                 return Ok(Some(StreamedRow::Barrier(xid, payload)));
             }
+            // What resets clients: a read of the log finds the cursor that they go on from.
+            if row.bytes("user_key")?.is_none() {
+                return Ok(Some(StreamedRow::Unread(xid)));
+            }
             let (xid_of_row, body) = (Some(xid), Body::Json(payload));
             let row = ChunkRow {
                 id,

@@ -6,23 +6,16 @@ use bytes::{Buf, BytesMut};
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::{Header, Message};
 use postgres_protocol::message::frontend;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::endpoint::Endpoint;
 use crate::error::Error;
-use crate::stream::Stream;
-use crate::{login, tls};
+use crate::transport::Transport;
 
 /// What is read at once from the socket.
 const READ_BYTES: usize = 64 << 10;
 /// The message that answers `START_REPLICATION`, which `postgres-protocol` does not know.
 const COPY_BOTH: u8 = b'W';
 const HEADER_BYTES: usize = 5;
-
-/// What the protocol is spoken over.
-pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Transport for T {}
 
 /// A row of an answer, each value as text.
 pub type Row = Vec<Option<String>>;
@@ -42,27 +35,14 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects, and proves who it is.
-    ///
-    /// # Errors
-    /// Why there is no session.
-    pub async fn open(endpoint: &Endpoint) -> Result<Self, Error> {
-        let transport: Box<dyn Transport> = if let Some(directory) = &endpoint.socket {
-            let path = directory.join(format!(".s.PGSQL.{}", endpoint.port));
-            Box::new(UnixStream::connect(path).await?)
-        } else {
-            let socket = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
-            socket.set_nodelay(true)?;
-            tls::agree(socket, &endpoint.tls, &endpoint.host).await?
-        };
-        let mut connection = Self {
+    /// A session that has not begun yet.
+    pub(crate) fn new(transport: Box<dyn Transport>, message_bytes_max: usize) -> Self {
+        Self {
             transport,
             incoming: BytesMut::with_capacity(READ_BYTES),
             outgoing: BytesMut::new(),
-            message_bytes_max: endpoint.message_bytes_max,
-        };
-        login::log_in(&mut connection, endpoint).await?;
-        Ok(connection)
+            message_bytes_max,
+        }
     }
 
     /// Executes one statement, of SQL or of replication, and returns its rows.
@@ -102,33 +82,6 @@ impl Connection {
             quoted(slot)
         );
         self.query(&create).await.map(drop)
-    }
-
-    /// Begins to stream what the publication has, from the beginning of the slot. Values come in their binary form where
-    /// their type has one.
-    ///
-    /// # Errors
-    /// Why it does not.
-    pub async fn start(mut self, slot: &str, publication: &str) -> Result<Stream, Error> {
-        let start = format!(
-            "START_REPLICATION SLOT {} LOGICAL 0/0 (proto_version '1', binary 'true', publication_names '{}')",
-            quoted(slot),
-            quoted(publication).replace('\'', "''")
-        );
-        frontend::query(&start, &mut self.outgoing)?;
-        self.send().await?;
-        loop {
-            match self.receive().await? {
-                Frame::CopyBoth => return Ok(Stream::new(self)),
-                Frame::Message(Message::ErrorResponse(body)) => {
-                    return Err(Error::server(body.fields()));
-                }
-                Frame::Message(Message::ReadyForQuery(_)) => {
-                    return Err(Error::Protocol("no stream in answer to START_REPLICATION"));
-                }
-                Frame::Message(_) => {}
-            }
-        }
     }
 
     /// Sends what was written. Not cancel-safe: a session whose send was given up is over.
@@ -182,6 +135,6 @@ impl std::fmt::Debug for Connection {
 }
 
 /// A name as PostgreSQL takes it whatever is in it.
-fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -9,12 +9,15 @@ mod connection;
 mod endpoint;
 mod error;
 mod login;
+mod open;
 mod pgoutput;
 mod stream;
 mod tls;
+mod transport;
 
 pub use self::connection::{Connection, Row};
 pub use self::endpoint::{Endpoint, Tls, TlsMode};
 pub use self::error::{Error, ServerError};
+pub use self::open::open;
 pub use self::pgoutput::{Change, Relation, Value};
 pub use self::stream::{Received, Stream};

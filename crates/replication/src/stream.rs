@@ -4,9 +4,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use postgres_protocol::message::backend::Message;
-use postgres_protocol::message::frontend::CopyData;
+use postgres_protocol::message::frontend::{self, CopyData};
 
-use crate::connection::{Connection, Frame};
+use crate::connection::{Connection, Frame, quoted};
 use crate::error::Error;
 use crate::pgoutput::{Change, take_u8, take_u64};
 
@@ -36,8 +36,35 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(connection: Connection) -> Self {
-        Self { connection }
+    /// Begins to stream what the publication has, from the beginning of the slot. Values come in their binary form where
+    /// their type has one.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub async fn start(
+        mut connection: Connection,
+        slot: &str,
+        publication: &str,
+    ) -> Result<Self, Error> {
+        let start = format!(
+            "START_REPLICATION SLOT {} LOGICAL 0/0 (proto_version '1', binary 'true', publication_names '{}')",
+            quoted(slot),
+            quoted(publication).replace('\'', "''")
+        );
+        frontend::query(&start, &mut connection.outgoing)?;
+        connection.send().await?;
+        loop {
+            match connection.receive().await? {
+                Frame::CopyBoth => return Ok(Self { connection }),
+                Frame::Message(Message::ErrorResponse(body)) => {
+                    return Err(Error::server(body.fields()));
+                }
+                Frame::Message(Message::ReadyForQuery(_)) => {
+                    return Err(Error::Protocol("no stream in answer to START_REPLICATION"));
+                }
+                Frame::Message(_) => {}
+            }
+        }
     }
 
     /// The next of what the stream brings. Cancel-safe.

@@ -20,9 +20,9 @@ use tokio_rustls::rustls::{
     SignatureScheme,
 };
 
-use crate::connection::Transport;
 use crate::endpoint::{Tls, TlsMode};
 use crate::error::Error;
+use crate::transport::Transport;
 
 /// Asks the server for TLS.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];

@@ -336,7 +336,7 @@ fn a_new_connection_forgets_the_barriers_of_the_one_before() {
 fn a_filling_notification_queue_asks_for_the_wake_lock() {
     let start = Instant::now();
     let mut intake = asleep(start);
-    let wanted = intake.wake_lock();
+    let wanted = intake.wants().wake_lock();
     for (seconds, queue_usage, expected) in [(1, 0.49, false), (2, 0.5, true)] {
         let message = ControlMessage::Barrier(BarrierState {
             cursor: cursor("12:12:"),
@@ -374,7 +374,7 @@ fn an_announcement_of_another_server_starts_the_reading() {
     let mut intake = asleep(now);
     assert_eq!(intake.controlled(ControlMessage::Awake, now), Next::Wait);
     assert!(intake.next_read().is_some());
-    assert!(!*intake.wake_lock().borrow());
+    assert!(!*intake.wants().wake_lock().borrow());
 }
 
 fn without_id() -> String {

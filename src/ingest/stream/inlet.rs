@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::mpsc;
 
-use super::BATCHES_MAX;
+use super::bounds::BATCHES_MAX;
 use crate::protocol::StreamFault;
 use crate::store::StreamedRow;
 

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
 use super::awaiting_visible::AwaitingVisible;
+use super::bounds::{AWAITING_BYTES_MAX, BATCH_BYTES};
 use super::inlet::{Batch, Outlet};
-use super::{AWAITING_BYTES_MAX, BATCH_BYTES};
 use crate::metrics::Metrics;
 use crate::protocol::StreamFault;
 use crate::store::{RowStream, StreamError, Streamed, Witness};
