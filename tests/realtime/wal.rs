@@ -2,5 +2,7 @@
 
 mod faults;
 mod scene;
+mod servers;
 mod stream;
+mod visibility;
 mod ways;

@@ -40,6 +40,11 @@ impl Scene {
     /// The server may poll.
     pub async fn unstreamed(database: Database, change: impl FnOnce(&mut Config)) -> Self {
         let db = database.pool().await;
+        Self::served(database, db, change).await
+    }
+
+    /// With these sessions of the application.
+    pub async fn served(database: Database, db: PgPool, change: impl FnOnce(&mut Config)) -> Self {
         let alice = add_user(&db).await;
         let streams = streams(&database);
         let server = Server::start_on(database, |config| {
