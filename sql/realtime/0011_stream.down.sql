@@ -14,7 +14,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT realtime.flush()
 $$;
 
-DROP FUNCTION realtime.barrier_text;
+DROP FUNCTION realtime.barrier_text, realtime.is_published;
 
 CREATE OR REPLACE FUNCTION realtime.set_ingest(way text) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

@@ -88,18 +88,28 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT set_config('hushnet_realtime.proposes', 'off', true)
 $$;
 
+-- Whether the publication is the one below. Of another the log's rows may be missing, and barriers' rows not.
+CREATE FUNCTION realtime.is_published() RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce((
+        SELECT p.pubinsert AND p.pubviaroot AND NOT p.puballtables AND EXISTS (
+            SELECT FROM pg_publication_rel AS r
+            WHERE r.prpubid = p.oid AND r.prrelid = 'realtime.log'::regclass AND r.prqual IS NULL AND r.prattrs IS NULL)
+        FROM pg_publication AS p WHERE p.pubname = 'realtime_log'), false)
+$$;
+
 -- What a barrier tells: its own snapshot, and how events reach the servers. Events may be silent while transactions run that
 -- may go by another way of ingest. What is found out of them in the same statement is told by the next barrier: this one's
 -- snapshot is older, and its number is taken after.
 CREATE FUNCTION realtime.barrier_text(nonce text) RETURNS text
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    SELECT format('barrier %s %s %s %s %s %s %s %s %s',
+    SELECT format('barrier %s %s %s %s %s %s %s %s %s %s',
         nonce, realtime.epoch(), realtime.snapshot_text(s, 7000), ingest,
         CASE ingest WHEN 'notify' THEN false WHEN 'tail' THEN true
                     ELSE NOT pg_try_advisory_xact_lock_shared(realtime.doorbell()) END
             OR pg_snapshot_xmin(s) <= ingest_since OR ingest_awaits <> '{}',
         pg_notification_queue_usage(), realtime.history(), pg_current_xact_id(),
-        CASE WHEN streams THEN 'wal' ELSE ingest END)
+        CASE WHEN streams THEN 'wal' ELSE ingest END, realtime.is_published())
     FROM realtime.settle_ingest() AS settled, realtime.state, pg_current_snapshot() AS s
 $$;
 

@@ -237,15 +237,20 @@ impl Listener {
             Inlet::Began(until) => self.streaming.begin(until),
             Inlet::Ended => self.streaming.end(&mut self.intake, Instant::now()),
             Inlet::Rows(rows, end) => {
-                let barriers = &self.barriers;
+                let (barriers, mut published) = (&self.barriers, true);
                 let rows = rows.into_iter().filter_map(|row| match row {
                     StreamedRow::Barrier(xid, text) => {
                         let barrier = barriers.receive_row(&text)?;
+                        published &= barrier.published;
                         Some(Row::Barrier(xid, barrier))
                     }
                     row => Some(Row::Log(row)),
                 });
-                if !self.streaming.push(&self.intake, rows, end) {
+                let has_room = self.streaming.push(&self.intake, rows, end);
+                if !published {
+                    // Rows may be missing that the barrier has seen.
+                    self.let_go(Some(StreamFault::PublicationAltered));
+                } else if !has_room {
                     self.let_go(Some(StreamFault::Overflow));
                 }
             }
