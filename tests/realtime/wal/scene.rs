@@ -4,7 +4,9 @@ use hushnet_realtime::config::{Config, Ingest};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgPool};
 
-use crate::support::{Client, Database, Server, User, add_user, execute, insert_message, until};
+use crate::support::{
+    Client, Database, Server, User, add_user, execute, insert_message, soon, until,
+};
 
 pub const STREAMING: &str = "hushnet_wal_streaming";
 
@@ -83,6 +85,10 @@ impl Scene {
     }
 
     pub async fn next_event(&mut self) -> Value {
+        soon("the event", self.await_event()).await
+    }
+
+    async fn await_event(&mut self) -> Value {
         loop {
             let frame = self.client.next_json().await;
             assert_ne!(frame["type"], "reset", "{frame}");
