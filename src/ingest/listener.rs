@@ -307,7 +307,7 @@ impl Listener {
             tracing::info!(
                 event = "notifications_are_trusted",
                 advice = "any role that may connect to this database can notify an event that was never \
-                          written; ingest = adaptive or tail takes events from the log alone (SECURITY.md)"
+                          written; ingest = wal, adaptive or tail takes events from the log alone (SECURITY.md)"
             );
         }
         // Only barriers count that have seen what was set.

@@ -15,9 +15,9 @@ use crate::store::{RowStream, StreamError, Streamed, Witness};
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A transaction whose rows take longer to come is read from the log, and so is what was committed behind it.
 const TRANSACTION_MAX: Duration = Duration::from_secs(1);
-/// How often it is asked at once whether the rest of a batch is visible.
-const ASKED_AT_ONCE: u32 = 4;
-/// Then the pause before it is asked again, twice as long each time.
+/// How often it is asked at once again, where nothing of a batch was visible.
+const ASKED_AT_ONCE: u32 = 2;
+/// The pause before it is asked for the rest of a batch, twice as long each time that nothing was visible.
 const ASK_PAUSE_MIN: Duration = Duration::from_millis(1);
 const ASK_PAUSE_MAX: Duration = Duration::from_millis(32);
 
@@ -42,8 +42,8 @@ pub(super) struct Reader<'a> {
     received: u64,
     /// The position of the last batch.
     handed_on: u64,
-    /// How often in a row a part of the rows was not visible.
-    asked: u32,
+    /// How often in a row nothing was visible.
+    asked_in_vain: u32,
     /// The earliest time to ask again.
     ask_at: Instant,
 }
@@ -66,7 +66,7 @@ impl<'a> Reader<'a> {
             transaction: None,
             received: 0,
             handed_on: 0,
-            asked: 0,
+            asked_in_vain: 0,
             ask_at: Instant::now(),
         }
     }
@@ -137,21 +137,21 @@ impl<'a> Reader<'a> {
     async fn hand_on(&mut self, looks: &mut Interval) -> Result<(), StreamError> {
         let snapshot = self.witness.snapshot().await?;
         let rows = self.awaiting.take_visible(&snapshot);
-        if self.awaiting.is_empty() {
-            self.asked = 0;
-        } else {
-            if self.awaiting.bytes() > AWAITING_BYTES_MAX {
-                let detail = "too many events wait until they are visible";
-                return Err(StreamError::new(StreamFault::Overflow, detail));
-            }
-            self.asked = self.asked.saturating_add(1);
-            if let Some(doublings) = self.asked.checked_sub(ASKED_AT_ONCE) {
+        if self.awaiting.bytes() > AWAITING_BYTES_MAX {
+            let detail = "too many events wait until they are visible";
+            return Err(StreamError::new(StreamFault::Overflow, detail));
+        }
+        if rows.is_empty() {
+            self.asked_in_vain = self.asked_in_vain.saturating_add(1);
+            if let Some(doublings) = self.asked_in_vain.checked_sub(ASKED_AT_ONCE) {
                 let pause = ASK_PAUSE_MIN * 2_u32.saturating_pow(doublings.min(10));
                 self.ask_at = Instant::now() + pause.min(ASK_PAUSE_MAX);
             }
-        }
-        if rows.is_empty() {
             return Ok(());
+        }
+        self.asked_in_vain = 0;
+        if !self.awaiting.is_empty() {
+            self.ask_at = Instant::now() + ASK_PAUSE_MIN;
         }
         self.metrics.events_streamed.add(rows.len() as u64);
         let end = self.settled();
