@@ -23,7 +23,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use hushnet_realtime::config::Ingest;
 
 use delivery_support::report::Report;
@@ -82,7 +82,7 @@ impl Arguments {
     fn ways(&self) -> Vec<Ingest> {
         match self.ingest {
             Some(way) => vec![way],
-            None => Ingest::value_variants().to_vec(),
+            None => vec![Ingest::Notify, Ingest::Tail, Ingest::Adaptive, Ingest::Wal],
         }
     }
 

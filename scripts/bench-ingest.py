@@ -16,6 +16,7 @@ Two kinds of commit are measured, since NOTIFY's lock is held while the commit i
 client of each user (hushnet-load listen); "read for nobody" has the service and no client. So the cost is split: the
 trigger, the log, reading it, delivering. With --indexes also `tail` without the indexes of the log that an INSERT pays
 for and that reads of the newest events do not need.
+`wal` needs wal_level = logical, which all have then; --wal-level replica measures the others without it.
 With --batch, statements of 1, 10 and 100 rows (group messages).
 """
 import argparse
@@ -60,6 +61,7 @@ checkpoint_timeout = '1h'
 autovacuum = off
 commit_delay = {commit_delay_us}
 commit_siblings = 0
+wal_level = {wal_level}
 """
 
 # User number n has the id, and a device with the id, that is n written as a uuid.
@@ -93,9 +95,15 @@ WITHOUT_INDEXES = {
 }
 
 # Before migration 9 the table is realtime.events, which is a view since.
+# Before it the way of ingest has no function.
 EMPTY_LOG = """
 DO $$ BEGIN
     EXECUTE format('TRUNCATE %s', coalesce(to_regclass('realtime.log'), to_regclass('realtime.events')));
+    IF to_regprocedure('realtime.set_ingest(text)') IS NULL THEN
+        UPDATE realtime.state SET ingest = 'WAY';
+    ELSE
+        EXECUTE 'SELECT realtime.set_ingest(''WAY'')';
+    END IF;
 END $$;
 """
 
@@ -128,8 +136,8 @@ class Trigger:
 class Cluster:
     """A private PostgreSQL, reached by socket only, gone with the run."""
 
-    def __init__(self, binaries, name, parent, commit_delay_us):
-        self.binaries, self.name, self.commit_delay_us = binaries, name, commit_delay_us
+    def __init__(self, binaries, name, parent, commit_delay_us, wal_level):
+        self.binaries, self.name, self.commit_delay_us, self.wal_level = binaries, name, commit_delay_us, wal_level
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="bench-ingest-", dir=parent))
         # PostgreSQL refuses to run as root.
         self.account = pwd.getpwnam("postgres") if os.geteuid() == 0 else None
@@ -155,7 +163,7 @@ class Cluster:
         self.run("initdb", "-D", "data", "-A", "trust", "-U", "postgres", "--no-sync")
         with open(self.directory / "data/postgresql.conf", "a", encoding="utf-8") as settings:
             settings.write(SETTINGS.format(directory=self.directory,
-                                           commit_delay_us=self.commit_delay_us))
+                                           commit_delay_us=self.commit_delay_us, wal_level=self.wal_level))
         self.run("pg_ctl", "-D", "data", "-l", "log", "-w", "start")
 
     def stop(self):
@@ -217,14 +225,14 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def serving(cluster, database, programs, listeners):
+def serving(cluster, database, programs, listeners, streams):
     """The service on this database, with so many connected clients, each of another user, until the end."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     url = f"postgres://postgres@localhost/{database}?host={cluster.directory}"
     serve = [programs / "hushnet-realtime", "serve", "--listen", address, "--database-url", url,
-             "--log", "error", *LIMITS]
+             "--log", "error", *(["--replication-url", url] if streams else []), *LIMITS]
     listen = [programs / "hushnet-load", "--url", f"ws://{address}/ws", "listen", "--connections", str(listeners),
               "--seconds", "3600"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
@@ -240,7 +248,8 @@ def serving(cluster, database, programs, listeners):
         raise SystemExit(f"bench-ingest: {what} not there after {START_S_MAX} s")
 
     with contextlib.ExitStack() as programs_run:
-        run = [(serve, "the service is", "/readyz", lambda _: True)]
+        run = [(serve, "the service is", "/metrics" if streams else "/readyz",
+                lambda text: not streams or re.search(r"^hushnet_wal_streaming 1$", text, re.M))]
         if listeners:
             run.append((listen, "the clients are", "/metrics",
                         lambda text: re.search(rf"^hushnet_connections_open {listeners}$", text, re.M)))
@@ -299,8 +308,7 @@ def pgbench(cluster, trigger, script, clients, seconds, warm_up_s):
 def measure(cluster, trigger, script, clients, options):
     logs = trigger.ingest is not None
     cluster.sql(trigger.database, EMPTY, *(
-        [EMPTY_LOG, f"UPDATE realtime.state SET ingest = '{trigger.ingest}';"]
-        if logs else []))
+        [EMPTY_LOG.replace("WAY", trigger.ingest)] if logs else []))
     cluster.run("psql", "-qXc", "CHECKPOINT")
     with contextlib.ExitStack() as sessions:
         sessions.enter_context(cluster.session(
@@ -311,7 +319,8 @@ def measure(cluster, trigger, script, clients, options):
             sessions.enter_context(cluster.session(
                 trigger.database, "SELECT pg_advisory_lock(realtime.doorbell())"))
         if trigger.listeners is not None:
-            sessions.enter_context(serving(cluster, trigger.database, options.programs, trigger.listeners))
+            sessions.enter_context(serving(cluster, trigger.database, options.programs, trigger.listeners,
+                                           trigger.ingest == "wal"))
         rate = pgbench(cluster, trigger, script, clients, options.seconds, options.warm_up_s)
     if logs:
         messages, events = cluster.sql(
@@ -360,6 +369,8 @@ def parse_arguments():
     parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
     parser.add_argument("--clients", default=None, help="1,4,16,32; with --batch 4")
     parser.add_argument("--commit", default="disk,1ms", help="which kinds of commit (%(default)s)")
+    parser.add_argument("--wal-level", choices=("logical", "replica"), default="logical",
+                        help="PostgreSQL's wal_level; with replica there is no wal (%(default)s)")
     parser.add_argument("--batch", action="store_true", help="1, 10 and 100 rows a statement")
     parser.add_argument("--indexes", action="store_true", help="also what the log's indexes cost")
     parser.add_argument("--migration", action="append", type=pathlib.Path, metavar="FILE",
@@ -404,6 +415,9 @@ def choose_triggers(options):
                          Trigger(label + "tail, read for nobody", database, "tail", listeners=0),
                          *(Trigger(f"{label}{ingest}, read", database, ingest, listeners=USERS)
                            for ingest in ("notify", "tail", "adaptive"))]
+            if options.wal_level == "logical":
+                triggers += [Trigger(label + "wal, read for nobody", database, "wal", listeners=0),
+                             Trigger(label + "wal, read", database, "wal", listeners=USERS)]
     if options.indexes:
         triggers += [Trigger(name, f"without{number}", "tail") for number, name in enumerate(WITHOUT_INDEXES)]
     return migrations, triggers
@@ -426,7 +440,7 @@ def main():
     for name in options.commit:
         with contextlib.ExitStack() as cleanup:
             cluster = Cluster(binaries, name, MEMORY if name == "1ms" and in_memory else None,
-                              1000 if name == "1ms" else 0)
+                              1000 if name == "1ms" else 0, options.wal_level)
             cleanup.callback(cluster.stop)
             cluster.start()
             create_databases(cluster, migrations, options.indexes)

@@ -143,7 +143,7 @@ class Database:
         spec = importlib.util.spec_from_file_location("ingest", REPOSITORY / "scripts/bench-ingest.py")
         ingest = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(ingest)
-        cluster = ingest.Cluster(ingest.find_binaries(), "bench", None, 0)
+        cluster = ingest.Cluster(ingest.find_binaries(), "bench", None, 0, "replica")
         cleanup.callback(cluster.stop)
         cluster.start()
         cluster.run("createdb", "hushnet")

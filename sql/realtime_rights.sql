@@ -20,12 +20,12 @@ WITH role AS (
     SELECT 'serve', 'FUNCTION', 'realtime', name, 'EXECUTE', NULL
     FROM pg_catalog.unnest(ARRAY[
         -- Positions and barriers.
-        'epoch', 'history', 'cursor', 'unflushed_cursor', 'is_flushed', 'flush', 'barrier', 'doorbell',
+        'epoch', 'history', 'cursor', 'unflushed_cursor', 'is_flushed', 'flush', 'barrier', 'stream_barrier', 'doorbell',
         -- Histories and retention.
         'begin_history', 'claim_history', 'renew_history', 'rotate', 'expired', 'forget', 'maintain',
         'forget_sources',
         -- What an event is, and the way of ingest.
-        'compose', 'kept_fields', 'set_ingest',
+        'compose', 'kept_fields', 'set_ingest', 'propose_ingest',
         -- State and identity.
         'pending_messages', 'pending_handshakes', 'devices_of', 'devices_with_key', 'existing_devices', 'existing_users'
     ]) AS name

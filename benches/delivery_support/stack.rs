@@ -15,6 +15,7 @@ use hushnet_testkit::application;
 use hushnet_testkit::database::{connect, execute};
 use hushnet_testkit::program::command;
 use hushnet_testkit::server::Server;
+use hushnet_testkit::wait::until;
 use sqlx::PgConnection;
 use tempfile::TempDir;
 
@@ -111,6 +112,10 @@ impl Stack {
             .map(|setting| setting.split_once('=').context("a setting is NAME=VALUE"))
             .collect::<anyhow::Result<Vec<_>>>()?;
         settings.push(("track_activity_query_size", "16384"));
+        // For `wal`; and for the others, so that they are measured beside it.
+        if !settings.iter().any(|(name, _)| *name == "wal_level") {
+            settings.push(("wal_level", "logical"));
+        }
         let cluster = Cluster::start_with(&directory.path().join("postgresql"), &settings).await?;
         Ok(Self {
             cluster,
@@ -281,8 +286,17 @@ pub(crate) async fn start_server_with(
         .args(["--ingest", ingest.as_str()])
         .args(settings)
         .args(["--database-url", &stack.url(database)]);
+    if ingest == Ingest::Wal {
+        command.args(["--replication-url", &stack.url(database)]);
+    }
     let server = Server::start(&mut command).await;
     server.until_ready().await;
+    if ingest == Ingest::Wal {
+        until("the server streams", async || {
+            server.metric("hushnet_wal_streaming").await >= 1.0
+        })
+        .await;
+    }
     server
 }
 

@@ -13,7 +13,7 @@ use super::error::RunError;
 use super::maintenance;
 use super::memory_budget::signatures_max;
 use super::supervisor::{Supervisor, Task};
-use crate::config::Config;
+use crate::config::{Config, DatabaseUrl};
 use crate::connection::{Clock, Drain, Shared, Timeouts};
 use crate::delivery::{
     Bounds, Feed, HealthReport, Hub, LatencySampler, ReplayBuffer, Router, latency,
@@ -140,13 +140,17 @@ fn start_ingest(
         health.clone(),
         Arc::clone(&stream.metrics),
     ));
-    let listener = Listener::new(
+    let endpoint = config.replication_url.as_ref().map(DatabaseUrl::endpoint);
+    let (listener, stream_task) = Listener::new(
         stream.log.clone(),
         Arc::clone(&barriers),
         router,
         Arc::clone(&stream.metrics),
         config.ingest,
+        endpoint,
     );
+    let stream_task = stream_task.with_lag_bytes_max(config.wal_lag_bytes_max);
+    supervisor.spawn(Task::WalStream, stream_task.run());
     #[cfg(feature = "injector")]
     let listener = match config.inject {
         Some(address) => {

@@ -14,7 +14,10 @@ use crate::delivery::{
 };
 use crate::edge::{REQUEST_CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX};
 use crate::http::RESPONSE_PERMITS_MAX;
-use crate::ingest::{AWAITING_DISK_BYTES_MAX, HELD_BYTES_MAX, WITHOUT_ID_BYTES_MAX};
+use crate::ingest::{
+    AWAITING_DISK_BYTES_MAX, HELD_BYTES_MAX, JOINING_BYTES_MAX, STREAM_BYTES_MAX,
+    WITHOUT_ID_BYTES_MAX,
+};
 use crate::limits::{LARGE_EVENTS_BYTES_MAX, RATES_PER_CONNECTION, SPARE_RATES};
 use crate::output::BUFFER_BYTES_MAX;
 use crate::protocol::{
@@ -79,7 +82,10 @@ impl MemoryBudget {
             recent: config.recent_bytes_max as usize,
             segments: segments_max(config) * SEGMENT_BYTES_MAX + FORGOTTEN_BYTES_MAX,
             routed: ROUTED_BYTES_MAX,
-            notifications: HELD_BYTES_MAX + AWAITING_DISK_BYTES_MAX + WITHOUT_ID_BYTES_MAX,
+            notifications: HELD_BYTES_MAX
+                + AWAITING_DISK_BYTES_MAX
+                + WITHOUT_ID_BYTES_MAX
+                + stream_bytes(config),
             events: HELD_EVENTS_BYTES_MAX + LARGE_EVENTS_BYTES_MAX + RECENT_BYTES_MAX,
             tables: rates + signatures,
             database: config.database_pool_size as usize * (page + 2 * PENDING_BYTES_MAX as usize)
@@ -108,6 +114,14 @@ impl MemoryBudget {
         ];
         let sum = parts.into_iter().fold(0, usize::saturating_add);
         sum.saturating_add(sum / 100 * ALLOCATOR_PERCENT)
+    }
+}
+
+/// What a stream of the write-ahead log holds.
+fn stream_bytes(config: &Config) -> usize {
+    match config.replication_url {
+        Some(_) => STREAM_BYTES_MAX + JOINING_BYTES_MAX,
+        None => 0,
     }
 }
 

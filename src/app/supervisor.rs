@@ -20,6 +20,8 @@ pub enum Task {
     Listener,
     /// Holds the database's wake lock while the triggers need not notify.
     WakeLock,
+    /// Streams the log's rows from the write-ahead log.
+    WalStream,
     /// Sends barriers.
     Barriers,
     /// Looks up when the rows of sampled events were created.

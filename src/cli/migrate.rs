@@ -73,7 +73,8 @@ pub(super) async fn run(
             for table in migrate::up_with(&url, &waiting.patience()).await? {
                 output::print_line(format_args!("put the trigger on {table} in its place"))?;
             }
-            if let Some(ingest) = ingest {
+            // The servers choose.
+            if let Some(ingest) = ingest.filter(|ingest| *ingest != Ingest::Auto) {
                 Log::new(url.options(), 1).set_ingest(ingest).await?;
             }
         }

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-/// How events reach the server. The database stores it, so that triggers and servers agree.
+/// How events reach the server. The database stores it, so that triggers and servers agree: all but `auto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ingest {
@@ -12,6 +12,10 @@ pub enum Ingest {
     Tail,
     /// Notify while it is quiet, tail while it is busy.
     Adaptive,
+    /// The server takes the log's rows from PostgreSQL's write-ahead log
+    Wal,
+    /// `wal` where it can be had, else `adaptive`; what an operator has chosen stands
+    Auto,
 }
 
 impl Ingest {
@@ -22,6 +26,8 @@ impl Ingest {
             Self::Notify => "notify",
             Self::Tail => "tail",
             Self::Adaptive => "adaptive",
+            Self::Wal => "wal",
+            Self::Auto => "auto",
         }
     }
 }
@@ -35,7 +41,7 @@ impl FromStr for Ingest {
     type Err = UnknownIngest;
 
     fn from_str(name: &str) -> Result<Self, UnknownIngest> {
-        [Self::Notify, Self::Tail, Self::Adaptive]
+        [Self::Notify, Self::Tail, Self::Adaptive, Self::Wal]
             .into_iter()
             .find(|ingest| ingest.as_str() == name)
             .ok_or_else(|| UnknownIngest(name.to_owned()))

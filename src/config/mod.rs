@@ -17,7 +17,7 @@ mod service_links;
 mod settings;
 
 pub use self::channels::ChannelNames;
-pub use self::database::{DatabaseUrl, DatabaseUrlParser, NotUsed, is_variable};
+pub use self::database::{DatabaseUrl, DatabaseUrlParser, MESSAGE_BYTES_MAX, NotUsed, is_variable};
 pub use self::edge::EdgeSettings;
 pub use self::error::ConfigError;
 pub use self::file::{check_variables, flags_of_file};

@@ -34,7 +34,7 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub database_url: Option<DatabaseUrl>,
 
-    /// Database connections for requests of clients. The service's own work has up to eight others, and with
+    /// Database connections for requests of clients. The service's own work has up to ten others, and with
     /// identity the look-ups have up to four
     #[arg(long, env = "HUSHNET_DATABASE_POOL_SIZE", value_name = "CONNECTIONS",
           default_value_t = 4, value_parser = within(1..=1_000))]
@@ -95,11 +95,31 @@ pub struct Config {
           default_value_t = 1_000, value_parser = within(50..=60_000))]
     pub barrier_interval_ms: u32,
 
-    /// How events reach the server, written to the database at the start. Without it the database's own
-    /// value stands (`notify` after `migrate up`)
-    #[arg(long, env = "HUSHNET_INGEST", value_name = "WAY")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// How events reach the server, written to the database at the start. `auto` changes nothing that somebody has chosen
+    #[arg(
+        long,
+        env = "HUSHNET_INGEST",
+        value_name = "WAY",
+        default_value = "auto"
+    )]
     pub ingest: Option<Ingest>,
+
+    /// The same database for a role that has REPLICATION, directly and behind no pooler, for `wal`. That right reads every
+    /// table of the cluster
+    #[arg(
+        long,
+        env = "HUSHNET_REPLICATION_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replication_url: Option<DatabaseUrl>,
+
+    /// The most of the write-ahead log that PostgreSQL keeps for this server with `wal`. Beyond it the server gives up its
+    /// slot and reads the log
+    #[arg(long, env = "HUSHNET_WAL_LAG_BYTES_MAX", value_name = "BYTES",
+          default_value_t = 268_435_456, value_parser = within(1_048_576..=4_294_967_295))]
+    pub wal_lag_bytes_max: u32,
 
     /// PostgreSQL channels of the application's own triggers, with commas between. HushNet's four are always listened
     /// to, and so are the log's

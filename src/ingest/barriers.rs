@@ -18,9 +18,9 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::arrivals::{Arrivals, Counts, Flow};
-use super::control_message::{ControlMessage, ControlPayload, Nonce};
+use super::control_message::{BarrierState, ControlMessage, ControlPayload, Nonce};
 use super::failures::Failures;
-use super::outstanding::OutstandingBarriers;
+use super::outstanding::{OutstandingBarriers, Took};
 use crate::delivery::HealthReport;
 use crate::metrics::Metrics;
 use crate::protocol::{DatabaseFault, Label, ReadinessReason};
@@ -73,10 +73,13 @@ pub struct Barriers {
     judged: Mutex<Counts>,
     /// Whether the database had no log when it was last looked at.
     bare: AtomicBool,
+    /// Whether the log's rows are streamed: barriers are rows as well, and return as such.
+    streaming: AtomicBool,
     health: HealthReport,
     wanted: Notify,
     dead: Notify,
     answering: Notify,
+    stream_silent: Notify,
 }
 
 impl Barriers {
@@ -92,10 +95,12 @@ impl Barriers {
             arrivals: Arrivals::default(),
             judged: Mutex::default(),
             bare: AtomicBool::new(false),
+            streaming: AtomicBool::new(false),
             health,
             wanted: Notify::new(),
             dead: Notify::new(),
             answering: Notify::new(),
+            stream_silent: Notify::new(),
         }
     }
 
@@ -110,8 +115,9 @@ impl Barriers {
             }
             let sent = Instant::now();
             let nonce = Nonce::random();
-            self.outstanding().send(nonce, sent);
-            match self.commit(nonce, sent).await {
+            let is_row = self.streaming.load(Relaxed) && !self.bare.load(Relaxed);
+            self.outstanding().send(nonce, is_row, sent);
+            match self.commit(nonce, is_row, sent).await {
                 Commit::Done => self.committed(nonce, sent.elapsed(), &mut failures),
                 Commit::DoneElsewhere => {
                     self.committed(nonce, sent.elapsed(), &mut failures);
@@ -136,12 +142,12 @@ impl Barriers {
     /// Waits until the barrier has committed, for as long as the database takes new connections. After
     /// [`COMMIT_PATIENCE`] it is sent once more, on a new connection, unless it waits for a lock: a network that has
     /// swallowed packets leaves old connections open and silent.
-    async fn commit(&self, nonce: Nonce, sent: Instant) -> Commit {
+    async fn commit(&self, nonce: Nonce, is_row: bool, sent: Instant) -> Commit {
         let nonce = nonce.to_string();
         let mut waits = false;
         for elsewhere in [false, true] {
             let begun = Instant::now();
-            let mut sending = std::pin::pin!(self.send(&nonce));
+            let mut sending = std::pin::pin!(self.send(&nonce, is_row));
             loop {
                 let patience = async {
                     sleep(COMMIT_PATIENCE).await;
@@ -186,9 +192,14 @@ impl Barriers {
 
     /// Sends the barrier in the way that the database has it. When the log has gone, the barrier says so to the
     /// listener, in the order of commits.
-    async fn send(&self, nonce: &str) -> Result<(), sqlx::Error> {
+    async fn send(&self, nonce: &str, is_row: bool) -> Result<(), sqlx::Error> {
         if !self.bare.load(Relaxed) {
-            match self.log.send_barrier(nonce).await {
+            let sent = if is_row {
+                self.log.send_stream_barrier(nonce).await
+            } else {
+                self.log.send_barrier(nonce).await
+            };
+            match sent {
                 Err(error) if store::is_undefined(&error) || store::is_forbidden(&error) => {
                     // A part of the log may be missing, which is a fault and no log that has gone.
                     if self.log.exists().await? {
@@ -212,7 +223,29 @@ impl Barriers {
             ControlPayload::Barrier(nonce, state) => (nonce, state),
         };
         let now = Instant::now();
+        if self.outstanding().hear_row(nonce) {
+            return None;
+        }
         let took = self.outstanding().complete(nonce, now)?;
+        self.returned(took, now);
+        ControlMessage::of_barrier(state, now.checked_sub(took.since_sent))
+    }
+
+    /// Completes the barrier in this row of the log. `None` when it is no outstanding barrier of this process.
+    pub(super) fn receive_row(&self, payload: &str) -> Option<BarrierState> {
+        let ControlPayload::Barrier(nonce, state) = ControlPayload::parse(payload)? else {
+            return None;
+        };
+        let now = Instant::now();
+        let took = self.outstanding().complete_row(nonce, now)?;
+        self.returned(took, now);
+        match ControlMessage::of_barrier(state, now.checked_sub(took.since_sent))? {
+            ControlMessage::Barrier(state) => Some(state),
+            _ => None,
+        }
+    }
+
+    fn returned(&self, took: Took, now: Instant) {
         self.metrics.barrier_round_trip.record(took.since_sent);
         self.metrics.barrier_age.restart(now);
         if took.since_committed < LATE {
@@ -220,7 +253,22 @@ impl Barriers {
         } else {
             self.health.barrier_returned_late(now);
         }
-        ControlMessage::of_barrier(state, now.checked_sub(took.since_sent))
+    }
+
+    /// Whether the log's rows are streamed from here on.
+    pub(super) fn stream(&self, streaming: bool) {
+        if self.streaming.swap(streaming, Relaxed) == streaming {
+            return;
+        }
+        if !streaming {
+            self.outstanding().end_rows();
+        }
+        self.wanted.notify_one();
+    }
+
+    /// Ready when barriers have committed and were heard, and their rows do not come.
+    pub(super) async fn stream_silent(&self) {
+        self.stream_silent.notified().await;
     }
 
     /// Forgets the outstanding barriers: the connection that they would have returned on is gone. The
@@ -228,9 +276,11 @@ impl Barriers {
     pub fn restart(&self, bare: bool) {
         // First: a barrier that is sent in the way of before is forgotten.
         self.bare.store(bare, Relaxed);
+        self.streaming.store(false, Relaxed);
         self.outstanding().clear();
         // The proof concerned the connection before this one.
         let _ = self.dead.notified().now_or_never();
+        let _ = self.stream_silent.notified().now_or_never();
         self.wanted.notify_one();
     }
 
@@ -301,6 +351,10 @@ impl Barriers {
 
     /// Declares the listener dead when it has missed too many barriers.
     async fn check_missed(&self) {
+        if self.outstanding().take_silent_stream(Instant::now()) {
+            self.streaming.store(false, Relaxed);
+            self.stream_silent.notify_one();
+        }
         let counts = self.arrivals.counts();
         let before = std::mem::replace(&mut *lock(&self.judged), counts);
         if !self.outstanding().is_any_missed(Instant::now()) {

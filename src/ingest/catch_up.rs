@@ -110,7 +110,7 @@ impl CatchUp<'_> {
     fn release(&mut self, held_before: usize) -> Next {
         // All notifications that were dropped are in the log.
         let mut next = if self.held.take_overflowed() {
-            self.intake.doubt_sources();
+            self.intake.sources_doubt().begin();
             Next::ReadLog
         } else {
             Next::Wait

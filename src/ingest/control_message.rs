@@ -56,6 +56,8 @@ pub struct BarrierState {
     pub queue_usage: f64,
     /// The number of the transaction; `None` in the schema before migration 5.
     pub transaction: Option<u64>,
+    /// Whether the log's rows are published as they are to be, so that the stream of the write-ahead log has them all.
+    pub published: bool,
 }
 
 /// Tells a barrier from all others: a fresh random number, which nobody knows before the barrier returns. So
@@ -108,8 +110,9 @@ impl<'a> ControlPayload<'a> {
 
 impl ControlMessage {
     /// The message of a barrier that was sent at this time, with this state: the epoch of the release before, snapshot, way of ingest, `t` where
-    /// events may be silent, the queue's usage, epoch, and the transaction's number. The schema before migration 5
-    /// lacks the last two. Of one that is sent where there is no log: `log` or `no_log`, and the
+    /// events may be silent, the queue's usage, epoch, the transaction's number, the way of ingest again, which may be
+    /// `wal` here, and `t` where the log is published. The schema before migration 5 lacks the last four, and that before
+    /// migration 11 the last two. Of one that is sent where there is no log: `log` or `no_log`, and the
     /// snapshot. `None` for a state that this version cannot read.
     pub(super) fn of_barrier(state: &str, sent: Option<Instant>) -> Option<Self> {
         let mut words = state.split(' ');
@@ -121,11 +124,14 @@ impl ControlMessage {
             }));
         }
         let snapshot = words.next()?.parse().ok()?;
-        let ingest = words.next()?.parse().ok()?;
+        let ingest: Ingest = words.next()?.parse().ok()?;
         let silent = words.next()? == "t";
         let queue_usage = words.next()?.parse().ok()?;
         let epoch = words.next().unwrap_or(first).parse().ok()?;
         let transaction = words.next().map(str::parse).transpose().ok()?;
+        // A server of the release before takes `wal` for `tail`, whose triggers it has.
+        let ingest = words.next().map_or(Some(ingest), |way| way.parse().ok())?;
+        let published = words.next() == Some("t");
         Some(Self::Barrier(BarrierState {
             cursor: Cursor {
                 epoch,
@@ -136,6 +142,7 @@ impl ControlMessage {
             silent,
             queue_usage,
             transaction,
+            published,
         }))
     }
 }
@@ -164,12 +171,21 @@ mod tests {
                 silent: true,
                 queue_usage: 0.25,
                 transaction,
+                published: false,
             }))
         };
         let of_schema_4 = ControlMessage::of_barrier(state, Some(now));
         assert_eq!(of_schema_4, barrier("1-1", None));
-        let present = ControlMessage::of_barrier(&format!("{state} 8-1 12"), Some(now));
-        assert_eq!(present, barrier("8-1", Some(12)));
+        for present in ["8-1 12", "8-1 12 adaptive"] {
+            let present = ControlMessage::of_barrier(&format!("{state} {present}"), Some(now));
+            assert_eq!(present, barrier("8-1", Some(12)));
+        }
+        let streams = "1-1 5:9:7 tail t 0.25 8-1 12 wal t";
+        let Some(ControlMessage::Barrier(streams)) = ControlMessage::of_barrier(streams, None)
+        else {
+            panic!("{streams}");
+        };
+        assert_eq!((streams.ingest, streams.published), (Ingest::Wal, true));
     }
 
     #[test]

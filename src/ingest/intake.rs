@@ -4,30 +4,27 @@
 //! Without I/O and without a clock: the listener's loop passes in what it has received, and the answer says whether
 //! to read the log.
 
-use std::mem;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use tokio::sync::watch;
+use std::time::Instant;
 
 use super::awaiting_disk::AwaitingDisk;
 use super::control_message::{BareBarrierState, BarrierState, ControlMessage};
 use super::failed_events::FailedEvents;
 use super::schedule::Schedule;
+use super::sources_doubt::SourcesDoubt;
+use super::wants::Wants;
 use super::without_id::WithoutId;
 use crate::config::Ingest;
 use crate::delivery::Router;
 use crate::metrics::Metrics;
 use crate::protocol::{
-    Channel, Cursor, Gap, Kind, Notification, ResetReason, SkippedRow, Snapshot, Subject,
+    Channel, Cursor, Gap, Kind, Notification, ReadinessReason, ResetReason, SkippedRow, Snapshot,
+    Subject,
 };
 use crate::store::{ChunkRow, LogRow, skip_unknown};
 
 /// Share of PostgreSQL's notification queue from which on events had better be silent.
 const QUEUE_USAGE_HIGH: f64 = 0.5;
-/// Between two reads of the sources that a notification of the control channel asks for.
-const SOURCES_INTERVAL: Duration = Duration::from_secs(1);
-
 /// What is left to do after a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
@@ -45,8 +42,7 @@ pub(super) struct Intake {
     router: Router,
     schedule: Schedule,
     metrics: Arc<Metrics>,
-    /// Whether the wake lock is wanted.
-    wake_lock: watch::Sender<bool>,
+    wants: Wants,
     /// A barrier that has returned and is completed by the next read of the log.
     returned: Option<Cursor>,
     /// Why the clients are reset at the end of the read that is under way.
@@ -59,10 +55,7 @@ pub(super) struct Intake {
     without_id: WithoutId,
     /// The last barrier over this connection that found no log: everything visible to it has been routed.
     without_log: Option<Snapshot>,
-    /// The control channel says that the sources have changed.
-    sources_changed: bool,
-    /// When they were last read for that.
-    sources_read: Option<Instant>,
+    sources_doubt: SourcesDoubt,
 }
 
 impl Intake {
@@ -71,21 +64,20 @@ impl Intake {
             router,
             schedule: Schedule::new(Ingest::Notify, now),
             metrics,
-            wake_lock: watch::Sender::new(false),
+            wants: Wants::nothing(),
             returned: None,
             reset: None,
             failed: FailedEvents::default(),
             awaiting_disk: AwaitingDisk::default(),
             without_id: WithoutId::default(),
             without_log: None,
-            sources_changed: false,
-            sources_read: None,
+            sources_doubt: SourcesDoubt::default(),
         }
     }
 
-    /// Whether the wake lock is wanted.
-    pub(super) fn wake_lock(&self) -> watch::Receiver<bool> {
-        self.wake_lock.subscribe()
+    /// What is wanted of other tasks.
+    pub(super) fn wants(&self) -> &Wants {
+        &self.wants
     }
 
     /// When to read the log next; `None` while events notify.
@@ -114,26 +106,9 @@ impl Intake {
         self.without_log.as_ref()
     }
 
-    /// Notifications of the control channel were dropped: one may have told of a change of the sources.
-    pub(super) fn doubt_sources(&mut self) {
-        self.sources_changed = true;
-    }
-
-    /// Whether the sources are to be read because the control channel says so. Any role may notify it, so not often.
-    pub(super) fn has_to_read_sources(&mut self, now: impl FnOnce() -> Instant) -> bool {
-        if !self.sources_changed {
-            return false;
-        }
-        let now = now();
-        if self
-            .sources_read
-            .is_some_and(|at| now.duration_since(at) < SOURCES_INTERVAL)
-        {
-            return false;
-        }
-        self.sources_changed = false;
-        self.sources_read = Some(now);
-        true
+    /// Whether the sources may have changed: the control channel says so, or its notifications were dropped.
+    pub(super) fn sources_doubt(&mut self) -> &mut SourcesDoubt {
+        &mut self.sources_doubt
     }
 
     /// The type of the users is another than it was taken for: connections see whose they are.
@@ -147,6 +122,8 @@ impl Intake {
         self.router.go_back_to_durable();
         self.returned = None;
         self.awaiting_disk.clear();
+        self.end_stream(now);
+        self.wants.announce(&self.schedule);
     }
 
     /// Events no longer come.
@@ -160,8 +137,9 @@ impl Intake {
     pub(super) fn leave_log(&mut self, now: Instant) {
         // Without the log, every event is sent as it comes.
         self.on_disk(u64::MAX);
+        self.end_stream(now);
         self.schedule = Schedule::new(Ingest::Notify, now);
-        self.announce_wake_lock();
+        self.wants.announce(&self.schedule);
         self.returned = None;
         self.restart(ResetReason::NoLog, None, now);
         for payload in self.without_id.take() {
@@ -303,7 +281,7 @@ impl Intake {
                 Next::Wait
             }
             ControlMessage::Sources => {
-                self.sources_changed = true;
+                self.sources_doubt.begin();
                 Next::Wait
             }
             ControlMessage::Changed => {
@@ -340,7 +318,11 @@ impl Intake {
         self.schedule
             .routed(self.router.take_routed(), filling, now);
         let completed = self.schedule.barrier(&barrier, now);
-        self.announce_wake_lock();
+        self.wants.announce(&self.schedule);
+        if self.is_streaming() {
+            // Its row completes it.
+            return Next::Wait;
+        }
         if completed {
             self.router.complete_barrier(barrier.cursor, now);
             return if self.failed.are_due(now) {
@@ -355,6 +337,48 @@ impl Intake {
             Next::Wait
         } else {
             Next::ReadLog
+        }
+    }
+
+    /// Every row of the log comes by itself from here on.
+    pub(super) fn begin_stream(&mut self) {
+        self.schedule.stream();
+        self.metrics.wal_streaming.set(true);
+        let health = self.router.health_report();
+        health.end(ReadinessReason::NotStreaming);
+        tracing::info!(event = "wal_streaming");
+    }
+
+    /// Rows no longer come by themselves, and the log is polled.
+    pub(super) fn end_stream(&mut self, now: Instant) {
+        self.metrics.wal_streaming.set(false);
+        if self.schedule.end_stream(now) {
+            tracing::info!(event = "wal_stream_ended");
+        }
+    }
+
+    /// Whether every row of the log comes by itself.
+    pub(super) fn is_streaming(&self) -> bool {
+        self.schedule.is_streaming()
+    }
+
+    /// Routes a row that has come by itself. Returns whether that could be: if not, a read of the log deals with it.
+    pub(super) fn route_row(&mut self, row: &ChunkRow) -> bool {
+        self.read_rows(std::slice::from_ref(row), true) == 1
+    }
+
+    /// Everything that the barrier has seen has been routed: it was committed before, and its row comes after.
+    pub(super) fn streamed_barrier(&mut self, barrier: BarrierState, now: Instant) -> Next {
+        if !self.is_of_history(&barrier.cursor) {
+            return Next::Join;
+        }
+        self.schedule.barrier(&barrier, now);
+        self.wants.announce(&self.schedule);
+        self.router.complete_barrier(barrier.cursor, now);
+        if self.failed.are_due(now) {
+            Next::ReadLog
+        } else {
+            Next::Wait
         }
     }
 
@@ -467,14 +491,8 @@ impl Intake {
         let routed = self.router.take_routed();
         self.schedule.read(&snapshot, routed, now);
         self.schedule.routed(routed, false, now);
-        self.announce_wake_lock();
+        self.wants.announce(&self.schedule);
         snapshot
-    }
-
-    fn announce_wake_lock(&self) {
-        let wants = self.schedule.wants_wake_lock();
-        self.wake_lock
-            .send_if_modified(|wanted| mem::replace(wanted, wants) != wants);
     }
 }
 

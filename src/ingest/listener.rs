@@ -10,6 +10,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hushnet_replication::Endpoint;
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 
@@ -21,11 +22,13 @@ use super::injector::Injected;
 use super::intake::{Intake, Next};
 use super::joining::{Joining, ingest_after_change};
 use super::lost::Lost;
+use super::stream::{Inlet, Inlets, StreamTask};
+use super::streaming::{Row, Streaming};
 use crate::config::Ingest;
 use crate::delivery::{HealthReport, Router};
 use crate::metrics::Metrics;
-use crate::protocol::{Channel, DatabaseFault, Label, ReadinessReason, Snapshot};
-use crate::store::{self, CONTROL_CHANNEL, Log, LogState, Notifications};
+use crate::protocol::{Channel, DatabaseFault, Label, ReadinessReason, Snapshot, StreamFault};
+use crate::store::{self, CONTROL_CHANNEL, Log, LogState, Notifications, RowStream, StreamedRow};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
@@ -49,10 +52,14 @@ pub struct Listener {
     connected: bool,
     flush: Flush,
     injected: Injected,
+    stream: Inlets,
+    streaming: Streaming,
+    /// Whether there could be a stream is asked with this credential, where nobody has chosen the way of ingest.
+    endpoint: Option<Endpoint>,
 }
 
 impl Listener {
-    /// A listener that is not connected yet.
+    /// A listener that is not connected yet, and the task that streams for it.
     #[must_use]
     pub fn new(
         log: Log,
@@ -60,12 +67,18 @@ impl Listener {
         router: Router,
         metrics: Arc<Metrics>,
         ingest_wanted: Option<Ingest>,
-    ) -> Self {
-        Self {
+        endpoint: Option<Endpoint>,
+    ) -> (Self, StreamTask) {
+        let health = router.health_report();
+        let intake = Intake::new(router, Arc::clone(&metrics), Instant::now());
+        let (sessions, stream) = Inlets::new();
+        let ends = (intake.wants().stream(), sessions);
+        let task = StreamTask::new(log.clone(), ends, health.clone(), Arc::clone(&metrics));
+        let listener = Self {
             log,
             barriers,
-            health: router.health_report(),
-            intake: Intake::new(router, Arc::clone(&metrics), Instant::now()),
+            health,
+            intake,
             metrics,
             ingest_wanted,
             incomplete: 0,
@@ -73,7 +86,11 @@ impl Listener {
             connected: false,
             flush: Flush::default(),
             injected: Injected::default(),
-        }
+            stream,
+            streaming: Streaming::default(),
+            endpoint: endpoint.clone(),
+        };
+        (listener, task.with(endpoint))
     }
 
     /// With notifications that do not come from the database, for benchmarks.
@@ -85,7 +102,7 @@ impl Listener {
     /// Whether the wake lock is wanted.
     #[must_use]
     pub fn wake_lock(&self) -> watch::Receiver<bool> {
-        self.intake.wake_lock()
+        self.intake.wants().wake_lock()
     }
 
     /// Listens for ever. To stop it, drop the future.
@@ -104,6 +121,7 @@ impl Listener {
             self.log.distrust_address();
             self.report(Some(&error));
             self.intake.away();
+            self.let_go(None);
             if mem::take(&mut self.connected) {
                 self.metrics.listener_connected.set(false);
                 self.metrics.listener_reconnects.increment();
@@ -175,10 +193,15 @@ impl Listener {
                 }
                 () = sleep_until(next_read.unwrap_or_else(Instant::now).into()),
                     if next_read.is_some() => Next::ReadLog,
+                inlet = self.stream.next() => self.take(inlet),
+                () = self.barriers.stream_silent() => {
+                    self.let_go(Some(StreamFault::Silent));
+                    Next::Wait
+                }
                 payloads = self.injected.next() => self.inject(&payloads),
             };
             self.follow(notifications, next).await?;
-            if self.intake.has_to_read_sources(Instant::now) {
+            if self.intake.sources_doubt().take_due(Instant::now) {
                 self.read_sources().await?;
             }
         }
@@ -193,11 +216,57 @@ impl Listener {
         loop {
             let position = self.intake.position();
             next = match (next, position.map(|position| position.snapshot.clone())) {
-                (Next::Wait, _) | (Next::ReadLog, None) => return Ok(()),
+                (Next::Wait, _) | (Next::ReadLog, None) => match self.pump() {
+                    Next::Wait => break,
+                    next => next,
+                },
                 (Next::ReadLog, Some(from)) => self.catch_up(notifications, from, false).await?,
                 (Next::Join, _) => self.join(notifications).await?,
             };
         }
+        self.barriers.stream(self.intake.is_streaming());
+        if let Some(position) = self.streaming.settled() {
+            self.stream.settled(position);
+        }
+        Ok(())
+    }
+
+    /// Takes what the stream of the write-ahead log brings.
+    fn take(&mut self, inlet: Inlet) -> Next {
+        match inlet {
+            Inlet::Began(until) => self.streaming.begin(until),
+            Inlet::Ended => self.streaming.end(&mut self.intake, Instant::now()),
+            Inlet::Rows(rows, end) => {
+                let (barriers, mut published) = (&self.barriers, true);
+                let rows = rows.into_iter().filter_map(|row| match row {
+                    StreamedRow::Barrier(xid, text) => {
+                        let barrier = barriers.receive_row(&text)?;
+                        published &= barrier.published;
+                        Some(Row::Barrier(xid, barrier))
+                    }
+                    row => Some(Row::Log(row)),
+                });
+                let has_room = self.streaming.push(&self.intake, rows, end);
+                if !published {
+                    // Rows may be missing that the barrier has seen.
+                    self.let_go(Some(StreamFault::PublicationAltered));
+                } else if !has_room {
+                    self.let_go(Some(StreamFault::Overflow));
+                }
+            }
+        }
+        Next::Wait
+    }
+
+    /// Gives up the stream that there is: the log is polled.
+    fn let_go(&mut self, why: Option<StreamFault>) {
+        self.stream.let_go(why);
+        self.streaming.end(&mut self.intake, Instant::now());
+        self.barriers.stream(false);
+    }
+
+    fn pump(&mut self) -> Next {
+        self.streaming.pump(&mut self.intake, Instant::now)
     }
 
     async fn read_sources(&mut self) -> Result<(), Lost> {
@@ -210,6 +279,7 @@ impl Listener {
     /// Routes what was committed since the position, or begins with the present where that cannot be
     /// known. Returns what is left to do.
     async fn join(&mut self, notifications: &mut Notifications) -> Result<Next, Lost> {
+        self.let_go(None);
         let state = match self.state().await {
             // The schema is there and the service's role has no right on it yet: events come without it meanwhile.
             Err(Lost::Database(error))
@@ -227,11 +297,8 @@ impl Listener {
         self.read_sources().await?;
         if let Some(state) = &state {
             ingest = state.ingest;
-            if let Some(wanted) = self.ingest_wanted
-                && self.intake.position().is_none()
-            {
-                self.log.set_ingest(wanted).await?;
-                ingest = ingest_after_change(ingest, wanted);
+            if self.intake.position().is_none() {
+                ingest = ingest_after_change(ingest, self.set_ingest().await?);
             }
             self.intake.reconnected(ingest, Instant::now());
         }
@@ -240,7 +307,7 @@ impl Listener {
             tracing::info!(
                 event = "notifications_are_trusted",
                 advice = "any role that may connect to this database can notify an event that was never \
-                          written; ingest = adaptive or tail takes events from the log alone (SECURITY.md)"
+                          written; ingest = wal, adaptive or tail takes events from the log alone (SECURITY.md)"
             );
         }
         // Only barriers count that have seen what was set.
@@ -266,6 +333,30 @@ impl Listener {
             }
         }
         Ok(Next::Wait)
+    }
+
+    /// Writes how events are to reach the server to a log that it begins with: as the settings say, or, where nobody has
+    /// chosen, as it can be had. Returns what the log says then.
+    async fn set_ingest(&self) -> Result<Ingest, Lost> {
+        match self.ingest_wanted.unwrap_or(Ingest::Auto) {
+            Ingest::Auto => {
+                let proposed = match &self.endpoint {
+                    None => Ingest::Adaptive,
+                    Some(endpoint) => match RowStream::check(&self.log, endpoint).await {
+                        Ok(()) => Ingest::Wal,
+                        Err(error) => {
+                            let (cause, advice) = (error.fault.as_str(), error.fault.advice());
+                            tracing::warn!(event = "wal_cannot_be_had", cause, %error, advice);
+                            Ingest::Adaptive
+                        }
+                    },
+                };
+                self.log.propose_ingest(proposed).await?;
+            }
+            wanted => self.log.set_ingest(wanted).await?,
+        }
+        let state = self.log.state().await?;
+        Ok(state.map_or(Ingest::Notify, |state| state.ingest))
     }
 
     /// What the log says of itself. Where the database has forgotten what a barrier has proven to be on its disk, the
@@ -318,6 +409,7 @@ impl Listener {
             after_loss,
         };
         let caught_up = catch_up.run(from).await;
+        self.streaming.polled(&mut self.intake);
         match &caught_up {
             Err(Lost::Database(error))
                 if store::is_undefined(error) || store::is_forbidden(error) => {}

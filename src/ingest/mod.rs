@@ -16,7 +16,11 @@ mod listener;
 mod lost;
 mod outstanding;
 mod schedule;
+mod sources_doubt;
+mod stream;
+mod streaming;
 pub mod wake_lock;
+mod wants;
 mod without_id;
 
 pub use self::awaiting_disk::AWAITING_DISK_BYTES_MAX;
@@ -24,4 +28,6 @@ pub use self::barriers::Barriers;
 pub use self::control_message::{BareBarrierState, BarrierState, ControlMessage};
 pub use self::held::HELD_BYTES_MAX;
 pub use self::listener::Listener;
+pub use self::stream::{STREAM_BYTES_MAX, StreamTask};
+pub use self::streaming::JOINING_BYTES_MAX;
 pub use self::without_id::WITHOUT_ID_BYTES_MAX;

@@ -17,6 +17,27 @@ struct Barrier {
     committed: Option<Instant>,
     /// Whether events came since, which were committed before it.
     is_behind: bool,
+    /// Of one that is also a row of the log, which the stream of the write-ahead log brings back.
+    row: Option<RowOf>,
+}
+
+/// What has come of a barrier that is also a row.
+#[derive(Debug, Default)]
+struct RowOf {
+    /// Its notification.
+    heard: bool,
+    /// The row.
+    streamed: bool,
+}
+
+impl Barrier {
+    fn is_heard(&self) -> bool {
+        self.row.as_ref().is_some_and(|row| row.heard)
+    }
+
+    fn is_streamed(&self) -> bool {
+        self.row.as_ref().is_some_and(|row| row.streamed)
+    }
 }
 
 /// How long a barrier took.
@@ -49,7 +70,7 @@ impl OutstandingBarriers {
     }
 
     /// A barrier is being sent.
-    pub(super) fn send(&mut self, nonce: Nonce, now: Instant) {
+    pub(super) fn send(&mut self, nonce: Nonce, is_row: bool, now: Instant) {
         if self.barriers.len() == OUTSTANDING_MAX {
             self.barriers.pop_front();
         }
@@ -58,6 +79,7 @@ impl OutstandingBarriers {
             sent: now,
             committed: None,
             is_behind: false,
+            row: is_row.then(RowOf::default),
         });
     }
 
@@ -86,6 +108,72 @@ impl OutstandingBarriers {
         })
     }
 
+    /// The notification of a barrier has come that is also a row, and so those of all before it. Returns whether it is
+    /// one: its row completes it.
+    pub(super) fn hear_row(&mut self, nonce: Nonce) -> bool {
+        let index = self.barriers.iter().position(|b| b.nonce == nonce);
+        let Some(index) = index.filter(|index| self.barriers[*index].row.is_some()) else {
+            return false;
+        };
+        for row in self.rows_up_to(index) {
+            row.heard = true;
+        }
+        self.forget_complete_rows();
+        true
+    }
+
+    /// The row of a barrier has come, and so those of all before it. Returns how long it took. It is outstanding until its
+    /// notification has come as well.
+    pub(super) fn complete_row(&mut self, nonce: Nonce, now: Instant) -> Option<Took> {
+        let index = self.barriers.iter().position(|b| b.nonce == nonce)?;
+        let barrier = &self.barriers[index];
+        if barrier.row.is_none() || barrier.is_streamed() {
+            return None;
+        }
+        let committed = barrier.committed.map(|at| now.duration_since(at));
+        let took = Took {
+            since_sent: now.duration_since(barrier.sent),
+            since_committed: committed.unwrap_or_default(),
+        };
+        for row in self.rows_up_to(index) {
+            row.streamed = true;
+        }
+        self.forget_complete_rows();
+        Some(took)
+    }
+
+    fn rows_up_to(&mut self, index: usize) -> impl Iterator<Item = &mut RowOf> {
+        let barriers = self.barriers.range_mut(..=index);
+        barriers.filter_map(|barrier| barrier.row.as_mut())
+    }
+
+    fn forget_complete_rows(&mut self) {
+        self.barriers
+            .retain(|barrier| !(barrier.is_heard() && barrier.is_streamed()));
+    }
+
+    /// Whether the rows of barriers do not come that have committed and were heard. Then no row is waited for any more.
+    pub(super) fn take_silent_stream(&mut self, now: Instant) -> bool {
+        let is_due = |at: Instant| now.duration_since(at) >= self.interval;
+        let is_silent = |barrier: &&Barrier| {
+            barrier.is_heard() && !barrier.is_streamed() && barrier.committed.is_some_and(is_due)
+        };
+        let is_dead = self.barriers.iter().filter(is_silent).count() >= MISSED_MAX;
+        if is_dead {
+            self.end_rows();
+        }
+        is_dead
+    }
+
+    /// No row comes any more. A barrier that has been heard does not return.
+    pub(super) fn end_rows(&mut self) {
+        self.barriers
+            .retain(|barrier| !barrier.is_heard() && !barrier.is_streamed());
+        for barrier in &mut self.barriers {
+            barrier.row = None;
+        }
+    }
+
     /// Whether a barrier is late that stands behind nothing that is known of.
     pub(super) fn is_any_missed(&self, now: Instant) -> bool {
         self.barriers
@@ -102,7 +190,9 @@ impl OutstandingBarriers {
 
     fn is_missed(&self, barrier: &Barrier, now: Instant) -> bool {
         let since = barrier.committed.map(|at| now.duration_since(at));
-        !barrier.is_behind && since.is_some_and(|since| since >= self.interval)
+        !barrier.is_behind
+            && !barrier.is_heard()
+            && since.is_some_and(|since| since >= self.interval)
     }
 
     /// Forgets all: the connection that they would have returned on is gone.
@@ -138,8 +228,48 @@ mod tests {
     /// Sends a barrier and returns its nonce.
     fn send(outstanding: &mut OutstandingBarriers, now: Instant) -> Nonce {
         let nonce = Nonce::random();
-        outstanding.send(nonce, now);
+        outstanding.send(nonce, false, now);
         nonce
+    }
+
+    #[test]
+    fn a_barrier_that_is_a_row_is_outstanding_until_it_is_heard_and_streamed() {
+        let start = Instant::now();
+        let mut outstanding = OutstandingBarriers::new(INTERVAL);
+        let nonces: Vec<Nonce> = (0..4).map(|_| Nonce::random()).collect();
+        for nonce in &nonces {
+            outstanding.send(*nonce, true, start);
+            outstanding.commit(*nonce, start);
+        }
+        assert_eq!(
+            outstanding.complete_row(nonces[0], start),
+            Some(took(Duration::ZERO))
+        );
+        assert_eq!(outstanding.complete_row(nonces[0], start), None, "once");
+        // Its notification, and those of the others, have not come.
+        assert!(!outstanding.take_silent_stream(start + seconds(1)));
+        assert!(outstanding.is_any_missed(start + seconds(1)));
+        assert!(outstanding.hear_row(nonces[3]));
+        assert!(!outstanding.is_any_missed(start + seconds(1)));
+        assert_eq!(outstanding.take_missed(start + seconds(1)), None);
+        // Three have been heard, and their rows do not come.
+        assert!(outstanding.take_silent_stream(start + seconds(1)));
+        assert!(!outstanding.take_silent_stream(start + seconds(1)), "once");
+        assert_eq!(outstanding.complete_row(nonces[3], start), None);
+    }
+
+    #[test]
+    fn when_the_stream_ends_a_barrier_that_was_not_heard_returns_by_its_notification() {
+        let start = Instant::now();
+        let mut outstanding = OutstandingBarriers::new(INTERVAL);
+        let (heard, other) = (Nonce::random(), Nonce::random());
+        outstanding.send(heard, true, start);
+        outstanding.send(other, true, start);
+        assert!(outstanding.hear_row(heard));
+        outstanding.end_rows();
+        assert_eq!(outstanding.complete(heard, start), None);
+        assert!(!outstanding.hear_row(other));
+        assert!(outstanding.complete(other, start).is_some());
     }
 
     /// Of a barrier that committed at once.

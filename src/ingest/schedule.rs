@@ -5,7 +5,8 @@
 //! it is quiet and the second while any server is awake. Some events may be silent even while it is
 //! quiet, so a notification only says that the log has something, and only a read moves the position.
 //! When a barrier has found that events notify again, the log is read on until every transaction that
-//! may have stayed silent has ended. Pure: the caller says what time it is.
+//! may have stayed silent has ended. While the write-ahead log brings the log's rows (`wal`), nothing is read, and the
+//! barriers among the rows move the position. Pure: the caller says what time it is.
 
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,8 @@ enum Phase {
     Doubtful(Instant),
     /// Events may be silent.
     Tailing,
+    /// The write-ahead log brings every row of the log, in the order of commits, whether or not events notify.
+    Streaming,
     /// Events notify again, but transactions that stayed silent may still be running: those with a
     /// number below this one. `None` until a read has shown it, in the schema before migration 5.
     Settling(Option<u64>),
@@ -102,9 +105,34 @@ impl Schedule {
         }
     }
 
-    /// When to read the log next; `None` while events notify.
+    /// When to read the log next; `None` while events notify or are streamed.
     pub(super) fn next_read(&self) -> Option<Instant> {
-        (self.phase != Phase::Notified).then_some(self.next_read)
+        let comes_by_itself = matches!(self.phase, Phase::Notified | Phase::Streaming);
+        (!comes_by_itself).then_some(self.next_read)
+    }
+
+    /// Every row of the log comes by itself from here on.
+    pub(super) fn stream(&mut self) {
+        (self.phase, self.has_tailed) = (Phase::Streaming, true);
+    }
+
+    /// Rows no longer come by themselves. Returns whether they did.
+    pub(super) fn end_stream(&mut self, now: Instant) -> bool {
+        let has_streamed = self.is_streaming();
+        if has_streamed {
+            self.begin_tailing(now);
+        }
+        has_streamed
+    }
+
+    /// Whether every row of the log comes by itself.
+    pub(super) fn is_streaming(&self) -> bool {
+        self.phase == Phase::Streaming
+    }
+
+    /// Whether the rows are to come by themselves.
+    pub(super) fn wants_stream(&self) -> bool {
+        self.ingest == Ingest::Wal
     }
 
     /// The earliest time for a read that only a notification asks for.
@@ -137,6 +165,7 @@ impl Schedule {
             Phase::Tailing => true,
             Phase::Doubtful(since) => barrier.cursor.sent >= Some(since),
             Phase::Notified | Phase::Settling(_) => false,
+            Phase::Streaming => return false,
         };
         if barrier.silent || self.awake {
             self.begin_tailing(now);
@@ -153,6 +182,9 @@ impl Schedule {
     ///
     /// Any role may say so. So it is asked of a barrier before it is believed for good.
     pub(super) fn silence_announced(&mut self, now: Instant) {
+        if self.is_streaming() {
+            return;
+        }
         if self.ingest == Ingest::Adaptive {
             self.begin_tailing(now);
         } else if matches!(self.phase, Phase::Notified | Phase::Settling(_)) {
@@ -171,7 +203,7 @@ impl Schedule {
             return;
         }
         (self.window_begun, self.window_events) = (now, 0);
-        if self.ingest != Ingest::Adaptive {
+        if self.ingest != Ingest::Adaptive || self.is_streaming() {
             return;
         }
         if rate >= SLEEP_EVENTS_PER_SECOND as f64 || filling {
@@ -238,6 +270,7 @@ mod tests {
             silent,
             queue_usage: 0.0,
             transaction: Some(9),
+            published: true,
         }
     }
 
@@ -259,6 +292,29 @@ mod tests {
             now += RATE_WINDOW;
             now
         }
+    }
+
+    #[test]
+    fn while_rows_are_streamed_nothing_is_read_and_afterwards_everything_is() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(Ingest::Wal, now);
+        assert!(schedule.wants_stream() && schedule.next_read().is_some());
+        schedule.stream();
+        assert!(!schedule.barrier(&barrier(Ingest::Wal, true), now));
+        schedule.silence_announced(now);
+        schedule.routed(1_000_000, true, now + RATE_WINDOW);
+        assert_eq!(
+            (schedule.next_read(), schedule.wants_wake_lock()),
+            (None, false)
+        );
+        assert!(schedule.hasten(now), "the row comes by itself");
+        assert!(!schedule.trusts_notifications());
+        assert!(schedule.end_stream(now) && !schedule.end_stream(now));
+        assert!(schedule.next_read().is_some());
+        // Another way was chosen meanwhile.
+        schedule.stream();
+        schedule.barrier(&barrier(Ingest::Notify, false), now);
+        assert!(!schedule.wants_stream() && schedule.is_streaming());
     }
 
     #[test]

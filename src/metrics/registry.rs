@@ -13,7 +13,9 @@ use super::{Level, LogLinesDropped, WindowMaximum};
 use super::{Panicked, Rejected, Replay, ReplayCause, ReplaySource};
 use crate::protocol::{AuthError, CHANNELS_MAX, Channel, Channels, Closed, DatabaseFault};
 use crate::protocol::{KINDS_MAX, Kind, Kinds};
-use crate::protocol::{ReadinessReason, ResetReason, Signal, SkippedRow, TriggerFault};
+use crate::protocol::{
+    ReadinessReason, ResetReason, Signal, SkippedRow, StreamFault, TriggerFault,
+};
 
 /// Numbers of kinds, that of all unknown ones included.
 const KINDS: usize = KINDS_MAX + 1;
@@ -82,6 +84,8 @@ declare_metrics! {
     events_repeated: Counter = "hushnet_events_repeated_total";
     /// Events read from the log because their notification was lost or none was sent.
     events_caught_up: Counter = "hushnet_events_caught_up_total";
+    /// Rows of the log that came from the write-ahead log.
+    events_streamed: Counter = "hushnet_events_streamed_total";
     /// Rows of the log that could not be read and were skipped, by reason: their events reach nobody. One that several
     /// clients ask for counts for each.
     log_rows_skipped: CounterBy<SkippedRow> = "hushnet_log_rows_skipped_total" by "reason";
@@ -112,6 +116,12 @@ declare_metrics! {
     /// Share of PostgreSQL's notification queue in use, 0 to 1; when it is full, every transaction that
     /// notifies fails.
     notification_queue_usage: Gauge = "hushnet_notification_queue_usage_ratio";
+    /// 1 while the log's rows are taken from the write-ahead log (ingest = wal), else 0: then the log is polled.
+    wal_streaming: Flag = "hushnet_wal_streaming";
+    /// Times that the log's rows could not be streamed, or no longer, by cause. The log was polled instead.
+    stream_failures: CounterBy<StreamFault> = "hushnet_wal_stream_failures_total" by "cause";
+    /// How much of the write-ahead log PostgreSQL keeps for this server's slot, in bytes; 0 without a slot.
+    wal_lag_bytes: Gauge = "hushnet_wal_lag_bytes";
     /// Attempts to rotate the log's partitions or to drop an old one that failed, and attempts to rotate
     /// without a free partition.
     log_maintenance_failures: Counter = "hushnet_log_maintenance_failures_total";

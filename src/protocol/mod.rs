@@ -32,6 +32,7 @@ mod secret;
 mod sequence;
 mod signal;
 mod skipped_row;
+mod stream_fault;
 #[cfg(test)]
 mod tests;
 mod trailer;
@@ -66,6 +67,7 @@ pub use self::secret::Secret;
 pub use self::sequence::Sequence;
 pub use self::signal::{Reset, Revocation, Signal};
 pub use self::skipped_row::SkippedRow;
+pub use self::stream_fault::StreamFault;
 pub use self::trigger_fault::TriggerFault;
 pub use self::user::{NotAUser, USER_BYTES_MAX, UserKey, UserType, is_text};
 pub use self::xid::Xid;

@@ -99,6 +99,9 @@ readiness_reasons! {
     /// row was written, and every v1 client was reset.
     EventsFailed: Degraded, "`detail` has the last, the log each (`event_failed`), and PostgreSQL's log the error. Mend \
         the table or what the audience reads, or attach the table again; then this ends with the ten minutes.";
+    /// The database says `ingest = wal`, and this server cannot stream: it reads the log every few milliseconds instead.
+    NotStreaming: Degraded, "`detail` has the cause, and the log what to do (`wal_not_streaming`). Nothing is lost, and events \
+        come a few milliseconds later.";
     /// Events arrive, and those of now come late: the server still reads many that were committed before.
     CatchingUp: CatchingUp, "Nothing, if it passes. If it lasts, more is committed than this server can read: look at \
         its CPU, and at what commits so many events.";

@@ -98,6 +98,30 @@ const BLOCKERS: &str =
      GROUP BY 1, 2, 3, 4, 5, 6, 7, coalesce(p.prepared, a.xact_start)
      ORDER BY coalesce(p.prepared, a.xact_start), holder.pid LIMIT $3";
 
+/// Whose transaction has a number, anywhere in the cluster: making a replication slot waits for it.
+const NUMBERED: &str =
+    "SELECT holder.pid, p.gid,
+            coalesce(nullif(a.application_name, ''), a.backend_type, 'unknown') AS name,
+            coalesce(p.owner, a.usename, 'unknown')::text AS role,
+            coalesce(a.state, 'state hidden without pg_read_all_stats') AS state,
+            coalesce(date_trunc('second', clock_timestamp() - coalesce(p.prepared, a.xact_start))::text,
+                     'of unknown age') AS age,
+            nullif(nullif(a.query, ''), '<insufficient privilege>') AS statement
+     FROM (SELECT pid, transactionid FROM pg_locks
+           WHERE locktype = 'transactionid' AND mode = 'ExclusiveLock' AND granted
+             AND pid IS DISTINCT FROM pg_backend_pid()) AS holder
+     LEFT JOIN pg_stat_activity a ON a.pid = holder.pid
+     LEFT JOIN pg_prepared_xacts p ON holder.pid IS NULL AND p.transaction = holder.transactionid
+     ORDER BY age(holder.transactionid) DESC LIMIT $1";
+
+/// Whose transaction keeps a replication slot from being made, oldest first.
+pub(super) async fn of_slots(executor: impl PgExecutor<'_>) -> Result<Vec<Blocker>, sqlx::Error> {
+    sqlx::query_as(NUMBERED)
+        .bind(BLOCKERS_MAX)
+        .fetch_all(executor)
+        .await
+}
+
 /// Who holds a lock on these relations or on their partitions; with `snapshots`, also whose snapshot is old.
 pub(super) async fn of(
     executor: impl PgExecutor<'_>,

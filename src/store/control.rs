@@ -14,6 +14,15 @@ pub(super) async fn send_barrier(pool: &PgPool, nonce: &str) -> Result<(), sqlx:
         .map(drop)
 }
 
+/// The same, and the barrier is a row of the log as well.
+pub(super) async fn send_stream_barrier(pool: &PgPool, nonce: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT realtime.stream_barrier($1)")
+        .bind(nonce)
+        .execute(pool)
+        .await
+        .map(drop)
+}
+
 /// Whether the database has a log. Looked up in the catalogue, which needs no right on the schema. A migration makes
 /// and drops everything at once.
 macro_rules! has_log {
@@ -56,6 +65,7 @@ macro_rules! barrier_waits {
                  WHERE usename = current_user AND datname = current_database() AND state = 'active' AND ",
             $wait,
             " AND (query LIKE 'SELECT realtime.barrier(%'
+                   OR query LIKE 'SELECT realtime.stream_barrier(%'
                    OR query LIKE 'SELECT pg_notify(''realtime_control''%'))"
         )
     };

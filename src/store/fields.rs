@@ -14,6 +14,24 @@ const HEADER_BYTES: usize = 20;
 pub struct Fields(Box<[u8]>);
 
 impl Fields {
+    /// Of the binary form of an array of texts. By hand more dimensions can be written, which no source has.
+    pub(super) fn of_array(bytes: &[u8]) -> Self {
+        let elements = match bytes.first_chunk() {
+            Some([0, 0, 0, 1]) => bytes.get(HEADER_BYTES..),
+            _ => None,
+        };
+        Self(elements.unwrap_or_default().into())
+    }
+
+    /// These values, with others in the place of the first ones.
+    pub(super) fn beginning_with(&self, first: &Self) -> Self {
+        let mut rest = Elements(&self.0);
+        for _ in 0..first.count() {
+            rest.next();
+        }
+        Self([&first.0, rest.0].concat().into())
+    }
+
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         Elements(&self.0).count()
@@ -63,13 +81,7 @@ impl Type<Postgres> for Fields {
 
 impl Decode<'_, Postgres> for Fields {
     fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
-        let bytes = value.as_bytes()?;
-        // By hand more dimensions can be written, which no source has.
-        let elements = match bytes.first_chunk() {
-            Some([0, 0, 0, 1]) => bytes.get(HEADER_BYTES..),
-            _ => None,
-        };
-        Ok(Self(elements.unwrap_or_default().into()))
+        value.as_bytes().map(Self::of_array)
     }
 }
 
@@ -99,6 +111,12 @@ mod tests {
         assert_eq!(fields.json_bytes(), r#"7null"é""#.len());
         let all: Vec<_> = (0..6).map(|number| fields.get(number)).collect();
         assert_eq!(all, [None, Some("7"), None, Some("\"é\""), Some(""), None]);
+        let own: Fields = [Some("8")].into_iter().collect();
+        let others: Fields = [Some("8"), None, Some("\"é\""), Some("")]
+            .into_iter()
+            .collect();
+        assert_eq!(fields.beginning_with(&own), others);
+        assert_eq!(fields.beginning_with(&Fields::default()), fields);
         assert_eq!(
             (Fields::default().count(), Fields::default().get(1)),
             (0, None)

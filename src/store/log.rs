@@ -174,6 +174,22 @@ impl Log {
         control::send_barrier(&self.database.own(), nonce).await
     }
 
+    /// The same, and the barrier is a row of the log as well.
+    pub async fn send_stream_barrier(&self, nonce: &str) -> Result<(), sqlx::Error> {
+        self.ready().await?;
+        control::send_stream_barrier(&self.database.own(), nonce).await
+    }
+
+    /// Proposes a way of ingest, which is taken unless somebody has chosen another.
+    pub async fn propose_ingest(&self, ingest: Ingest) -> Result<(), sqlx::Error> {
+        within_deadline(log_state::propose_ingest(&self.database.own(), ingest)).await
+    }
+
+    /// The connections for the service's own work.
+    pub(super) fn own(&self) -> PgPool {
+        self.database.own()
+    }
+
     /// Whether the database has a log.
     pub async fn exists(&self) -> Result<bool, sqlx::Error> {
         within_deadline(control::has_log(&self.database.own())).await

@@ -22,7 +22,7 @@ use crate::protocol::{
 const LAYOUT_BYTES: usize = 100;
 
 /// The longest values of an event that a read of many returns, in bytes. [`stored`] has the same.
-const READ_BYTES_MAX: i32 = 8_000;
+pub(super) const READ_BYTES_MAX: i32 = 8_000;
 
 /// The columns that a row is made of, in a query of `realtime.events`. The JSON of a row that is stored without it is
 /// not asked for: PostgreSQL would compose it. Nor are the values of a large event, but for its own where another row has

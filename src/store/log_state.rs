@@ -40,7 +40,10 @@ pub(super) async fn read(pool: &PgPool) -> Result<Option<LogState>, sqlx::Error>
         );
     }
     let read = sqlx::query_as(
-        "SELECT realtime.unflushed_cursor(), ingest, realtime.is_flushed(pg_current_wal_insert_lsn())
+        // Before migration 11 the state has no such column.
+        "SELECT realtime.unflushed_cursor(),
+                CASE to_jsonb(state)->>'streams' WHEN 'true' THEN 'wal' ELSE ingest END,
+                realtime.is_flushed(pg_current_wal_insert_lsn())
          FROM realtime.state",
     );
     let (cursor, ingest, flushed): (String, String, bool) = read.fetch_one(pool).await?;
@@ -113,6 +116,15 @@ pub(super) async fn set_ingest(pool: &PgPool, ingest: Ingest) -> Result<(), sqlx
     match set.execute(pool).await {
         Err(error) if is_undefined_function(&error) => set_ingest_before(pool, ingest).await,
         set => set.map(drop),
+    }
+}
+
+/// What [`super::Log::propose_ingest`] does, on this pool. In the schema before migration 11 nothing is proposed.
+pub(super) async fn propose_ingest(pool: &PgPool, ingest: Ingest) -> Result<(), sqlx::Error> {
+    let propose = sqlx::query("SELECT realtime.propose_ingest($1)").bind(ingest.as_str());
+    match propose.execute(pool).await {
+        Err(error) if is_undefined_function(&error) => Ok(()),
+        proposed => proposed.map(drop),
     }
 }
 

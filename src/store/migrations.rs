@@ -156,7 +156,7 @@ pub(super) fn locks_of(version: i64) -> Option<Locks<'static>> {
         2 => (&["realtime.events", "realtime.state"], "ACCESS EXCLUSIVE"),
         PLACES_TRIGGERS => return Some(OF_TRIGGERS),
         4 => (&["realtime.events"], "SHARE"),
-        5 => (&["realtime.state"], "ACCESS EXCLUSIVE"),
+        5 | 11 => (&["realtime.state"], "ACCESS EXCLUSIVE"),
         8 => (&["realtime.events"], "ACCESS EXCLUSIVE"),
         9 => (
             // Writers lock the state and then the log: those that come meanwhile wait for the state and have neither.

@@ -1,6 +1,6 @@
 //! What the service's sessions set for themselves, so that no setting of a role or of a database changes what they do.
 //!
-//! [`own`], [`migrating`] and [`wait_for_locks`] are the only places of the crate that SET anything for a session. Whoever opens a
+//! [`own`], [`migrating`], [`wait_for_locks`] and [`STREAMING`] are the only places of the crate that SET anything for a session. Whoever opens a
 //! connection for the service calls one of them before its first statement, and only after the address was probed
 //! (`address`). What is set stays with the session: behind a pooler in transaction mode it would leak into others'
 //! transactions.
@@ -66,6 +66,11 @@ const MIGRATING: &str = set!(
      ('client_connection_check_interval',
       CASE WHEN pg_catalog.version() LIKE '%linux%' THEN '1s' ELSE '0' END)"
 );
+
+/// For a session that streams. Making a slot waits for transactions, as for locks.
+pub(super) const STREAMING: &str =
+    "SET lock_timeout = '5s'; SET statement_timeout = 0; SET idle_session_timeout = 0;
+     SET idle_in_transaction_session_timeout = 0; SET search_path = pg_catalog, pg_temp";
 
 /// Makes a new connection one of the service's own.
 pub(super) async fn own(connection: &mut PgConnection) -> Result<(), sqlx::Error> {

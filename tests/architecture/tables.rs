@@ -15,16 +15,17 @@ pub const FOLDERS: &[Folder] = &[
     // The crates know nothing of the service.
     folder("websocket", &[]),
     folder("devdb", &[]),
+    folder("replication", &[]),
     // Programs are started by their path, so the service is not needed to build it.
     folder("testkit", &["websocket", "devdb"]),
     // Knows nothing of the service, so that all of it may use it.
     folder("output", &[]),
     // Pure types that everything speaks of. Of `websocket` only the frame.
     folder("protocol", &["websocket"]),
-    folder("config", &["protocol"]),
+    folder("config", &["replication", "protocol"]),
     folder("metrics", &["output", "protocol", "config"]),
     folder("limits", &["protocol", "config", "metrics"]),
-    folder("store", &["protocol", "config", "metrics"]),
+    folder("store", &["replication", "protocol", "config", "metrics"]),
     // Not `limits`: a proof is checked the same however many are.
     folder("identity", &["protocol", "config", "metrics", "store"]),
     // Not `identity`: events are routed to users, whoever proved to be one.
@@ -35,7 +36,13 @@ pub const FOLDERS: &[Folder] = &[
     folder(
         "ingest",
         &[
-            "output", "protocol", "config", "metrics", "store", "delivery",
+            "replication",
+            "output",
+            "protocol",
+            "config",
+            "metrics",
+            "store",
+            "delivery",
         ],
     ),
     // Not `ingest`: what a connection needs to know of the stream, `delivery` gives it.
@@ -111,6 +118,7 @@ pub const PURE: &[&str] = &[
     "crates/websocket/src/growth.rs",
     "crates/websocket/src/handshake.rs",
     "crates/websocket/src/write_buffer.rs",
+    "crates/replication/src/pgoutput.rs",
     "src/protocol/",
     "src/limits/allowance.rs",
     "src/limits/rate.rs",

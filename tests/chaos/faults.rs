@@ -230,10 +230,13 @@ async fn is_awake(database: &mut PgConnection) -> bool {
 async fn the_way_of_ingest_changes() {
     let scene = Scene::set(Plan::named("ingest_changed"), |_| {}).await;
     let mut database = scene.lab.database().await;
-    let ways = ["tail", "adaptive", "notify", "adaptive", "tail", "notify"];
+    let mut ways = vec!["tail", "adaptive", "notify", "adaptive", "tail", "notify"];
+    if settings::ingest() == "wal" {
+        ways.extend(["wal", "tail", "wal", "adaptive", "wal", "notify", "wal"]);
+    }
     // For longer than it takes until no transaction goes by the way before, and for less.
     for pause in [Duration::from_secs(3), settings::load_time() / 12] {
-        for way in ways {
+        for way in &ways {
             let set = format!("SELECT realtime.set_ingest('{way}')");
             execute(&mut database, &set).await;
             scene.load(pause).await;

@@ -20,11 +20,19 @@ use crate::settings;
 
 /// `synchronous_commit` stays on: a commit has been handed to the operating system when it returns,
 /// so that killing PostgreSQL loses none.
-const SETTINGS: [(&str, &str); 3] = [
-    ("fsync", "off"),
-    ("full_page_writes", "off"),
-    ("max_connections", "200"),
-];
+fn settings_of_cluster() -> [(&'static str, &'static str); 4] {
+    let wal_level = match settings::ingest().as_str() {
+        "wal" => "logical",
+        _ => "replica",
+    };
+    [
+        ("fsync", "off"),
+        ("full_page_writes", "off"),
+        ("max_connections", "200"),
+        ("wal_level", wal_level),
+    ]
+}
+
 const DATABASE: &str = "chaos";
 /// A kind of the application's own, whose events are from another table.
 const ORDERS: &str = "CREATE TABLE public.orders (chat_id uuid PRIMARY KEY, user_id uuid);
@@ -115,7 +123,7 @@ impl Lab {
 
     async fn set_ingest(&self, database: &mut PgConnection) {
         let ingest = settings::ingest();
-        let set = format!("UPDATE realtime.state SET ingest = '{ingest}'");
+        let set = format!("SELECT realtime.set_ingest('{ingest}')");
         execute(database, &set).await;
     }
 
@@ -157,6 +165,11 @@ impl Lab {
         roles::url_as(&self.url(), role)
     }
 
+    /// The address for a service that streams: as the role that owns the cluster.
+    pub fn replication_url(database_url: &str) -> Option<String> {
+        (settings::ingest() == "wal").then(|| roles::url_as(database_url, "hushnet"))
+    }
+
     /// The direct address of the database for its owner.
     pub fn owner_url(&self) -> String {
         roles::url_as(&self.cluster().url(DATABASE), roles::OWNER)
@@ -186,7 +199,7 @@ impl Lab {
     }
 
     pub async fn start(&mut self) {
-        let cluster = Cluster::start_with(&self.directory, &SETTINGS)
+        let cluster = Cluster::start_with(&self.directory, &settings_of_cluster())
             .await
             .unwrap();
         self.begin_with(cluster);
@@ -207,7 +220,7 @@ impl Lab {
     pub async fn standby(&self) -> Cluster {
         let url = self.cluster().url("postgres");
         let home = self.directory.join(STANDBY);
-        standby::start(&self.directory, &url, &home, &SETTINGS).await
+        standby::start(&self.directory, &url, &home, &settings_of_cluster()).await
     }
 
     /// Waits until the standby has everything, ends the primary and promotes the standby.
@@ -239,12 +252,14 @@ impl Lab {
 
 /// Starts the cluster. One that a run with another version of PostgreSQL has left is made anew.
 async fn start(directory: &Path) -> Cluster {
-    let started = Cluster::start_with(directory, &SETTINGS).await;
+    let started = Cluster::start_with(directory, &settings_of_cluster()).await;
     let Err(ClusterError::OtherVersion { data, .. }) = started else {
         return started.unwrap();
     };
     fs::remove_dir_all(data).unwrap();
-    Cluster::start_with(directory, &SETTINGS).await.unwrap()
+    Cluster::start_with(directory, &settings_of_cluster())
+        .await
+        .unwrap()
 }
 
 fn url(proxy: &Proxy) -> String {

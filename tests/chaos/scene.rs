@@ -25,9 +25,11 @@ use crate::verdict::Verdict;
 use crate::writers::{Application, Writer, insert_messages};
 
 /// The service's counters that are shown beside the verdict.
-const COUNTERS: [&str; 6] = [
+const COUNTERS: [&str; 8] = [
     "hushnet_listener_reconnects_total",
     "hushnet_events_caught_up_total",
+    "hushnet_events_streamed_total",
+    "hushnet_wal_stream_failures_total",
     "hushnet_replays_total",
     "hushnet_lagged",
     "hushnet_closes_total",

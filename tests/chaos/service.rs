@@ -11,6 +11,8 @@ use hushnet_testkit::server::{Server, until_ready};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::lab::Lab;
+
 /// A running service.
 #[derive(Debug)]
 pub struct Service {
@@ -32,6 +34,7 @@ impl Service {
     pub async fn start(database_url: &str, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
             database_url: Some(database_url.parse().unwrap()),
+            replication_url: Lab::replication_url(database_url).map(|url| url.parse().unwrap()),
             listen: "127.0.0.1:0".parse().unwrap(),
             ..Config::default()
         };
@@ -56,6 +59,9 @@ impl Service {
             .args(["serve", "--log", "warn", "--listen", &address.to_string()])
             .args(["--database-url", database_url])
             .stderr(Stdio::null());
+        if let Some(url) = Lab::replication_url(database_url) {
+            command.args(["--replication-url", &url]);
+        }
         let server = Server::start(&mut command).await;
         server.until_ready().await;
         Self {

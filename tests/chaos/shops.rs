@@ -167,7 +167,7 @@ impl Shop {
             }
             Fault::IngestChanged => {
                 for way in ["tail", "adaptive", "notify", &settings::ingest()] {
-                    let change = format!("UPDATE realtime.state SET ingest = '{way}'");
+                    let change = format!("SELECT realtime.set_ingest('{way}')");
                     self.run(&change).await;
                     tokio::time::sleep(pause / 4).await;
                 }
@@ -203,7 +203,7 @@ impl Shop {
                 Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(DEADLOCK) => {}
                 done => {
                     done.unwrap();
-                    break;
+                    return;
                 }
             }
         }

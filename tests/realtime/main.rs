@@ -59,3 +59,4 @@ mod truncate;
 mod types;
 mod upgrade;
 mod users;
+mod wal;

@@ -10,6 +10,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use hushnet_replication::{Endpoint, Tls, TlsMode};
 use reqwest::Url;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
@@ -22,6 +23,9 @@ const PORT: u16 = 5432;
 /// Where PostgreSQL's socket is, if nobody names a host; else it is `localhost`.
 const SOCKET_DIRECTORIES: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 const LOCALHOST: &str = "localhost";
+/// The longest message that is taken of a stream: a row of the log has at most an event of 1 MiB, or the body of one that was
+/// written before there was such a bound.
+pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// The value of `sslrootcert` for the authorities that are built in.
 const SYSTEM: &str = "system";
 
@@ -41,6 +45,8 @@ pub struct NotUsed {
 #[derive(Clone)]
 pub(super) struct Address {
     pub(super) options: PgConnectOptions,
+    /// The same for replication.
+    pub(super) endpoint: Endpoint,
     /// The variables that are used.
     pub(super) variables: Vec<&'static str>,
     /// Where the password comes from.
@@ -95,8 +101,26 @@ pub(super) fn join(
     if let Some(database) = values.text("dbname") {
         options = options.database(database);
     }
-    let options = values.with_tls(options, socket.is_some(), variables)?;
+    let (options, tls) = values.with_tls(options, socket.is_some(), variables)?;
     let (password, password_of) = values.password(&options, variables);
+    let endpoint = Endpoint {
+        host: options.get_host().to_owned(),
+        port,
+        socket,
+        user: options.get_username().to_owned(),
+        password: password.clone().unwrap_or_default(),
+        database: options
+            .get_database()
+            .unwrap_or(options.get_username())
+            .to_owned(),
+        application_name: values
+            .text("application_name")
+            .unwrap_or(APPLICATION_NAME)
+            .to_owned(),
+        options: values.text("options").unwrap_or_default().to_owned(),
+        tls,
+        message_bytes_max: MESSAGE_BYTES_MAX,
+    };
     let used = |parameter: &&Parameter| match values.values.get(parameter.name) {
         Some((_, Place::Variable(_))) => parameter.treatment == Treatment::Used,
         _ => false,
@@ -105,6 +129,7 @@ pub(super) fn join(
     Ok(Address {
         // Never none: the library would look for a password file, and log the lines that it cannot read.
         options: options.password(&password.unwrap_or_default()),
+        endpoint,
         variables: variables.map(|parameter| parameter.variable).collect(),
         password_of,
         not_used: values.not_used,
@@ -255,9 +280,9 @@ impl Values {
         options: PgConnectOptions,
         is_socket: bool,
         variables: Variables<'_>,
-    ) -> Result<PgConnectOptions, String> {
+    ) -> Result<(PgConnectOptions, Tls), String> {
         if is_socket {
-            return Ok(options.ssl_mode(PgSslMode::Disable));
+            return Ok((options.ssl_mode(PgSslMode::Disable), Tls::default()));
         }
         let is_system = self.text("sslrootcert") == Some(SYSTEM);
         let mode = match self.text("sslmode") {
@@ -294,15 +319,24 @@ impl Values {
         };
         let verifies = matches!(mode, PgSslMode::VerifyCa | PgSslMode::VerifyFull);
         let mut options = options.ssl_mode(mode);
-        if let Some(root) = root.filter(|_| verifies) {
-            options = options.ssl_root_cert(readable(self.name_of("sslrootcert"), &root)?);
+        let mut tls = Tls {
+            mode: tls_mode(mode),
+            root_certificate: root.filter(|_| verifies),
+            identity: None,
+        };
+        if let Some(root) = &tls.root_certificate {
+            options = options.ssl_root_cert(readable(self.name_of("sslrootcert"), root)?);
         }
         match (self.text("sslcert"), self.text("sslkey")) {
-            (None, None) => Ok(options),
-            _ if matches!(mode, PgSslMode::Disable) => Ok(options),
-            (Some(certificate), Some(key)) => Ok(options
-                .ssl_client_cert(readable(self.name_of("sslcert"), Path::new(certificate))?)
-                .ssl_client_key(readable(self.name_of("sslkey"), Path::new(key))?)),
+            (None, None) => Ok((options, tls)),
+            _ if matches!(mode, PgSslMode::Disable) => Ok((options, tls)),
+            (Some(certificate), Some(key)) => {
+                let certificate = readable(self.name_of("sslcert"), Path::new(certificate))?;
+                let key = readable(self.name_of("sslkey"), Path::new(key))?;
+                tls.identity = Some((certificate.to_owned(), key.to_owned()));
+                let options = options.ssl_client_cert(certificate).ssl_client_key(key);
+                Ok((options, tls))
+            }
             _ => Err("sslcert and sslkey are only used together".to_owned()),
         }
     }
@@ -352,6 +386,16 @@ impl Place {
             Self::Url => parameter,
             Self::Variable(name) => name,
         }
+    }
+}
+
+fn tls_mode(mode: PgSslMode) -> TlsMode {
+    match mode {
+        PgSslMode::Disable | PgSslMode::Allow => TlsMode::Disable,
+        PgSslMode::Prefer => TlsMode::Prefer,
+        PgSslMode::Require => TlsMode::Require,
+        PgSslMode::VerifyCa => TlsMode::VerifyCa,
+        PgSslMode::VerifyFull => TlsMode::VerifyFull,
     }
 }
 

@@ -11,7 +11,7 @@ mod password_file;
 mod tests;
 mod url;
 
-pub use self::address::NotUsed;
+pub use self::address::{MESSAGE_BYTES_MAX, NotUsed};
 pub use self::parameters::is_variable;
 #[cfg(test)]
 pub(super) use self::parameters::{PARAMETERS, Parameter, Treatment};

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use clap::builder::{TypedValueParser, ValueParserFactory};
 use clap::error::ErrorKind;
 use clap::{Arg, Command};
+use hushnet_replication::Endpoint;
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 use serde::{Serialize, Serializer};
@@ -82,6 +83,12 @@ impl DatabaseUrl {
     #[must_use]
     pub fn options(&self) -> PgConnectOptions {
         self.address.options.clone()
+    }
+
+    /// How to connect for replication.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint {
+        self.address.endpoint.clone()
     }
 
     /// What was given beside and is not used.

@@ -44,6 +44,7 @@ fn barrier(snapshot: &str, ingest: Ingest) -> ControlMessage {
         silent: ingest == Ingest::Tail,
         queue_usage: 0.0,
         transaction: Some(9),
+        published: true,
     })
 }
 
@@ -336,7 +337,7 @@ fn a_new_connection_forgets_the_barriers_of_the_one_before() {
 fn a_filling_notification_queue_asks_for_the_wake_lock() {
     let start = Instant::now();
     let mut intake = asleep(start);
-    let wanted = intake.wake_lock();
+    let wanted = intake.wants().wake_lock();
     for (seconds, queue_usage, expected) in [(1, 0.49, false), (2, 0.5, true)] {
         let message = ControlMessage::Barrier(BarrierState {
             cursor: cursor("12:12:"),
@@ -344,6 +345,7 @@ fn a_filling_notification_queue_asks_for_the_wake_lock() {
             silent: false,
             queue_usage,
             transaction: Some(9),
+            published: true,
         });
         intake.controlled(message, start + Duration::from_secs(seconds));
         assert_eq!(*wanted.borrow(), expected, "{queue_usage}");
@@ -374,7 +376,7 @@ fn an_announcement_of_another_server_starts_the_reading() {
     let mut intake = asleep(now);
     assert_eq!(intake.controlled(ControlMessage::Awake, now), Next::Wait);
     assert!(intake.next_read().is_some());
-    assert!(!*intake.wake_lock().borrow());
+    assert!(!*intake.wants().wake_lock().borrow());
 }
 
 fn without_id() -> String {

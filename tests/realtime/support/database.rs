@@ -14,6 +14,14 @@ use sqlx::{Connection, PgConnection, PgPool};
 
 use super::pooled;
 
+/// May stream the write-ahead log, and nothing else.
+const REPLICATION: &str = "hushnet_replication";
+const LOGICAL_WAL: [(&str, &str); 3] = [
+    ("wal_level", "logical"),
+    ("max_wal_senders", "40"),
+    ("max_replication_slots", "40"),
+];
+
 /// The cluster that all tests share. Its server stops with the process.
 pub fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
@@ -174,6 +182,34 @@ impl Database {
         )
     }
 
+    /// After `migrate up`, in a cluster from whose write-ahead log rows can be streamed.
+    pub async fn with_logical_wal() -> Self {
+        static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+        static TEMPLATE: Template = Template::new("t_hushnet");
+        let cluster = CLUSTER.get_or_init(|| apart("wal", &LOGICAL_WAL));
+        let_replicate(cluster).await;
+        Self::migrated_in(cluster, &TEMPLATE).await
+    }
+
+    /// The same, in a cluster of the test's own with these settings besides.
+    pub async fn with_logical_wal_and(
+        name: &str,
+        more: &[(&'static str, &'static str)],
+    ) -> (Self, Cluster) {
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let settings = [&UNSAFE_SETTINGS, &LOGICAL_WAL[..], more].concat();
+        // The later one wins.
+        let _ = std::fs::remove_dir_all(&home);
+        let cluster = Cluster::start_with(&home, &settings).await.unwrap();
+        let_replicate(&cluster).await;
+        (Self::made_in(&cluster, "served").await, cluster)
+    }
+
+    /// The address of the role that may stream, as the settings have it.
+    pub fn replication(&self) -> DatabaseUrl {
+        self.url_as(REPLICATION).parse().unwrap()
+    }
+
     /// HushNet's tables, in a cluster that writes every statement to its log.
     pub async fn with_statements_logged() -> (Self, StatementLog) {
         static CLUSTER: OnceLock<Cluster> = OnceLock::new();
@@ -242,9 +278,14 @@ impl Database {
         }
     }
 
-    /// The same, and the service reads the application's tables no more.
+    /// The same, and the service reads the application's tables no more. Somebody has chosen `notify`.
     async fn migrate(&self) {
         self.up().await;
+        database::execute(
+            &mut self.connect().await,
+            "SELECT realtime.set_ingest('notify')",
+        )
+        .await;
         let service = roles::SERVICE;
         let revoke = format!("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {service}");
         let mut owner = self.connect().await;
@@ -357,6 +398,20 @@ impl StatementLog {
         }
         found
     }
+}
+
+/// Makes the role that may stream.
+async fn let_replicate(cluster: &Cluster) {
+    let create = format!(
+        "DO $$ BEGIN
+             PERFORM pg_advisory_xact_lock(hashtext('roles'));
+             IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{REPLICATION}') THEN
+                 CREATE ROLE {REPLICATION} LOGIN REPLICATION;
+             END IF;
+         END $$"
+    );
+    let mut admin = database::connect(&cluster.url("postgres")).await;
+    database::execute(&mut admin, &create).await;
 }
 
 /// A cluster beside the one that all tests share.

@@ -141,6 +141,12 @@ impl Server {
         let _ = self.stop.take().unwrap().send(());
     }
 
+    /// Stops the service.
+    pub async fn stopped_now(mut self) {
+        self.begin_stop();
+        self.stopped().await.unwrap();
+    }
+
     /// Waits until the service has stopped.
     pub async fn stopped(self) -> Result<(), app::RunError> {
         soon("the service to stop", self.task).await.unwrap()

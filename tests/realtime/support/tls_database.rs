@@ -41,6 +41,7 @@ impl TlsDatabase {
         let own = [
             ("listen_addresses", "127.0.0.1"),
             ("port", &port.to_string()),
+            ("wal_level", "logical"),
         ];
         let settings = [&UNSAFE_SETTINGS[..], &own].concat();
         let cluster = Cluster::start_with(&home, &settings).await.unwrap();

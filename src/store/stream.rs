@@ -1,0 +1,301 @@
+//! The log's rows from PostgreSQL's write-ahead log: a temporary slot, its stream, and what is asked beside it.
+//!
+//! PostgreSQL sends a transaction when it is flushed, which is before others see it. So a witness, a session of the
+//! service's own role, says what is visible. The slot belongs to the session that streams: nothing is left of it when that
+//! ends, and what it would have sent is in the log. Fails with a [`StreamError`], which says what to do.
+
+use std::time::Duration;
+
+use hushnet_replication::{Change, Connection, Endpoint, Error, Received, Stream};
+use sqlx::{Connection as _, PgConnection};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::deadline::within_deadline;
+use super::reading::parse;
+use super::streamed_row::{Rows, StreamedRow};
+use super::{Blocker, Log, blockers, error, session};
+use crate::protocol::{Snapshot, StreamFault};
+
+/// Time to connect, and time for each command.
+const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time to make a slot. PostgreSQL gives up before, where it waits for a transaction (`session`).
+const SLOT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The beginning of the slots' names.
+const SLOT: &str = "hushnet_realtime_";
+/// The publication of the log's table.
+const PUBLICATION: &str = "realtime_log";
+
+/// Why there is no stream, or why it has ended.
+#[derive(Debug, thiserror::Error)]
+#[error("{detail}")]
+pub struct StreamError {
+    /// Why.
+    pub fault: StreamFault,
+    /// In one line, for whoever operates the database.
+    pub detail: String,
+}
+
+impl StreamError {
+    /// With what was seen.
+    #[must_use]
+    pub fn new(fault: StreamFault, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        Self { fault, detail }
+    }
+}
+
+impl From<Error> for StreamError {
+    fn from(error: Error) -> Self {
+        let fault = match &error {
+            Error::Io(_) | Error::Closed | Error::Tls(_) => StreamFault::Unreachable,
+            Error::Login(_) => StreamFault::Privilege,
+            Error::Server(error) => StreamFault::of_sqlstate(&error.code, &error.message),
+            Error::Protocol(_) | Error::TooLong { .. } => StreamFault::Refused,
+        };
+        Self::new(fault, error.to_string())
+    }
+}
+
+/// Of a session of the service's own role.
+impl From<sqlx::Error> for StreamError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::new(StreamFault::Unreachable, error::summary(&error))
+    }
+}
+
+/// Whether the server writes enough to its log, and whether the publication is as `migrate up` makes it.
+macro_rules! publication {
+    () => {
+        "coalesce((
+             SELECT p.pubinsert AND p.pubviaroot AND NOT p.puballtables AND EXISTS (
+                 SELECT FROM pg_publication_rel AS r WHERE r.prpubid = p.oid
+                 AND r.prrelid = to_regclass('realtime.log') AND r.prqual IS NULL AND r.prattrs IS NULL)
+             FROM pg_publication AS p WHERE p.pubname = 'realtime_log'), false)"
+    };
+}
+
+const OBSTACLES: &str = concat!(
+    "SELECT current_setting('wal_level'), EXISTS (SELECT FROM pg_publication WHERE pubname = 'realtime_log'), ",
+    publication!()
+);
+
+/// The witness's look at the slot, and a transaction of its own.
+const JOINED: &str = "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1 AND database = current_database()),
+            pg_current_xact_id()::text::bigint";
+
+const SLOT_STATE: &str = concat!(
+    "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, ",
+    publication!(),
+    " FROM (SELECT) AS one LEFT JOIN pg_replication_slots ON slot_name = $1"
+);
+
+/// What the witness says of the slot.
+#[derive(Debug)]
+pub struct SlotState {
+    /// How much of the write-ahead log PostgreSQL keeps for it, in bytes; `None` for a slot that is gone or invalid.
+    pub lag: Option<i64>,
+    /// Whether the publication is as it was made.
+    pub is_published: bool,
+}
+
+/// A session that says what is visible.
+#[derive(Debug)]
+pub struct Witness {
+    connection: PgConnection,
+    slot: String,
+}
+
+impl Witness {
+    /// What is visible now.
+    ///
+    /// # Errors
+    /// The session is lost.
+    pub async fn snapshot(&mut self) -> Result<Snapshot, StreamError> {
+        let ask = sqlx::query_scalar("SELECT pg_current_snapshot()::text");
+        let text: String = within_deadline(ask.fetch_one(&mut self.connection)).await?;
+        Ok(parse(&text)?)
+    }
+
+    /// What there is to say of the slot.
+    ///
+    /// # Errors
+    /// The session is lost.
+    pub async fn slot_state(&mut self) -> Result<SlotState, StreamError> {
+        let ask = sqlx::query_as(SLOT_STATE).bind(&self.slot);
+        let (lag, is_published) = within_deadline(ask.fetch_one(&mut self.connection)).await?;
+        Ok(SlotState { lag, is_published })
+    }
+
+    /// Ends the session.
+    pub async fn close(self) {
+        // What fails here is over all the same.
+        let _ = timeout(ENDPOINT_TIMEOUT, self.connection.close()).await;
+    }
+}
+
+/// What a stream brings.
+#[derive(Debug)]
+pub enum Streamed {
+    /// A row of the log.
+    Row(StreamedRow),
+    /// A transaction begins. Its commit is here in the write-ahead log.
+    Begin(u64),
+    /// The transaction has ended: everything up to this position has come.
+    End(u64),
+    /// Nothing has to be sent up to this position; PostgreSQL may want an answer.
+    Idle {
+        /// The position.
+        end: u64,
+        /// Whether it does.
+        reply: bool,
+    },
+}
+
+/// The log's rows, in the order of commits.
+#[derive(Debug)]
+pub struct RowStream {
+    stream: Stream,
+    rows: Rows,
+}
+
+impl RowStream {
+    /// Makes a slot and begins to stream. Returns also the witness, and the number of a transaction that began after the
+    /// slot was made: once a snapshot's xmin has reached it, everything that the slot does not bring is visible there.
+    ///
+    /// # Errors
+    /// Why there is no stream.
+    pub async fn open(log: &Log, endpoint: &Endpoint) -> Result<(Self, Witness, u64), StreamError> {
+        look_for_obstacles(log).await?;
+        let mut connection = connect(endpoint).await?;
+        let slot = format!("{SLOT}{}", Uuid::new_v4().simple());
+        within(SLOT_TIMEOUT, connection.create_slot(&slot)).await?;
+        let mut witness = within_deadline(log.address().connect()).await?;
+        let ask = sqlx::query_as(JOINED).bind(&slot);
+        let (is_here, number): (bool, i64) = within_deadline(ask.fetch_one(&mut witness)).await?;
+        if !is_here {
+            let detail = "the slot that was made there is none of this database's";
+            return Err(StreamError::new(StreamFault::Elsewhere, detail));
+        }
+        let stream = within(
+            ENDPOINT_TIMEOUT,
+            Stream::start(connection, &slot, PUBLICATION),
+        )
+        .await?;
+        let rows = Rows::default();
+        let witness = Witness {
+            connection: witness,
+            slot,
+        };
+        Ok((Self { stream, rows }, witness, number.unsigned_abs()))
+    }
+
+    /// Whether there could be a stream, as far as can be seen without one.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn check(log: &Log, endpoint: &Endpoint) -> Result<(), StreamError> {
+        look_for_obstacles(log).await?;
+        connect(endpoint).await.map(drop)
+    }
+
+    /// The next of what comes. Cancel-safe.
+    ///
+    /// # Errors
+    /// Why the stream has ended.
+    pub async fn next(&mut self) -> Result<Streamed, StreamError> {
+        loop {
+            let received = self.stream.next().await?;
+            if let Some(streamed) = self.read(received)? {
+                return Ok(streamed);
+            }
+        }
+    }
+
+    /// The same, if it has been received already.
+    ///
+    /// # Errors
+    /// Why the stream has ended.
+    pub fn next_received(&mut self) -> Result<Option<Streamed>, StreamError> {
+        while let Some(received) = self.stream.next_received()? {
+            if let Some(streamed) = self.read(received)? {
+                return Ok(Some(streamed));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Tells PostgreSQL that everything up to this position has been dealt with.
+    ///
+    /// # Errors
+    /// Why the stream has ended.
+    pub async fn confirm(&mut self, position: u64) -> Result<(), StreamError> {
+        within(ENDPOINT_TIMEOUT, self.stream.confirm(position)).await
+    }
+
+    fn read(&mut self, received: Received) -> Result<Option<Streamed>, StreamError> {
+        Ok(match received {
+            Received::KeepAlive { end, reply } => Some(Streamed::Idle { end, reply }),
+            Received::Change(Change::Begin { commit }) => {
+                self.rows.begin();
+                Some(Streamed::Begin(commit))
+            }
+            Received::Change(Change::Commit { end }) => Some(Streamed::End(end)),
+            Received::Change(Change::Relation(relation)) => {
+                self.rows.describe(relation);
+                None
+            }
+            Received::Change(Change::Insert { relation, values }) => {
+                let row = self.rows.read(relation, &values).map_err(|error| {
+                    StreamError::new(StreamFault::PublicationAltered, error.to_string())
+                })?;
+                row.map(Streamed::Row)
+            }
+            Received::Change(Change::Other) => None,
+        })
+    }
+}
+
+/// Whose transactions keep a slot from being made.
+///
+/// # Errors
+/// The database's.
+pub async fn slot_blockers(log: &Log) -> Result<Vec<Blocker>, sqlx::Error> {
+    within_deadline(blockers::of_slots(&log.own())).await
+}
+
+async fn look_for_obstacles(log: &Log) -> Result<(), StreamError> {
+    let ask = sqlx::query_as(OBSTACLES);
+    let (wal_level, exists, is_as_made): (String, bool, bool) =
+        within_deadline(ask.fetch_one(&log.own())).await?;
+    let (fault, detail) = if wal_level != "logical" {
+        (StreamFault::WalLevel, format!("wal_level is {wal_level}"))
+    } else if !exists {
+        let detail = format!("there is no publication {PUBLICATION}");
+        (StreamFault::NoPublication, detail)
+    } else if !is_as_made {
+        let detail = format!("the publication {PUBLICATION} is not the one of migrate up");
+        (StreamFault::PublicationAltered, detail)
+    } else {
+        return Ok(());
+    };
+    Err(StreamError::new(fault, detail))
+}
+
+/// A session for replication.
+async fn connect(endpoint: &Endpoint) -> Result<Connection, StreamError> {
+    let mut connection = within(ENDPOINT_TIMEOUT, hushnet_replication::open(endpoint)).await?;
+    within(ENDPOINT_TIMEOUT, connection.query(session::STREAMING)).await?;
+    Ok(connection)
+}
+
+async fn within<T>(
+    time: Duration,
+    doing: impl Future<Output = Result<T, Error>>,
+) -> Result<T, StreamError> {
+    let Ok(done) = timeout(time, doing).await else {
+        let detail = "PostgreSQL has not answered in time";
+        return Err(StreamError::new(StreamFault::Unreachable, detail));
+    };
+    Ok(done?)
+}

@@ -1,0 +1,167 @@
+//! Each way in which a stream fails: a clear line, polling, and a stream again where that can be. No event is lost.
+
+use super::scene::Scene;
+use crate::support::{Database, insert_message, until};
+
+/// The slots of this server's database.
+const SLOTS: &str = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
+
+#[tokio::test]
+async fn a_walsender_that_is_ended_is_replaced() {
+    let mut scene = Scene::set().await;
+    for _ in 0..2 {
+        scene
+            .admin(
+                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
+                 WHERE database = current_database()",
+            )
+            .await;
+        scene.event().await;
+        scene.until_polling().await;
+        scene.event().await;
+        scene.until_streaming().await;
+        scene.event().await;
+    }
+    let slots: i64 = scene.ask(SLOTS).await;
+    assert_eq!(slots, 1, "the others went with their sessions");
+}
+
+#[tokio::test]
+async fn a_publication_that_is_dropped_is_named_and_taken_up_again() {
+    let mut scene = Scene::set().await;
+    scene.admin("DROP PUBLICATION realtime_log").await;
+    scene.event().await;
+    scene.until_cause("no_publication").await;
+    scene.event().await;
+    scene
+        .admin(
+            "CREATE PUBLICATION realtime_log FOR TABLE realtime.log
+             WITH (publish = 'insert', publish_via_partition_root = true)",
+        )
+        .await;
+    scene.until_streaming().await;
+    scene.event().await;
+}
+
+#[tokio::test]
+async fn a_publication_that_is_altered_is_not_trusted() {
+    let mut scene = Scene::set().await;
+    for alter in [
+        "ALTER PUBLICATION realtime_log SET TABLE realtime.log WHERE (slot < 0)",
+        "ALTER PUBLICATION realtime_log SET (publish = 'delete')",
+        "ALTER PUBLICATION realtime_log SET (publish_via_partition_root = false)",
+        "ALTER PUBLICATION realtime_log SET TABLE realtime.log (slot, id)",
+    ] {
+        scene.admin(alter).await;
+        for _ in 0..3 {
+            scene.event().await;
+        }
+        scene.until_cause("publication_altered").await;
+        scene
+            .admin(
+                "DROP PUBLICATION realtime_log;
+                 CREATE PUBLICATION realtime_log FOR TABLE realtime.log
+                     WITH (publish = 'insert', publish_via_partition_root = true)",
+            )
+            .await;
+        scene.until_streaming().await;
+        scene.event().await;
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_runs_keeps_the_slot_away_and_no_event() {
+    let database = Database::with_logical_wal().await;
+    let mut writer = database.connect().await;
+    crate::support::execute(
+        &mut writer,
+        "SET application_name = 'long'; BEGIN; SELECT pg_current_xact_id();",
+    )
+    .await;
+    let mut scene = Scene::unstreamed(database, |_| {}).await;
+    scene.event().await;
+    let detail = scene.until_cause("blocked").await;
+    assert!(
+        detail.contains("(long)") && detail.contains("pg_terminate_backend"),
+        "{detail}"
+    );
+    scene.event().await;
+    crate::support::execute(&mut writer, "COMMIT").await;
+    scene.until_streaming().await;
+    scene.event().await;
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_stream_is_named() {
+    let database = Database::with_logical_wal().await;
+    let service = database.url.parse().unwrap();
+    let mut scene =
+        Scene::unstreamed(database, |config| config.replication_url = Some(service)).await;
+    scene.event().await;
+    scene.until_cause("privilege").await;
+    scene.event().await;
+}
+
+#[tokio::test]
+async fn a_wal_level_that_does_not_do_is_named() {
+    let database = Database::migrated().await;
+    let url = database.owner();
+    let mut scene = Scene::unstreamed(database, |config| config.replication_url = Some(url)).await;
+    scene.event().await;
+    let detail = scene.until_cause("wal_level").await;
+    assert!(detail.contains("replica"), "{detail}");
+    scene.event().await;
+}
+
+#[tokio::test]
+async fn a_credential_of_another_database_is_not_taken() {
+    let (database, other) = (
+        Database::with_logical_wal().await,
+        Database::with_logical_wal().await,
+    );
+    let url = other.replication();
+    let mut scene = Scene::unstreamed(database, |config| config.replication_url = Some(url)).await;
+    scene.event().await;
+    scene.until_cause("elsewhere").await;
+    scene.event().await;
+}
+
+/// The rows of a transaction that take longer than a second to come: the log is read.
+#[tokio::test]
+async fn many_events_of_one_transaction_keep_no_other_waiting() {
+    let mut scene = Scene::set().await;
+    let many = "INSERT INTO realtime.log (user_key, source, fields)
+        SELECT gen_random_uuid(), 1, ARRAY['1'] FROM generate_series(1, 400000)";
+    let mut owner = scene.server.database().connect().await;
+    crate::support::execute(&mut owner, many).await;
+    for _ in 0..3 {
+        scene.event().await;
+    }
+    scene.until_streaming().await;
+    scene.event().await;
+}
+
+/// What PostgreSQL keeps for the slot is bounded.
+#[tokio::test]
+async fn a_slot_that_keeps_too_much_is_given_up() {
+    let database = Database::with_logical_wal().await;
+    let mut scene = Scene::set_on(database, |config| config.wal_lag_bytes_max = 1 << 20).await;
+    // It pins the slot where it began.
+    let mut writer = scene.server.database().connect().await;
+    crate::support::execute(&mut writer, "BEGIN; SELECT pg_current_xact_id()").await;
+    until("the slot was given up", async || {
+        scene
+            .admin("SELECT pg_logical_emit_message(false, 'filling', repeat('x', 1000000))")
+            .await;
+        insert_message(&scene.db, None, &scene.alice, &scene.alice).await;
+        scene.next_event().await;
+        let given_up = "hushnet_wal_stream_failures_total{cause=\"lag\"}";
+        scene.server.metric(given_up).await >= 1.0
+    })
+    .await;
+    let slots: i64 = scene.ask(SLOTS).await;
+    assert!(slots <= 1);
+    scene.event().await;
+    crate::support::execute(&mut writer, "COMMIT").await;
+    scene.event().await;
+}
