@@ -29,7 +29,7 @@ test-postgres: ## The same against one version of PostgreSQL, 15 to 18: make tes
 
 # The tests of the service that depend most on PostgreSQL, by the beginnings of their names.
 POSTGRES_SMOKE = migrations:: sources:: retention:: triggers:: truncate:: ingest:: log_switch:: resume:: statements:: \
-	history:: durability:: identity::doubts::
+	history:: durability:: identity::doubts:: wal::
 
 test-postgres-smoke: ## The short form of it, without the clients: make test-postgres-smoke VERSION=18
 	@sh scripts/setup.sh postgres $(VERSION)
@@ -108,7 +108,7 @@ burst: ## Commit eight million events in one transaction, in each way of ingest,
 	@sh scripts/setup.sh run
 	BURST_EVENTS=$${BURST_EVENTS:-8000000} cargo test --release --locked --test realtime burst -- --nocapture
 
-chaos: ## Break things for ten minutes, a million events; CHAOS_INGEST=tail or adaptive, CHAOS_SEED=...
+chaos: ## Break things for ten minutes, a million events; CHAOS_INGEST=tail, adaptive or wal, CHAOS_SEED=...
 	@sh scripts/setup.sh run
 	CHAOS_SECONDS=600 CHAOS_EVENTS=1000000 CHAOS_WRITERS=60 CHAOS_PACE_MS=10 CHAOS_SLACK=$${CHAOS_SLACK:-2} \
 	cargo test --release --locked --test chaos -- --nocapture

@@ -1,7 +1,7 @@
 //! How many connections to the database a server has at most.
 
 use crate::config::{AuthMode, Config};
-use crate::store::{IDENTITY_CONNECTIONS_MAX, SERVICE_CONNECTIONS_MAX};
+use crate::store::{IDENTITY_CONNECTIONS_MAX, SERVICE_CONNECTIONS_MAX, STREAM_CONNECTIONS_MAX};
 
 /// The sum of what each of its pools and each of its single connections is bounded by. While all connections are
 /// replaced after a loss of the database, PostgreSQL may still have some of those of before.
@@ -11,5 +11,9 @@ pub fn database_connections_max(config: &Config) -> u32 {
         AuthMode::None => 0,
         AuthMode::Jwt | AuthMode::Device | AuthMode::JwtOrDevice => IDENTITY_CONNECTIONS_MAX,
     };
-    config.database_pool_size + of_identity + SERVICE_CONNECTIONS_MAX
+    let of_stream = match config.replication_url {
+        Some(_) => STREAM_CONNECTIONS_MAX,
+        None => 0,
+    };
+    config.database_pool_size + of_identity + of_stream + SERVICE_CONNECTIONS_MAX
 }

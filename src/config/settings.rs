@@ -34,8 +34,8 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub database_url: Option<DatabaseUrl>,
 
-    /// Database connections for requests of clients. The service's own work has up to ten others, and with
-    /// identity the look-ups have up to four
+    /// Database connections for requests of clients. The service's own work has up to eight others, with
+    /// `replication_url` ten, and with identity the look-ups have up to four
     #[arg(long, env = "HUSHNET_DATABASE_POOL_SIZE", value_name = "CONNECTIONS",
           default_value_t = 4, value_parser = within(1..=1_000))]
     pub database_pool_size: u32,

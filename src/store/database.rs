@@ -25,15 +25,14 @@ const WAKE_LOCK_CONNECTIONS: u32 = 1;
 const REACH_CONNECTIONS: u32 = 1;
 /// The two sessions of a probe; there is one probe at a time.
 const PROBE_CONNECTIONS: u32 = 2;
-/// The stream of the write-ahead log, and the one that asks what is visible.
-const STREAM_CONNECTIONS: u32 = 2;
+/// The stream of the write-ahead log, and the one that asks what is visible; only with a credential for replication.
+pub const STREAM_CONNECTIONS_MAX: u32 = 2;
 /// Connections beside those for requests and for look-ups of identities.
 pub const SERVICE_CONNECTIONS_MAX: u32 = OWN_CONNECTIONS_MAX
     + LISTENER_CONNECTIONS
     + WAKE_LOCK_CONNECTIONS
     + REACH_CONNECTIONS
-    + PROBE_CONNECTIONS
-    + STREAM_CONNECTIONS;
+    + PROBE_CONNECTIONS;
 /// The database is unreachable when a new connection has not answered by then.
 const REACH_TIMEOUT: Duration = Duration::from_secs(1);
 

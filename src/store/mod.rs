@@ -46,7 +46,9 @@ pub use self::bodies::RECENT_BYTES_MAX;
 pub use self::chunks::{Chunk, ChunkRow, Chunks};
 pub use self::control::CONTROL_CHANNEL;
 pub use self::creation_times::Logged;
-pub use self::database::{IDENTITY_CONNECTIONS_MAX, SERVICE_CONNECTIONS_MAX};
+pub use self::database::{
+    IDENTITY_CONNECTIONS_MAX, SERVICE_CONNECTIONS_MAX, STREAM_CONNECTIONS_MAX,
+};
 pub use self::deadline::deadline_passed;
 pub use self::devices::Devices;
 pub use self::error::{

@@ -135,7 +135,7 @@ fn count(frames: &[Value], kind: &str) -> usize {
 
 #[tokio::test]
 async fn no_event_is_lost_while_the_log_comes_goes_and_comes_again() {
-    let mut scene = Scene::set(None).await;
+    let mut scene = Scene::set(Some(Ingest::Notify)).await;
     assert_eq!(scene.cursor().await, None);
     let mut plain = scene.server.connect(scene.bob.id).await;
     let mut client = v1(&scene.server, scene.bob.id, None).await;

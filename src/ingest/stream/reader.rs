@@ -15,9 +15,9 @@ use crate::store::{RowStream, StreamError, Streamed, Witness};
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A transaction whose rows take longer to come is read from the log, and so is what was committed behind it.
 const TRANSACTION_MAX: Duration = Duration::from_secs(1);
-/// How often it is asked at once again, where nothing of a batch was visible.
-const ASKED_AT_ONCE: u32 = 2;
-/// The pause before it is asked for the rest of a batch, twice as long each time that nothing was visible.
+/// How often it is asked at once for the rest of a batch. Mostly it is visible a moment later.
+const ASKED_AT_ONCE: u32 = 3;
+/// Then the pause before it is asked again, twice as long each time that nothing was visible.
 const ASK_PAUSE_MIN: Duration = Duration::from_millis(1);
 const ASK_PAUSE_MAX: Duration = Duration::from_millis(32);
 
@@ -42,6 +42,8 @@ pub(super) struct Reader<'a> {
     received: u64,
     /// The position of the last batch.
     handed_on: u64,
+    /// How often it was asked at once for the rest of a batch.
+    asked: u32,
     /// How often in a row nothing was visible.
     asked_in_vain: u32,
     /// The earliest time to ask again.
@@ -66,6 +68,7 @@ impl<'a> Reader<'a> {
             transaction: None,
             received: 0,
             handed_on: 0,
+            asked: 0,
             asked_in_vain: 0,
             ask_at: Instant::now(),
         }
@@ -141,17 +144,9 @@ impl<'a> Reader<'a> {
             let detail = "too many events wait until they are visible";
             return Err(StreamError::new(StreamFault::Overflow, detail));
         }
+        self.plan_next_ask(!rows.is_empty());
         if rows.is_empty() {
-            self.asked_in_vain = self.asked_in_vain.saturating_add(1);
-            if let Some(doublings) = self.asked_in_vain.checked_sub(ASKED_AT_ONCE) {
-                let pause = ASK_PAUSE_MIN * 2_u32.saturating_pow(doublings.min(10));
-                self.ask_at = Instant::now() + pause.min(ASK_PAUSE_MAX);
-            }
             return Ok(());
-        }
-        self.asked_in_vain = 0;
-        if !self.awaiting.is_empty() {
-            self.ask_at = Instant::now() + ASK_PAUSE_MIN;
         }
         self.metrics.events_streamed.add(rows.len() as u64);
         let end = self.settled();
@@ -168,6 +163,26 @@ impl<'a> Reader<'a> {
                 }
                 _ = looks.tick() => self.look().await?,
             }
+        }
+    }
+
+    /// Some rows were visible, or none.
+    fn plan_next_ask(&mut self, some: bool) {
+        self.asked_in_vain = if some {
+            0
+        } else {
+            self.asked_in_vain.saturating_add(1)
+        };
+        if self.awaiting.is_empty() {
+            self.asked = 0;
+            return;
+        }
+        self.asked += 1;
+        if self.asked >= ASKED_AT_ONCE {
+            self.asked = 0;
+            let doublings = self.asked_in_vain.min(10);
+            let pause = ASK_PAUSE_MIN * 2_u32.saturating_pow(doublings);
+            self.ask_at = Instant::now() + pause.min(ASK_PAUSE_MAX);
         }
     }
 

@@ -14,6 +14,11 @@ use sqlx::{Connection, PgConnection, PgPool};
 
 use super::pooled;
 
+/// `TEST_INGEST=wal`: databases say `wal` instead of `notify`, and servers stream.
+fn streams() -> bool {
+    std::env::var("TEST_INGEST").is_ok_and(|way| way == "wal")
+}
+
 /// May stream the write-ahead log, and nothing else.
 const REPLICATION: &str = "hushnet_replication";
 const LOGICAL_WAL: [(&str, &str); 3] = [
@@ -28,6 +33,9 @@ pub fn cluster() -> &'static Cluster {
     CLUSTER.get_or_init(|| {
         let mut settings = UNSAFE_SETTINGS.to_vec();
         settings.push(("max_connections", "300"));
+        if streams() {
+            settings.extend(LOGICAL_WAL);
+        }
         database::start_cluster(Path::new(env!("CARGO_TARGET_TMPDIR")), &settings)
     })
 }
@@ -103,6 +111,9 @@ impl Database {
         let mut admin = database::connect(&cluster.url("postgres")).await;
         roles::create(&mut admin).await;
         admin.close().await.unwrap();
+        if streams() {
+            let_replicate(cluster).await;
+        }
         let copying = template.copy(cluster, Some(roles::OWNER), async |url| {
             Self::of(url).fill().await;
         });
@@ -205,6 +216,11 @@ impl Database {
         (Self::made_in(&cluster, "served").await, cluster)
     }
 
+    /// The same where `TEST_INGEST=wal` has every server stream that can.
+    pub fn replication_of_all(&self) -> Option<DatabaseUrl> {
+        (streams() && !self.has_one_role).then(|| self.replication())
+    }
+
     /// The address of the role that may stream, as the settings have it.
     pub fn replication(&self) -> DatabaseUrl {
         self.url_as(REPLICATION).parse().unwrap()
@@ -283,7 +299,11 @@ impl Database {
         self.up().await;
         database::execute(
             &mut self.connect().await,
-            "SELECT realtime.set_ingest('notify')",
+            if streams() {
+                "SELECT realtime.set_ingest('wal')"
+            } else {
+                "SELECT realtime.set_ingest('notify')"
+            },
         )
         .await;
         let service = roles::SERVICE;
@@ -418,5 +438,6 @@ async fn let_replicate(cluster: &Cluster) {
 fn apart(name: &str, more: &[(&'static str, &'static str)]) -> Cluster {
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::create_dir_all(&home).unwrap();
-    database::start_cluster(&home, &[&UNSAFE_SETTINGS, more].concat())
+    let streaming: &[_] = if streams() { &LOGICAL_WAL } else { &[] };
+    database::start_cluster(&home, &[&UNSAFE_SETTINGS, streaming, more].concat())
 }

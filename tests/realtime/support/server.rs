@@ -51,6 +51,7 @@ impl Server {
     pub fn start_unready(database: Database, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
             database_url: Some(database.url.parse().unwrap()),
+            replication_url: database.replication_of_all(),
             listen: "127.0.0.1:0".parse().unwrap(),
             ..Config::default()
         };
