@@ -180,7 +180,9 @@ impl<'a> Reader<'a> {
         self.asked += 1;
         if self.asked >= ASKED_AT_ONCE {
             self.asked = 0;
-            let doublings = self.asked_in_vain.min(10);
+            let doublings = (self.asked_in_vain / ASKED_AT_ONCE)
+                .saturating_sub(1)
+                .min(10);
             let pause = ASK_PAUSE_MIN * 2_u32.saturating_pow(doublings);
             self.ask_at = Instant::now() + pause.min(ASK_PAUSE_MAX);
         }
