@@ -264,8 +264,11 @@ export function groupOf(
     // Where it goes on after the frame that it has, the numbers before are the same ones.
     if (!isSame) renumber();
     history.rewind(first - 1);
-    history.cursor = overlap ? overlap[0] : wantsNew ? message.cursor : owner.leader.cursor;
-    ahead = overlap ? AHEAD_CURSORS : 0;
+    // Else it is where it was in the stream.
+    if (overlap || wantsNew) {
+      history.cursor = overlap ? overlap[0] : message.cursor;
+      ahead = overlap ? AHEAD_CURSORS : 0;
+    }
     owner.onJoined(message, numbered(first - 1), wantsNew);
     message.frames.forEach(([frame, characters], i) => deliver(first + i, frame, characters));
   }
@@ -290,10 +293,13 @@ export function groupOf(
       isJoined = false;
       return join(false);
     }
+    const before = [history.cursor, ahead] as const;
     note(frame, characters);
     owner.onFrame(frame, characters, numbered(number));
+    if (isJoined) return;
     // It was not taken.
-    if (!isJoined) history.rewind(number - 1);
+    history.rewind(number - 1);
+    [history.cursor, ahead] = before;
   }
 
   // Who leads.
