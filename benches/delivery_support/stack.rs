@@ -131,9 +131,20 @@ impl Stack {
         Ok(self.directory.close()?)
     }
 
-    /// Drops a database, whoever is connected to it.
+    /// Drops a database, whoever is connected to it. Slots of a server that was killed are no connections to PostgreSQL.
     pub(crate) async fn drop_database(&self, database: &str) {
         let mut connection = self.connect("postgres").await;
+        until("no slot of the database is left", async || {
+            let slots: i64 = sqlx::query_scalar(
+                "SELECT count(coalesce(pg_terminate_backend(active_pid), true)) FROM pg_replication_slots WHERE database = $1",
+            )
+            .bind(database)
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+            slots == 0
+        })
+        .await;
         execute(
             &mut connection,
             &format!("DROP DATABASE {database} WITH (FORCE)"),
