@@ -135,14 +135,11 @@ impl Stack {
     pub(crate) async fn drop_database(&self, database: &str) {
         let mut connection = self.connect("postgres").await;
         until("no slot of the database is left", async || {
-            let slots: i64 = sqlx::query_scalar(
+            let ended = sqlx::query_scalar(
                 "SELECT count(coalesce(pg_terminate_backend(active_pid), true)) FROM pg_replication_slots WHERE database = $1",
-            )
-            .bind(database)
-            .fetch_one(&mut connection)
-            .await
-            .unwrap();
-            slots == 0
+            );
+            let slots: Result<i64, _> = ended.bind(database).fetch_one(&mut connection).await;
+            matches!(slots, Ok(0))
         })
         .await;
         execute(
