@@ -46,7 +46,7 @@ FIRST = ("chrt", "--fifo", "1")
 TROUBLES = ("lost", "duplicated", "wrong_user")
 
 # As many connections as a process may usually have files, and no limit that the load would meet.
-OURS = ("serve --connections-max 19800 --log warn --connections-per-second 1000000 "
+OURS = ("serve --ingest notify --connections-max 19800 --log warn --connections-per-second 1000000 "
         "--connections-per-user-max 100000 --connections-per-second-per-user 1000000").split()
 
 
