@@ -24,7 +24,7 @@ const require = createRequire(import.meta.url);
 const INTERNAL = [
   'abandon', 'accept', 'acknowledge', 'arrived', 'askedAt', 'become', 'begin', 'better', 'block', 'change',
   'count', 'cursorOf', 'done', 'drop', 'endpoints', 'entered', 'events', 'extend', 'forget', 'group', 'hand',
-  'handled', 'heard', 'hide', 'http', 'hurry', 'idle', 'isAlone', 'isDue', 'isExact', 'isLeading', 'isLost',
+  'handled', 'hide', 'http', 'hurry', 'idle', 'isAlone', 'isDue', 'isExact', 'isLeading', 'isLost',
   'isOver', 'isRenewable', 'isThere', 'keeper', 'leader', 'leave', 'loops', 'mark', 'mayKeep', 'maySave',
   'move', 'moves', 'note', 'onAlone', 'onEnd', 'onFailed', 'onFollow', 'onFrame', 'onHandled', 'onHeld',
   'onJoined', 'onKinds', 'onLead', 'onProgress', 'onSilent', 'onState', 'onTaken', 'onTick', 'part',

@@ -12,20 +12,16 @@
  * Who has lost the lock may not know it yet: a higher term counts, also in the store.
  */
 
-import {
-  MEMBERS_MAX,
-  SETTLE_MS,
-  SILENT_TIMEOUT_MS,
-  TERMS_MAX,
-} from './bounds.js';
+import { SETTLE_MS, TERMS_MAX } from './bounds.js';
 import { failure } from './errors.js';
 import type { RealtimeError } from './errors.js';
 import type { Frame } from './frames.js';
 import { type History, historyOf } from './history.js';
+import { membersOf } from './members.js';
 import { lockOf } from './tab-lock.js';
 import type { Body, Join, Joined, Message, Position } from './tab-messages.js';
 import { isVisible, leaderWatch } from './tab-watch.js';
-import { type Timer, later, now } from './timer.js';
+import { type Timer, later } from './timer.js';
 import type { ClientOptions, ConnectionState, LockManagerLike } from './types.js';
 
 /** A frame's number. Numbers of another `epoch` count something else. */
@@ -58,7 +54,7 @@ export interface GroupOwner {
   /** The cursors of which that is so. */
   readonly passed: readonly string[];
   report(error: RealtimeError): void;
-  /** What a tab that joins is to be told. */
+  /** What a tab that joins is sent. */
   readonly leader: Joined;
 }
 
@@ -88,7 +84,7 @@ export interface Group {
   readonly next: At | undefined;
   /** Passes the next frame on, if this tab leads. */
   record(frame: Frame, characters: number): void;
-  /** Tells how the connection is, if this tab leads. */
+  /** Sends the others how the connection is, if this tab leads. */
   tell(state: ConnectionState): void;
   /** This tab goes on from elsewhere: it has no position. */
   stray(): void;
@@ -100,21 +96,13 @@ export interface Group {
   mayKeep(at: At | undefined): boolean;
   /** The position after that frame. */
   positionAt(at: At | undefined): Position | undefined;
-  /** Tells the leader what this tab has handled. */
+  /** Acknowledges to the leader what this tab has handled. */
   acknowledge(): void;
   /** Does not wait any longer for tabs that have not joined. */
   settle(): void;
   /** The place after this frame is in the store. */
   saved(frame: number): void;
   leave(): void;
-}
-
-/** A tab that has joined. */
-interface Member {
-  /** What it has handled; -1 until it has said so, since what it has may wait there. */
-  frame: number;
-  /** When it was asked first, and has not answered since; 0 if it has. */
-  askedAt: number;
 }
 
 /** So many cursors further, what a tab had ahead of the others is in no place any more. */
@@ -151,7 +139,7 @@ export function groupOf(
   let hasBegun = false;
   /** Of the stream that this tab is in: its leader's term; 0 if it is in none. */
   let term = 0;
-  /** The highest that was heard of. */
+  /** The highest that was received. */
   let highest = 0;
   /** Of earlier terms, the last frame that this stream has. */
   let ends = new Map<number, number>();
@@ -163,7 +151,7 @@ export function groupOf(
   let epoch = 0;
   /** The newest frame of this epoch that was handled here. */
   let done = -1;
-  let members = new Map<string, Member>();
+  let members = membersOf();
   /** Whether the others may not have joined yet. */
   let isSettling = false;
   let settling: Timer;
@@ -187,7 +175,7 @@ export function groupOf(
   function lead(isFirst: boolean): void {
     isLeading = true;
     isJoined = isAlone = hasBegun = false;
-    members = new Map();
+    members = membersOf();
     isSettling = !isFirst;
     if (isSettling) owner.onLead();
   }
@@ -313,7 +301,7 @@ export function groupOf(
     return false;
   }
 
-  /** The first frame for a tab that joins, and the cursor since which it may know some; nothing if that cannot be told. */
+  /** The first frame for a tab that joins, and the cursor since which it may know some; nothing if that is not known. */
   function firstOf({ position, isNew, passed }: Join): { first?: number; overlap?: readonly [string | null] } {
     if (isNew) return { first: history.last + 1 };
     if (!position) {
@@ -332,18 +320,14 @@ export function groupOf(
     if (!widen(join.kinds)) return;
     const { first, overlap } = firstOf(join);
     if (first === undefined || !history.has(first)) return post({ type: 'refused', term, question }, from);
-    if (members.size < MEMBERS_MAX) members.set(from, { frame: -1, askedAt: 0 });
+    members.add(from);
     const { cursor, state } = owner.leader;
     const frames = history.since(first);
     post({ type: 'joined', term, question, first, frames, ends: [...ends], overlap, kinds, cursor, state }, from);
   }
 
   function ask(): void {
-    for (const [from, member] of members) {
-      if (!member.askedAt) member.askedAt = now();
-      // Frozen, or gone without a word: it is not waited for, until it answers.
-      else if (now() - member.askedAt >= SILENT_TIMEOUT_MS) members.delete(from);
-    }
+    members.ask();
     here();
     owner.onProgress();
   }
@@ -361,11 +345,11 @@ export function groupOf(
       case 'ask':
         return void (isReady && here());
       case 'bye':
-        members.delete(from);
+        members.remove(from);
         return isLeading ? owner.onProgress() : undefined;
       case 'handled':
-        if (!isLeading || theirs !== term || (!members.has(from) && members.size >= MEMBERS_MAX)) return;
-        members.set(from, { frame: data.frame, askedAt: 0 });
+        if (!isLeading || theirs !== term) return;
+        members.acknowledge(from, data.frame);
         return owner.onProgress();
     }
     // What is left is said by a leader.
@@ -375,7 +359,7 @@ export function groupOf(
       return follow();
     }
     if (theirs < highest) return;
-    watch.heard(data.type === 'here' && data.isVisible);
+    watch.received(data.type === 'here' && data.isVisible);
     switch (data.type) {
       case 'here':
         if (isAlone) return;
@@ -471,7 +455,7 @@ export function groupOf(
     },
     stray,
     resign() {
-      if (!isLeading || !members.size) return;
+      if (!isLeading || members.isEmpty) return;
       // Whoever waits has it then, and this tab is last in the queue.
       lock.yield();
       demote();
@@ -483,7 +467,7 @@ export function groupOf(
       if (at?.epoch !== epoch) return true;
       // One that follows may lead next: it is then to know what the others have not handled yet.
       if (!isLeading) return at.frame <= history.saved;
-      return !isSettling && [...members.values()].every(({ frame }) => at.frame <= frame);
+      return !isSettling && members.have(at.frame);
     },
     positionAt: (at) => (term && at?.epoch === epoch && at.isExact ? { term, frame: at.frame } : undefined),
     acknowledge,

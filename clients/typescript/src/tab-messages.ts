@@ -12,7 +12,7 @@ export interface Position {
   readonly frame: number;
 }
 
-/** What a tab that joins is told of the leader. */
+/** How the leader is, for a tab that joins. */
 export interface Joined {
   /** The leader's newest cursor. */
   readonly cursor: string | null;

@@ -13,8 +13,8 @@ export interface LeaderWatchOwner {
 }
 
 export interface LeaderWatch {
-  /** The leading tab has said something, and perhaps that the user sees it. */
-  heard(isVisible: boolean): void;
+  /** A message of the leading tab has come, which may say that the user sees it. */
+  received(isVisible: boolean): void;
   /** Another tab leads. */
   restart(): void;
   stop(): void;
@@ -25,13 +25,13 @@ export const isVisible = (): boolean =>
   (globalThis as { document?: Document }).document?.visibilityState !== 'hidden';
 
 export function leaderWatch({ onTick, ask, onSilent }: LeaderWatchOwner): LeaderWatch {
-  let heardAt = now();
-  let shownAt = heardAt;
-  let tickAt = heardAt;
+  let receivedAt = now();
+  let shownAt = receivedAt;
+  let tickAt = receivedAt;
   let wasVisible = isVisible();
 
   function restart(): void {
-    heardAt = shownAt = now();
+    receivedAt = shownAt = now();
   }
 
   const timer = setInterval(() => {
@@ -42,14 +42,14 @@ export function leaderWatch({ onTick, ask, onSilent }: LeaderWatchOwner): Leader
     wasVisible = isVisible();
     if (!onTick() || !wasVisible) return;
     // One that says nothing does not say that it is hidden.
-    if (tickAt - heardAt >= SILENT_TIMEOUT_MS || heardAt - shownAt >= HIDDEN_TIMEOUT_MS) onSilent();
+    if (tickAt - receivedAt >= SILENT_TIMEOUT_MS || receivedAt - shownAt >= HIDDEN_TIMEOUT_MS) onSilent();
     else ask();
   }, ASK_INTERVAL_MS);
 
   return {
-    heard(isShown) {
-      heardAt = now();
-      if (isShown) shownAt = heardAt;
+    received(isShown) {
+      receivedAt = now();
+      if (isShown) shownAt = receivedAt;
     },
     restart,
     stop: () => clearInterval(timer),
