@@ -14,6 +14,7 @@
 //! | [`store`] | all SQL: connections to the database, the event log, devices, migrations |
 //! | [`identity`] | tokens, keys and signatures |
 //! | [`delivery`] | from the router to the connections: the hub, the replay buffer, the feed |
+//! | [`nodes`] | what the nodes of one database send each other, and who of them reads the log |
 //! | [`ingest`] | what turns commits into events: the listener, catching up, barriers |
 //! | [`connection`] | one client's life: its position in the stream, its deadlines, its socket |
 //! | [`edge`] | from the listening socket to HTTP: accepting, TLS, proxies |
@@ -37,6 +38,7 @@ pub mod identity;
 pub mod ingest;
 pub mod limits;
 pub mod metrics;
+pub mod nodes;
 pub mod output;
 pub mod protocol;
 pub mod store;

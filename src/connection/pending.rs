@@ -44,9 +44,10 @@ impl PendingConnection {
         let user_type = shared.user_type();
         // Read before the subscription begins: nothing that the subscription does not bring is skipped.
         let subscribed_after = shared.replay_buffer.last_sequence();
-        let feed_was_live = shared.feed.borrow().is_live();
+        let subscription = shared.hub.subscribe(user);
+        let feed_was_live = shared.feed.borrow().serves(user);
         Self {
-            subscription: shared.hub.subscribe(user),
+            subscription,
             kinds,
             subscribed_after,
             encoding,

@@ -84,8 +84,9 @@ impl<'a, S: Stream> Replay<'a, S> {
     /// The cursor of the feed, as soon as it is live.
     async fn wait_for_feed(&mut self) -> Result<Option<Arc<Cursor>>, Closed> {
         let mut feed = self.connection.shared.feed.clone();
-        let live = async {
-            let live = feed.wait_for(Feed::is_live).await;
+        let user = self.connection.subscription.user();
+        let live = async move {
+            let live = feed.wait_for(|feed: &Feed| feed.serves(user)).await;
             live.map(|feed| feed.cursor().cloned())
         };
         let live = tokio::time::timeout(FEED_TIMEOUT, live);

@@ -10,17 +10,36 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::health::{Finding, Health};
-use crate::protocol::{Cursor, Label, ReadinessReason, SkippedRow};
+use crate::protocol::{Cursor, Label, ReadinessReason, Shard, ShardSet, SkippedRow, UserKey};
 
 /// The state of the stream of events.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Feed {
     pub(super) live: bool,
+    /// The shards whose events come: all of them, unless the node takes events from the bus.
+    pub(super) served: ShardSet,
     pub(super) cursor: Option<Arc<Cursor>>,
     health: Health,
 }
 
+impl Default for Feed {
+    fn default() -> Self {
+        Self {
+            live: false,
+            served: ShardSet::ALL,
+            cursor: None,
+            health: Health::default(),
+        }
+    }
+}
+
 impl Feed {
+    /// Whether events of this user come: the feed is live, and it brings the user's shard.
+    #[must_use]
+    pub fn serves(&self, user: UserKey) -> bool {
+        self.live && self.served.contains(Shard::of(user))
+    }
+
     /// Whether the listener is connected and has caught up. While it has not, no client can be given
     /// its position.
     #[must_use]

@@ -20,13 +20,16 @@ use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use tokio::sync::broadcast;
 
-use crate::protocol::{Signal, UserKey};
+use super::interest::Interest;
+use crate::protocol::{Shard, Signal, UserKey};
 
 /// The map from a user to the channel that its connections listen to. Cheap to clone: every clone
 /// is the same hub.
 #[derive(Debug, Clone)]
 pub struct Hub {
     users: Arc<DashMap<UserKey, broadcast::Sender<Arc<Signal>>, RandomState>>,
+    /// The shards of the connected users.
+    interest: Arc<Interest>,
     /// Slots of each user's channel: events that a connection may be behind before it lags.
     capacity: usize,
 }
@@ -41,6 +44,7 @@ impl Hub {
         assert!(capacity > 0, "a channel of no slots carries nothing");
         Self {
             users: Arc::default(),
+            interest: Arc::default(),
             capacity,
         }
     }
@@ -49,6 +53,7 @@ impl Hub {
     #[must_use]
     pub fn subscribe(&self, user: impl Into<UserKey>) -> Subscription {
         let user = user.into();
+        self.interest.enter(Shard::of(user));
         let receiver = self
             .users
             .entry(user)
@@ -78,6 +83,12 @@ impl Hub {
             // An error says that its last connection is just leaving.
             let _ = sender.send(Arc::clone(signal));
         }
+    }
+
+    /// The shards of the connected users.
+    #[must_use]
+    pub fn interest(&self) -> &Interest {
+        &self.interest
     }
 
     /// How many users have at least one connection.
@@ -121,6 +132,7 @@ impl Drop for Subscription {
         self.hub
             .users
             .remove_if(&self.user, |_, sender| sender.receiver_count() == 0);
+        self.hub.interest.leave(Shard::of(self.user));
     }
 }
 

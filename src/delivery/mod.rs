@@ -3,7 +3,9 @@
 mod feed;
 mod health;
 mod hub;
+mod interest;
 pub mod latency;
+mod relay;
 mod replay_buffer;
 mod routed_set;
 mod router;
@@ -11,7 +13,9 @@ mod router;
 pub use self::feed::{Feed, HealthReport};
 pub use self::health::Finding;
 pub use self::hub::{Hub, Subscription};
+pub use self::interest::Interest;
 pub use self::latency::LatencySampler;
+pub use self::relay::Relay;
 pub use self::replay_buffer::{
     Bounds, FORGOTTEN_BYTES_MAX, Found, ReplayBuffer, SEGMENT_BYTES_MAX,
 };

@@ -15,12 +15,13 @@ use tokio::sync::watch;
 
 use super::feed::{Feed, HealthReport};
 use super::hub::Hub;
+use super::relay::Relay;
 use super::replay_buffer::ReplayBuffer;
 use super::routed_set::{self, Fingerprints, RoutedSet};
 use crate::metrics::Metrics;
 use crate::protocol::{
-    Cursor, EVENT_BYTES_MAX, HeldBytes, Label, Notification, Reset, ResetReason, Sequence, Signal,
-    Snapshot, Subject,
+    Cursor, EVENT_BYTES_MAX, HeldBytes, Label, Notification, Reset, ResetReason, Sequence,
+    ShardSet, Signal, Snapshot, Subject,
 };
 
 /// The memory of the events that have been routed, in bytes.
@@ -65,6 +66,12 @@ pub struct Router {
     segment_began: Instant,
     /// Clients are given no newer cursor until they have been reset.
     holds_cursors: bool,
+    /// A read of some shards: events that it sees may have been routed although the position does not see them.
+    ahead: Option<Snapshot>,
+    /// Shards that have been taken at this snapshot, which no barrier has seen yet.
+    taken: Vec<(ShardSet, Snapshot)>,
+    /// Where what is routed goes as well.
+    relay: Option<Box<dyn Relay>>,
     routed: u64,
 }
 
@@ -94,6 +101,9 @@ impl Router {
             seen_before: RoutedSet::default(),
             segment_began: now,
             holds_cursors: false,
+            ahead: None,
+            taken: Vec::new(),
+            relay: None,
             routed: 0,
         };
         (router, view)
@@ -122,6 +132,9 @@ impl Router {
             }
         }
         self.routed += 1;
+        if let Some(relay) = &mut self.relay {
+            relay.event(&notification);
+        }
         let sequence = self.replay_buffer.push(&notification);
         let signal = || Arc::new(self.signal(notification, sequence));
         let connections = self.hub.publish(notification.user, signal);
@@ -212,7 +225,11 @@ impl Router {
             self.begin_segment(&barrier, now);
         }
         self.forget_older_events();
-        self.position_at_barrier = self.position.as_ref().map(|p| p.snapshot.clone());
+        self.position_at_barrier = self.farthest(None);
+        self.complete_shards(&barrier);
+        if let Some(relay) = &mut self.relay {
+            relay.barrier(&barrier);
+        }
         self.durable = Some(barrier);
         self.feed_live();
     }
@@ -231,10 +248,70 @@ impl Router {
     fn begin_segment(&mut self, cursor: &Cursor, now: Instant) {
         self.given = self.replay_buffer.begin_segment(cursor, now);
         self.segment_began = now;
-        let position = self.position.as_ref().unwrap_or(cursor);
-        self.position_at_segment = Some(position.snapshot.clone());
+        self.position_at_segment = self.farthest(Some(&cursor.snapshot));
         self.position_at_barrier
             .get_or_insert_with(|| cursor.snapshot.clone());
+    }
+
+    /// What is routed goes there as well from here on.
+    pub fn set_relay(&mut self, relay: Option<Box<dyn Relay>>) {
+        self.relay = relay;
+    }
+
+    /// Where what is routed goes as well.
+    pub fn relay(&mut self) -> Option<&mut (dyn Relay + 'static)> {
+        self.relay.as_deref_mut()
+    }
+
+    /// The events of these shards come, and of no others.
+    pub fn serve(&mut self, served: ShardSet) {
+        self.feed
+            .send_if_modified(|feed| mem::replace(&mut feed.served, served) != served);
+    }
+
+    /// Of these shards no more is routed: the replay buffer is not complete for them.
+    pub fn lose_shards(&mut self, shards: ShardSet) {
+        self.replay_buffer.lose_shards(shards);
+        for (taken, _) in &mut self.taken {
+            *taken = taken.minus(shards);
+        }
+        self.taken.retain(|(taken, _)| !taken.is_empty());
+    }
+
+    /// Of these shards everything comes that this snapshot does not see. The replay buffer is complete for them from the
+    /// first barrier on that covers it.
+    pub fn take_shards(&mut self, shards: ShardSet, snapshot: Snapshot) {
+        let incomplete = self.replay_buffer.incomplete_shards();
+        let shards: ShardSet = shards.iter().filter(|s| incomplete.contains(*s)).collect();
+        if !shards.is_empty() {
+            self.taken.push((shards, snapshot));
+        }
+    }
+
+    fn complete_shards(&mut self, barrier: &Cursor) {
+        let replay_buffer = &self.replay_buffer;
+        self.taken.retain(|(shards, snapshot)| {
+            let is_seen = barrier.snapshot.covers(snapshot);
+            if is_seen {
+                replay_buffer.complete_shards(*shards, &barrier.snapshot);
+            }
+            !is_seen
+        });
+    }
+
+    /// What this snapshot sees of some shards has been routed.
+    pub fn routed_ahead(&mut self, snapshot: Snapshot) {
+        self.ahead = Some(snapshot);
+    }
+
+    /// What was routed is seen by this snapshot, or the last barrier was completed after it.
+    fn farthest(&self, or: Option<&Snapshot>) -> Option<Snapshot> {
+        let position = self.position.as_ref().map(|position| &position.snapshot);
+        let position = position.or(or);
+        match (position, &self.ahead) {
+            (Some(position), Some(ahead)) if ahead.covers(position) => Some(ahead.clone()),
+            (position, _) => position.cloned(),
+        }
     }
 
     fn feed_live(&self) {
@@ -271,6 +348,7 @@ impl Router {
         self.position_at_barrier = Some(durable.snapshot.clone());
         self.position_at_segment = Some(durable.snapshot.clone());
         self.position = Some(durable);
+        self.ahead = None;
     }
 
     /// Where the next read of the log begins; `None` before anything has been routed.
@@ -298,6 +376,7 @@ impl Router {
             self.seen_before.clear();
         }
         self.holds_cursors = false;
+        self.ahead = None;
         self.given = cursor.as_ref().map(|cursor| Arc::new(cursor.for_clients()));
         let sequence = match cursor {
             Some(_) => self.replay_buffer.restart(now),

@@ -69,6 +69,12 @@ impl Kind {
         usize::from(self.0.get()) - 1
     }
 
+    /// One of HushNet's own kinds by its number.
+    #[must_use]
+    pub fn of_number(number: u8) -> Option<Self> {
+        (usize::from(number) < Self::PRESET.len()).then(|| Self::numbered(number.into()))
+    }
+
     /// One of HushNet's own kinds by its name.
     #[inline]
     pub(super) fn of_preset(name: &[u8]) -> Option<Self> {

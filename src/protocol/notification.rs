@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::flat_json::{Rest, Value};
+use super::flat_json::{Rest, Value, member};
 use super::json::object;
 use super::kind::{KIND_BYTES_MAX, is_reserved};
 use super::trailer::Trailer;
@@ -193,6 +193,31 @@ impl<'a> Notification<'a> {
     /// As [`Notification::parse`].
     pub fn of_row(payload: &'a str, xid: Option<Xid>) -> Result<Self, MalformedEvent> {
         Self::parse(payload).map(|read| Self { xid, ..read })
+    }
+
+    /// What another node has routed. Its text, which may be trusted, has the name of its kind if that is none of
+    /// HushNet's.
+    #[must_use]
+    pub fn published(
+        subject: Subject,
+        user: UserKey,
+        id: Option<i64>,
+        xid: Option<Xid>,
+        open_text: &'a str,
+    ) -> Self {
+        let is_other = subject == Subject::Event(Kind::OTHER);
+        let other_kind = is_other.then(|| member(open_text, b"type")).flatten();
+        Self {
+            subject,
+            other_kind,
+            user,
+            id,
+            xid,
+            asynchronous: false,
+            by_reference: false,
+            in_log: None,
+            open_text,
+        }
     }
 
     fn of_any(payload: &'a str, trailer: Option<Trailer<'a>>) -> Result<Self, serde_json::Error> {

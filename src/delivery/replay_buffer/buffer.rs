@@ -10,7 +10,8 @@ use super::block::Block;
 use super::forgotten::Forgotten;
 use super::found::{Found, View};
 use super::segment::Segment;
-use crate::protocol::{Cursor, Notification, Recipient, Sequence, Snapshot};
+use super::shards::Shards;
+use crate::protocol::{Cursor, Notification, Recipient, Sequence, Shard, ShardSet, Snapshot};
 
 /// Memory is freed one block at a time.
 const BLOCK_BYTES_MAX: usize = 256 << 10;
@@ -58,6 +59,8 @@ pub(super) struct Contents {
     /// The barrier from which the buffer is complete: it holds every signal that this snapshot does not see. `None` when
     /// no barrier is known to be one.
     complete_from: Option<Snapshot>,
+    /// The shards that the buffer is complete for.
+    shards: Shards,
     /// The transactions of forgotten signals that `complete_from` does not see.
     forgotten: Forgotten,
     /// So many barriers have to come before the buffer can be complete from one.
@@ -76,6 +79,7 @@ impl Contents {
             last_sequence: after,
             forgotten_through: after,
             complete_from: None,
+            shards: Shards::default(),
             forgotten: Forgotten::default(),
             barriers_to_come: 0,
             log_lost: 0,
@@ -251,7 +255,9 @@ impl ReplayBuffer {
     pub fn restart(&self, now: Instant) -> Sequence {
         let mut contents = self.write();
         let sequence = Sequence::after(Sequence::new(contents.last_sequence));
+        let shards = contents.shards.of_new_history();
         *contents = Contents::new(self.bounds, sequence.get(), now);
+        contents.shards = shards;
         sequence
     }
 
@@ -273,14 +279,19 @@ impl ReplayBuffer {
     /// from the log.
     #[must_use]
     pub fn since(&self, recipient: impl Into<Recipient>, cursor: &Snapshot) -> Option<Found> {
+        let recipient = recipient.into();
         let contents = self.read();
         let newest = contents.segments.back()?.barrier.as_ref()?;
         let complete_from = contents.complete_from.as_ref()?;
         // A cursor that no barrier covers may be of a future that has not been.
-        if !cursor.covers(complete_from) || !newest.covers(cursor) {
+        let shard = Shard::of(recipient.user);
+        if !cursor.covers(complete_from)
+            || !newest.covers(cursor)
+            || !contents.shards.serve(shard, cursor)
+        {
             return None;
         }
-        let view = contents.view(recipient.into(), 0, Some(cursor));
+        let view = contents.view(recipient, 0, Some(cursor));
         drop(contents);
         Some(view.found())
     }
@@ -316,6 +327,21 @@ impl ReplayBuffer {
         sequence: Option<Sequence>,
     ) -> Option<Found> {
         self.since_after(recipient, None, sequence)
+    }
+
+    /// Signals of these shards no longer come.
+    pub(in crate::delivery) fn lose_shards(&self, shards: ShardSet) {
+        self.write().shards.lose(shards);
+    }
+
+    /// Every signal of these shards is here that the barrier does not see.
+    pub(in crate::delivery) fn complete_shards(&self, shards: ShardSet, barrier: &Snapshot) {
+        self.write().shards.complete(shards, barrier);
+    }
+
+    /// The shards whose cursors cannot be served.
+    pub(in crate::delivery) fn incomplete_shards(&self) -> ShardSet {
+        self.read().shards.incomplete()
     }
 
     /// The sequence number of the last signal pushed.

@@ -13,6 +13,7 @@ mod buffer;
 mod forgotten;
 mod found;
 mod segment;
+mod shards;
 #[cfg(test)]
 mod tests;
 

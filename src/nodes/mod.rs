@@ -1,0 +1,12 @@
+//! Many nodes over one bus: one of them, the leader, reads the log and publishes what it routes; the others, the followers,
+//! route what the bus brings, and the log repairs what the bus loses.
+
+mod follower;
+mod message;
+mod publisher;
+
+pub use self::follower::{Cause, Follower, HELD_BATCHES_BYTES_MAX, Verdict};
+pub use self::message::{
+    Items, MESSAGE_BYTES_MAX, Message, Numbers, Published, Run, Unreadable, VERSION, read,
+};
+pub use self::publisher::{Destination, OPEN_BATCHES_BYTES_MAX, Publisher};
