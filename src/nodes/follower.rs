@@ -53,6 +53,8 @@ pub enum Verdict<B> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Repair {
     None,
+    /// The broker has not confirmed the subscription.
+    Unconfirmed,
     Needed(Cause),
     /// The log is being read. Everything up to the number will have been routed.
     Running {
@@ -99,12 +101,12 @@ pub struct Follower<B> {
 }
 
 impl<B> HeldShard<B> {
-    fn new(highest: u64, cause: Cause) -> Self {
+    fn new(highest: u64, repair: Repair) -> Self {
         Self {
             highest,
             reached: None,
             reached_at_barrier: 0,
-            repair: Repair::Needed(cause),
+            repair,
             held: BTreeMap::new(),
             again: None,
         }
@@ -121,7 +123,7 @@ impl<B> HeldShard<B> {
     fn need(&mut self, cause: Cause) {
         match self.repair {
             Repair::None => self.repair = Repair::Needed(cause),
-            Repair::Needed(_) => {}
+            Repair::Unconfirmed | Repair::Needed(_) => {}
             // What is missing may be missing from this read, too.
             Repair::Running { .. } => self.again = Some(cause),
         }
@@ -172,10 +174,21 @@ impl<B> Follower<B> {
         Shard::all().filter(reached).collect()
     }
 
-    /// Takes a shard that the broker sends from here on. It is repaired first.
+    /// Takes a shard: no barrier is passed without it from here on. It is repaired when the broker has confirmed the
+    /// subscription.
     pub fn take(&mut self, shard: Shard) {
         self.let_go(shard);
-        self.shards[shard.index()] = Some(HeldShard::new(0, Cause::Taken));
+        self.shards[shard.index()] = Some(HeldShard::new(0, Repair::Unconfirmed));
+    }
+
+    /// The broker sends the shard's messages from here on.
+    pub fn confirm(&mut self, shard: Shard) {
+        if let Some(held) = &mut self.shards[shard.index()] {
+            match held.repair {
+                Repair::Unconfirmed => held.repair = Repair::Needed(Cause::Taken),
+                _ => held.need(Cause::Broken),
+            }
+        }
     }
 
     /// Forgets everything about a shard.
@@ -208,7 +221,11 @@ impl<B> Follower<B> {
         let numbers = known.map_or([0; SHARDS], |(_, numbers)| numbers);
         for (number, shard) in numbers.into_iter().zip(&mut self.shards) {
             if let Some(shard) = shard {
-                *shard = HeldShard::new(number, Cause::NewRun);
+                let repair = match shard.repair {
+                    Repair::Unconfirmed => Repair::Unconfirmed,
+                    _ => Repair::Needed(Cause::NewRun),
+                };
+                *shard = HeldShard::new(number, repair);
             }
         }
         (self.run, self.held_bytes) = (run, 0);
@@ -350,7 +367,7 @@ impl<B> Follower<B> {
     pub fn needed(&self) -> impl Iterator<Item = (Shard, Cause)> {
         Shard::all().filter_map(|shard| match self.shards[shard.index()].as_ref()?.repair {
             Repair::Needed(cause) => Some((shard, cause)),
-            Repair::None | Repair::Running { .. } => None,
+            _ => None,
         })
     }
 
@@ -369,10 +386,15 @@ impl<B> Follower<B> {
         shards
     }
 
+    /// The log is read in this snapshot from here on, and what it has of the repaired shards is routed.
+    pub fn read_at(&mut self, snapshot: &Snapshot) {
+        self.repaired_to = Some(snapshot.clone());
+    }
+
     /// The log has been read up to this snapshot, and what it has of the repaired shards has been routed. Returns the held
     /// batches that are routed now, in this order.
     pub fn end_repair(&mut self, snapshot: &Snapshot) -> Vec<B> {
-        self.repaired_to = Some(snapshot.clone());
+        self.read_at(snapshot);
         let mut ready = Vec::new();
         for held in self.shards.iter_mut().flatten() {
             let Repair::Running { noted } = held.repair else {

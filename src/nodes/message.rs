@@ -28,10 +28,8 @@ pub struct Run {
     pub history: u64,
     /// The timeline of its database.
     pub timeline: u32,
-    /// The leader's term: each election has a higher one.
-    pub term: u64,
-    /// A random number, which tells two leaders of one term apart.
-    pub run: u64,
+    /// The leader's random number.
+    pub number: u64,
 }
 
 impl Run {
@@ -342,8 +340,7 @@ mod tests {
     const RUN: Run = Run {
         history: u64::MAX,
         timeline: 3,
-        term: 7,
-        run: 1 << 63,
+        number: 1 << 63,
     };
 
     fn shard(number: u8) -> Shard {

@@ -131,8 +131,7 @@ mod tests {
     const RUN: Run = Run {
         history: 1,
         timeline: 1,
-        term: 1,
-        run: 1,
+        number: 1,
     };
 
     fn event(user: u128, text: &str) -> Notification<'_> {
