@@ -75,6 +75,8 @@ pub struct Barriers {
     bare: AtomicBool,
     /// Whether the log's rows are streamed: barriers are rows as well, and return as such.
     streaming: AtomicBool,
+    /// Whether barriers are sent: a node that follows passes the leader's.
+    paused: AtomicBool,
     health: HealthReport,
     wanted: Notify,
     dead: Notify,
@@ -96,6 +98,7 @@ impl Barriers {
             judged: Mutex::default(),
             bare: AtomicBool::new(false),
             streaming: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
             health,
             wanted: Notify::new(),
             dead: Notify::new(),
@@ -112,6 +115,11 @@ impl Barriers {
             tokio::select! {
                 () = sleep(self.interval) => {}
                 () = self.wanted.notified() => {}
+            }
+            if self.paused.load(Relaxed) {
+                self.outstanding().clear();
+                self.set_uncommitted(false);
+                continue;
             }
             let sent = Instant::now();
             let nonce = Nonce::random();
@@ -271,11 +279,18 @@ impl Barriers {
         self.stream_silent.notified().await;
     }
 
+    /// Sends no barriers until [`Barriers::restart`].
+    pub(super) fn pause(&self) {
+        self.paused.store(true, Relaxed);
+        self.outstanding().clear();
+    }
+
     /// Forgets the outstanding barriers: the connection that they would have returned on is gone. The
     /// next one is sent at once.
     pub fn restart(&self, bare: bool) {
         // First: a barrier that is sent in the way of before is forgotten.
         self.bare.store(bare, Relaxed);
+        self.paused.store(false, Relaxed);
         self.streaming.store(false, Relaxed);
         self.outstanding().clear();
         // The proof concerned the connection before this one.

@@ -18,8 +18,8 @@ use crate::config::Ingest;
 use crate::delivery::Router;
 use crate::metrics::Metrics;
 use crate::protocol::{
-    Channel, Cursor, Gap, Kind, Notification, ReadinessReason, ResetReason, SkippedRow, Snapshot,
-    Subject,
+    Channel, Cursor, Gap, Kind, Notification, ReadinessReason, ResetReason, Shard, ShardSet, SkippedRow,
+    Snapshot, Subject,
 };
 use crate::store::{ChunkRow, LogRow, skip_unknown};
 
@@ -282,6 +282,9 @@ impl Intake {
             }
             ControlMessage::Sources => {
                 self.sources_doubt.begin();
+                if let Some(relay) = self.router.relay() {
+                    relay.sources();
+                }
                 Next::Wait
             }
             ControlMessage::Changed => {
@@ -364,7 +367,7 @@ impl Intake {
 
     /// Routes a row that has come by itself. Returns whether that could be: if not, a read of the log deals with it.
     pub(super) fn route_row(&mut self, row: &ChunkRow) -> bool {
-        self.read_rows(std::slice::from_ref(row), true) == 1
+        self.read_rows(std::slice::from_ref(row), ShardSet::ALL, true) == 1
     }
 
     /// Everything that the barrier has seen has been routed: it was committed before, and its row comes after.
@@ -391,23 +394,25 @@ impl Intake {
 
     /// Routes events of the log, up to the first whose kind or source is not known. Returns the others.
     pub(super) fn read<'a>(&mut self, rows: &'a [ChunkRow]) -> &'a [ChunkRow] {
-        let known = self.read_rows(rows, true);
+        let known = self.read_rows(rows, ShardSet::ALL, true);
         self.metrics.events_caught_up.add(known as u64);
         &rows[known..]
     }
 
     /// Routes events of the log, of whatever kinds. One of an unknown source cannot be read and is skipped.
     pub(super) fn read_all(&mut self, rows: &[ChunkRow]) {
-        let read = self.read_rows(rows, false);
+        let read = self.read_rows(rows, ShardSet::ALL, false);
         self.metrics.events_caught_up.add(read as u64);
     }
 
     /// Returns how many rows were read.
-    fn read_rows(&mut self, rows: &[ChunkRow], only_known: bool) -> usize {
+    fn read_rows(&mut self, rows: &[ChunkRow], shards: ShardSet, only_known: bool) -> usize {
         let mut text = String::new();
         for (number, row) in rows.iter().enumerate() {
             let kinds = &self.metrics.kinds;
             match row.body.read(row.id, row.xid, kinds, &mut text) {
+                LogRow::Notification(notification)
+                    if !shards.contains(Shard::of(notification.user)) => {}
                 LogRow::Notification(notification) => {
                     if only_known && notification.subject == Subject::Event(Kind::OTHER) {
                         return number;
@@ -433,6 +438,9 @@ impl Intake {
 
     /// Something has changed of which there is no event.
     fn gap(&mut self, gap: Gap, now: Instant) {
+        if let Some(relay) = self.router.relay() {
+            relay.row_for_all();
+        }
         let Gap::EventFailed { source, sqlstate } = gap else {
             self.reset = Some(ResetReason::Truncated);
             return;
@@ -496,5 +504,6 @@ impl Intake {
     }
 }
 
+mod follower;
 #[cfg(test)]
 mod tests;

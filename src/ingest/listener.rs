@@ -22,6 +22,7 @@ use super::injector::Injected;
 use super::intake::{Intake, Next};
 use super::joining::{Joining, ingest_after_change};
 use super::lost::Lost;
+use super::node::{self, Node};
 use super::stream::{Inlet, Inlets, StreamTask};
 use super::streaming::{Row, Streaming};
 use crate::config::Ingest;
@@ -56,6 +57,8 @@ pub struct Listener {
     streaming: Streaming,
     /// Whether there could be a stream is asked with this credential, where nobody has chosen the way of ingest.
     endpoint: Option<Endpoint>,
+    /// This process as one of many nodes; `None` without a bus.
+    node: Option<Node>,
 }
 
 impl Listener {
@@ -89,6 +92,7 @@ impl Listener {
             stream,
             streaming: Streaming::default(),
             endpoint: endpoint.clone(),
+            node: None,
         };
         (listener, task.with(endpoint))
     }
@@ -97,6 +101,12 @@ impl Listener {
     #[must_use]
     pub fn with_injected(self, injected: Injected) -> Self {
         Self { injected, ..self }
+    }
+
+    /// As one of many nodes.
+    #[must_use]
+    pub fn with_node(self, node: Option<Node>) -> Self {
+        Self { node, ..self }
     }
 
     /// Whether the wake lock is wanted.
@@ -118,9 +128,16 @@ impl Listener {
                 }
                 Err(error) => error.into(),
             };
+            if let Lost::Follow(run) = error {
+                self.follow_bus(run).await;
+                continue;
+            }
             self.log.distrust_address();
             self.report(Some(&error));
             self.intake.away();
+            if let Some(node) = &mut self.node {
+                node.away();
+            }
             self.let_go(None);
             if mem::take(&mut self.connected) {
                 self.metrics.listener_connected.set(false);
@@ -173,9 +190,11 @@ impl Listener {
         (self.connected, self.has_listened) = (true, true);
         *backoff = BACKOFF_FIRST;
         tracing::info!(event = "listener_connected");
+        self.intake.read_all_shards();
         self.follow(notifications, next).await?;
         loop {
             let next_read = self.intake.next_read();
+            let epoch = self.intake.durable_position().map(|position| position.epoch);
             if let Some(newest) = self.intake.awaits_disk() {
                 self.flush.begin(&self.log, newest);
             }
@@ -199,8 +218,15 @@ impl Listener {
                     Next::Wait
                 }
                 payloads = self.injected.next() => self.inject(&payloads),
+                turn = node::next(&mut self.node, epoch) => {
+                    self.turn(turn)?;
+                    Next::Wait
+                }
             };
             self.follow(notifications, next).await?;
+            if let Some(relay) = self.intake.router().relay() {
+                relay.flush();
+            }
             if self.intake.sources_doubt().take_due(Instant::now) {
                 self.read_sources().await?;
             }
@@ -313,6 +339,9 @@ impl Listener {
         // Only barriers count that have seen what was set.
         self.barriers.restart(state.is_none());
         let present = state.map(|state| state.cursor);
+        if let (Some(node), Some(present)) = (&mut self.node, &present) {
+            node.joined(present.epoch);
+        }
         match Joining::decide(
             present,
             self.intake.durable_position(),
@@ -441,3 +470,5 @@ impl Listener {
         next
     }
 }
+
+mod as_node;

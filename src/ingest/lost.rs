@@ -1,5 +1,6 @@
 //! Why the listener gives up a connection.
 
+use crate::nodes::Run;
 use crate::protocol::DatabaseFault;
 use crate::store;
 
@@ -12,6 +13,11 @@ pub(super) enum Lost {
     Closed,
     #[error("barriers no longer come back, or cannot be written")]
     Dead,
+    /// A leader publishes, and this node follows.
+    #[error("another node leads")]
+    Follow(Run),
+    #[error("the bus brings events of a later timeline")]
+    NewerTimeline,
 }
 
 impl Lost {
@@ -19,7 +25,7 @@ impl Lost {
     pub(super) fn fault(&self) -> DatabaseFault {
         match self {
             Self::Database(error) => store::fault(error),
-            Self::Closed | Self::Dead => DatabaseFault::Unreachable,
+            Self::Closed | Self::Dead | Self::Follow(_) | Self::NewerTimeline => DatabaseFault::Unreachable,
         }
     }
 

@@ -14,7 +14,7 @@ use super::{Panicked, Rejected, Replay, ReplayCause, ReplaySource};
 use crate::protocol::{AuthError, CHANNELS_MAX, Channel, Channels, Closed, DatabaseFault};
 use crate::protocol::{KINDS_MAX, Kind, Kinds};
 use crate::protocol::{
-    ReadinessReason, ResetReason, Signal, SkippedRow, StreamFault, TriggerFault,
+    ReadinessReason, RepairCause, ResetReason, Signal, SkippedRow, StreamFault, TriggerFault,
 };
 
 /// Numbers of kinds, that of all unknown ones included.
@@ -122,6 +122,26 @@ declare_metrics! {
     stream_failures: CounterBy<StreamFault> = "hushnet_wal_stream_failures_total" by "cause";
     /// How much of the write-ahead log PostgreSQL keeps for this server's slot, in bytes; 0 without a slot.
     wal_lag_bytes: Gauge = "hushnet_wal_lag_bytes";
+    /// 1 while this node leads: it reads the log and publishes events on the bus; else 0.
+    node_leading: Flag = "hushnet_node_leading";
+    /// 1 while this node takes events from the bus, else 0.
+    node_following: Flag = "hushnet_node_following";
+    /// Shards that this node takes from the bus; 0 while it reads the log itself.
+    node_shards: Gauge = "hushnet_node_shards";
+    /// Times that a shard's events were read from the log because the bus did not bring them, by cause.
+    node_repairs: CounterBy<RepairCause> = "hushnet_node_repairs_total" by "cause";
+    /// 1 while there is a connection to the bus, else 0.
+    bus_connected: Flag = "hushnet_bus_connected";
+    /// Messages that this node has published on the bus.
+    bus_messages_published: Counter = "hushnet_bus_messages_published_total";
+    /// The length of these messages, in bytes.
+    bus_bytes_published: Counter = "hushnet_bus_bytes_published_total";
+    /// Messages that the bus did not take. Followers read them from the log.
+    bus_messages_dropped: Counter = "hushnet_bus_messages_dropped_total";
+    /// Messages of another run than the leader's that the database names. They were dropped.
+    bus_messages_foreign: Counter = "hushnet_bus_messages_foreign_total";
+    /// Messages that no version of this service has written, or a newer one. They were dropped.
+    bus_messages_unreadable: Counter = "hushnet_bus_messages_unreadable_total";
     /// Attempts to rotate the log's partitions or to drop an old one that failed, and attempts to rotate
     /// without a free partition.
     log_maintenance_failures: Counter = "hushnet_log_maintenance_failures_total";
@@ -173,6 +193,12 @@ impl Metrics {
     pub fn lagged(&self, events: u64) {
         self.lags.increment();
         self.lagged_events.add(events);
+    }
+
+    /// A message of so many bytes was published on the bus.
+    pub fn bus_published(&self, bytes: u64) {
+        self.bus_messages_published.increment();
+        self.bus_bytes_published.add(bytes);
     }
 
     /// PostgreSQL's answer to `pg_notification_queue_usage()`.

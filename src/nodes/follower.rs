@@ -8,34 +8,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::message::{Numbers, Run};
-use crate::protocol::{Cursor, SHARDS, Shard, ShardSet, Snapshot};
+use crate::protocol::{Cursor, RepairCause as Cause, SHARDS, Shard, ShardSet, Snapshot};
 
 /// What is held while the log is read, in bytes. More is dropped, and read from the log.
 pub const HELD_BATCHES_BYTES_MAX: usize = 32 << 20;
 /// Barriers that wait for batches at most; of more the oldest are dropped.
 const BARRIERS_MAX: usize = 8;
-
-/// Why a shard is repaired. In the log and in the metrics it has the variant's name in snake case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, enum_map::Enum, strum::IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
-pub enum Cause {
-    /// Its users came: it was not held before.
-    Taken,
-    /// A batch is missing.
-    Gap,
-    /// The connection to the bus broke, or the bus has dropped messages.
-    Broken,
-    /// Another leader publishes.
-    NewRun,
-    /// A batch says that something is in the log that it does not carry.
-    InLog,
-    /// No mark came over the shard's subscription, and it was subscribed again.
-    Silent,
-    /// More came during a repair than is held.
-    Overflow,
-    /// The read of the log failed.
-    Failed,
-}
 
 /// What becomes of a batch.
 #[derive(Debug, PartialEq, Eq)]

@@ -2,11 +2,17 @@
 //! route what the bus brings, and the log repairs what the bus loses.
 
 mod follower;
+mod link;
 mod message;
+mod orders;
 mod publisher;
+mod publishing;
 
-pub use self::follower::{Cause, Follower, HELD_BATCHES_BYTES_MAX, Verdict};
+pub use self::follower::{Follower, HELD_BATCHES_BYTES_MAX, Verdict};
 pub use self::message::{
     Items, MESSAGE_BYTES_MAX, Message, Numbers, Published, Run, Unreadable, VERSION, read,
 };
+pub use self::link::{Incoming, Link};
+pub use self::orders::{Order, Orders};
 pub use self::publisher::{Destination, OPEN_BATCHES_BYTES_MAX, Publisher};
+pub use self::publishing::{MARK_INTERVAL, Publishing};

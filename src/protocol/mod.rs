@@ -27,6 +27,7 @@ mod notification;
 mod readiness;
 mod recipient;
 mod refusal;
+mod repair_cause;
 mod reset_reason;
 mod secret;
 mod sequence;
@@ -63,6 +64,7 @@ pub use self::notification::{MalformedEvent, Notification, Subject, is_asynchron
 pub use self::readiness::{Readiness, ReadinessReason};
 pub use self::recipient::Recipient;
 pub use self::refusal::{AuthError, Limit, Refusal};
+pub use self::repair_cause::RepairCause;
 pub use self::reset_reason::ResetReason;
 pub use self::secret::Secret;
 pub use self::sequence::Sequence;

@@ -102,6 +102,15 @@ readiness_reasons! {
     /// The database says `ingest = wal`, and this server cannot stream: it reads the log every few milliseconds instead.
     NotStreaming: Degraded, "`detail` has the cause, and the log what to do (`wal_not_streaming`). Nothing is lost, and events \
         come a few milliseconds later.";
+    /// The bus brings events of a later timeline of this database: a standby was promoted, and this server is still
+    /// connected to the primary of before.
+    NewerTimeline: Unavailable, "Lead `DATABASE_URL` to the new primary. The server connects again by itself.";
+    /// There is no connection to the bus: this server reads the log itself, as every other server does that has none.
+    BusDisconnected: Degraded, "`detail` has the cause, and the log what to do (`bus_disconnected`). Nothing is lost; the \
+        database has more to do.";
+    /// There is a connection to the bus, and no leader's messages come: this server reads the log itself.
+    BusSilent: Degraded, "Nothing, if it passes: another server is elected in seconds. If it lasts, the bus brings nothing \
+        to this server, or no server may lead (`leader_lost`, `election_failed`).";
     /// Events arrive, and those of now come late: the server still reads many that were committed before.
     CatchingUp: CatchingUp, "Nothing, if it passes. If it lasts, more is committed than this server can read: look at \
         its CPU, and at what commits so many events.";

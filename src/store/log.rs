@@ -103,6 +103,11 @@ impl Log {
         within_deadline(log_state::read(&self.database.own())).await
     }
 
+    /// The log's present, which need not be on disk: no position.
+    pub async fn present(&self) -> Result<Cursor, sqlx::Error> {
+        within_deadline(log_state::present(&self.database.own())).await
+    }
+
     /// Reads which kinds of events the triggers of the log write, and how these are made of its columns; from then on
     /// both are known, and so is the type of the users' ids. Returns whether clients may have come as users of another type.
     pub async fn read_kinds(&self) -> Result<bool, sqlx::Error> {

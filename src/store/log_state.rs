@@ -53,6 +53,13 @@ pub(super) async fn read(pool: &PgPool) -> Result<Option<LogState>, sqlx::Error>
     LogState::parse(&cursor, &ingest, false).map(Some)
 }
 
+/// What [`super::Log::present`] does, on this pool.
+pub(super) async fn present(pool: &PgPool) -> Result<Cursor, sqlx::Error> {
+    let read = sqlx::query_scalar("SELECT realtime.unflushed_cursor()");
+    let cursor: String = read.fetch_one(pool).await?;
+    parse(&cursor)
+}
+
 async fn begin_history(pool: &PgPool) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar("SELECT realtime.begin_history()")
         .fetch_one(pool)

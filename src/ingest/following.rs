@@ -1,0 +1,437 @@
+//! A follower's loop: it routes what the bus brings, has the log repair what the bus loses, and passes the leader's barriers.
+//!
+//! While it runs, the node neither listens nor polls nor sends barriers. It ends when the bus is silent, when the
+//! database has become another, or when this node is to lead; then the listener goes on from the last passed barrier.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::intake::Intake;
+use super::leader_watch::Found;
+use super::node::Node;
+use super::repair::{self, Repair};
+use crate::delivery::HealthReport;
+use crate::metrics::Metrics;
+use crate::nodes::{
+    Destination, Follower, Incoming, MARK_INTERVAL, Message, Numbers, Published, Run, Verdict, read,
+};
+use crate::protocol::{Cursor, RepairCause, SHARDS, Shard, ShardSet, Snapshot};
+use crate::store::{self, Chunk, Log};
+
+/// So many marks in a row that do not come end the following.
+const MARKS_MISSED_MAX: u32 = 5;
+const SILENCE_MAX: Duration = MARK_INTERVAL.saturating_mul(MARKS_MISSED_MAX);
+/// A shard that has had no user for so long is let go of.
+const LINGER: Duration = Duration::from_secs(30);
+/// Looks at the database's present that no barrier has seen yet.
+const PRESENTS_MAX: usize = 16;
+/// After a failed read of the log, before the next.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Why a node follows no longer. In the log it has the variant's name in snake case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub(super) enum Ended {
+    /// No mark has come for too long.
+    Silent,
+    /// This node is to lead.
+    Elected,
+    /// The log has another history or timeline.
+    History,
+    /// Nobody leads.
+    Leaderless,
+}
+
+/// A node that follows.
+pub(super) struct Following<'a> {
+    log: &'a Log,
+    intake: &'a mut Intake,
+    node: &'a mut Node,
+    health: &'a HealthReport,
+    metrics: &'a Metrics,
+    follower: Follower<Bytes>,
+    repair: Option<Repair>,
+    may_repair: Instant,
+    /// When the last message of the followed run came.
+    last_message: Instant,
+    /// The same for each shard.
+    last_of_shard: [Instant; SHARDS],
+    /// Since when a shard has had no user.
+    unwanted: [Option<Instant>; SHARDS],
+    /// Presents of the database that no barrier has seen yet, and when each look began.
+    presents: Vec<(Instant, Snapshot)>,
+}
+
+impl<'a> Following<'a> {
+    /// Follows this run. All shards that have users are taken at once: no barrier is passed without them.
+    pub(super) fn new(
+        log: &'a Log,
+        intake: &'a mut Intake,
+        node: &'a mut Node,
+        health: &'a HealthReport,
+        metrics: &'a Metrics,
+        run: Run,
+    ) -> Self {
+        let now = Instant::now();
+        let wanted = node.hub.interest().wanted();
+        let router = intake.router();
+        router.lose_shards(ShardSet::ALL.minus(wanted));
+        router.serve(ShardSet::NONE);
+        let mut following = Self {
+            log,
+            intake,
+            node,
+            health,
+            metrics,
+            follower: Follower::new(run),
+            repair: None,
+            may_repair: now,
+            last_message: now,
+            last_of_shard: [now; SHARDS],
+            unwanted: [None; SHARDS],
+            presents: Vec::new(),
+        };
+        following.take_wanted();
+        following
+    }
+
+    /// Follows until there is a reason not to.
+    pub(super) async fn run(mut self) -> Ended {
+        let mut ticks = interval(MARK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let hub = self.node.hub.clone();
+        loop {
+            self.begin_repair();
+            let ended = tokio::select! {
+                incoming = self.node.link.next() => {
+                    self.receive(incoming);
+                    None
+                }
+                chunk = repair::next(&mut self.repair) => self.read(chunk).await,
+                found = self.node.watch.next() => self.found(found),
+                true = self.node.ordered() => Some(Ended::Elected),
+                () = hub.interest().grown() => None,
+                _ = ticks.tick() => self.tick(),
+            };
+            self.pass();
+            if let Some(ended) = ended {
+                return ended;
+            }
+            if self.intake.sources_doubt().take_due(Instant::now) {
+                self.read_sources().await;
+            }
+        }
+    }
+
+    /// Takes the shards that have got users.
+    fn take_wanted(&mut self) {
+        let wanted = self.node.hub.interest().wanted();
+        for shard in wanted.minus(self.follower.taken()).iter() {
+            self.take(shard);
+        }
+    }
+
+    fn take(&mut self, shard: Shard) {
+        self.follower.take(shard);
+        self.last_of_shard[shard.index()] = Instant::now();
+        if self.node.link.confirmed().contains(shard) {
+            self.follower.confirm(shard);
+        } else {
+            self.node.link.subscribe(shard);
+        }
+    }
+
+    fn receive(&mut self, incoming: Incoming) {
+        match incoming {
+            Incoming::Message(bytes) => self.message(bytes),
+            Incoming::Confirmed(Destination::Shard(shard)) => self.follower.confirm(shard),
+            Incoming::Lost => self.follower.need_all(RepairCause::Broken),
+            // Each subscription is confirmed anew.
+            Incoming::Disconnected(_)
+            | Incoming::Confirmed(Destination::Control)
+            | Incoming::Nothing => {}
+        }
+    }
+
+    fn message(&mut self, bytes: Bytes) {
+        let (run, message) = match read(&bytes) {
+            Ok(read) => read,
+            Err(error) => return self.node.unreadable(error),
+        };
+        let is_followed = match message {
+            Message::Batch {
+                shard,
+                sequence,
+                items,
+            } => {
+                let whole = items.are_whole();
+                let (batch, length) = (bytes.clone(), bytes.len());
+                let verdict = self
+                    .follower
+                    .batch(&run, shard, sequence, batch, length, whole);
+                if let Verdict::Route(batch) = &verdict {
+                    self.route(batch);
+                }
+                self.came(shard, verdict != Verdict::OtherRun)
+            }
+            Message::Mark { shard, sequence } => {
+                let is_followed = self.follower.mark(&run, shard, sequence);
+                self.came(shard, is_followed)
+            }
+            Message::Alive => self.follower.other(&run),
+            Message::Sources => {
+                let is_followed = self.follower.other(&run);
+                if is_followed {
+                    self.intake.sources_doubt().begin();
+                }
+                is_followed
+            }
+            Message::Barrier {
+                snapshot,
+                reached,
+                seen,
+            } => self.barrier(&run, snapshot, reached, seen),
+        };
+        if is_followed {
+            self.last_message = Instant::now();
+        } else {
+            self.metrics.bus_messages_foreign.increment();
+            self.node.watch.ask();
+        }
+    }
+
+    /// Something came over the subscription of this shard.
+    fn came(&mut self, shard: Shard, is_followed: bool) -> bool {
+        if is_followed {
+            self.last_of_shard[shard.index()] = Instant::now();
+        }
+        is_followed
+    }
+
+    fn barrier(&mut self, run: &Run, snapshot: &str, reached: Numbers, seen: Numbers) -> bool {
+        match snapshot.parse() {
+            Ok(snapshot) => {
+                let cursor = Cursor {
+                    epoch: run.epoch(),
+                    snapshot,
+                    sent: None,
+                };
+                self.follower.barrier(run, cursor, reached, seen)
+            }
+            Err(_) => {
+                self.metrics.bus_messages_unreadable.increment();
+                self.follower.other(run)
+            }
+        }
+    }
+
+    /// Routes the events of a batch.
+    fn route(&mut self, batch: &Bytes) {
+        let Ok((_, Message::Batch { mut items, .. })) = read(batch) else {
+            return;
+        };
+        while let Ok(Some(Published::Notification(notification))) = items.next() {
+            self.intake.published(notification);
+        }
+    }
+
+    /// Passes the barriers that can be passed. A user that has come counts before.
+    fn pass(&mut self) {
+        self.take_wanted();
+        while let Some(mut cursor) = self.follower.pass() {
+            let now = Instant::now();
+            let is_seen = |(_, present): &(Instant, Snapshot)| cursor.snapshot.covers(present);
+            let seen = self.presents.iter().take_while(|look| is_seen(look)).count();
+            cursor.sent = self.presents.drain(..seen).next_back().map(|(began, _)| began);
+            self.health.barrier_returned(now);
+            self.metrics.barrier_age.restart(now);
+            if self.intake.pass(cursor, now) {
+                self.follower.need_all(RepairCause::InLog);
+            }
+        }
+    }
+
+    fn begin_repair(&mut self) {
+        if self.repair.is_some() || Instant::now() < self.may_repair {
+            return;
+        }
+        let Some(from) = self.intake.durable_position() else {
+            return;
+        };
+        let from = from.snapshot.clone();
+        for (shard, cause) in self.follower.needed() {
+            self.metrics.node_repairs.increment(cause);
+            tracing::debug!(event = "shard_repair", %shard, cause = <&str>::from(cause));
+        }
+        let shards = self.follower.begin_repair();
+        if !shards.is_empty() {
+            self.repair = Some(Repair::begin(self.log, &from, shards));
+        }
+    }
+
+    /// Takes a chunk of the repair.
+    async fn read(&mut self, chunk: Result<Option<Chunk>, sqlx::Error>) -> Option<Ended> {
+        let repair = self.repair.as_mut()?;
+        let chunk = match chunk {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => {
+                self.end_repair();
+                return None;
+            }
+            Err(error) => {
+                self.repair_failed(&error);
+                return None;
+            }
+        };
+        if !self.intake.is_of_history(&chunk.reading.cursor) {
+            return Some(Ended::History);
+        }
+        if repair.snapshot.is_none() {
+            let snapshot = chunk.reading.cursor.snapshot.clone();
+            self.follower.read_at(&snapshot);
+            repair.snapshot = Some(snapshot);
+        }
+        let shards = repair.shards;
+        let unknown = self.intake.repair(&chunk, shards);
+        if unknown < chunk.rows.len() {
+            self.read_sources().await;
+            self.intake.repair_all(&chunk.rows[unknown..], shards);
+        }
+        None
+    }
+
+    fn end_repair(&mut self) {
+        let Some(Repair {
+            shards,
+            snapshot: Some(snapshot),
+            ..
+        }) = self.repair.take()
+        else {
+            return self.follower.fail_repair();
+        };
+        let served_before = self.follower.served();
+        let is_whole = self.follower.taken().minus(shards).is_empty();
+        let batches = self.follower.end_repair(&snapshot);
+        let served = self.follower.served();
+        let epoch = self.follower.run().epoch();
+        let cursor = Cursor {
+            epoch,
+            snapshot: snapshot.clone(),
+            sent: None,
+        };
+        if !self.intake.repaired(cursor, is_whole, Instant::now()) {
+            self.follower.need_all(RepairCause::InLog);
+        }
+        for batch in &batches {
+            self.route(batch);
+        }
+        let router = self.intake.router();
+        router.take_shards(served.minus(served_before), snapshot);
+        router.serve(served);
+        self.metrics.node_shards.set(f64::from(served.len()));
+    }
+
+    fn repair_failed(&mut self, error: &sqlx::Error) {
+        self.repair = None;
+        self.follower.fail_repair();
+        self.may_repair = Instant::now() + RETRY;
+        let fault = store::fault(error);
+        let (cause, advice) = (fault.as_str(), fault.advice());
+        tracing::warn!(event = "repair_failed", cause, %error, retry_ms = RETRY.as_millis(), advice);
+    }
+
+    /// Takes what the database says of who leads, and of how far it is.
+    fn found(&mut self, found: Result<Found, sqlx::Error>) -> Option<Ended> {
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                // The bus goes on.
+                tracing::debug!(event = "leader_look_failed", %error);
+                return None;
+            }
+        };
+        if !self.intake.is_of_history(&found.present) {
+            return Some(Ended::History);
+        }
+        let Some(number) = found.run else {
+            return Some(Ended::Leaderless);
+        };
+        let run = Run {
+            number,
+            ..*self.follower.run()
+        };
+        if run != *self.follower.run() {
+            tracing::info!(event = "leader_followed", run = number);
+            self.follower.follow(run);
+            self.last_message = Instant::now();
+        }
+        if self.presents.len() == PRESENTS_MAX {
+            self.presents.remove(0);
+        }
+        self.presents.push((found.began, found.present.snapshot));
+        None
+    }
+
+    fn tick(&mut self) -> Option<Ended> {
+        let now = Instant::now();
+        if now.saturating_duration_since(self.last_message) > SILENCE_MAX {
+            return Some(Ended::Silent);
+        }
+        for shard in self.follower.taken().iter() {
+            let last = self.last_of_shard[shard.index()];
+            if now.saturating_duration_since(last) > SILENCE_MAX {
+                self.subscribe_again(shard, now);
+            }
+        }
+        self.let_go_of_unwanted(now);
+        None
+    }
+
+    /// The others' marks come, and this shard's do not.
+    fn subscribe_again(&mut self, shard: Shard, now: Instant) {
+        tracing::warn!(event = "shard_silent", %shard);
+        self.last_of_shard[shard.index()] = now;
+        self.node.link.unsubscribe(shard);
+        self.node.link.subscribe(shard);
+        self.follower.need(shard, RepairCause::Silent);
+    }
+
+    fn let_go_of_unwanted(&mut self, now: Instant) {
+        let wanted = self.node.hub.interest().wanted();
+        for shard in self.follower.taken().iter() {
+            let since = &mut self.unwanted[shard.index()];
+            if wanted.contains(shard) {
+                *since = None;
+            } else if now.saturating_duration_since(*since.get_or_insert(now)) >= LINGER {
+                *since = None;
+                self.let_go(shard);
+            }
+        }
+    }
+
+    /// A user who comes meanwhile either finds the shard no longer served, or is found here.
+    fn let_go(&mut self, shard: Shard) {
+        self.follower.let_go(shard);
+        let router = self.intake.router();
+        router.serve(self.follower.served());
+        router.lose_shards(ShardSet::NONE.with(shard));
+        if self.node.hub.interest().wanted().contains(shard) {
+            self.take(shard);
+        } else {
+            self.node.link.unsubscribe(shard);
+        }
+    }
+
+    async fn read_sources(&mut self) {
+        match self.log.read_kinds().await {
+            Ok(true) => self.intake.user_type_changed(),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::debug!(event = "sources_unread", %error);
+                self.intake.sources_doubt().begin();
+            }
+        }
+    }
+}

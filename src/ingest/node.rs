@@ -1,0 +1,263 @@
+//! This process as one of many nodes: its end of the bus, what the database says of the leader, and what the election asks.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::leader_watch::{Found, LeaderWatch};
+use crate::delivery::{HealthReport, Hub};
+use crate::metrics::Metrics;
+use crate::nodes::{
+    Incoming, Link, MARK_INTERVAL, Message, Order, Orders, Publishing, Run, Unreadable, read,
+};
+use crate::protocol::{Epoch, ReadinessReason, ShardSet};
+use crate::store::Log;
+
+/// A leader that has been received so often in a row is followed.
+const ALIVE_MIN: u32 = 3;
+/// A leader that is silent for longer has to be received as often again.
+const ALIVE_INTERVAL_MAX: Duration = MARK_INTERVAL.saturating_mul(3);
+/// Between two log lines about messages that cannot be read.
+const UNREADABLE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What a node that reads the log does next.
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// It goes on.
+    Read,
+    /// A leader publishes: this node follows its run.
+    Follow(Run),
+    /// This node is elected: it publishes what it routes, and then says so.
+    Publish(Order),
+    /// This node leads no longer.
+    Stop,
+    /// The bus brings messages of a later timeline: this node's database is no longer the primary.
+    Reconnect,
+}
+
+/// How often a leader has been received in a row.
+#[derive(Debug)]
+struct Alive {
+    run: Run,
+    times: u32,
+    last: Instant,
+}
+
+/// This process as a node.
+#[derive(Debug)]
+pub struct Node {
+    pub(super) link: Link,
+    pub(super) watch: LeaderWatch,
+    pub(super) hub: Hub,
+    pub(super) publishing: Publishing,
+    orders: Orders,
+    /// An order that came while the node followed.
+    ordered: Option<Order>,
+    may_lead: watch::Sender<bool>,
+    /// The run that the database names.
+    named: Option<u64>,
+    alive: Option<Alive>,
+    ticks: Interval,
+    unreadable: Option<Instant>,
+    health: HealthReport,
+    metrics: Arc<Metrics>,
+}
+
+impl Node {
+    /// A node that reads the log by itself. `may_lead` says whether it may be elected.
+    #[must_use]
+    pub fn new(
+        (log, hub): (Log, Hub),
+        link: Link,
+        publishing: Publishing,
+        (orders, may_lead): (Orders, watch::Sender<bool>),
+        health: HealthReport,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let mut ticks = interval(MARK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            link,
+            watch: LeaderWatch::new(log),
+            hub,
+            publishing,
+            orders,
+            ordered: None,
+            may_lead,
+            named: None,
+            alive: None,
+            ticks,
+            unreadable: None,
+            health,
+            metrics,
+        }
+    }
+
+    /// The log has this history and timeline from here on.
+    pub(super) fn joined(&mut self, epoch: Epoch) {
+        self.link.follow_history(epoch.history);
+        self.publishing.set_lives(true);
+    }
+
+    /// There is no connection to the database.
+    pub(super) fn away(&mut self) {
+        self.publishing.set_lives(false);
+        self.may_lead.send_replace(false);
+        self.alive = None;
+    }
+
+    /// The election asks for something while the node follows. Returns whether the node is to lead. Cancel-safe.
+    pub(super) async fn ordered(&mut self) -> bool {
+        match self.orders.next().await {
+            order @ Order::Publish { .. } => {
+                self.ordered = Some(order);
+                true
+            }
+            Order::Stop => {
+                self.publishing.end();
+                false
+            }
+        }
+    }
+
+    /// The order for which the node has stopped following.
+    pub(super) fn take_ordered(&mut self) -> Option<Order> {
+        self.ordered.take()
+    }
+
+    /// What a node does next that reads the log, of this history and timeline, itself. Cancel-safe.
+    pub(super) async fn next(&mut self, epoch: Option<Epoch>) -> Turn {
+        tokio::select! {
+            incoming = self.link.next() => self.receive(incoming, epoch),
+            found = self.watch.next() => self.found(found),
+            order = self.orders.next() => match order {
+                order @ Order::Publish { .. } => Turn::Publish(order),
+                Order::Stop => {
+                    self.publishing.end();
+                    Turn::Stop
+                }
+            },
+            _ = self.ticks.tick() => {
+                self.tick(epoch);
+                Turn::Read
+            }
+        }
+    }
+
+    fn tick(&mut self, epoch: Option<Epoch>) {
+        let may_lead = epoch.is_some() && self.link.is_connected();
+        self.may_lead.send_if_modified(|may| std::mem::replace(may, may_lead) != may_lead);
+        // Subscribed before it follows, so that it need not wait then.
+        if self.publishing.run().is_none() {
+            self.link.want(self.hub.interest().wanted());
+        } else {
+            self.link.want(ShardSet::NONE);
+        }
+        self.metrics.bus_connected.set(self.link.is_connected());
+        self.metrics.node_leading.set(self.publishing.run().is_some());
+    }
+
+    fn receive(&mut self, incoming: Incoming, epoch: Option<Epoch>) -> Turn {
+        match incoming {
+            Incoming::Message(bytes) => match read(&bytes) {
+                Ok((run, message)) => return self.message(run, &message, epoch),
+                Err(error) => self.unreadable(error),
+            },
+            Incoming::Disconnected(error) => {
+                self.alive = None;
+                let detail = error.to_string();
+                self.health.begin(ReadinessReason::BusDisconnected, &detail);
+            }
+            Incoming::Confirmed(_) => self.health.end(ReadinessReason::BusDisconnected),
+            Incoming::Lost | Incoming::Nothing => {}
+        }
+        Turn::Read
+    }
+
+    fn message(&mut self, run: Run, message: &Message<'_>, epoch: Option<Epoch>) -> Turn {
+        let own = self.publishing.run();
+        let (Some(epoch), false) = (epoch, own == Some(run)) else {
+            return Turn::Read;
+        };
+        if run.history == epoch.history && run.timeline > epoch.timeline {
+            return self.behind(run.timeline);
+        }
+        let is_named = run.epoch() == epoch && self.named == Some(run.number);
+        if !is_named || own.is_some() {
+            self.metrics.bus_messages_foreign.increment();
+            self.watch.ask();
+            return Turn::Read;
+        }
+        if *message != Message::Alive || !self.is_followed(run) {
+            return Turn::Read;
+        }
+        let wanted = self.hub.interest().wanted();
+        if wanted.minus(self.link.confirmed()).is_empty() && self.link.has_control() {
+            Turn::Follow(run)
+        } else {
+            Turn::Read
+        }
+    }
+
+    /// A leader that the database names was received. Returns whether it is to be followed.
+    fn is_followed(&mut self, run: Run) -> bool {
+        let now = Instant::now();
+        let goes_on = self.alive.as_ref().filter(|alive| {
+            let pause = now.saturating_duration_since(alive.last);
+            alive.run == run && pause <= ALIVE_INTERVAL_MAX
+        });
+        let times = goes_on.map_or(1, |alive| alive.times + 1);
+        self.alive = Some(Alive {
+            run,
+            times,
+            last: now,
+        });
+        times >= ALIVE_MIN
+    }
+
+    fn behind(&mut self, timeline: u32) -> Turn {
+        let detail = format!("the bus brings events of timeline {timeline}");
+        self.health.begin(ReadinessReason::NewerTimeline, &detail);
+        tracing::warn!(
+            event = "newer_timeline",
+            timeline,
+            advice = ReadinessReason::NewerTimeline.remedy()
+        );
+        Turn::Reconnect
+    }
+
+    fn found(&mut self, found: Result<Found, sqlx::Error>) -> Turn {
+        match found {
+            Ok(found) => self.named = found.run,
+            // The listener says what is wrong with the database.
+            Err(error) => tracing::debug!(event = "leader_look_failed", %error),
+        }
+        Turn::Read
+    }
+
+    /// A message could not be read.
+    pub(super) fn unreadable(&mut self, error: Unreadable) {
+        self.metrics.bus_messages_unreadable.increment();
+        let now = Instant::now();
+        let is_due = |last: Instant| now.saturating_duration_since(last) >= UNREADABLE_INTERVAL;
+        if self.unreadable.is_none_or(is_due) {
+            self.unreadable = Some(now);
+            tracing::warn!(
+                event = "bus_message_unreadable",
+                %error,
+                advice = "upgrade the older nodes; if all are of one version, somebody else publishes on these subjects \
+                          (SECURITY.md)"
+            );
+        }
+    }
+}
+
+/// What the node of a listener does next; without one, the listener reads for ever.
+pub(super) async fn next(node: &mut Option<Node>, epoch: Option<Epoch>) -> Turn {
+    match node {
+        Some(node) => node.next(epoch).await,
+        None => std::future::pending().await,
+    }
+}

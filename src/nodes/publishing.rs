@@ -1,0 +1,142 @@
+//! What this node publishes while it leads: the router's relay to the bus, and the marks.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hushnet_bus::Bus;
+
+use super::link::Subjects;
+use super::message::Run;
+use super::publisher::{Destination, Publisher};
+use crate::delivery::Relay;
+use crate::metrics::Metrics;
+use crate::protocol::{Cursor, Notification};
+
+/// Between two marks. A follower that misses five of them reads the log itself.
+pub const MARK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Publishes what the router routes while there is a run. Cheap to clone: every clone is the same.
+#[derive(Debug, Clone)]
+pub struct Publishing {
+    bus: Bus,
+    current: Arc<Mutex<Option<Current>>>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug)]
+struct Current {
+    publisher: Publisher,
+    subjects: Subjects,
+    /// Whether the listener is connected. Without it the leader is no better than none.
+    lives: bool,
+}
+
+impl Publishing {
+    /// Publishes nothing yet.
+    #[must_use]
+    pub fn new(bus: Bus, metrics: Arc<Metrics>) -> Self {
+        Self {
+            bus,
+            current: Arc::default(),
+            metrics,
+        }
+    }
+
+    /// Publishes in this run from here on, and as the router's relay what it routes.
+    pub fn begin(&self, run: Run) {
+        let publisher = Publisher::new(run);
+        *self.lock() = Subjects::of(run.history).map(|subjects| Current {
+            publisher,
+            subjects,
+            lives: true,
+        });
+    }
+
+    /// Publishes no more.
+    pub fn end(&self) {
+        *self.lock() = None;
+    }
+
+    /// The run in which this node publishes.
+    #[must_use]
+    pub fn run(&self) -> Option<Run> {
+        let current = self.lock();
+        current.as_ref().map(|current| *current.publisher.run())
+    }
+
+    /// Whether the listener is connected: without it there are no marks.
+    pub fn set_lives(&self, lives: bool) {
+        if let Some(current) = &mut *self.lock() {
+            current.lives = lives;
+        }
+    }
+
+    /// Publishes marks for ever, while there is a run.
+    pub async fn publish_marks(self) {
+        let mut interval = tokio::time::interval(MARK_INTERVAL);
+        loop {
+            interval.tick().await;
+            self.publish(|publisher, publish| publisher.marks(publish), true);
+        }
+    }
+
+    fn publish(
+        &self,
+        what: impl FnOnce(&mut Publisher, &mut dyn FnMut(Destination, Vec<u8>)),
+        only_alive: bool,
+    ) {
+        let mut current = self.lock();
+        let Some(Current {
+            publisher,
+            subjects,
+            lives,
+        }) = &mut *current
+        else {
+            return;
+        };
+        if only_alive && !*lives {
+            return;
+        }
+        what(publisher, &mut |to, message| {
+            let bytes = message.len() as u64;
+            match self.bus.publish(subjects.subject(to), message.into()) {
+                Ok(()) => self.metrics.bus_published(bytes),
+                // Its number stays, so that followers see that it is missing.
+                Err(_) => self.metrics.bus_messages_dropped.increment(),
+            }
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Current>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Relay for Publishing {
+    fn event(&mut self, notification: &Notification<'_>) {
+        self.publish(|publisher, publish| publisher.event(notification, publish), false);
+    }
+
+    fn barrier(&mut self, barrier: &Cursor) {
+        self.publish(
+            |publisher, publish| {
+                if publisher.run().epoch() == barrier.epoch {
+                    publisher.barrier(barrier, publish);
+                }
+            },
+            false,
+        );
+    }
+
+    fn row_for_all(&mut self) {
+        self.publish(|publisher, publish| publisher.row_for_all(publish), false);
+    }
+
+    fn sources(&mut self) {
+        self.publish(|publisher, publish| publisher.sources(publish), false);
+    }
+
+    fn flush(&mut self) {
+        self.publish(|publisher, publish| publisher.flush(publish), false);
+    }
+}
