@@ -16,6 +16,8 @@ pub const FOLDERS: &[Folder] = &[
     folder("websocket", &[]),
     folder("devdb", &[]),
     folder("replication", &[]),
+    folder("devbus", &[]),
+    folder("bus", &[]),
     // Programs are started by their path, so the service is not needed to build it.
     folder("testkit", &["websocket", "devdb"]),
     // Knows nothing of the service, so that all of it may use it.
@@ -119,6 +121,11 @@ pub const PURE: &[&str] = &[
     "crates/websocket/src/handshake.rs",
     "crates/websocket/src/write_buffer.rs",
     "crates/replication/src/pgoutput.rs",
+    "crates/bus/src/backoff.rs",
+    "crates/bus/src/servers.rs",
+    "crates/bus/src/subject.rs",
+    "crates/bus/src/url.rs",
+    "crates/bus/src/wire/",
     "src/protocol/",
     "src/limits/allowance.rs",
     "src/limits/rate.rs",

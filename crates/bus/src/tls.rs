@@ -1,0 +1,65 @@
+//! Whose certificates are trusted, and which one is shown.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use crate::error::{BusCause, BusError};
+
+/// How the broker is verified where the connection is over TLS: always its certificate and the host's name in it. The
+/// files are read for each connection, so that they can be renewed.
+#[derive(Debug, Clone, Default)]
+pub struct TlsSettings {
+    /// A file in PEM with authorities beside those that are built in.
+    pub root_certificate: Option<PathBuf>,
+    /// Files in PEM with the node's certificate and its key, for a broker that asks for one.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl TlsSettings {
+    pub(crate) async fn connector(&self) -> Result<TlsConnector, BusError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(failed)?
+            .with_root_certificates(self.roots().await?);
+        let config = match &self.identity {
+            None => config.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let certificates = CertificateDer::pem_slice_iter(&read(certificate).await?)
+                    .collect::<Result<Vec<_>, _>>()
+                    .map_err(failed)?;
+                let key = PrivateKeyDer::from_pem_slice(&read(key).await?).map_err(failed)?;
+                config
+                    .with_client_auth_cert(certificates, key)
+                    .map_err(failed)?
+            }
+        };
+        Ok(TlsConnector::from(Arc::new(config)))
+    }
+
+    async fn roots(&self) -> Result<RootCertStore, BusError> {
+        let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+        if let Some(file) = &self.root_certificate {
+            for certificate in CertificateDer::pem_slice_iter(&read(file).await?) {
+                roots.add(certificate.map_err(failed)?).map_err(failed)?;
+            }
+        }
+        Ok(roots)
+    }
+}
+
+async fn read(path: &Path) -> Result<Vec<u8>, BusError> {
+    let read = tokio::fs::read(path).await;
+    read.map_err(|error| failed(format!("{}: {error}", path.display())))
+}
+
+fn failed(error: impl fmt::Display) -> BusError {
+    BusError::new(BusCause::Tls, error)
+}

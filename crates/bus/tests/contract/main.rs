@@ -1,0 +1,14 @@
+//! The contract of the bus, held against both brokers: real servers, each test with its own.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on has failed"
+)]
+
+mod faults;
+mod messages;
+mod node;
+mod refusals;
+mod rights;
+mod tls;

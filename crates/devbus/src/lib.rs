@@ -1,0 +1,30 @@
+//! Private brokers for tests: Redis or NATS, each in a directory of its own, on a port of its own of 127.0.0.1.
+//!
+//! A [`BrokerServer`] keeps nothing: a restart is empty, on the same port. It can be killed, frozen and continued. It
+//! never outlives its test: a shell kills it when the test's end of a pipe closes, and the kernel closes that end however
+//! the test ends.
+//!
+//! Must never: listen on another address, use a service that runs on this machine, keep data. A failed start is reported
+//! with the last lines of the server's log.
+//!
+//! The files, each of which uses only those above it:
+//!
+//! | file | subject |
+//! |---|---|
+//! | `error.rs` | [`BrokerError`] |
+//! | `options.rs` | [`BrokerKind`], [`BrokerOptions`], and the servers' configuration files |
+//! | `port.rs` | ports that nobody else takes |
+//! | `supervisor.rs` | the shell that kills the server when the test ends |
+//! | `server.rs` | [`BrokerServer`] |
+
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
+
+mod error;
+mod options;
+mod port;
+mod server;
+mod supervisor;
+
+pub use self::error::BrokerError;
+pub use self::options::{BrokerKind, BrokerOptions, BrokerTls};
+pub use self::server::BrokerServer;
