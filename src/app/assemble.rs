@@ -12,6 +12,7 @@ use super::descriptors::Descriptors;
 use super::error::RunError;
 use super::maintenance;
 use super::memory_budget::signatures_max;
+use super::nodes::{self, Lead};
 use super::supervisor::{Supervisor, Task};
 use crate::config::{Config, DatabaseUrl};
 use crate::connection::{Clock, Drain, Shared, Timeouts};
@@ -41,9 +42,9 @@ pub(super) fn assemble(
     config: &Config,
     descriptors: Descriptors,
     supervisor: &mut Supervisor,
-) -> Result<Api, RunError> {
+) -> Result<(Api, Option<Lead>), RunError> {
     let stream = Stream::new(config)?;
-    let (feed, health) = start_ingest(config, &stream, supervisor)?;
+    let (feed, health, lead) = start_ingest(config, &stream, supervisor)?;
     let latency = start_latency(&stream, supervisor);
     start_maintenance(config, &stream, health.clone(), supervisor);
     let clock = Arc::new(Clock::default());
@@ -74,7 +75,7 @@ pub(super) fn assemble(
         latency,
         drain: Drain::default(),
     };
-    Ok(Api {
+    let api = Api {
         shared: Arc::new(shared),
         socket_permits: Arc::new(Semaphore::new(descriptors.sockets)),
         socket_bound: if descriptors.is_short {
@@ -91,7 +92,8 @@ pub(super) fn assemble(
             demo: config.edge.demo,
         }),
         tasks: TaskTracker::new(),
-    })
+    };
+    Ok((api, lead))
 }
 
 impl Stream {
@@ -126,7 +128,7 @@ fn start_ingest(
     config: &Config,
     stream: &Stream,
     supervisor: &mut Supervisor,
-) -> Result<(watch::Receiver<Feed>, HealthReport), RunError> {
+) -> Result<(watch::Receiver<Feed>, HealthReport, Option<Lead>), RunError> {
     let (router, feed) = Router::new(
         stream.hub.clone(),
         stream.replay_buffer.clone(),
@@ -149,6 +151,16 @@ fn start_ingest(
         config.ingest,
         endpoint,
     );
+    let node = nodes::start(
+        config,
+        &stream.log,
+        &stream.hub,
+        &health,
+        &stream.metrics,
+        supervisor,
+    );
+    let (node, lead) = node.unzip();
+    let listener = listener.with_node(node);
     let stream_task = stream_task.with_lag_bytes_max(config.wal_lag_bytes_max);
     supervisor.spawn(Task::WalStream, stream_task.run());
     #[cfg(feature = "injector")]
@@ -164,7 +176,7 @@ fn start_ingest(
     supervisor.spawn(Task::WakeLock, wake_lock);
     supervisor.spawn(Task::Listener, listener.run());
     supervisor.spawn(Task::Barriers, async move { barriers.run().await });
-    Ok((feed, health))
+    Ok((feed, health, lead))
 }
 
 fn start_latency(stream: &Stream, supervisor: &mut Supervisor) -> LatencySampler {

@@ -10,6 +10,7 @@ mod drain;
 mod error;
 mod maintenance;
 mod memory_budget;
+mod nodes;
 mod run;
 mod serve;
 mod supervisor;

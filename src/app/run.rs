@@ -44,7 +44,7 @@ pub async fn run(
     tracing::info!(event = "database_connections_max", connections);
     let descriptors = Descriptors::of_process(&config)?;
     let mut supervisor = Supervisor::default();
-    let api = assemble(&config, descriptors, &mut supervisor)?;
+    let (api, lead) = assemble(&config, descriptors, &mut supervisor)?;
     let stop_accepting = serve(&config, descriptors, &api, listener, &mut supervisor)?;
 
     let ended = tokio::select! {
@@ -55,6 +55,9 @@ pub async fn run(
         tracing::error!(event = "task_ended", %task, %cause);
     }
 
+    if let Some(lead) = &lead {
+        lead.give_up().await;
+    }
     let left = drain(&config, &api, stop_accepting, &mut supervisor).await;
     supervisor.abort_all().await;
     // A query whose connection has gone silent would not end.

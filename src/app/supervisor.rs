@@ -22,6 +22,14 @@ pub enum Task {
     WakeLock,
     /// Streams the log's rows from the write-ahead log.
     WalStream,
+    /// Holds the connection to the bus.
+    Bus,
+    /// Publishes the leader's marks.
+    BusMarks,
+    /// Tries for the leader's lock, and holds it.
+    Election,
+    /// Writes this node's row in the database.
+    Presence,
     /// Sends barriers.
     Barriers,
     /// Looks up when the rows of sampled events were created.

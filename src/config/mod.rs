@@ -1,6 +1,7 @@
 //! The settings: declared once, read from flags, variables and a TOML file.
 
 mod bounds;
+mod bus;
 mod channels;
 mod database;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod origins;
 mod service_links;
 mod settings;
 
+pub use self::bus::{BusAddress, NodeName, NodeSettings, NotANodeName};
 pub use self::channels::ChannelNames;
 pub use self::database::{DatabaseUrl, DatabaseUrlParser, MESSAGE_BYTES_MAX, NotUsed, is_variable};
 pub use self::edge::EdgeSettings;

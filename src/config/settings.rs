@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::bounds::within;
 use super::{
     AuthMode, ChannelNames, ConfigError, DatabaseUrl, EdgeSettings, IdentitySettings, Ingest,
-    LimitSettings,
+    LimitSettings, NodeSettings,
 };
 
 /// The settings of the service, validated.
@@ -120,6 +120,11 @@ pub struct Config {
     #[arg(long, env = "HUSHNET_WAL_LAG_BYTES_MAX", value_name = "BYTES",
           default_value_t = 268_435_456, value_parser = within(1_048_576..=4_294_967_295))]
     pub wal_lag_bytes_max: u32,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    #[allow(missing_docs)]
+    pub nodes: NodeSettings,
 
     /// PostgreSQL channels of the application's own triggers, with commas between. HushNet's four are always listened
     /// to, and so are the log's

@@ -10,14 +10,14 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::intake::Intake;
 use super::leader_watch::Found;
-use super::node::Node;
+use super::node::{Came, Node};
 use super::repair::{self, Repair};
 use crate::delivery::HealthReport;
 use crate::metrics::Metrics;
 use crate::nodes::{
     Destination, Follower, Incoming, MARK_INTERVAL, Message, Numbers, Published, Run, Verdict, read,
 };
-use crate::protocol::{Cursor, RepairCause, SHARDS, Shard, ShardSet, Snapshot};
+use crate::protocol::{Cursor, Label, RepairCause, SHARDS, Shard, ShardSet, Snapshot};
 use crate::store::{self, Chunk, Log};
 
 /// So many marks in a row that do not come end the following.
@@ -105,13 +105,15 @@ impl<'a> Following<'a> {
         loop {
             self.begin_repair();
             let ended = tokio::select! {
-                incoming = self.node.link.next() => {
-                    self.receive(incoming);
-                    None
-                }
+                came = self.node.came() => match came {
+                    Came::Incoming(incoming) => {
+                        self.receive(incoming);
+                        None
+                    }
+                    Came::Found(found) => self.found(found),
+                    Came::Order(order) => self.node.ordered(order).then_some(Ended::Elected),
+                },
                 chunk = repair::next(&mut self.repair) => self.read(chunk).await,
-                found = self.node.watch.next() => self.found(found),
-                true = self.node.ordered() => Some(Ended::Elected),
                 () = hub.interest().grown() => None,
                 _ = ticks.tick() => self.tick(),
             };
@@ -195,6 +197,7 @@ impl<'a> Following<'a> {
             } => self.barrier(&run, snapshot, reached, seen),
         };
         if is_followed {
+            self.node.status.received(run.number);
             self.last_message = Instant::now();
         } else {
             self.metrics.bus_messages_foreign.increment();
@@ -263,7 +266,7 @@ impl<'a> Following<'a> {
         let from = from.snapshot.clone();
         for (shard, cause) in self.follower.needed() {
             self.metrics.node_repairs.increment(cause);
-            tracing::debug!(event = "shard_repair", %shard, cause = <&str>::from(cause));
+            tracing::debug!(event = "shard_repair", %shard, cause = cause.as_str());
         }
         let shards = self.follower.begin_repair();
         if !shards.is_empty() {
@@ -331,6 +334,7 @@ impl<'a> Following<'a> {
         router.take_shards(served.minus(served_before), snapshot);
         router.serve(served);
         self.metrics.node_shards.set(f64::from(served.len()));
+        self.node.status.set_shards(served.len());
     }
 
     fn repair_failed(&mut self, error: &sqlx::Error) {

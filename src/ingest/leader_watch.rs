@@ -1,6 +1,7 @@
 //! Looks into the database: who leads there, and how far it is. A node heeds no run that its own database does not name.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -28,7 +29,8 @@ pub(super) struct Found {
 /// The looks of one node.
 pub(super) struct LeaderWatch {
     log: Log,
-    look: Option<BoxFuture<'static, Result<Found, sqlx::Error>>>,
+    /// A look that has begun. The mutex is never locked: it lets the task move between threads.
+    look: Option<Mutex<BoxFuture<'static, Result<Found, sqlx::Error>>>>,
     last: Option<Instant>,
     is_asked: bool,
 }
@@ -67,12 +69,12 @@ impl LeaderWatch {
             }
             let began = Instant::now();
             (self.last, self.is_asked) = (Some(began), false);
-            self.look = Some(look(self.log.clone(), began).boxed());
+            self.look = Some(Mutex::new(look(self.log.clone(), began).boxed()));
         }
         let Some(look) = &mut self.look else {
             return std::future::pending().await;
         };
-        let found = look.await;
+        let found = look.get_mut().unwrap_or_else(PoisonError::into_inner).await;
         self.look = None;
         found
     }

@@ -32,7 +32,7 @@ pub use self::barriers::Barriers;
 pub use self::control_message::{BareBarrierState, BarrierState, ControlMessage};
 pub use self::held::HELD_BYTES_MAX;
 pub use self::listener::Listener;
-pub use self::node::Node;
+pub use self::node::{Node, NodeParts};
 pub use self::stream::{STREAM_BYTES_MAX, StreamTask};
 pub use self::streaming::JOINING_BYTES_MAX;
 pub use self::without_id::WITHOUT_ID_BYTES_MAX;

@@ -10,7 +10,7 @@ use super::leader_watch::{Found, LeaderWatch};
 use crate::delivery::{HealthReport, Hub};
 use crate::metrics::Metrics;
 use crate::nodes::{
-    Incoming, Link, MARK_INTERVAL, Message, Order, Orders, Publishing, Run, Unreadable, read,
+    Incoming, Link, MARK_INTERVAL, Message, Order, Orders, Publishing, Run, Status, Unreadable, read,
 };
 use crate::protocol::{Epoch, ReadinessReason, ShardSet};
 use crate::store::Log;
@@ -22,6 +22,17 @@ const ALIVE_INTERVAL_MAX: Duration = MARK_INTERVAL.saturating_mul(3);
 /// Between two log lines about messages that cannot be read.
 const UNREADABLE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// What comes to a node.
+#[derive(Debug)]
+pub(super) enum Came {
+    /// Over the bus.
+    Incoming(Incoming),
+    /// From the database.
+    Found(Result<Found, sqlx::Error>),
+    /// From the election.
+    Order(Order),
+}
+
 /// What a node that reads the log does next.
 #[derive(Debug)]
 pub(super) enum Turn {
@@ -31,8 +42,6 @@ pub(super) enum Turn {
     Follow(Run),
     /// This node is elected: it publishes what it routes, and then says so.
     Publish(Order),
-    /// This node leads no longer.
-    Stop,
     /// The bus brings messages of a later timeline: this node's database is no longer the primary.
     Reconnect,
 }
@@ -62,35 +71,51 @@ pub struct Node {
     ticks: Interval,
     unreadable: Option<Instant>,
     health: HealthReport,
+    pub(super) status: Status,
     metrics: Arc<Metrics>,
 }
 
+/// What a node is made of.
+#[derive(Debug)]
+pub struct NodeParts {
+    /// Its end of the bus.
+    pub link: Link,
+    /// What it publishes when it leads.
+    pub publishing: Publishing,
+    /// What the election asks for.
+    pub orders: Orders,
+    /// Whether it may be elected.
+    pub may_lead: watch::Sender<bool>,
+    /// What others see of it.
+    pub status: Status,
+}
+
 impl Node {
-    /// A node that reads the log by itself. `may_lead` says whether it may be elected.
+    /// A node that reads the log by itself.
     #[must_use]
     pub fn new(
-        (log, hub): (Log, Hub),
-        link: Link,
-        publishing: Publishing,
-        (orders, may_lead): (Orders, watch::Sender<bool>),
+        parts: NodeParts,
+        log: Log,
+        hub: Hub,
         health: HealthReport,
         metrics: Arc<Metrics>,
     ) -> Self {
         let mut ticks = interval(MARK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
-            link,
+            link: parts.link,
             watch: LeaderWatch::new(log),
             hub,
-            publishing,
-            orders,
+            publishing: parts.publishing,
+            orders: parts.orders,
             ordered: None,
-            may_lead,
+            may_lead: parts.may_lead,
             named: None,
             alive: None,
             ticks,
             unreadable: None,
             health,
+            status: parts.status,
             metrics,
         }
     }
@@ -108,18 +133,20 @@ impl Node {
         self.alive = None;
     }
 
-    /// The election asks for something while the node follows. Returns whether the node is to lead. Cancel-safe.
-    pub(super) async fn ordered(&mut self) -> bool {
-        match self.orders.next().await {
-            order @ Order::Publish { .. } => {
-                self.ordered = Some(order);
-                true
-            }
-            Order::Stop => {
-                self.publishing.end();
-                false
-            }
+    /// What comes next over the bus, from the database or from the election. Cancel-safe.
+    pub(super) async fn came(&mut self) -> Came {
+        tokio::select! {
+            incoming = self.link.next() => Came::Incoming(incoming),
+            found = self.watch.next() => Came::Found(found),
+            order = self.orders.next() => Came::Order(order),
         }
+    }
+
+    /// The election asks for something while the node follows. Returns whether the node is to lead.
+    pub(super) fn ordered(&mut self, order: Order) -> bool {
+        // The election gives up after a while.
+        self.ordered = (!order.ready.is_closed()).then_some(order);
+        self.ordered.is_some()
     }
 
     /// The order for which the node has stopped following.
@@ -129,20 +156,19 @@ impl Node {
 
     /// What a node does next that reads the log, of this history and timeline, itself. Cancel-safe.
     pub(super) async fn next(&mut self, epoch: Option<Epoch>) -> Turn {
-        tokio::select! {
-            incoming = self.link.next() => self.receive(incoming, epoch),
-            found = self.watch.next() => self.found(found),
-            order = self.orders.next() => match order {
-                order @ Order::Publish { .. } => Turn::Publish(order),
-                Order::Stop => {
-                    self.publishing.end();
-                    Turn::Stop
-                }
-            },
+        let came = tokio::select! {
+            incoming = self.link.next() => Came::Incoming(incoming),
+            found = self.watch.next() => Came::Found(found),
+            order = self.orders.next() => Came::Order(order),
             _ = self.ticks.tick() => {
                 self.tick(epoch);
-                Turn::Read
+                return Turn::Read;
             }
+        };
+        match came {
+            Came::Incoming(incoming) => self.receive(incoming, epoch),
+            Came::Found(found) => self.found(found),
+            Came::Order(order) => Turn::Publish(order),
         }
     }
 
@@ -156,7 +182,6 @@ impl Node {
             self.link.want(ShardSet::NONE);
         }
         self.metrics.bus_connected.set(self.link.is_connected());
-        self.metrics.node_leading.set(self.publishing.run().is_some());
     }
 
     fn receive(&mut self, incoming: Incoming, epoch: Option<Epoch>) -> Turn {
@@ -190,6 +215,7 @@ impl Node {
             self.watch.ask();
             return Turn::Read;
         }
+        self.status.received(run.number);
         if *message != Message::Alive || !self.is_followed(run) {
             return Turn::Read;
         }

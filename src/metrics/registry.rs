@@ -126,6 +126,8 @@ declare_metrics! {
     node_leading: Flag = "hushnet_node_leading";
     /// 1 while this node takes events from the bus, else 0.
     node_following: Flag = "hushnet_node_following";
+    /// The number of the term in which this node leads or has last led; 0 before.
+    node_term: Gauge = "hushnet_node_term";
     /// Shards that this node takes from the bus; 0 while it reads the log itself.
     node_shards: Gauge = "hushnet_node_shards";
     /// Times that a shard's events were read from the log because the bus did not bring them, by cause.
@@ -193,6 +195,12 @@ impl Metrics {
     pub fn lagged(&self, events: u64) {
         self.lags.increment();
         self.lagged_events.add(events);
+    }
+
+    /// The WebSockets that are open.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        u32::try_from(self.connections_open.get()).unwrap_or_default()
     }
 
     /// A message of so many bytes was published on the bus.

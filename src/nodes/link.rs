@@ -166,7 +166,7 @@ impl Link {
             BusEvent::Disconnected(error) => {
                 if self.is_connected {
                     let advice = error.advice();
-                    tracing::warn!(event = "bus_disconnected", cause = error.label(), %error, advice);
+                    tracing::warn!(event = "bus_disconnected", cause = error.cause().label(), %error, advice);
                 }
                 (self.is_connected, self.has_control) = (false, false);
                 self.confirmed = ShardSet::NONE;

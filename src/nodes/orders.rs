@@ -2,19 +2,14 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-/// What the election asks for.
+/// This node has the lock. It publishes what it routes in a run of this number from here on, and says so; then the run is
+/// written to the database. So nothing that is routed after the followers know of the run is left out.
 #[derive(Debug)]
-pub enum Order {
-    /// This node has the lock. It publishes what it routes in a run of this number from here on, and says so; then the run
-    /// is written to the database. So nothing that is routed after the followers know of the run is left out.
-    Publish {
-        /// A random number.
-        run: u64,
-        /// Answered when what is routed is published.
-        ready: oneshot::Sender<()>,
-    },
-    /// This node publishes no more.
-    Stop,
+pub struct Order {
+    /// A random number.
+    pub run: u64,
+    /// Answered when what is routed is published.
+    pub ready: oneshot::Sender<()>,
 }
 
 /// The orders, one after another.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
+use uuid::Uuid;
 
 use super::address::Address;
 use super::blockers::{self, Blocker};
@@ -17,8 +18,10 @@ use super::creation_times::Logged;
 use super::database::Database;
 use super::deadline::within_deadline;
 use super::devices::Devices;
+use super::leader::{self, Leader};
 use super::log_state::LogState;
 use super::maintenance::Rotation;
+use super::nodes::{self, NodeRow, NodeState};
 use super::rights::MissingRights;
 use super::triggers::FaultyTrigger;
 use super::user_pages::UserPages;
@@ -101,6 +104,27 @@ impl Log {
     /// or was put in the place of the one before, and begins a new history there.
     pub async fn state(&self) -> Result<Option<LogState>, sqlx::Error> {
         within_deadline(log_state::read(&self.database.own())).await
+    }
+
+    /// Who was last elected to read the log and to publish events; `None` before the first election. In the schema before
+    /// migration 12 the function is undefined.
+    pub async fn leader(&self) -> Result<Option<Leader>, sqlx::Error> {
+        within_deadline(leader::now(&self.database.own())).await
+    }
+
+    /// Writes this node's row, and returns the id of another live node of its name.
+    pub async fn announce(&self, state: &NodeState) -> Result<Option<Uuid>, sqlx::Error> {
+        within_deadline(nodes::announce(&self.database.own(), state)).await
+    }
+
+    /// The nodes of the last minute.
+    pub async fn nodes(&self) -> Result<Vec<NodeRow>, sqlx::Error> {
+        within_deadline(nodes::all(&self.database.own())).await
+    }
+
+    /// Deletes this node's row.
+    pub async fn leave(&self, node: Uuid) -> Result<(), sqlx::Error> {
+        within_deadline(nodes::leave(&self.database.own(), node)).await
     }
 
     /// The log's present, which need not be on disk: no position.

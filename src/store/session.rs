@@ -1,6 +1,6 @@
 //! What the service's sessions set for themselves, so that no setting of a role or of a database changes what they do.
 //!
-//! [`own`], [`migrating`], [`wait_for_locks`] and [`STREAMING`] are the only places of the crate that SET anything for a session. Whoever opens a
+//! [`own`], [`leading`], [`migrating`], [`wait_for_locks`] and [`STREAMING`] are the only places of the crate that SET anything for a session. Whoever opens a
 //! connection for the service calls one of them before its first statement, and only after the address was probed
 //! (`address`). What is set stays with the session: behind a pooler in transaction mode it would leak into others'
 //! transactions.
@@ -75,6 +75,22 @@ pub(super) const STREAMING: &str =
 /// Makes a new connection one of the service's own.
 pub(super) async fn own(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     set(connection, OWN).await
+}
+
+/// Makes one of the service's own connections the leader's: PostgreSQL ends it when it is asked nothing for so long, so
+/// that a process that is stopped does not keep the lock.
+pub(super) async fn leading(
+    connection: &mut PgConnection,
+    idle: Duration,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "SELECT pg_catalog.set_config('idle_session_timeout', $1, false),
+                pg_catalog.set_config('application_name', 'hushnet-realtime leader', false)",
+    )
+    .bind(format!("{}ms", idle.as_millis()))
+    .execute(connection)
+    .await
+    .map(drop)
 }
 
 /// Makes a new connection one for migrations.

@@ -11,12 +11,12 @@ use crate::store::{Chunk, ChunkRow};
 
 impl Intake {
     /// What routes the events.
-    pub(super) fn router(&mut self) -> &mut Router {
+    pub(in crate::ingest) fn router(&mut self) -> &mut Router {
         &mut self.router
     }
 
     /// The node follows from here on: nothing is listened to, and nothing polled.
-    pub(super) fn follow(&mut self, now: Instant) {
+    pub(in crate::ingest) fn follow(&mut self, now: Instant) {
         self.on_disk(u64::MAX);
         self.end_stream(now);
         self.schedule = Schedule::new(Ingest::Notify, now);
@@ -25,7 +25,7 @@ impl Intake {
     }
 
     /// The node reads the log itself again, up to the position at least.
-    pub(super) fn read_all_shards(&mut self) {
+    pub(in crate::ingest) fn read_all_shards(&mut self) {
         if let Some(position) = self.router.position() {
             let snapshot = position.snapshot.clone();
             self.router.take_shards(ShardSet::ALL, snapshot);
@@ -34,7 +34,7 @@ impl Intake {
     }
 
     /// Another node has routed this, and published it.
-    pub(super) fn published(&mut self, mut notification: Notification<'_>) {
+    pub(in crate::ingest) fn published(&mut self, mut notification: Notification<'_>) {
         self.metrics.kinds.resolve(&mut notification);
         if notification.subject == Subject::Event(Kind::OTHER) {
             // It is handed on as it is, and counted by its kind from then on.
@@ -44,7 +44,7 @@ impl Intake {
     }
 
     /// The leader's barrier has been passed. Returns whether all shards are to be repaired, so that the clients can be reset.
-    pub(super) fn pass(&mut self, barrier: Cursor, now: Instant) -> bool {
+    pub(in crate::ingest) fn pass(&mut self, barrier: Cursor, now: Instant) -> bool {
         self.router.complete_barrier(barrier, now);
         self.router.take_routed();
         self.failed.are_due(now)
@@ -52,7 +52,7 @@ impl Intake {
 
     /// Routes what a chunk has of these shards, up to the first row whose kind or source is not known. Returns how many rows
     /// were read.
-    pub(super) fn repair(&mut self, chunk: &Chunk, shards: ShardSet) -> usize {
+    pub(in crate::ingest) fn repair(&mut self, chunk: &Chunk, shards: ShardSet) -> usize {
         if let Some(reason) = chunk.reading.reset_reason() {
             self.reset = Some(reason);
         }
@@ -60,13 +60,13 @@ impl Intake {
     }
 
     /// Routes what these rows have of these shards.
-    pub(super) fn repair_all(&mut self, rows: &[ChunkRow], shards: ShardSet) {
+    pub(in crate::ingest) fn repair_all(&mut self, rows: &[ChunkRow], shards: ShardSet) {
         self.read_rows(rows, shards, false);
     }
 
     /// A repair has read everything of its shards that this snapshot sees; `is_whole` says whether these are all shards of
     /// the node. Returns false if all of them are to be repaired, because the clients have to be reset.
-    pub(super) fn repaired(&mut self, reached: Cursor, is_whole: bool, now: Instant) -> bool {
+    pub(in crate::ingest) fn repaired(&mut self, reached: Cursor, is_whole: bool, now: Instant) -> bool {
         self.router.routed_ahead(reached.snapshot.clone());
         if !self.resets(now) {
             return true;

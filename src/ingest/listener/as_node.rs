@@ -11,13 +11,12 @@ use crate::protocol::ReadinessReason;
 
 impl Listener {
     /// Does what concerns this process as a node.
-    pub(super) fn turn(&mut self, turn: Turn) -> Result<(), Lost> {
+    pub(in crate::ingest) fn turn(&mut self, turn: Turn) -> Result<(), Lost> {
         match turn {
             Turn::Read => {}
             Turn::Follow(run) => return Err(Lost::Follow(run)),
             Turn::Reconnect => return Err(Lost::NewerTimeline),
             Turn::Publish(order) => self.publish(order),
-            Turn::Stop => self.intake.router().set_relay(None),
         }
         Ok(())
     }
@@ -27,9 +26,7 @@ impl Listener {
         let (Some(node), Some(position)) = (&mut self.node, self.intake.durable_position()) else {
             return;
         };
-        let Order::Publish { run, ready } = order else {
-            return;
-        };
+        let Order { run, ready } = order;
         node.publishing.begin(Run {
             history: position.epoch.history,
             timeline: position.epoch.timeline,
@@ -37,12 +34,15 @@ impl Listener {
         });
         let relay = Box::new(node.publishing.clone());
         self.intake.router().set_relay(Some(relay));
-        // The election may have given up meanwhile.
-        let _ = ready.send(());
+        self.health.end(ReadinessReason::BusSilent);
+        if ready.send(()).is_err() {
+            // The election has given up meanwhile.
+            node.publishing.end();
+        }
     }
 
     /// Takes events from the bus until there is a reason to read the log again.
-    pub(super) async fn follow_bus(&mut self, run: Run) {
+    pub(in crate::ingest) async fn follow_bus(&mut self, run: Run) {
         let Some(node) = &mut self.node else {
             return;
         };
@@ -55,6 +55,7 @@ impl Listener {
         }
         self.metrics.listener_connected.set(false);
         self.metrics.node_following.set(true);
+        node.status.set_follows(true);
         self.connected = false;
         tracing::info!(event = "node_follows", run = run.number);
         let (log, intake) = (&self.log, &mut self.intake);
@@ -62,6 +63,7 @@ impl Listener {
         let ended = following.run().await;
         tracing::info!(event = "node_reads", cause = <&str>::from(ended));
         self.metrics.node_following.set(false);
+        node.status.set_follows(false);
         self.metrics.node_shards.set(0.0);
         if ended == Ended::Silent {
             self.health.begin(ReadinessReason::BusSilent, "");

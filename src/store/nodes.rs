@@ -1,0 +1,121 @@
+//! The nodes of one database, as each writes its own row.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgRow;
+use sqlx::{PgPool, Row};
+use uuid::Uuid;
+
+/// What a node is to the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
+#[strum(serialize_all = "snake_case")]
+pub enum Role {
+    /// It reads the log and publishes events.
+    Leader,
+    /// It takes events from the bus.
+    Follower,
+    /// It reads the log for itself.
+    Reader,
+}
+
+/// A node's own row.
+#[derive(Debug, Clone)]
+pub struct NodeState {
+    /// Its id, another one in each process.
+    pub node: Uuid,
+    /// Its name.
+    pub name: String,
+    /// The newest format of messages that it reads.
+    pub batch_version: u8,
+    /// What it is to the log.
+    pub role: Role,
+    /// The run whose barriers it receives, if it receives any.
+    pub run: Option<u64>,
+    /// Whether it has received one since it last wrote its row.
+    pub received: bool,
+    /// The shards that it takes from the bus.
+    pub shards: u32,
+    /// Its connections.
+    pub connections: u32,
+}
+
+/// A node's row as another node reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeRow {
+    /// Its id.
+    pub node: Uuid,
+    /// Its name.
+    pub name: String,
+    /// The version of its program.
+    pub version: String,
+    /// The newest format of messages that it reads.
+    pub batch_version: i32,
+    /// What it is to the log.
+    pub role: Role,
+    /// The run whose barrier it has last received over the bus.
+    pub run: Option<u64>,
+    /// How long ago that was.
+    pub received_age: Option<Duration>,
+    /// The shards that it takes from the bus.
+    pub shards: i32,
+    /// Its connections.
+    pub connections: i32,
+    /// How long ago it has written this.
+    pub seen_age: Duration,
+}
+
+/// What [`super::Log::announce`] does, on this pool.
+pub(super) async fn announce(
+    pool: &PgPool,
+    state: &NodeState,
+) -> Result<Option<Uuid>, sqlx::Error> {
+    let count = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
+    sqlx::query_scalar("SELECT realtime.announce_node($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+        .bind(state.node)
+        .bind(&state.name)
+        .bind(env!("CARGO_PKG_VERSION"))
+        .bind(i32::from(state.batch_version))
+        .bind(<&str>::from(state.role))
+        .bind(state.run.map(u64::cast_signed))
+        .bind(state.received)
+        .bind(count(state.shards))
+        .bind(count(state.connections))
+        .fetch_one(pool)
+        .await
+}
+
+/// What [`super::Log::nodes`] does, on this pool.
+pub(super) async fn all(pool: &PgPool) -> Result<Vec<NodeRow>, sqlx::Error> {
+    let statement = "SELECT node, name, version, batch_version, role, run, received_age, shards, connections, seen_age
+         FROM realtime.node_states()";
+    let rows = sqlx::query(statement).fetch_all(pool).await?;
+    rows.iter().map(of_row).collect()
+}
+
+fn of_row(row: &PgRow) -> Result<NodeRow, sqlx::Error> {
+    let role: String = row.try_get(4)?;
+    let run: Option<i64> = row.try_get(5)?;
+    let received: Option<f64> = row.try_get(6)?;
+    // The clock may have gone back.
+    let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    Ok(NodeRow {
+        node: row.try_get(0)?,
+        name: row.try_get(1)?,
+        version: row.try_get(2)?,
+        batch_version: row.try_get(3)?,
+        role: role
+            .parse()
+            .map_err(|error: strum::ParseError| sqlx::Error::Decode(error.into()))?,
+        run: run.map(i64::cast_unsigned),
+        received_age: received.map(seconds),
+        shards: row.try_get(7)?,
+        connections: row.try_get(8)?,
+        seen_age: seconds(row.try_get(9)?),
+    })
+}
+
+/// What [`super::Log::leave`] does, on this pool.
+pub(super) async fn leave(pool: &PgPool, node: Uuid) -> Result<(), sqlx::Error> {
+    let leave = sqlx::query("SELECT realtime.leave_node($1)").bind(node);
+    leave.execute(pool).await.map(drop)
+}
