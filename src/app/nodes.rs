@@ -75,7 +75,13 @@ pub(super) fn start(
         may_lead,
         status: status.clone(),
     };
-    let node = Node::new(parts, log.clone(), hub.clone(), health.clone(), Arc::clone(metrics));
+    let node = Node::new(
+        parts,
+        log.clone(),
+        hub.clone(),
+        health.clone(),
+        Arc::clone(metrics),
+    );
     let lead = Lead {
         step_down,
         publishing,

@@ -138,7 +138,10 @@ mod tests {
     fn a_bus_prints_without_its_password_and_a_wrong_one_is_refused() {
         let address: BusAddress = "redis://node:secret@127.0.0.1:6379".parse().unwrap();
         for text in [address.to_string(), format!("{address:?}")] {
-            assert!(!text.contains("secret") && text.contains("127.0.0.1"), "{text}");
+            assert!(
+                !text.contains("secret") && text.contains("127.0.0.1"),
+                "{text}"
+            );
         }
         assert!("none".parse::<BusAddress>().unwrap().url().is_none());
         for wrong in ["", "kafka://host", "redis:", "None"] {

@@ -246,8 +246,16 @@ impl<'a> Following<'a> {
         while let Some(mut cursor) = self.follower.pass() {
             let now = Instant::now();
             let is_seen = |(_, present): &(Instant, Snapshot)| cursor.snapshot.covers(present);
-            let seen = self.presents.iter().take_while(|look| is_seen(look)).count();
-            cursor.sent = self.presents.drain(..seen).next_back().map(|(began, _)| began);
+            let seen = self
+                .presents
+                .iter()
+                .take_while(|look| is_seen(look))
+                .count();
+            cursor.sent = self
+                .presents
+                .drain(..seen)
+                .next_back()
+                .map(|(began, _)| began);
             self.health.barrier_returned(now);
             self.metrics.barrier_age.restart(now);
             if self.intake.pass(cursor, now) {

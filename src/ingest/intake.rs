@@ -18,8 +18,8 @@ use crate::config::Ingest;
 use crate::delivery::Router;
 use crate::metrics::Metrics;
 use crate::protocol::{
-    Channel, Cursor, Gap, Kind, Notification, ReadinessReason, ResetReason, Shard, ShardSet, SkippedRow,
-    Snapshot, Subject,
+    Channel, Cursor, Gap, Kind, Notification, ReadinessReason, ResetReason, Shard, ShardSet,
+    SkippedRow, Snapshot, Subject,
 };
 use crate::store::{ChunkRow, LogRow, skip_unknown};
 

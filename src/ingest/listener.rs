@@ -194,7 +194,10 @@ impl Listener {
         self.follow(notifications, next).await?;
         loop {
             let next_read = self.intake.next_read();
-            let epoch = self.intake.durable_position().map(|position| position.epoch);
+            let epoch = self
+                .intake
+                .durable_position()
+                .map(|position| position.epoch);
             if let Some(newest) = self.intake.awaits_disk() {
                 self.flush.begin(&self.log, newest);
             }

@@ -25,7 +25,9 @@ impl Lost {
     pub(super) fn fault(&self) -> DatabaseFault {
         match self {
             Self::Database(error) => store::fault(error),
-            Self::Closed | Self::Dead | Self::Follow(_) | Self::NewerTimeline => DatabaseFault::Unreachable,
+            Self::Closed | Self::Dead | Self::Follow(_) | Self::NewerTimeline => {
+                DatabaseFault::Unreachable
+            }
         }
     }
 

@@ -10,7 +10,8 @@ use super::leader_watch::{Found, LeaderWatch};
 use crate::delivery::{HealthReport, Hub};
 use crate::metrics::Metrics;
 use crate::nodes::{
-    Incoming, Link, MARK_INTERVAL, Message, Order, Orders, Publishing, Run, Status, Unreadable, read,
+    Incoming, Link, MARK_INTERVAL, Message, Order, Orders, Publishing, Run, Status, Unreadable,
+    read,
 };
 use crate::protocol::{Epoch, ReadinessReason, ShardSet};
 use crate::store::Log;
@@ -174,7 +175,8 @@ impl Node {
 
     fn tick(&mut self, epoch: Option<Epoch>) {
         let may_lead = epoch.is_some() && self.link.is_connected();
-        self.may_lead.send_if_modified(|may| std::mem::replace(may, may_lead) != may_lead);
+        self.may_lead
+            .send_if_modified(|may| std::mem::replace(may, may_lead) != may_lead);
         // Subscribed before it follows, so that it need not wait then.
         if self.publishing.run().is_none() {
             self.link.want(self.hub.interest().wanted());

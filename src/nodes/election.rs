@@ -168,7 +168,11 @@ impl Election {
                     return Lost::Session;
                 }
             }
-            unfit = if *self.may_lead.borrow() { 0 } else { unfit + 1 };
+            unfit = if *self.may_lead.borrow() {
+                0
+            } else {
+                unfit + 1
+            };
             if unfit == UNFIT_MAX {
                 return Lost::Unfit;
             }
@@ -180,7 +184,8 @@ fn failed(error: &sqlx::Error) {
     let fault = store::fault(error);
     let (cause, advice) = (fault.as_str(), fault.advice());
     if store::is_undefined_function(error) {
-        let advice = "run `hushnet-realtime migrate up`; until then each node reads the log by itself";
+        let advice =
+            "run `hushnet-realtime migrate up`; until then each node reads the log by itself";
         tracing::warn!(event = "election_failed", cause, %error, advice);
     } else {
         tracing::warn!(event = "election_failed", cause, %error, advice);

@@ -13,10 +13,10 @@ mod status;
 
 pub use self::election::{Election, StepDown};
 pub use self::follower::{Follower, HELD_BATCHES_BYTES_MAX, Verdict};
+pub use self::link::{Incoming, Link};
 pub use self::message::{
     Items, MESSAGE_BYTES_MAX, Message, Numbers, Published, Run, Unreadable, VERSION, read,
 };
-pub use self::link::{Incoming, Link};
 pub use self::orders::{Order, Orders};
 pub use self::presence::Presence;
 pub use self::publisher::{Destination, OPEN_BATCHES_BYTES_MAX, Publisher};

@@ -165,13 +165,26 @@ mod tests {
         let of_another_run = row(2, 6, 0, 0);
         let too_old = row(3, 7, 5, 0);
         let receives = row(4, 7, 4, 0);
-        let nodes = [own.clone(), of_another_run.clone(), too_old, receives.clone()];
+        let nodes = [
+            own.clone(),
+            of_another_run.clone(),
+            too_old,
+            receives.clone(),
+        ];
         let expected = [Nothing, Reconnect, Nothing, StandBack, Nothing, Reconnect];
         assert_eq!(decisions(&nodes, 6), expected);
         let half = [own.clone(), of_another_run.clone(), receives];
-        assert_eq!(decisions(&half, 4), [Nothing; 4], "half of them is not most");
+        assert_eq!(
+            decisions(&half, 4),
+            [Nothing; 4],
+            "half of them is not most"
+        );
         let gone = row(5, 6, 0, 7);
-        assert_eq!(decisions(&[own.clone(), gone], 4), [Nothing; 4], "it is not live");
+        assert_eq!(
+            decisions(&[own.clone(), gone], 4),
+            [Nothing; 4],
+            "it is not live"
+        );
         assert_eq!(decisions(&[own], 4), [Nothing; 4]);
     }
 

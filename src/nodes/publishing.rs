@@ -114,7 +114,10 @@ impl Publishing {
 
 impl Relay for Publishing {
     fn event(&mut self, notification: &Notification<'_>) {
-        self.publish(|publisher, publish| publisher.event(notification, publish), false);
+        self.publish(
+            |publisher, publish| publisher.event(notification, publish),
+            false,
+        );
     }
 
     fn barrier(&mut self, barrier: &Cursor) {

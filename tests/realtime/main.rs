@@ -38,6 +38,7 @@ mod listener;
 mod log_switch;
 mod long_replay;
 mod migrations;
+mod nodes;
 mod output;
 mod pending;
 mod pooler;

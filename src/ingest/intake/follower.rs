@@ -66,7 +66,12 @@ impl Intake {
 
     /// A repair has read everything of its shards that this snapshot sees; `is_whole` says whether these are all shards of
     /// the node. Returns false if all of them are to be repaired, because the clients have to be reset.
-    pub(in crate::ingest) fn repaired(&mut self, reached: Cursor, is_whole: bool, now: Instant) -> bool {
+    pub(in crate::ingest) fn repaired(
+        &mut self,
+        reached: Cursor,
+        is_whole: bool,
+        now: Instant,
+    ) -> bool {
         self.router.routed_ahead(reached.snapshot.clone());
         if !self.resets(now) {
             return true;

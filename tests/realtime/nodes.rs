@@ -1,0 +1,6 @@
+//! Many nodes over one bus, as clients and operators see them: one reads the log and publishes, the others take events from
+//! the bus, and the log repairs what the bus loses. Each test runs over both brokers.
+
+mod delivery;
+mod faults;
+mod team;

@@ -1,0 +1,151 @@
+//! What happens to clients and to `/readyz` when a part fails.
+
+use hushnet_devbus::{BrokerKind, BrokerOptions};
+use serde_json::json;
+
+use super::team::{Team, follows, ids, leads, reads, until_reason, v1};
+use crate::over_both;
+use crate::support::{add_user, insert_message, until};
+
+over_both! {
+    /// Each node reads the log itself while there is no bus, and says so; afterwards one leads again.
+    async fn a_bus_that_dies_and_comes_back_empty_loses_nothing(team: Team) {
+        let mut team = team;
+        let (leader, follower) = team.pair().await;
+        let db = leader.db().await;
+        let (alice, bob) = (add_user(&db).await, add_user(&db).await);
+        let (mut client, _) = v1(&follower, bob.id, None).await;
+        let mut all = Vec::new();
+        for _ in 0..2 {
+            insert_message(&db, None, &alice, &bob).await;
+            all.extend(ids(&mut client, 1).await);
+            team.broker().kill();
+            insert_message(&db, None, &alice, &bob).await;
+            reads(&follower).await;
+            until_reason(&follower, Some("bus_disconnected")).await;
+            assert_eq!(follower.get("/readyz").await.status, 200);
+            insert_message(&db, None, &alice, &bob).await;
+            all.extend(ids(&mut client, 2).await);
+            team.broker().restart().await.unwrap();
+            until("one node to lead and the other to follow", async || {
+                let led = leader.metric("hushnet_node_leading").await
+                    + follower.metric("hushnet_node_leading").await;
+                let followed = leader.metric("hushnet_node_following").await
+                    + follower.metric("hushnet_node_following").await;
+                led == 1.0 && followed == 1.0
+            })
+            .await;
+            until_reason(&follower, None).await;
+            until_reason(&leader, None).await;
+        }
+        insert_message(&db, None, &alice, &bob).await;
+        all.extend(ids(&mut client, 1).await);
+        assert!(all.is_sorted() && all.len() == 7, "{all:?}");
+    }
+
+    /// Its kernel answers, and no message comes.
+    async fn a_bus_that_is_stopped_is_known_by_its_silence(team: Team) {
+        let mut team = team;
+        let (leader, follower) = team.pair().await;
+        let db = leader.db().await;
+        let (alice, bob) = (add_user(&db).await, add_user(&db).await);
+        let (mut client, _) = v1(&follower, bob.id, None).await;
+        insert_message(&db, None, &alice, &bob).await;
+        ids(&mut client, 1).await;
+        team.broker().freeze();
+        insert_message(&db, None, &alice, &bob).await;
+        ids(&mut client, 1).await;
+        until_reason(&follower, Some("bus_silent")).await;
+        team.broker().thaw();
+        insert_message(&db, None, &alice, &bob).await;
+        ids(&mut client, 1).await;
+        until_reason(&follower, None).await;
+    }
+
+    /// A session of the database's administrator ends it, as a failing network would.
+    async fn a_leader_whose_session_is_ended_leads_no_longer(team: Team) {
+        let (leader, follower) = team.pair().await;
+        let db = leader.db().await;
+        let (alice, bob) = (add_user(&db).await, add_user(&db).await);
+        let (mut client, _) = v1(&follower, bob.id, None).await;
+        let term = leader.metric("hushnet_node_term").await;
+        let mut admin = team.database.admin().await;
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                   WHERE application_name = 'hushnet-realtime leader' AND datname = current_database()";
+        crate::support::execute(&mut admin, end).await;
+        until("a later term", async || {
+            let of_leader = leader.metric("hushnet_node_term").await;
+            of_leader.max(follower.metric("hushnet_node_term").await) > term
+        })
+        .await;
+        for _ in 0..20 {
+            insert_message(&db, None, &alice, &bob).await;
+        }
+        assert!(ids(&mut client, 20).await.is_sorted());
+    }
+
+    async fn a_node_starts_without_its_bus_and_finds_it_later(team: Team) {
+        let mut team = team;
+        team.broker().kill();
+        let node = team.node("alone").await;
+        until_reason(&node, Some("bus_disconnected")).await;
+        let db = node.db().await;
+        let (alice, bob) = (add_user(&db).await, add_user(&db).await);
+        let (mut client, _) = v1(&node, bob.id, None).await;
+        insert_message(&db, None, &alice, &bob).await;
+        ids(&mut client, 1).await;
+        team.broker().restart().await.unwrap();
+        leads(&node).await;
+        until_reason(&node, None).await;
+    }
+
+    /// Two databases on one bus have a leader each, and no event of the other.
+    async fn two_databases_on_one_bus_do_not_meet(team: Team) {
+        let (leader, follower) = team.pair().await;
+        let other = Team::of_the_same_broker(&team).await;
+        let of_other = other.node("other").await;
+        leads(&of_other).await;
+        let second = other.node("second").await;
+        follows(&second).await;
+        let (db, db_of_other) = (leader.db().await, of_other.db().await);
+        let bob = add_user(&db).await;
+        let carol = add_user(&db_of_other).await;
+        let (mut of_bob, _) = v1(&follower, bob.id, None).await;
+        let (mut of_carol, _) = v1(&second, carol.id, None).await;
+        insert_message(&db, None, &bob, &bob).await;
+        insert_message(&db_of_other, None, &carol, &carol).await;
+        ids(&mut of_bob, 1).await;
+        ids(&mut of_carol, 1).await;
+        assert_eq!(follower.metric("hushnet_events_received_total{kind=\"message\"}").await, 1.0);
+        assert_eq!(second.metric("hushnet_events_received_total{kind=\"message\"}").await, 1.0);
+    }
+}
+
+/// `/readyz` names what is wrong, and events come.
+#[tokio::test]
+async fn a_wrong_password_is_named() {
+    let configuration = "requirepass right".to_owned();
+    let options = BrokerOptions {
+        configuration,
+        ..BrokerOptions::default()
+    };
+    let team = Team::with(BrokerKind::Redis, options).await;
+    let node = team.node("node").await;
+    until_reason(&node, Some("bus_disconnected")).await;
+    let answer = node.get("/readyz").await;
+    let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+    let reasons = body["reasons"].as_array().unwrap();
+    let reason = reasons
+        .iter()
+        .find(|reason| reason["code"] == json!("bus_disconnected"));
+    let detail = reason.unwrap()["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("login") || detail.contains("password"),
+        "{detail}"
+    );
+    let db = node.db().await;
+    let bob = add_user(&db).await;
+    let (mut client, _) = v1(&node, bob.id, None).await;
+    insert_message(&db, None, &bob, &bob).await;
+    ids(&mut client, 1).await;
+}
