@@ -15,7 +15,7 @@ use crate::url::{Broker, BusUrl, Host};
 use crate::wire::{NatsInfo, NatsWire, RedisWire, Wire};
 
 /// For the name, TCP, TLS and the login together.
-pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(5);
+const CONNECT_MAX: Duration = Duration::from_secs(5);
 const LOGIN_GRACE: Duration = Duration::from_millis(100);
 /// A NATS server speaks first, and at once. A server that has not is asked in the words of Redis.
 const NATS_FIRST_LINE_MAX: Duration = Duration::from_millis(2500);
