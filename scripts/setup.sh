@@ -6,8 +6,8 @@
 #   sh scripts/setup.sh conformance   also the Autobahn test suite's cases
 #   sh scripts/setup.sh fuzz          also cargo-fuzz, and a C++ compiler for it
 #   sh scripts/setup.sh instructions  also valgrind, and what runs benchmarks under it
-#   sh scripts/setup.sh test   also Prometheus's programs, PgBouncer, Chromium, Firefox, WebSocket clients for Python
-#                              and Node, and what the clients in JavaScript are built and tested with
+#   sh scripts/setup.sh test   also Prometheus's programs, PgBouncer, Redis, NATS, Chromium, Firefox, WebSocket clients
+#                              for Python and Node, and what the clients in JavaScript are built and tested with
 #   sh scripts/setup.sh postgres 17   also what `test` installs, and the server programs of PostgreSQL 17
 #
 # Debian packages are installed with apt, as root or with sudo; everything else goes into .hushnet/
@@ -91,15 +91,25 @@ echo "create_main_cluster = false" > $directory/hushnet-realtime.conf
 '
       undo='rm -f $directory/hushnet-realtime.conf; [ $existed = yes ] || rmdir $directory' ;;
   esac
-  # Debian would start it on port 6432, now and at each boot.
-  case " $* " in
-    *" pgbouncer "*) before="$before"'policy=/usr/sbin/policy-rc.d
+  # Debian would start them on ports 6432, 6379 and 4222, now and at each boot.
+  daemons=
+  for package in "$@"; do
+    case $package in
+      pgbouncer | redis-server | nats-server) daemons="$daemons $package" ;;
+    esac
+  done
+  if [ -n "$daemons" ]; then
+    before="$before"'policy=/usr/sbin/policy-rc.d
 ours=no; [ -e $policy ] || ours=yes
 [ $ours = no ] || { printf "#!/bin/sh\nexit 101\n" > $policy; chmod 755 $policy; }
 '
-      undo="$undo"'; [ $ours = no ] || rm -f $policy'
-      after='update-rc.d pgbouncer disable' ;;
-  esac
+    undo="$undo"'; [ $ours = no ] || rm -f $policy'
+    # nats-server has a unit of systemd only, which update-rc.d does not know.
+    after="for daemon in$daemons; do
+  [ ! -e /etc/init.d/\$daemon ] || update-rc.d \$daemon disable
+  ! command -v systemctl >/dev/null || systemctl --quiet --no-reload disable \$daemon.service
+done"
+  fi
   say "installing $*"
   as_root "export DEBIAN_FRONTEND=noninteractive
 undo() { $undo; }
@@ -124,6 +134,8 @@ install_packages() {
     have npm || packages="$packages npm"
     have chromium || packages="$packages chromium"
     [ -x /usr/sbin/pgbouncer ] || have pgbouncer || packages="$packages pgbouncer"
+    have redis-server || packages="$packages redis-server"
+    [ -x /usr/sbin/nats-server ] || have nats-server || packages="$packages nats-server"
   fi
   postgres=yes
   has_postgres || postgres=no

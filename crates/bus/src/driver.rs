@@ -43,14 +43,17 @@ async fn drive(shared: &Shared, url: &BusUrl, tls: &TlsSettings) {
     let mut backoff = Backoff::default();
     loop {
         shared.inbound.room().await;
-        let started = Instant::now();
         let error = match login::connect(url, servers.next(), tls).await {
-            Ok(connection) => serve(shared, connection).await,
+            Ok(connection) => {
+                let connected = Instant::now();
+                let error = serve(shared, connection).await;
+                if connected.elapsed() >= GOOD_AFTER {
+                    backoff.reset();
+                }
+                error
+            }
             Err(error) => error,
         };
-        if started.elapsed() >= GOOD_AFTER + login::CONNECT_MAX {
-            backoff.reset();
-        }
         shared.inbound.control(BusEvent::Disconnected(error));
         sleep(backoff.next(rand::random())).await;
     }

@@ -113,3 +113,55 @@ impl Inbound {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAYLOAD_BYTES: usize = 1 << 20;
+
+    fn push(inbound: &Inbound) {
+        let payload = Bytes::from(vec![0; PAYLOAD_BYTES]);
+        inbound.message(Subject::new("a").unwrap(), payload);
+    }
+
+    #[tokio::test]
+    async fn what_has_no_room_is_dropped_until_half_is_taken_and_one_gap_says_so() {
+        let inbound = Inbound::default();
+        let room = INBOUND_BYTES_MAX / (PAYLOAD_BYTES + MESSAGE_OVERHEAD_BYTES);
+        for _ in 0..room + 5 {
+            push(&inbound);
+        }
+        let mut taken = 0;
+        while inbound.lock().message_bytes > INBOUND_BYTES_MAX / 2 {
+            push(&inbound);
+            assert!(matches!(inbound.next().await, BusEvent::Message { .. }));
+            taken += 1;
+        }
+        push(&inbound);
+        for _ in taken..room {
+            assert!(matches!(inbound.next().await, BusEvent::Message { .. }));
+        }
+        let gap = BusEvent::Gap(GapCause::InboundFull);
+        assert_eq!(inbound.next().await, gap);
+        assert!(matches!(inbound.next().await, BusEvent::Message { .. }));
+        assert!(inbound.take().is_none());
+        assert_eq!(inbound.lock().message_bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn there_is_room_for_so_many_events_and_again_when_one_is_taken() {
+        let inbound = Inbound::default();
+        for _ in 0..CONTROL_EVENTS_MAX {
+            assert!(inbound.has_room());
+            inbound.control(BusEvent::Connected);
+        }
+        assert!(!inbound.has_room());
+        let waiting = async {
+            inbound.room().await;
+            inbound.has_room()
+        };
+        let taking = async { inbound.next().await };
+        assert_eq!(tokio::join!(waiting, taking), (true, BusEvent::Connected));
+    }
+}

@@ -15,7 +15,8 @@ use crate::url::{Broker, BusUrl, Host};
 use crate::wire::{NatsInfo, NatsWire, RedisWire, Wire};
 
 /// For the name, TCP, TLS and the login together.
-pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(5);
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+const LOGIN_GRACE: Duration = Duration::from_millis(100);
 /// A NATS server speaks first, and at once. A server that has not is asked in the words of Redis.
 const NATS_FIRST_LINE_MAX: Duration = Duration::from_millis(2500);
 /// NATS's first line; a large cluster's is some KiB.
@@ -47,11 +48,12 @@ pub(crate) async fn connect(
     let socket = transport::connect(host, deadline).await?;
     let login = async {
         match url.broker() {
-            Broker::Redis => redis(socket, url, host, tls).await,
-            Broker::Nats => nats(socket, url, host, tls).await,
+            Broker::Redis => redis(socket, url, host, tls, deadline).await,
+            Broker::Nats => nats(socket, url, host, tls, deadline).await,
         }
     };
-    match timeout_at(deadline, login).await {
+    // A little more than TLS has: its error says more.
+    match timeout_at(deadline + LOGIN_GRACE, login).await {
         Ok(result) => result,
         Err(_) => Err(BusError::new(
             BusCause::Silent,
@@ -65,15 +67,24 @@ async fn redis(
     url: &BusUrl,
     host: &Host,
     tls: &TlsSettings,
+    deadline: Instant,
 ) -> Result<Connection, BusError> {
     let mut transport: Box<dyn Transport> = if url.is_tls() {
-        transport::secure(socket, host, tls).await?
+        transport::secure(socket, host, tls, deadline).await?
     } else {
         Box::new(socket)
     };
     let mut wire = RedisWire::default();
     wire.hello(url.login());
-    converse(&mut transport, &mut wire, RedisWire::login_answer).await?;
+    let answered = converse(&mut transport, &mut wire, RedisWire::login_answer).await;
+    if let Err(error) = answered {
+        let may_expect_tls = !url.is_tls() && error.cause() == BusCause::Closed;
+        if may_expect_tls && transport::speaks_tls(host, deadline).await {
+            let detail = format!("{host} expects TLS");
+            return Err(BusError::new(BusCause::Tls, detail));
+        }
+        return Err(error);
+    }
     Ok(Connection {
         transport,
         wire: AnyWire::Redis(wire),
@@ -86,6 +97,7 @@ async fn nats(
     url: &BusUrl,
     host: &Host,
     tls: &TlsSettings,
+    deadline: Instant,
 ) -> Result<Connection, BusError> {
     let (info, rest) = first_line(&mut socket).await?;
     let is_tls = url.is_tls() || info.tls_required;
@@ -99,7 +111,7 @@ async fn nats(
             let detail = format!("{host} sent more before TLS than its first line");
             return Err(BusError::new(BusCause::Tls, detail));
         }
-        transport::secure(socket, host, tls).await?
+        transport::secure(socket, host, tls, deadline).await?
     } else {
         Box::new(socket)
     };

@@ -4,6 +4,9 @@
 //! never outlives its test: a shell kills it when the test's end of a pipe closes, and the kernel closes that end however
 //! the test ends.
 //!
+//! A [`BrokerProxy`] stands between nodes and a broker: it drops, repeats, delays and swaps single messages by a seed, cuts
+//! connections, and freezes them, also in one direction only.
+//!
 //! Must never: listen on another address, use a service that runs on this machine, keep data. A failed start is reported
 //! with the last lines of the server's log.
 //!
@@ -16,15 +19,23 @@
 //! | `port.rs` | ports that nobody else takes |
 //! | `supervisor.rs` | the shell that kills the server when the test ends |
 //! | `server.rs` | [`BrokerServer`] |
+//! | `frames/` | what a broker sends, cut into single messages and the rest |
+//! | `faults.rs` | [`Faults`]: what happens to single messages |
+//! | `proxy.rs` | [`BrokerProxy`] |
 
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 mod error;
+mod faults;
+mod frames;
 mod options;
 mod port;
+mod proxy;
 mod server;
 mod supervisor;
 
 pub use self::error::BrokerError;
+pub use self::faults::{FaultCounts, Faults};
 pub use self::options::{BrokerKind, BrokerOptions, BrokerTls};
+pub use self::proxy::{BrokerProxy, Direction};
 pub use self::server::BrokerServer;

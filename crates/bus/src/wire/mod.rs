@@ -3,6 +3,8 @@
 mod contract;
 mod nats;
 mod redis;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use self::contract::{Incoming, Wire};
 pub(crate) use self::nats::{NatsInfo, NatsWire};

@@ -72,6 +72,7 @@ impl NatsWire {
             Login::Token(token) => (None, None, Some(token)),
         };
         let connect = Connect {
+            // No +OK. In a debug build the codec also panics at one that comes in two parts.
             verbose: false,
             pedantic: false,
             require_tls: is_tls,

@@ -1,6 +1,8 @@
 //! Brokers that end, freeze and come back empty.
 
-use hushnet_bus::{BusCause, BusEvent};
+use hushnet_bus::{BusCause, BusEvent, GapCause, TlsSettings};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::node::{KINDS, Node, fails_again_and_again, server, subject};
 
@@ -56,4 +58,37 @@ async fn a_node_gives_up_its_connection_when_it_is_asked_to() {
         node.publish("hushnet.a", "x");
         assert_eq!(node.message().await.1, "x");
     }
+}
+
+/// Reads until the bytes have come.
+async fn expect(socket: &mut TcpStream, expected: &str) {
+    let mut received = vec![0; expected.len()];
+    socket.read_exact(&mut received).await.unwrap();
+    assert_eq!(String::from_utf8(received).unwrap(), expected);
+}
+
+/// No real server can be made to do this: a Redis Cluster does it to the channels of a slot that moves.
+#[tokio::test]
+async fn a_subscription_that_the_broker_ends_is_a_gap_and_made_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let mut node = Node::at(&url, TlsSettings::default());
+    node.bus.subscribe(subject("a"));
+    let (mut socket, _) = listener.accept().await.unwrap();
+    let hello = "*4\r\n$5\r\nHELLO\r\n$1\r\n3\r\n$7\r\nSETNAME\r\n$7\r\nhushnet\r\n";
+    let subscribe = "*2\r\n$9\r\nSUBSCRIBE\r\n$1\r\na\r\n";
+    let subscribed = b">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n";
+    expect(&mut socket, hello).await;
+    socket.write_all(b"%0\r\n").await.unwrap();
+    node.connected().await;
+    expect(&mut socket, subscribe).await;
+    socket.write_all(subscribed).await.unwrap();
+    node.next_subscribed().await;
+    let ended = b">3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n";
+    socket.write_all(ended).await.unwrap();
+    let gap = BusEvent::Gap(GapCause::Unsubscribed(subject("a")));
+    assert_eq!(node.next().await, gap);
+    expect(&mut socket, subscribe).await;
+    socket.write_all(subscribed).await.unwrap();
+    assert_eq!(node.next_subscribed().await, subject("a"));
 }

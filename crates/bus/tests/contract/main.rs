@@ -9,6 +9,7 @@
 mod faults;
 mod messages;
 mod node;
+mod proxied;
 mod refusals;
 mod rights;
 mod tls;
