@@ -9,6 +9,7 @@ mod relay;
 mod replay_buffer;
 mod routed_set;
 mod router;
+mod served_shards;
 
 pub use self::feed::{Feed, HealthReport};
 pub use self::health::Finding;
@@ -20,3 +21,4 @@ pub use self::replay_buffer::{
     Bounds, FORGOTTEN_BYTES_MAX, Found, ReplayBuffer, SEGMENT_BYTES_MAX,
 };
 pub use self::router::{HELD_EVENTS_BYTES_MAX, ROUTED_BYTES_MAX, Router, SEGMENT_MIN};
+pub use self::served_shards::ServedShards;

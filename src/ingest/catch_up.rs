@@ -183,7 +183,9 @@ impl CatchUp<'_> {
                 let reached: Reading = reached.ok_or(Lost::Closed)?;
                 if let Some(reason) = reset {
                     self.restart(reason, &reached).await?;
-                } else if self.intake.resets(Instant::now()) || self.intake.position().is_none() {
+                } else if self.intake.resets().reason_by(Instant::now()).is_some()
+                    || self.intake.position().is_none()
+                {
                     self.flush(&reached).await?;
                 }
                 return Ok(reached.cursor);

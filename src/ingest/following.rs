@@ -3,11 +3,13 @@
 //! While it runs, the node neither listens nor polls nor sends barriers. It ends when the bus is silent, when the
 //! database has become another, or when this node is to lead; then the listener goes on from the last passed barrier.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::bus_intake::BusIntake;
 use super::intake::Intake;
 use super::leader_watch::Found;
 use super::node::{Came, Node};
@@ -17,7 +19,9 @@ use crate::metrics::Metrics;
 use crate::nodes::{
     Destination, Follower, Incoming, MARK_INTERVAL, Message, Numbers, Published, Run, Verdict, read,
 };
-use crate::protocol::{Cursor, Label, RepairCause, SHARDS, Shard, ShardSet, Snapshot};
+use crate::protocol::{
+    Cursor, Label, ReadinessReason, RepairCause, SHARDS, Shard, ShardSet, Snapshot,
+};
 use crate::store::{self, Chunk, Log};
 
 /// So many marks in a row that do not come end the following.
@@ -33,7 +37,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Why a node follows no longer. In the log it has the variant's name in snake case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
-pub(super) enum Ended {
+enum Ended {
     /// No mark has come for too long.
     Silent,
     /// This node is to lead.
@@ -45,9 +49,9 @@ pub(super) enum Ended {
 }
 
 /// A node that follows.
-pub(super) struct Following<'a> {
+struct Following<'a> {
     log: &'a Log,
-    intake: &'a mut Intake,
+    intake: BusIntake<'a>,
     node: &'a mut Node,
     health: &'a HealthReport,
     metrics: &'a Metrics,
@@ -64,9 +68,40 @@ pub(super) struct Following<'a> {
     presents: Vec<(Instant, Snapshot)>,
 }
 
+/// Takes events from the bus until there is a reason to read the log again.
+pub(super) async fn follow(
+    log: &Log,
+    intake: &mut Intake,
+    node: &mut Node,
+    health: &HealthReport,
+    run: Run,
+) {
+    intake.stop_reading(Instant::now());
+    for reason in [ReadinessReason::BusSilent, ReadinessReason::NewerTimeline] {
+        health.end(reason);
+    }
+    let metrics = Arc::clone(&node.metrics);
+    metrics.node_following.set(true);
+    node.status.set_follows(true);
+    tracing::info!(event = "node_follows", run = run.number);
+    let ended = Following::new(log, intake, node, health, &metrics, run)
+        .run()
+        .await;
+    tracing::info!(event = "node_reads", cause = <&str>::from(ended));
+    metrics.node_following.set(false);
+    metrics.node_shards.set(0.0);
+    node.status.set_follows(false);
+    if ended == Ended::Silent {
+        health.begin(ReadinessReason::BusSilent, "");
+    }
+    if let Some(order) = node.take_ordered() {
+        node.publish(order, intake);
+    }
+}
+
 impl<'a> Following<'a> {
     /// Follows this run. All shards that have users are taken at once: no barrier is passed without them.
-    pub(super) fn new(
+    fn new(
         log: &'a Log,
         intake: &'a mut Intake,
         node: &'a mut Node,
@@ -77,11 +112,11 @@ impl<'a> Following<'a> {
         let now = Instant::now();
         let wanted = node.hub.interest().wanted();
         let router = intake.router();
-        router.lose_shards(ShardSet::ALL.minus(wanted));
+        router.shards().lose(ShardSet::ALL.minus(wanted));
         router.serve(ShardSet::NONE);
         let mut following = Self {
             log,
-            intake,
+            intake: BusIntake { intake },
             node,
             health,
             metrics,
@@ -98,7 +133,7 @@ impl<'a> Following<'a> {
     }
 
     /// Follows until there is a reason not to.
-    pub(super) async fn run(mut self) -> Ended {
+    async fn run(mut self) -> Ended {
         let mut ticks = interval(MARK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let hub = self.node.hub.clone();
@@ -121,7 +156,7 @@ impl<'a> Following<'a> {
             if let Some(ended) = ended {
                 return ended;
             }
-            if self.intake.sources_doubt().take_due(Instant::now) {
+            if self.intake.intake.sources_doubt().take_due(Instant::now) {
                 self.read_sources().await;
             }
         }
@@ -186,7 +221,7 @@ impl<'a> Following<'a> {
             Message::Sources => {
                 let is_followed = self.follower.other(&run);
                 if is_followed {
-                    self.intake.sources_doubt().begin();
+                    self.intake.intake.sources_doubt().begin();
                 }
                 is_followed
             }
@@ -268,7 +303,7 @@ impl<'a> Following<'a> {
         if self.repair.is_some() || Instant::now() < self.may_repair {
             return;
         }
-        let Some(from) = self.intake.durable_position() else {
+        let Some(from) = self.intake.intake.durable_position() else {
             return;
         };
         let from = from.snapshot.clone();
@@ -296,7 +331,7 @@ impl<'a> Following<'a> {
                 return None;
             }
         };
-        if !self.intake.is_of_history(&chunk.reading.cursor) {
+        if !self.intake.intake.is_of_history(&chunk.reading.cursor) {
             return Some(Ended::History);
         }
         if repair.snapshot.is_none() {
@@ -338,8 +373,8 @@ impl<'a> Following<'a> {
         for batch in &batches {
             self.route(batch);
         }
-        let router = self.intake.router();
-        router.take_shards(served.minus(served_before), snapshot);
+        let router = self.intake.intake.router();
+        router.shards().take(served.minus(served_before), snapshot);
         router.serve(served);
         self.metrics.node_shards.set(f64::from(served.len()));
         self.node.status.set_shards(served.len());
@@ -364,7 +399,7 @@ impl<'a> Following<'a> {
                 return None;
             }
         };
-        if !self.intake.is_of_history(&found.present) {
+        if !self.intake.intake.is_of_history(&found.present) {
             return Some(Ended::History);
         }
         let Some(number) = found.run else {
@@ -426,9 +461,9 @@ impl<'a> Following<'a> {
     /// A user who comes meanwhile either finds the shard no longer served, or is found here.
     fn let_go(&mut self, shard: Shard) {
         self.follower.let_go(shard);
-        let router = self.intake.router();
+        let router = self.intake.intake.router();
         router.serve(self.follower.served());
-        router.lose_shards(ShardSet::NONE.with(shard));
+        router.shards().lose(ShardSet::NONE.with(shard));
         if self.node.hub.interest().wanted().contains(shard) {
             self.take(shard);
         } else {
@@ -438,11 +473,11 @@ impl<'a> Following<'a> {
 
     async fn read_sources(&mut self) {
         match self.log.read_kinds().await {
-            Ok(true) => self.intake.user_type_changed(),
+            Ok(true) => self.intake.intake.user_type_changed(),
             Ok(false) => {}
             Err(error) => {
                 tracing::debug!(event = "sources_unread", %error);
-                self.intake.sources_doubt().begin();
+                self.intake.intake.sources_doubt().begin();
             }
         }
     }

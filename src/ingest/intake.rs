@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::awaiting_disk::AwaitingDisk;
 use super::control_message::{BareBarrierState, BarrierState, ControlMessage};
-use super::failed_events::FailedEvents;
+use super::resets::Resets;
 use super::schedule::Schedule;
 use super::sources_doubt::SourcesDoubt;
 use super::wants::Wants;
@@ -45,10 +45,7 @@ pub(super) struct Intake {
     wants: Wants,
     /// A barrier that has returned and is completed by the next read of the log.
     returned: Option<Cursor>,
-    /// Why the clients are reset at the end of the read that is under way.
-    reset: Option<ResetReason>,
-    /// Events that could not be made, for which clients are reset.
-    failed: FailedEvents,
+    resets: Resets,
     /// Notified events that are not on disk yet.
     awaiting_disk: AwaitingDisk,
     /// Notifications without an id, since the last barrier that found the log.
@@ -61,13 +58,12 @@ pub(super) struct Intake {
 impl Intake {
     pub(super) fn new(router: Router, metrics: Arc<Metrics>, now: Instant) -> Self {
         Self {
+            resets: Resets::new(Arc::clone(&metrics)),
             router,
             schedule: Schedule::new(Ingest::Notify, now),
             metrics,
             wants: Wants::nothing(),
             returned: None,
-            reset: None,
-            failed: FailedEvents::default(),
             awaiting_disk: AwaitingDisk::default(),
             without_id: WithoutId::default(),
             without_log: None,
@@ -137,10 +133,7 @@ impl Intake {
     pub(super) fn leave_log(&mut self, now: Instant) {
         // Without the log, every event is sent as it comes.
         self.on_disk(u64::MAX);
-        self.end_stream(now);
-        self.schedule = Schedule::new(Ingest::Notify, now);
-        self.wants.announce(&self.schedule);
-        self.returned = None;
+        self.stop_reading(now);
         self.restart(ResetReason::NoLog, None, now);
         for payload in self.without_id.take() {
             if let Ok(notification) = Notification::parse(&payload) {
@@ -161,19 +154,28 @@ impl Intake {
 
     /// Events were missed that cannot be read: the stream restarts here.
     pub(super) fn restart(&mut self, reason: ResetReason, cursor: Option<Cursor>, now: Instant) {
-        self.reset = None;
         self.awaiting_disk.clear();
         self.router.restart(reason, cursor, now);
-        for (source, events) in self.failed.clients_reset(now) {
-            let kind = self.kind_name(source);
-            tracing::warn!(
-                event = "event_failed",
-                kind = &*kind,
-                events,
-                advice = "PostgreSQL's log has each error; mend the table or what the source's audience reads, or attach the \
-                          table again"
-            );
-        }
+        self.resets.done(now);
+    }
+
+    /// What routes the events.
+    pub(super) fn router(&mut self) -> &mut Router {
+        &mut self.router
+    }
+
+    /// The log is neither listened to nor polled from here on.
+    pub(super) fn stop_reading(&mut self, now: Instant) {
+        self.awaiting_disk.clear();
+        self.end_stream(now);
+        self.schedule = Schedule::new(Ingest::Notify, now);
+        self.wants.announce(&self.schedule);
+        self.returned = None;
+    }
+
+    /// Gives the notification the number of its kind, if that has one.
+    pub(super) fn resolve(&self, notification: &mut Notification<'_>) {
+        self.metrics.kinds.resolve(notification);
     }
 
     /// An event was notified. The clock is asked only where it matters.
@@ -328,7 +330,7 @@ impl Intake {
         }
         if completed {
             self.router.complete_barrier(barrier.cursor, now);
-            return if self.failed.are_due(now) {
+            return if self.resets.are_due(now) {
                 Next::ReadLog
             } else {
                 Next::Wait
@@ -378,7 +380,7 @@ impl Intake {
         self.schedule.barrier(&barrier, now);
         self.wants.announce(&self.schedule);
         self.router.complete_barrier(barrier.cursor, now);
-        if self.failed.are_due(now) {
+        if self.resets.are_due(now) {
             Next::ReadLog
         } else {
             Next::Wait
@@ -406,7 +408,12 @@ impl Intake {
     }
 
     /// Returns how many rows were read.
-    fn read_rows(&mut self, rows: &[ChunkRow], shards: ShardSet, only_known: bool) -> usize {
+    pub(super) fn read_rows(
+        &mut self,
+        rows: &[ChunkRow],
+        shards: ShardSet,
+        only_known: bool,
+    ) -> usize {
         let mut text = String::new();
         for (number, row) in rows.iter().enumerate() {
             let kinds = &self.metrics.kinds;
@@ -442,33 +449,17 @@ impl Intake {
             relay.row_for_all();
         }
         let Gap::EventFailed { source, sqlstate } = gap else {
-            self.reset = Some(ResetReason::Truncated);
-            return;
+            return self.resets.at_end(ResetReason::Truncated);
         };
-        let kind = self.metrics.kinds.source(source);
-        self.metrics
-            .event_failed(kind.map_or(Kind::OTHER, |(kind, _)| kind));
-        let detail = format!("{}: SQLSTATE {sqlstate}", self.kind_name(source));
-        self.router.health_report().events_failed(&detail, now);
-        if self.failed.failed(source, now) {
-            self.reset.get_or_insert(ResetReason::EventFailed);
-        } else {
+        let health = self.router.health_report();
+        if !self.resets.event_failed(source, &sqlstate, &health, now) {
             self.router.hold_cursors();
         }
     }
 
-    /// The kind of this source's events, for people.
-    fn kind_name(&self, source: i16) -> Arc<str> {
-        let name = self.metrics.kinds.source_name(source);
-        name.unwrap_or_else(|| Kind::OTHER_NAME.into())
-    }
-
-    /// Whether the clients are reset at the end of this read. What it sees must then be on disk.
-    pub(super) fn resets(&mut self, now: Instant) -> bool {
-        if self.failed.are_due(now) {
-            self.reset.get_or_insert(ResetReason::EventFailed);
-        }
-        self.reset.is_some()
+    /// Why clients are reset at the end of a read.
+    pub(super) fn resets(&mut self) -> &mut Resets {
+        &mut self.resets
     }
 
     fn skipped(&self, id: i64, why: SkippedRow) {
@@ -489,7 +480,7 @@ impl Intake {
         let snapshot = reached.snapshot.clone();
         // What had been notified before the read is in it.
         self.awaiting_disk.clear();
-        match self.reset {
+        match self.resets.reason() {
             Some(reason) => self.restart(reason, Some(reached), now),
             None => self.router.advance(reached, now),
         }
@@ -504,6 +495,5 @@ impl Intake {
     }
 }
 
-mod follower;
 #[cfg(test)]
 mod tests;

@@ -17,19 +17,22 @@ use tokio::time::sleep_until;
 use super::barriers::Barriers;
 use super::catch_up::{CatchUp, Received};
 use super::flush::Flush;
+use super::following;
 use super::held::{HELD_BYTES_MAX, Held};
+use super::ingest_choice::IngestChoice;
 use super::injector::Injected;
 use super::intake::{Intake, Next};
 use super::joining::{Joining, ingest_after_change};
 use super::lost::Lost;
-use super::node::{self, Node};
+use super::node::{self, Node, Turn};
 use super::stream::{Inlet, Inlets, StreamTask};
 use super::streaming::{Row, Streaming};
 use crate::config::Ingest;
 use crate::delivery::{HealthReport, Router};
 use crate::metrics::Metrics;
+use crate::nodes::Run;
 use crate::protocol::{Channel, DatabaseFault, Label, ReadinessReason, Snapshot, StreamFault};
-use crate::store::{self, CONTROL_CHANNEL, Log, LogState, Notifications, RowStream, StreamedRow};
+use crate::store::{self, CONTROL_CHANNEL, Log, LogState, Notifications, StreamedRow};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
@@ -44,8 +47,7 @@ pub struct Listener {
     intake: Intake,
     health: HealthReport,
     metrics: Arc<Metrics>,
-    /// The way of ingest that is written to each log before this process first uses it.
-    ingest_wanted: Option<Ingest>,
+    choice: IngestChoice,
     /// How often in a row a log was incomplete.
     incomplete: u32,
     /// Whether a connection has ever been live: clients were promised nothing before.
@@ -55,8 +57,6 @@ pub struct Listener {
     injected: Injected,
     stream: Inlets,
     streaming: Streaming,
-    /// Whether there could be a stream is asked with this credential, where nobody has chosen the way of ingest.
-    endpoint: Option<Endpoint>,
     /// This process as one of many nodes; `None` without a bus.
     node: Option<Node>,
 }
@@ -83,7 +83,10 @@ impl Listener {
             health,
             intake,
             metrics,
-            ingest_wanted,
+            choice: IngestChoice {
+                wanted: ingest_wanted,
+                endpoint: endpoint.clone(),
+            },
             incomplete: 0,
             has_listened: false,
             connected: false,
@@ -91,7 +94,6 @@ impl Listener {
             injected: Injected::default(),
             stream,
             streaming: Streaming::default(),
-            endpoint: endpoint.clone(),
             node: None,
         };
         (listener, task.with(endpoint))
@@ -190,7 +192,7 @@ impl Listener {
         (self.connected, self.has_listened) = (true, true);
         *backoff = BACKOFF_FIRST;
         tracing::info!(event = "listener_connected");
-        self.intake.read_all_shards();
+        self.intake.router().serve_all();
         self.follow(notifications, next).await?;
         loop {
             let next_read = self.intake.next_read();
@@ -234,6 +236,34 @@ impl Listener {
                 self.read_sources().await?;
             }
         }
+    }
+
+    /// Does what concerns this process as a node.
+    fn turn(&mut self, turn: Turn) -> Result<(), Lost> {
+        match turn {
+            Turn::Read => Ok(()),
+            Turn::Follow(run) => Err(Lost::Follow(run)),
+            Turn::Reconnect => Err(Lost::NewerTimeline),
+            Turn::Publish(order) => {
+                if let Some(node) = &mut self.node {
+                    node.publish(order, &mut self.intake);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes events from the bus until there is a reason to read the log again.
+    async fn follow_bus(&mut self, run: Run) {
+        let Some(node) = &mut self.node else {
+            return;
+        };
+        self.stream.let_go(None);
+        self.streaming.end(&mut self.intake, Instant::now());
+        self.barriers.pause();
+        self.metrics.listener_connected.set(false);
+        self.connected = false;
+        following::follow(&self.log, &mut self.intake, node, &self.health, run).await;
     }
 
     /// Does what is left to do after a notification, and what is left after that.
@@ -327,7 +357,7 @@ impl Listener {
         if let Some(state) = &state {
             ingest = state.ingest;
             if self.intake.position().is_none() {
-                ingest = ingest_after_change(ingest, self.set_ingest().await?);
+                ingest = ingest_after_change(ingest, self.choice.write(&self.log).await?);
             }
             self.intake.reconnected(ingest, Instant::now());
         }
@@ -365,30 +395,6 @@ impl Listener {
             }
         }
         Ok(Next::Wait)
-    }
-
-    /// Writes how events are to reach the server to a log that it begins with: as the settings say, or, where nobody has
-    /// chosen, as it can be had. Returns what the log says then.
-    async fn set_ingest(&self) -> Result<Ingest, Lost> {
-        match self.ingest_wanted.unwrap_or(Ingest::Auto) {
-            Ingest::Auto => {
-                let proposed = match &self.endpoint {
-                    None => Ingest::Adaptive,
-                    Some(endpoint) => match RowStream::check(&self.log, endpoint).await {
-                        Ok(()) => Ingest::Wal,
-                        Err(error) => {
-                            let (cause, advice) = (error.fault.as_str(), error.fault.advice());
-                            tracing::warn!(event = "wal_cannot_be_had", cause, %error, advice);
-                            Ingest::Adaptive
-                        }
-                    },
-                };
-                self.log.propose_ingest(proposed).await?;
-            }
-            wanted => self.log.set_ingest(wanted).await?,
-        }
-        let state = self.log.state().await?;
-        Ok(state.map_or(Ingest::Notify, |state| state.ingest))
     }
 
     /// What the log says of itself. Where the database has forgotten what a barrier has proven to be on its disk, the
@@ -473,5 +479,3 @@ impl Listener {
         next
     }
 }
-
-mod as_node;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::intake::Intake;
 use super::leader_watch::{Found, LeaderWatch};
 use crate::delivery::{HealthReport, Hub};
 use crate::metrics::Metrics;
@@ -73,7 +74,7 @@ pub struct Node {
     unreadable: Option<Instant>,
     health: HealthReport,
     pub(super) status: Status,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// What a node is made of.
@@ -140,6 +141,25 @@ impl Node {
             incoming = self.link.next() => Came::Incoming(incoming),
             found = self.watch.next() => Came::Found(found),
             order = self.orders.next() => Came::Order(order),
+        }
+    }
+
+    /// This node is elected: what it routes is published from here on, which the election awaits.
+    pub(super) fn publish(&self, order: Order, intake: &mut Intake) {
+        let Some(position) = intake.durable_position() else {
+            return;
+        };
+        self.publishing.begin(Run {
+            history: position.epoch.history,
+            timeline: position.epoch.timeline,
+            number: order.run,
+        });
+        let relay = Box::new(self.publishing.clone());
+        intake.router().set_relay(Some(relay));
+        self.health.end(ReadinessReason::BusSilent);
+        if order.ready.send(()).is_err() {
+            // The election has given up meanwhile.
+            self.publishing.end();
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use sqlx::{PgConnection, PgPool, Row};
+use sqlx::PgConnection;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -17,34 +17,6 @@ use super::{Log, session};
 pub const LEADER_IDLE_MAX: Duration = Duration::from_millis(1_500);
 /// A check that takes longer has failed: the session may have ended.
 const CHECK_DEADLINE: Duration = Duration::from_secs(1);
-
-/// The node that was last elected.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leader {
-    /// How many elections there have been.
-    pub term: u64,
-    /// The number of its run.
-    pub run: u64,
-    /// Its id.
-    pub node: Uuid,
-    /// Its name.
-    pub name: String,
-}
-
-/// What [`super::Log::leader`] does, on this pool.
-pub(super) async fn now(pool: &PgPool) -> Result<Option<Leader>, sqlx::Error> {
-    let statement = sqlx::query("SELECT term, run, node, name FROM realtime.leader_now()");
-    let Some(row) = statement.fetch_optional(pool).await? else {
-        return Ok(None);
-    };
-    let (term, run): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-    Ok(Some(Leader {
-        term: term.cast_unsigned(),
-        run: run.cast_unsigned(),
-        node: row.try_get(2)?,
-        name: row.try_get(3)?,
-    }))
-}
 
 /// A session that holds the leader's lock. Dropping it ends the session, and frees the lock.
 #[derive(Debug)]

@@ -18,10 +18,9 @@ use super::creation_times::Logged;
 use super::database::Database;
 use super::deadline::within_deadline;
 use super::devices::Devices;
-use super::leader::{self, Leader};
 use super::log_state::LogState;
 use super::maintenance::Rotation;
-use super::nodes::{self, NodeRow, NodeState};
+use super::nodes::{self, Leader, NodeRow, NodeState};
 use super::rights::MissingRights;
 use super::triggers::FaultyTrigger;
 use super::user_pages::UserPages;
@@ -109,7 +108,7 @@ impl Log {
     /// Who was last elected to read the log and to publish events; `None` before the first election. In the schema before
     /// migration 12 the function is undefined.
     pub async fn leader(&self) -> Result<Option<Leader>, sqlx::Error> {
-        within_deadline(leader::now(&self.database.own())).await
+        within_deadline(nodes::leader(&self.database.own())).await
     }
 
     /// Writes this node's row, and returns the id of another live node of its name.

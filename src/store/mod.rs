@@ -58,13 +58,13 @@ pub use self::error::{
     is_undefined_table, is_without_schema, may_pass, summary,
 };
 pub use self::fields::Fields;
-pub use self::leader::{LEADER_IDLE_MAX, Leader, LeaderSession};
+pub use self::leader::{LEADER_IDLE_MAX, LeaderSession};
 pub use self::locks::{Blocked, Patience};
 pub use self::log::Log;
 pub use self::log_row::{Body, LogRow, Parts, skip_unknown};
 pub use self::log_state::LogState;
 pub use self::maintenance::Rotation;
-pub use self::nodes::{NodeRow, NodeState, Role};
+pub use self::nodes::{Leader, NodeRow, NodeState, Role};
 pub use self::notifications::Notifications;
 pub use self::plan::Step;
 pub use self::reading::{Durability, Reading};

@@ -1,4 +1,4 @@
-//! The nodes of one database, as each writes its own row.
+//! The nodes of one database, as each writes its own row, and who of them was last elected.
 
 use std::time::Duration;
 
@@ -118,4 +118,32 @@ fn of_row(row: &PgRow) -> Result<NodeRow, sqlx::Error> {
 pub(super) async fn leave(pool: &PgPool, node: Uuid) -> Result<(), sqlx::Error> {
     let leave = sqlx::query("SELECT realtime.leave_node($1)").bind(node);
     leave.execute(pool).await.map(drop)
+}
+
+/// The node that was last elected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leader {
+    /// How many elections there have been.
+    pub term: u64,
+    /// The number of its run.
+    pub run: u64,
+    /// Its id.
+    pub node: Uuid,
+    /// Its name.
+    pub name: String,
+}
+
+/// What [`super::Log::leader`] does, on this pool.
+pub(super) async fn leader(pool: &PgPool) -> Result<Option<Leader>, sqlx::Error> {
+    let statement = sqlx::query("SELECT term, run, node, name FROM realtime.leader_now()");
+    let Some(row) = statement.fetch_optional(pool).await? else {
+        return Ok(None);
+    };
+    let (term, run): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+    Ok(Some(Leader {
+        term: term.cast_unsigned(),
+        run: run.cast_unsigned(),
+        node: row.try_get(2)?,
+        name: row.try_get(3)?,
+    }))
 }

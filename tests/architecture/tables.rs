@@ -24,7 +24,7 @@ pub const FOLDERS: &[Folder] = &[
     folder("output", &[]),
     // Pure types that everything speaks of. Of `websocket` only the frame.
     folder("protocol", &["websocket"]),
-    folder("config", &["replication", "protocol"]),
+    folder("config", &["bus", "replication", "protocol"]),
     folder("metrics", &["output", "protocol", "config"]),
     folder("limits", &["protocol", "config", "metrics"]),
     folder("store", &["replication", "protocol", "config", "metrics"]),
@@ -34,6 +34,11 @@ pub const FOLDERS: &[Folder] = &[
     folder(
         "delivery",
         &["websocket", "protocol", "config", "metrics", "store"],
+    ),
+    // Not `ingest`, which asks it what to do with what the bus brings.
+    folder(
+        "nodes",
+        &["bus", "protocol", "config", "metrics", "store", "delivery"],
     ),
     folder(
         "ingest",
@@ -45,6 +50,7 @@ pub const FOLDERS: &[Folder] = &[
             "metrics",
             "store",
             "delivery",
+            "nodes",
         ],
     ),
     // Not `ingest`: what a connection needs to know of the stream, `delivery` gives it.
@@ -86,6 +92,7 @@ pub const FOLDERS: &[Folder] = &[
     folder(
         "app",
         &[
+            "bus",
             "websocket",
             "output",
             "protocol",
@@ -95,6 +102,7 @@ pub const FOLDERS: &[Folder] = &[
             "store",
             "identity",
             "delivery",
+            "nodes",
             "ingest",
             "connection",
             "edge",
@@ -132,6 +140,9 @@ pub const PURE: &[&str] = &[
     "src/delivery/health.rs",
     "src/delivery/routed_set.rs",
     "src/delivery/replay_buffer/",
+    "src/nodes/follower.rs",
+    "src/nodes/message.rs",
+    "src/nodes/publisher.rs",
     "src/ingest/failures.rs",
     "src/connection/deadlines.rs",
     "src/connection/revocation.rs",
