@@ -15,5 +15,6 @@ pub fn database_connections_max(config: &Config) -> u32 {
         Some(_) => STREAM_CONNECTIONS_MAX,
         None => 0,
     };
-    config.database_pool_size + of_identity + of_stream + SERVICE_CONNECTIONS_MAX
+    let of_leader = u32::from(config.nodes.bus.url().is_some());
+    config.database_pool_size + of_identity + of_stream + of_leader + SERVICE_CONNECTIONS_MAX
 }

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use hushnet_bus::{INBOUND_BYTES_MAX, PUBLISH_BYTES_MAX};
 use hushnet_websocket::SocketLimits;
 
 use crate::config::{AuthMode, Config};
@@ -19,6 +20,7 @@ use crate::ingest::{
     WITHOUT_ID_BYTES_MAX,
 };
 use crate::limits::{LARGE_EVENTS_BYTES_MAX, RATES_PER_CONNECTION, SPARE_RATES};
+use crate::nodes::{HELD_BATCHES_BYTES_MAX, OPEN_BATCHES_BYTES_MAX};
 use crate::output::BUFFER_BYTES_MAX;
 use crate::protocol::{
     Event, INLINE_BYTES_MAX, LARGE_BYTES_MAX, Signal, Snapshot, UserKey, WantedKinds,
@@ -85,7 +87,8 @@ impl MemoryBudget {
             notifications: HELD_BYTES_MAX
                 + AWAITING_DISK_BYTES_MAX
                 + WITHOUT_ID_BYTES_MAX
-                + stream_bytes(config),
+                + stream_bytes(config)
+                + bus_bytes(config),
             events: HELD_EVENTS_BYTES_MAX + LARGE_EVENTS_BYTES_MAX + RECENT_BYTES_MAX,
             tables: rates + signatures,
             database: config.database_pool_size as usize * (page + 2 * PENDING_BYTES_MAX as usize)
@@ -121,6 +124,16 @@ impl MemoryBudget {
 fn stream_bytes(config: &Config) -> usize {
     match config.replication_url {
         Some(_) => STREAM_BYTES_MAX + JOINING_BYTES_MAX,
+        None => 0,
+    }
+}
+
+/// What is on its way to the bus and from it, and what waits for a repair.
+fn bus_bytes(config: &Config) -> usize {
+    match config.nodes.bus.url() {
+        Some(_) => {
+            PUBLISH_BYTES_MAX + INBOUND_BYTES_MAX + OPEN_BATCHES_BYTES_MAX + HELD_BATCHES_BYTES_MAX
+        }
         None => 0,
     }
 }

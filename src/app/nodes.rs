@@ -57,6 +57,7 @@ pub(super) fn start(
         may_lead: may_lead_view,
         step_down: step_down.clone(),
         metrics: Arc::clone(metrics),
+        said: None,
     };
     supervisor.spawn(Task::Election, election.run());
     let presence = Presence {

@@ -35,7 +35,7 @@ pub struct Config {
     pub database_url: Option<DatabaseUrl>,
 
     /// Database connections for requests of clients. The service's own work has up to eight others, with
-    /// `replication_url` ten, and with identity the look-ups have up to four
+    /// `replication_url` ten, with `bus` one more, and with identity the look-ups have up to four
     #[arg(long, env = "HUSHNET_DATABASE_POOL_SIZE", value_name = "CONNECTIONS",
           default_value_t = 4, value_parser = within(1..=1_000))]
     pub database_pool_size: u32,

@@ -77,20 +77,17 @@ pub(super) async fn follow(
     run: Run,
 ) {
     intake.stop_reading(Instant::now());
-    for reason in [ReadinessReason::BusSilent, ReadinessReason::NewerTimeline] {
-        health.end(reason);
-    }
+    // What has changed of them since the listener was told, nothing says.
+    intake.sources_doubt().begin();
+    health.end(ReadinessReason::BusSilent);
     let metrics = Arc::clone(&node.metrics);
-    metrics.node_following.set(true);
-    node.status.set_follows(true);
+    node.set_follows(true);
     tracing::info!(event = "node_follows", run = run.number);
     let ended = Following::new(log, intake, node, health, &metrics, run)
         .run()
         .await;
     tracing::info!(event = "node_reads", cause = <&str>::from(ended));
-    metrics.node_following.set(false);
-    metrics.node_shards.set(0.0);
-    node.status.set_follows(false);
+    node.set_follows(false);
     if ended == Ended::Silent {
         health.begin(ReadinessReason::BusSilent, "");
     }
@@ -412,6 +409,7 @@ impl<'a> Following<'a> {
         if run != *self.follower.run() {
             tracing::info!(event = "leader_followed", run = number);
             self.follower.follow(run);
+            self.intake.intake.sources_doubt().begin();
             self.last_message = Instant::now();
         }
         if self.presents.len() == PRESENTS_MAX {

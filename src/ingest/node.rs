@@ -21,6 +21,8 @@ use crate::store::Log;
 const ALIVE_MIN: u32 = 3;
 /// A leader that is silent for longer has to be received as often again.
 const ALIVE_INTERVAL_MAX: Duration = MARK_INTERVAL.saturating_mul(3);
+/// A node that has a bus neither leads nor follows for so long while one is elected.
+const ALONE_MAX: Duration = Duration::from_secs(5);
 /// Between two log lines about messages that cannot be read.
 const UNREADABLE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -70,6 +72,10 @@ pub struct Node {
     /// The run that the database names.
     named: Option<u64>,
     alive: Option<Alive>,
+    /// The latest timeline that messages have named.
+    timeline: u32,
+    /// Since when the node has been neither leader nor follower.
+    alone_since: Option<Instant>,
     ticks: Interval,
     unreadable: Option<Instant>,
     health: HealthReport,
@@ -114,6 +120,8 @@ impl Node {
             may_lead: parts.may_lead,
             named: None,
             alive: None,
+            timeline: 0,
+            alone_since: None,
             ticks,
             unreadable: None,
             health,
@@ -126,13 +134,16 @@ impl Node {
     pub(super) fn joined(&mut self, epoch: Epoch) {
         self.link.follow_history(epoch.history);
         self.publishing.set_lives(true);
+        if epoch.timeline >= self.timeline {
+            self.health.end(ReadinessReason::NewerTimeline);
+        }
     }
 
     /// There is no connection to the database.
     pub(super) fn away(&mut self) {
         self.publishing.set_lives(false);
         self.may_lead.send_replace(false);
-        self.alive = None;
+        (self.alive, self.alone_since) = (None, None);
     }
 
     /// What comes next over the bus, from the database or from the election. Cancel-safe.
@@ -156,11 +167,18 @@ impl Node {
         });
         let relay = Box::new(self.publishing.clone());
         intake.router().set_relay(Some(relay));
-        self.health.end(ReadinessReason::BusSilent);
         if order.ready.send(()).is_err() {
             // The election has given up meanwhile.
             self.publishing.end();
         }
+    }
+
+    /// The node has stopped following, or begins to.
+    pub(super) fn set_follows(&mut self, follows: bool) {
+        self.alone_since = None;
+        self.metrics.node_following.set(follows);
+        self.metrics.node_shards.set(0.0);
+        self.status.set_follows(follows);
     }
 
     /// The election asks for something while the node follows. Returns whether the node is to lead.
@@ -197,13 +215,19 @@ impl Node {
         let may_lead = epoch.is_some() && self.link.is_connected();
         self.may_lead
             .send_if_modified(|may| std::mem::replace(may, may_lead) != may_lead);
-        // Subscribed before it follows, so that it need not wait then.
-        if self.publishing.run().is_none() {
-            self.link.want(self.hub.interest().wanted());
-        } else {
-            self.link.want(ShardSet::NONE);
-        }
         self.metrics.bus_connected.set(self.link.is_connected());
+        if self.publishing.run().is_some() {
+            self.link.want(ShardSet::NONE);
+            self.health.end(ReadinessReason::BusSilent);
+            self.alone_since = None;
+            return;
+        }
+        // Subscribed before it follows, so that it need not wait then.
+        self.link.want(self.hub.interest().wanted());
+        let since = *self.alone_since.get_or_insert_with(Instant::now);
+        if may_lead && since.elapsed() >= ALONE_MAX {
+            self.health.begin(ReadinessReason::BusSilent, "");
+        }
     }
 
     fn receive(&mut self, incoming: Incoming, epoch: Option<Epoch>) -> Turn {
@@ -266,6 +290,7 @@ impl Node {
     }
 
     fn behind(&mut self, timeline: u32) -> Turn {
+        self.timeline = timeline;
         let detail = format!("the bus brings events of timeline {timeline}");
         self.health.begin(ReadinessReason::NewerTimeline, &detail);
         tracing::warn!(

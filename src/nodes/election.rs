@@ -25,6 +25,8 @@ const READY_MAX: Duration = Duration::from_secs(1);
 const STAND_BACK: Duration = Duration::from_secs(10);
 /// After an attempt that the database has refused.
 const RETRY: Duration = Duration::from_secs(1);
+/// Between two log lines about attempts that have failed.
+const SAID_EVERY: Duration = Duration::from_mins(1);
 /// Questions in a row at which a leader may be without its bus or its listener.
 const UNFIT_MAX: u32 = 3;
 
@@ -67,6 +69,8 @@ pub struct Election {
     pub step_down: StepDown,
     /// Where the term is shown.
     pub metrics: Arc<Metrics>,
+    /// When it was last said that an attempt has failed.
+    pub said: Option<Instant>,
 }
 
 /// Why a node leads no longer. In the log it has the variant's name in snake case.
@@ -103,11 +107,29 @@ impl Election {
                     }
                 }
                 Err(error) => {
-                    failed(&error);
+                    self.failed(&error);
                     sleep(RETRY).await;
                 }
             }
         }
+    }
+
+    /// An attempt has failed. It is tried again, and said now and then.
+    fn failed(&mut self, error: &sqlx::Error) {
+        let is_due = |last: Instant| last.elapsed() >= SAID_EVERY;
+        if !self.said.is_none_or(is_due) {
+            return;
+        }
+        self.said = Some(Instant::now());
+        let fault = store::fault(error);
+        let (cause, advice) = if store::is_undefined_function(error) {
+            let advice =
+                "run `hushnet-realtime migrate up`; until then each node reads the log by itself";
+            ("schema", advice)
+        } else {
+            (fault.as_str(), fault.advice())
+        };
+        tracing::warn!(event = "election_failed", cause, %error, advice);
     }
 
     /// Leads until the lock is lost or given up. Returns why; `None` if it has not begun.
@@ -123,7 +145,7 @@ impl Election {
             Ok(term) => term,
             Err(error) => {
                 self.publishing.end();
-                failed(&error);
+                self.failed(&error);
                 return None;
             }
         };
@@ -177,17 +199,5 @@ impl Election {
                 return Lost::Unfit;
             }
         }
-    }
-}
-
-fn failed(error: &sqlx::Error) {
-    let fault = store::fault(error);
-    let (cause, advice) = (fault.as_str(), fault.advice());
-    if store::is_undefined_function(error) {
-        let advice =
-            "run `hushnet-realtime migrate up`; until then each node reads the log by itself";
-        tracing::warn!(event = "election_failed", cause, %error, advice);
-    } else {
-        tracing::warn!(event = "election_failed", cause, %error, advice);
     }
 }
