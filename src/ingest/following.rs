@@ -179,7 +179,7 @@ impl<'a> Following<'a> {
 
     fn receive(&mut self, incoming: Incoming) {
         match incoming {
-            Incoming::Message(bytes) => self.message(bytes),
+            Incoming::Message(bytes) => self.message(&bytes),
             Incoming::Confirmed(Destination::Shard(shard)) => self.follower.confirm(shard),
             Incoming::Lost => self.follower.need_all(RepairCause::Broken),
             // Each subscription is confirmed anew.
@@ -189,8 +189,8 @@ impl<'a> Following<'a> {
         }
     }
 
-    fn message(&mut self, bytes: Bytes) {
-        let (run, message) = match read(&bytes) {
+    fn message(&mut self, bytes: &Bytes) {
+        let (run, message) = match read(bytes) {
             Ok(read) => read,
             Err(error) => return self.node.unreadable(error),
         };
@@ -226,7 +226,7 @@ impl<'a> Following<'a> {
                 snapshot,
                 reached,
                 seen,
-            } => self.barrier(&run, snapshot, reached, seen),
+            } => self.barrier(&run, snapshot, &reached, &seen),
         };
         if is_followed {
             self.node.status.received(run.number);
@@ -245,21 +245,17 @@ impl<'a> Following<'a> {
         is_followed
     }
 
-    fn barrier(&mut self, run: &Run, snapshot: &str, reached: Numbers, seen: Numbers) -> bool {
-        match snapshot.parse() {
-            Ok(snapshot) => {
-                let cursor = Cursor {
-                    epoch: run.epoch(),
-                    snapshot,
-                    sent: None,
-                };
-                self.follower.barrier(run, cursor, reached, seen)
-            }
-            Err(_) => {
-                self.metrics.bus_messages_unreadable.increment();
-                self.follower.other(run)
-            }
-        }
+    fn barrier(&mut self, run: &Run, snapshot: &str, reached: &Numbers, seen: &Numbers) -> bool {
+        let Ok(snapshot) = snapshot.parse() else {
+            self.metrics.bus_messages_unreadable.increment();
+            return self.follower.other(run);
+        };
+        let cursor = Cursor {
+            epoch: run.epoch(),
+            snapshot,
+            sent: None,
+        };
+        self.follower.barrier(run, cursor, reached, seen)
     }
 
     /// Routes the events of a batch.
@@ -267,7 +263,7 @@ impl<'a> Following<'a> {
         let Ok((_, Message::Batch { mut items, .. })) = read(batch) else {
             return;
         };
-        while let Ok(Some(Published::Notification(notification))) = items.next() {
+        while let Ok(Some(Published::Notification(notification))) = items.next_item() {
             self.intake.published(notification);
         }
     }

@@ -269,7 +269,13 @@ impl<B> Follower<B> {
 
     /// A barrier came. Returns whether it is of the run that is followed. [`Follower::pass`] says whether it has been
     /// passed.
-    pub fn barrier(&mut self, run: &Run, cursor: Cursor, reached: Numbers, seen: Numbers) -> bool {
+    pub fn barrier(
+        &mut self,
+        run: &Run,
+        cursor: Cursor,
+        reached: &Numbers,
+        seen: &Numbers,
+    ) -> bool {
         for shard in Shard::all() {
             if !self.mark(run, shard, reached[shard.index()]) {
                 return false;
@@ -280,8 +286,8 @@ impl<B> Follower<B> {
         }
         self.barriers.push_back(Barrier {
             cursor,
-            reached,
-            seen,
+            reached: *reached,
+            seen: *seen,
         });
         true
     }

@@ -89,9 +89,9 @@ pub enum Message<'a> {
         /// The text of the snapshot.
         snapshot: &'a str,
         /// The number of each shard's last batch before the barrier.
-        reached: Numbers,
+        reached: Box<Numbers>,
         /// Of each shard the number up to which the snapshot sees all events.
-        seen: Numbers,
+        seen: Box<Numbers>,
     },
     /// The sources of the log may have changed.
     Sources,
@@ -101,7 +101,7 @@ pub enum Message<'a> {
 pub type Numbers = [u64; SHARDS];
 
 /// An item of a batch.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Item<'a> {
     Event {
         user: [u8; 16],
@@ -249,7 +249,12 @@ pub fn read(bytes: &[u8]) -> Result<(Run, Message<'_>), Unreadable> {
     let (run, bytes) = postcard::take_from_bytes(bytes).map_err(malformed)?;
     let (head, items) = postcard::take_from_bytes(bytes).map_err(malformed)?;
     let shard = |number| Shard::new(number).ok_or(Unreadable::Malformed);
-    let numbers = |numbers: Vec<u64>| numbers.try_into().map_err(|_| Unreadable::Malformed);
+    let numbers = |numbers: Vec<u64>| {
+        numbers
+            .try_into()
+            .map(Box::new)
+            .map_err(|_| Unreadable::Malformed)
+    };
     let message = match head {
         Head::Batch { shard: s, sequence } => Message::Batch {
             shard: shard(s)?,
@@ -280,7 +285,7 @@ impl<'a> Items<'a> {
     ///
     /// # Errors
     /// [`Unreadable`]; the items after it cannot be read either.
-    pub fn next(&mut self) -> Result<Option<Published<'a>>, Unreadable> {
+    pub fn next_item(&mut self) -> Result<Option<Published<'a>>, Unreadable> {
         if self.0.is_empty() {
             return Ok(None);
         }
@@ -294,7 +299,7 @@ impl<'a> Items<'a> {
     #[must_use]
     pub fn are_whole(mut self) -> bool {
         loop {
-            match self.next() {
+            match self.next_item() {
                 Ok(Some(Published::Notification(_))) => {}
                 Ok(None) => return true,
                 Ok(Some(Published::InLog)) | Err(_) => return false,
@@ -390,11 +395,11 @@ mod tests {
         assert_eq!(of, shard(63));
         assert!(!items.are_whole());
         for notification in [event(text), revocation, other] {
-            let read = items.next().unwrap().unwrap();
+            let read = items.next_item().unwrap().unwrap();
             assert_eq!(read, Published::Notification(notification));
         }
-        assert_eq!(items.next(), Ok(Some(Published::InLog)));
-        assert_eq!(items.next(), Ok(None));
+        assert_eq!(items.next_item(), Ok(Some(Published::InLog)));
+        assert_eq!(items.next_item(), Ok(None));
     }
 
     #[test]
@@ -402,7 +407,7 @@ mod tests {
         let long = "x".repeat(TEXT_BYTES_MAX + 1);
         let mut items = Vec::new();
         append(&mut items, &event(&long));
-        assert_eq!(Items(&items).next(), Ok(Some(Published::InLog)));
+        assert_eq!(Items(&items).next_item(), Ok(Some(Published::InLog)));
     }
 
     #[test]
@@ -424,8 +429,8 @@ mod tests {
                 barrier(&RUN, snapshot, &numbers, &[3; SHARDS]),
                 Message::Barrier {
                     snapshot,
-                    reached: numbers,
-                    seen: [3; SHARDS],
+                    reached: Box::new(numbers),
+                    seen: Box::new([3; SHARDS]),
                 },
             ),
         ];

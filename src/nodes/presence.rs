@@ -51,8 +51,8 @@ impl HalfBus {
             row.run == Some(run) && row.received_age.is_some_and(|age| age <= RECEIVED_MAX)
         };
         let others = nodes.iter().filter(live).count();
-        let received = nodes.iter().filter(live).filter(receives).count();
-        self.looks = if 2 * received < others {
+        let reached = nodes.iter().filter(live).filter(receives).count();
+        self.looks = if 2 * reached < others {
             self.looks + 1
         } else {
             0
@@ -105,7 +105,7 @@ impl Presence {
         let row = self.status.row(self.metrics.connections());
         let other = self.log.announce(&row).await?;
         if let Some(other) = other {
-            if *taken % NAME_TAKEN_EVERY == 0 {
+            if taken.is_multiple_of(NAME_TAKEN_EVERY) {
                 let advice = "give each node a name of its own (`--node-name`)";
                 tracing::warn!(event = "node_name_taken", name = row.name, %other, advice);
             }

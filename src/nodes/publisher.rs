@@ -154,8 +154,8 @@ mod tests {
     #[test]
     fn a_batch_ends_when_it_is_full_or_nothing_is_ready() {
         let mut publisher = Publisher::new(RUN);
-        let mut published = Vec::new();
-        let mut publish = |to, bytes| published.push((to, bytes));
+        let mut messages = Vec::new();
+        let mut publish = |to, bytes| messages.push((to, bytes));
         let text = "x".repeat(1_000);
         let shard = Shard::of(Uuid::from_u128(7).into()).number();
         for _ in 0..20 {
@@ -163,11 +163,11 @@ mod tests {
         }
         publisher.flush(&mut publish);
         publisher.flush(&mut publish);
-        assert_eq!(batches(&published), [(shard, 1), (shard, 2)]);
-        let full = published[0].1.len();
+        assert_eq!(batches(&messages), [(shard, 1), (shard, 2)]);
+        let full = messages[0].1.len();
         assert!((BATCH_BYTES..BATCH_BYTES + 2_000).contains(&full), "{full}");
         assert_eq!(
-            published[0].0,
+            messages[0].0,
             Destination::Shard(Shard::new(shard).unwrap())
         );
     }
@@ -175,16 +175,16 @@ mod tests {
     #[test]
     fn a_barrier_follows_the_batches_before_it_and_sees_those_before_the_barrier_before() {
         let mut publisher = Publisher::new(RUN);
-        let mut published = Vec::new();
+        let mut messages = Vec::new();
         let cursor: Cursor = "1-1.9:9:".parse().unwrap();
         let shard = Shard::of(Uuid::from_u128(7).into()).index();
         for _ in 0..2 {
-            let mut publish = |to, bytes| published.push((to, bytes));
+            let mut publish = |to, bytes| messages.push((to, bytes));
             publisher.event(&event(7, "{"), &mut publish);
             publisher.barrier(&cursor, &mut publish);
         }
-        assert_eq!(batches(&published).len(), 2);
-        let (_, last) = &published[3];
+        assert_eq!(batches(&messages).len(), 2);
+        let (_, last) = &messages[3];
         let (
             _,
             Message::Barrier {
@@ -202,13 +202,13 @@ mod tests {
     #[test]
     fn a_row_for_all_users_is_in_a_batch_of_every_shard_and_a_mark_has_its_number() {
         let mut publisher = Publisher::new(RUN);
-        let mut published = Vec::new();
-        let mut publish = |to, bytes| published.push((to, bytes));
+        let mut messages = Vec::new();
+        let mut publish = |to, bytes| messages.push((to, bytes));
         publisher.row_for_all(&mut publish);
         publisher.flush(&mut publish);
         publisher.marks(&mut publish);
-        assert!(batches(&published).into_iter().eq((0..64).map(|n| (n, 1))));
-        let marks = &published[SHARDS..];
+        assert!(batches(&messages).into_iter().eq((0..64).map(|n| (n, 1))));
+        let marks = &messages[SHARDS..];
         assert_eq!(marks.len(), SHARDS + 1);
         for (to, bytes) in &marks[..SHARDS] {
             let (_, Message::Mark { shard, sequence: 1 }) = read(bytes).unwrap() else {

@@ -5,7 +5,8 @@ use std::fmt;
 use super::UserKey;
 
 /// How many shards there are.
-pub const SHARDS: usize = 64;
+pub const SHARDS: usize = COUNT as usize;
+const COUNT: u8 = 64;
 
 /// One of the [`SHARDS`] parts of all users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,7 +16,7 @@ impl Shard {
     /// The shard with this number; `None` from [`SHARDS`] on.
     #[must_use]
     pub const fn new(number: u8) -> Option<Self> {
-        if (number as usize) < SHARDS {
+        if number < COUNT {
             Some(Self(number))
         } else {
             None
@@ -35,7 +36,7 @@ impl Shard {
 
     /// All shards.
     pub fn all() -> impl Iterator<Item = Self> {
-        (0..SHARDS as u8).map(Self)
+        (0..COUNT).map(Self)
     }
 
     /// Its number, below [`SHARDS`].

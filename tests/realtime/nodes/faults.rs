@@ -3,7 +3,7 @@
 use hushnet_devbus::{BrokerKind, BrokerOptions};
 use serde_json::json;
 
-use super::team::{Team, follows, ids, leads, reads, until_reason, v1};
+use super::team::{Team, follows, ids, leads, reads, sum, until_reason, v1};
 use crate::over_both;
 use crate::support::{add_user, insert_message, until};
 
@@ -28,11 +28,9 @@ over_both! {
             all.extend(ids(&mut client, 2).await);
             team.broker().restart().await.unwrap();
             until("one node to lead and the other to follow", async || {
-                let led = leader.metric("hushnet_node_leading").await
-                    + follower.metric("hushnet_node_leading").await;
-                let followed = leader.metric("hushnet_node_following").await
-                    + follower.metric("hushnet_node_following").await;
-                led == 1.0 && followed == 1.0
+                let leading = sum(&[&leader, &follower], "hushnet_node_leading").await;
+                let following = sum(&[&leader, &follower], "hushnet_node_following").await;
+                (leading, following) == (1, 1)
             })
             .await;
             until_reason(&follower, None).await;
@@ -116,8 +114,10 @@ over_both! {
         insert_message(&db_of_other, None, &carol, &carol).await;
         ids(&mut of_bob, 1).await;
         ids(&mut of_carol, 1).await;
-        assert_eq!(follower.metric("hushnet_events_received_total{kind=\"message\"}").await, 1.0);
-        assert_eq!(second.metric("hushnet_events_received_total{kind=\"message\"}").await, 1.0);
+        for server in [&follower, &second] {
+            let series = "hushnet_events_received_total{kind=\"message\"}";
+            assert_eq!(sum(&[server], series).await, 1);
+        }
     }
 }
 

@@ -78,11 +78,20 @@ pub async fn follows(server: &Server) {
     server.until_metric("hushnet_node_following", 1.0).await;
 }
 
+/// The sum of a series of these nodes, as a whole number.
+pub async fn sum(servers: &[&Server], series: &str) -> i64 {
+    let mut sum = 0.0;
+    for server in servers {
+        sum += server.metric(series).await;
+    }
+    format!("{sum:.0}").parse().unwrap()
+}
+
 /// Until the node reads the log for itself.
 pub async fn reads(server: &Server) {
     until("the node to read the log", async || {
-        let following = server.metric("hushnet_node_following").await;
-        following + server.metric("hushnet_node_leading").await == 0.0
+        let following = sum(&[server], "hushnet_node_following").await;
+        following + sum(&[server], "hushnet_node_leading").await == 0
     })
     .await;
 }
