@@ -200,7 +200,10 @@ mod tests {
             assert_eq!(server.port(), port);
             server.freeze();
             // The signal takes a moment: until then the server answers.
-            while answers(port, Duration::from_millis(500)).await {}
+            let frozen = Instant::now();
+            while answers(port, Duration::from_millis(500)).await {
+                assert!(frozen.elapsed() < patience, "it is not frozen");
+            }
             server.thaw();
             assert!(answers(port, patience).await);
             server.freeze();

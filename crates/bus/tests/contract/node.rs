@@ -1,7 +1,7 @@
 //! A node under test, and waiting for what it reports.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hushnet_bus::{Bus, BusCause, BusError, BusEvent, BusEvents, Subject, TlsSettings};
@@ -83,10 +83,11 @@ impl Node {
 
     /// Waits for `Connected`; failed attempts before it are left out.
     pub async fn connected(&mut self) {
+        let started = Instant::now();
         loop {
             match self.next().await {
                 BusEvent::Connected => return,
-                BusEvent::Disconnected(_) => {}
+                BusEvent::Disconnected(error) => assert!(started.elapsed() < DEADLINE, "{error}"),
                 other => panic!("{other:?} before Connected"),
             }
         }
@@ -102,10 +103,12 @@ impl Node {
 
     /// Waits for the end of the connection; other events before it are left out.
     pub async fn disconnected(&mut self) -> BusError {
+        let started = Instant::now();
         loop {
             if let BusEvent::Disconnected(error) = self.next().await {
                 return error;
             }
+            assert!(started.elapsed() < DEADLINE, "it goes on");
         }
     }
 

@@ -128,7 +128,9 @@ async fn a_half_open_link_over_which_messages_come_is_noticed() {
             }
         });
         let mut messages = 0;
+        let frozen = Instant::now();
         let error = loop {
+            assert!(frozen.elapsed() < DEADLINE, "it goes on");
             match node.next().await {
                 BusEvent::Message { .. } => messages += 1,
                 BusEvent::Disconnected(error) => break error,
