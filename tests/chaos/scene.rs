@@ -178,15 +178,17 @@ impl Scene {
         }
     }
 
-    /// The application writes this much in one message to each user, which the bus has to keep for a node that does not
-    /// read.
-    pub async fn write_long(&self, bytes: i32) {
+    /// The application writes so many messages of this length to each user, which the bus has to keep for a node that does
+    /// not read.
+    pub async fn write_long(&self, count: usize, bytes: i32) {
         let ledger = &self.application.ledger;
         let users: Vec<usize> = (0..self.application.users.len()).collect();
+        let users = users.repeat(count);
+        let recipients: Vec<Uuid> = users.iter().map(|u| self.application.users[*u]).collect();
         let messages = ledger.begin(&users);
         let names: Vec<Uuid> = messages.iter().map(|m| ledger.name(*m)).collect();
         let mut database = self.lab.database().await;
-        let written = insert_long(&mut database, &names, &self.application.users, bytes).await;
+        let written = insert_long(&mut database, &names, &recipients, bytes).await;
         let outcome = if written.is_ok() {
             Outcome::Committed
         } else {

@@ -11,10 +11,12 @@ use super::team::Team;
 use crate::lab::{Shutdown, execute};
 use crate::settings;
 
-/// An event that the bus carries whole.
-const LONG_BYTES: i32 = 40_000;
-/// So many of them for each user fill every buffer between the broker and a node that is stopped.
-const LONG_MAX: usize = 200;
+/// An event that is just not too long to be notified.
+const LONG_BYTES: i32 = 7_000;
+/// So many of them for each user in one transaction.
+const LONG_EVENTS: usize = 10;
+/// So many of these transactions fill every buffer between the broker and a node that is stopped.
+const LONG_MAX: usize = 60;
 /// Ends the session that holds the leader's lock.
 const END_LEADERS_SESSION: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE application_name = 'hushnet-realtime leader' AND datname = current_database()";
@@ -208,13 +210,16 @@ async fn drop_follower(team: &Team, follower: usize) {
         follower
     };
     team.scene.services[follower].signal("STOP").await;
+    // The kernel would take megabytes for it.
+    team.links[follower].freeze(Direction::ToNode);
     for _ in 0..LONG_MAX {
-        team.scene.write_long(LONG_BYTES).await;
+        team.scene.write_long(LONG_EVENTS, LONG_BYTES).await;
         if count(team) > before {
             break;
         }
     }
     let was_dropped = count(team) > before;
+    team.links[follower].thaw(Direction::ToNode);
     team.scene.services[follower].signal("CONT").await;
-    eprintln!("  the broker has dropped its connection: {was_dropped}");
+    assert!(was_dropped, "the broker keeps a node that does not read");
 }
