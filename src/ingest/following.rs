@@ -31,6 +31,8 @@ const SILENCE_MAX: Duration = MARK_INTERVAL.saturating_mul(MARKS_MISSED_MAX);
 const LINGER: Duration = Duration::from_secs(30);
 /// Looks at the database's present that no barrier has seen yet.
 const PRESENTS_MAX: usize = 16;
+/// A barrier of the bus says that events come. Clients can be let in as well if the database was found so lately.
+const FOUND_MAX: Duration = Duration::from_secs(5);
 /// After a failed read of the log, before the next.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -58,6 +60,8 @@ struct Following<'a> {
     follower: Follower<Bytes>,
     repair: Option<Repair>,
     may_repair: Instant,
+    /// When the database was found last.
+    last_found: Instant,
     /// When the last message of the followed run came.
     last_message: Instant,
     /// The same for each shard.
@@ -82,12 +86,14 @@ pub(super) async fn follow(
     health.end(ReadinessReason::BusSilent);
     let metrics = Arc::clone(&node.metrics);
     node.set_follows(true);
+    node.watch.set_renews(true);
     tracing::info!(event = "node_follows", run = run.number);
     let ended = Following::new(log, intake, node, health, &metrics, run)
         .run()
         .await;
     tracing::info!(event = "node_reads", cause = <&str>::from(ended));
     node.set_follows(false);
+    node.watch.set_renews(false);
     if ended == Ended::Silent {
         health.begin(ReadinessReason::BusSilent, "");
     }
@@ -120,6 +126,7 @@ impl<'a> Following<'a> {
             follower: Follower::new(run),
             repair: None,
             may_repair: now,
+            last_found: now,
             last_message: now,
             last_of_shard: [now; SHARDS],
             unwanted: [None; SHARDS],
@@ -284,7 +291,9 @@ impl<'a> Following<'a> {
                 .drain(..seen)
                 .next_back()
                 .map(|(began, _)| began);
-            self.health.barrier_returned(now);
+            if now.saturating_duration_since(self.last_found) <= FOUND_MAX {
+                self.health.barrier_returned(now);
+            }
             self.metrics.barrier_age.restart(now);
             if self.intake.pass(cursor, now) {
                 self.follower.need_all(RepairCause::InLog);
@@ -392,6 +401,13 @@ impl<'a> Following<'a> {
                 return None;
             }
         };
+        self.last_found = Instant::now();
+        if found.were_silent {
+            tracing::warn!(event = "connections_silent");
+            if self.repair.is_some() {
+                self.repair_failed(&store::deadline_passed());
+            }
+        }
         if !self.intake.intake.is_of_history(&found.present) {
             return Some(Ended::History);
         }

@@ -1,19 +1,27 @@
 //! Looks into the database: who leads there, and how far it is. A node heeds no run that its own database does not name.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use crate::protocol::Cursor;
-use crate::store::Log;
+use tokio::time::timeout;
+
+use crate::protocol::{Cursor, DatabaseFault};
+use crate::store::{self, Log};
 
 /// Between two looks, however many messages of another run come.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Between two looks while nothing asks for one.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A look that takes longer makes a follower ask whether the database can be reached over a new connection.
+const PATIENCE: Duration = Duration::from_millis(1_500);
+/// A look over new connections that takes no longer proves that the old ones were silent.
+const QUICK: Duration = Duration::from_millis(250);
 
 /// What a look has found.
 #[derive(Debug)]
@@ -24,6 +32,8 @@ pub(super) struct Found {
     pub(super) present: Cursor,
     /// The number of the leader's run, if there is a leader.
     pub(super) run: Option<u64>,
+    /// The connections did not answer, and new ones do: what was asked over an old one is not answered.
+    pub(super) were_silent: bool,
 }
 
 /// The looks of one node.
@@ -33,6 +43,7 @@ pub(super) struct LeaderWatch {
     look: Option<Mutex<BoxFuture<'static, Result<Found, sqlx::Error>>>>,
     last: Option<Instant>,
     is_asked: bool,
+    renews: bool,
 }
 
 impl fmt::Debug for LeaderWatch {
@@ -48,7 +59,13 @@ impl LeaderWatch {
             look: None,
             last: None,
             is_asked: false,
+            renews: false,
         }
+    }
+
+    /// Whether a look that is not answered has all connections made anew. While barriers are sent, they see to that.
+    pub(super) fn set_renews(&mut self, renews: bool) {
+        self.renews = renews;
     }
 
     /// A message of another run came: looks soon.
@@ -69,7 +86,9 @@ impl LeaderWatch {
             }
             let began = Instant::now();
             (self.last, self.is_asked) = (Some(began), false);
-            self.look = Some(Mutex::new(look(self.log.clone(), began).boxed()));
+            self.look = Some(Mutex::new(
+                look(self.log.clone(), began, self.renews).boxed(),
+            ));
         }
         let Some(look) = &mut self.look else {
             return std::future::pending().await;
@@ -80,12 +99,38 @@ impl LeaderWatch {
     }
 }
 
-async fn look(log: Log, began: Instant) -> Result<Found, sqlx::Error> {
-    let run = log.leader().await?.map(|leader| leader.run);
-    let present = log.present().await?;
-    Ok(Found {
+/// A network that swallows packets leaves old connections open and silent.
+async fn look(log: Log, began: Instant, renews: bool) -> Result<Found, sqlx::Error> {
+    let mut asked = pin!(ask(&log));
+    let answer = match timeout(PATIENCE, &mut asked).await {
+        Ok(answer) => Some(answer),
+        Err(_) if !renews || !is_to_renew(&log).await => Some(asked.await),
+        Err(_) => None,
+    };
+    let (answer, were_silent) = if let Some(answer) = answer {
+        (answer, false)
+    } else {
+        log.renew();
+        log.ready().await?;
+        let again = Instant::now();
+        (ask(&log).await, again.elapsed() < QUICK)
+    };
+    answer.map(|(run, present)| Found {
         began,
         present,
         run,
+        were_silent,
     })
+}
+
+async fn ask(log: &Log) -> Result<(Option<u64>, Cursor), sqlx::Error> {
+    let run = log.leader().await?.map(|leader| leader.run);
+    Ok((run, log.present().await?))
+}
+
+/// Not where the database answers that it has no connection left.
+async fn is_to_renew(log: &Log) -> bool {
+    let reached = log.reach().await;
+    !matches!(&reached, Err(error @ sqlx::Error::Database(_))
+        if store::fault(error) == DatabaseFault::Connections)
 }

@@ -75,13 +75,15 @@ pub struct Finished {
 #[derive(Debug)]
 pub struct Client {
     pub habit: Habit,
-    /// Of the servers; a v1 client takes any of them each time.
+    /// Of the servers; a v1 client takes another of them each time.
     pub addresses: Arc<[SocketAddr]>,
     pub database: PgConnectOptions,
     pub ledger: Arc<Ledger>,
     pub phase: watch::Receiver<Phase>,
     library: Library,
     rng: StdRng,
+    /// The server of the last connection.
+    server: Option<usize>,
     cuts: usize,
     refusals: Vec<String>,
 }
@@ -115,6 +117,7 @@ impl Client {
             phase,
             library,
             rng: StdRng::seed_from_u64(seed),
+            server: None,
             cuts: 0,
             refusals: Vec::new(),
         }
@@ -171,11 +174,7 @@ impl Client {
 
     async fn connect(&mut self) -> Option<WebSocketStream<TcpStream>> {
         let v1 = self.habit != Habit::Plain;
-        let server = if v1 {
-            self.rng.random_range(0..self.addresses.len())
-        } else {
-            self.addresses.len() - 1
-        };
+        let server = self.next_server(v1);
         let address = self.addresses[server];
         let request = self.library.request(address, v1);
         let connecting = async {
@@ -189,6 +188,20 @@ impl Client {
         let socket = timeout(CONNECT_TIMEOUT, connecting).await.ok().flatten()?;
         self.library.connects += 1;
         Some(socket)
+    }
+
+    /// Another server each time, if there are some.
+    fn next_server(&mut self, v1: bool) -> usize {
+        let servers = self.addresses.len();
+        if !v1 {
+            return servers - 1;
+        }
+        let next = match self.server {
+            Some(last) if servers > 1 => (last + self.rng.random_range(1..servers)) % servers,
+            _ => self.rng.random_range(0..servers),
+        };
+        self.server = Some(next);
+        next
     }
 
     /// A v1 client knows from the first frame that it misses nothing.

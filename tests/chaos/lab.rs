@@ -84,6 +84,8 @@ pub struct Lab {
     pub proxy: Proxy,
     /// The application's proxy, which is never cut.
     application: Proxy,
+    /// A proxy for each of many nodes.
+    pub links: Vec<Proxy>,
     cluster: Option<Cluster>,
     directory: PathBuf,
     permit: DirectoryPermit,
@@ -136,6 +138,7 @@ impl Lab {
         let lab = Self {
             proxy: Proxy::start(socket(&cluster)).await,
             application: Proxy::start(socket(&cluster)).await,
+            links: Vec::new(),
             cluster: Some(cluster),
             directory,
             permit,
@@ -158,6 +161,19 @@ impl Lab {
     /// The database's address for the service.
     pub fn url(&self) -> String {
         url(&self.proxy)
+    }
+
+    /// Makes so many links, one for each node.
+    pub async fn link(&mut self, nodes: usize) {
+        for _ in 0..nodes {
+            let link = Proxy::start(socket(self.cluster())).await;
+            self.links.push(link);
+        }
+    }
+
+    /// The database's address over a node's own link.
+    pub fn url_over(&self, link: usize) -> String {
+        url(&self.links[link])
     }
 
     /// The same for a role.
@@ -208,6 +224,9 @@ impl Lab {
     fn begin_with(&mut self, cluster: Cluster) {
         self.proxy.lead_to(socket(&cluster));
         self.application.lead_to(socket(&cluster));
+        for link in &self.links {
+            link.lead_to(socket(&cluster));
+        }
         self.cluster = Some(cluster);
     }
 

@@ -132,7 +132,7 @@ impl Library {
         self.ids.extend(frame.id);
         let mut todo = Todo::Nothing;
         match frame.kind {
-            "hello" | "cursor" | "pong" => {}
+            "hello" | "cursor" | "pong" | "goaway" => {}
             "reset" => {
                 let reason = frame.reason.unwrap_or_default().to_owned();
                 *self.resets.entry(reason).or_default() += 1;

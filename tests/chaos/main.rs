@@ -11,6 +11,7 @@ mod faults;
 mod lab;
 mod ledger;
 mod library;
+mod nodes;
 mod pages;
 mod proxy;
 mod scene;

@@ -22,7 +22,7 @@ use crate::library::Library;
 use crate::service::Service;
 use crate::settings;
 use crate::verdict::Verdict;
-use crate::writers::{Application, Writer, insert_messages};
+use crate::writers::{Application, Writer, insert_long, insert_messages};
 
 /// The service's counters that are shown beside the verdict.
 const COUNTERS: [&str; 8] = [
@@ -176,6 +176,25 @@ impl Scene {
             let (client, socket) = client.unwrap();
             self.clients.spawn(client.live(socket));
         }
+    }
+
+    /// The application writes so many messages of this length to each user, which the bus has to keep for a node that does
+    /// not read.
+    pub async fn write_long(&self, count: usize, bytes: i32) {
+        let ledger = &self.application.ledger;
+        let users: Vec<usize> = (0..self.application.users.len()).collect();
+        let users = users.repeat(count);
+        let recipients: Vec<Uuid> = users.iter().map(|u| self.application.users[*u]).collect();
+        let messages = ledger.begin(&users);
+        let names: Vec<Uuid> = messages.iter().map(|m| ledger.name(*m)).collect();
+        let mut database = self.lab.database().await;
+        let written = insert_long(&mut database, &names, &recipients, bytes).await;
+        let outcome = if written.is_ok() {
+            Outcome::Committed
+        } else {
+            Outcome::Unknown
+        };
+        ledger.end(&messages, outcome);
     }
 
     /// Events written so far.

@@ -1,6 +1,8 @@
 //! The service under test: `app::run` in this process, or the program, which can be killed.
 
+use std::fs::OpenOptions;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
 
 use hushnet_realtime::config::Config;
@@ -68,6 +70,53 @@ impl Service {
             address: server.address(),
             running: Running::Program(Box::new(server)),
         }
+    }
+
+    /// As one of many nodes, on this address, with these arguments besides. It may not be ready yet when this returns. Its
+    /// log is appended to the file.
+    pub async fn start_node(
+        database_url: &str,
+        address: SocketAddr,
+        arguments: &[String],
+        log: &Path,
+    ) -> Self {
+        let log = OpenOptions::new().create(true).append(true).open(log);
+        let mut command = command(env!("CARGO_BIN_EXE_hushnet-realtime"));
+        command
+            .args(["serve", "--log", "info", "--listen", &address.to_string()])
+            .args(["--database-url", database_url])
+            .args(arguments)
+            .stderr(log.unwrap());
+        if let Some(url) = Lab::replication_url(database_url) {
+            command.args(["--replication-url", &url]);
+        }
+        let server = Server::start(&mut command).await;
+        Self {
+            address: server.address(),
+            running: Running::Program(Box::new(server)),
+        }
+    }
+
+    /// Sends the process a signal, named without SIG.
+    pub async fn signal(&self, name: &str) {
+        match &self.running {
+            Running::Program(server) => server.program.signal(name).await,
+            Running::InProcess { .. } => unreachable!("only a process of its own is signalled"),
+        }
+    }
+
+    /// Has the process end by itself, and waits until it has.
+    pub async fn terminate(self) {
+        self.signal("TERM").await;
+        if let Running::Program(mut server) = self.running {
+            server.program.ended().await;
+        }
+    }
+
+    /// The sum of these metrics; `None` if the service does not answer.
+    pub async fn gauges(&self, names: &[&str]) -> Option<f64> {
+        let exposition = http::get(self.address, "/metrics").await.ok()?;
+        names.iter().map(|name| exposition.metric(name)).sum()
     }
 
     /// Kills the process.

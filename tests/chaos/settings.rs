@@ -51,6 +51,21 @@ pub fn ingest() -> String {
     variable("CHAOS_INGEST", "notify".to_owned())
 }
 
+/// `CHAOS_NODES`: how many nodes there are over a bus.
+pub fn nodes() -> usize {
+    variable("CHAOS_NODES", 3)
+}
+
+/// `CHAOS_ROUNDS`: how often each fault of the bus and of the nodes happens at least.
+pub fn rounds() -> usize {
+    variable("CHAOS_ROUNDS", 1)
+}
+
+/// `CHAOS_FAULT_MS`: how long such a fault lasts.
+pub fn fault_time() -> Duration {
+    Duration::from_millis(variable("CHAOS_FAULT_MS", 2_500))
+}
+
 /// `CHAOS_SLACK`: the factor by which a recovery may take longer than the service promises. Without it the
 /// time of a recovery is printed and not judged.
 pub fn slack() -> Option<u32> {

@@ -40,6 +40,8 @@ pub struct Verdict {
     pub plain_cuts: usize,
     /// Closes after which a client may not come back.
     pub refusals: usize,
+    /// The longest time in which a faithful client got no event.
+    pub pause_max: Duration,
     /// From the writer's COMMIT to a faithful client, sorted.
     latencies: Vec<Duration>,
     details: Vec<String>,
@@ -98,6 +100,13 @@ impl Verdict {
                     )
                 });
             }
+        }
+        if !matches!(client.habit, Habit::Restless { .. }) {
+            let pauses = library
+                .arrivals
+                .windows(2)
+                .map(|pair| pair[1].at - pair[0].at);
+            self.pause_max = self.pause_max.max(pauses.max().unwrap_or_default());
         }
         for arrival in &library.arrivals {
             let record = &records[arrival.message];
@@ -195,7 +204,8 @@ impl fmt::Display for Verdict {
         write!(
             f,
             "{} events, {} due, {} deliveries, {} repeats, {} connections; lost {}, phantom {}, \
-             strange {}, twice {}, out of causal order {}; latency ms p50 {:.1} p99 {:.1} max {:.0}",
+             strange {}, twice {}, out of causal order {}; latency ms p50 {:.1} p99 {:.1} max {:.0}; \
+             longest pause of a client {:.1} s",
             self.events,
             self.due,
             self.deliveries,
@@ -209,6 +219,7 @@ impl fmt::Display for Verdict {
             ms(0.5),
             ms(0.99),
             ms(1.0),
+            self.pause_max.as_secs_f64(),
         )?;
         let reasons: HashSet<&String> = self.resets.iter().collect();
         if !reasons.is_empty() {

@@ -269,6 +269,30 @@ pub async fn insert_messages(
     .map(drop)
 }
 
+/// The same, with events that are about this long.
+pub async fn insert_long(
+    connection: &mut PgConnection,
+    names: &[Uuid],
+    recipients: &[Uuid],
+    bytes: i32,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "WITH written AS (
+             INSERT INTO messages (logical_msg_id, chat_id, header, ciphertext)
+             SELECT 'm', name, '{}', '' FROM unnest($1::uuid[]) AS name
+         )
+         SELECT realtime.emit('messages_channel', recipient, 'message', json_build_object(
+             'type', 'message', 'chat_id', name, 'user_id', recipient, 'padding', repeat('x', $3)))
+         FROM unnest($1::uuid[], $2::uuid[]) AS t (name, recipient)",
+    )
+    .bind(names)
+    .bind(recipients)
+    .bind(bytes)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
 /// Inserts an order for each recipient, named as a message is, and a message for nobody, which is there for reads of
 /// the state.
 async fn insert_orders(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -18,6 +18,9 @@ use crate::options::BrokerKind;
 use crate::port;
 
 const READ_BYTES: usize = 64 * 1024;
+/// What the kernel takes from the broker while a connection is frozen: little, so that the broker soon sees a node that does
+/// not read.
+const RECEIVE_BUFFER_BYTES: u32 = 128 * 1024;
 /// Connections at a time; more are closed.
 const CONNECTIONS_MAX: usize = 1024;
 
@@ -200,9 +203,10 @@ async fn connect(
     kind: BrokerKind,
     seed: u64,
 ) -> Option<(Pump, Pump)> {
-    let broker = TcpStream::connect((Ipv4Addr::LOCALHOST, broker))
-        .await
-        .ok()?;
+    let socket = TcpSocket::new_v4().ok()?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES).ok()?;
+    let broker = socket.connect((Ipv4Addr::LOCALHOST, broker).into());
+    let broker = broker.await.ok()?;
     node.set_nodelay(true).ok()?;
     broker.set_nodelay(true).ok()?;
     let (from_node, to_node) = node.into_split();

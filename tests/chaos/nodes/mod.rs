@@ -1,0 +1,142 @@
+//! Many nodes of one database over a real broker: whatever happens to nodes, to the broker, to the links and to PostgreSQL,
+//! each client gets each event once and in order, and afterwards one node leads and the others follow.
+//!
+//! `make chaos BUS=redis` and `make chaos BUS=nats` run these tests, which take minutes each.
+
+mod fault;
+mod team;
+mod timeline;
+
+use hushnet_devbus::BrokerKind;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+
+use self::fault::Fault;
+use self::team::Team;
+use self::timeline::Timeline;
+use crate::clients::Habit;
+use crate::scene::{Outcomes, Plan};
+use crate::settings;
+
+mod over_redis {
+    use hushnet_devbus::BrokerKind::Redis;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "make chaos BUS=redis"]
+    async fn faults() {
+        super::faults("redis_faults", Redis).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "make chaos BUS=redis"]
+    async fn rolled_to_the_bus_and_back() {
+        super::rolled("redis_rolled", Redis).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "make chaos BUS=redis"]
+    async fn a_standby_is_promoted() {
+        super::promoted("redis_promoted", Redis).await;
+    }
+}
+
+mod over_nats {
+    use hushnet_devbus::BrokerKind::Nats;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "make chaos BUS=nats"]
+    async fn faults() {
+        super::faults("nats_faults", Nats).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "make chaos BUS=nats"]
+    async fn rolled_to_the_bus_and_back() {
+        super::rolled("nats_rolled", Nats).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "make chaos BUS=nats"]
+    async fn a_standby_is_promoted() {
+        super::promoted("nats_promoted", Nats).await;
+    }
+}
+
+/// The specification's clients lose the events of the time without their node.
+fn plan(name: &'static str) -> Plan {
+    let mut plan = Plan::named(name);
+    plan.habits.retain(|habit| *habit != Habit::Plain);
+    plan
+}
+
+/// Every fault, in an order of the seed. Some begin before the nodes have recovered from the one before.
+async fn faults(name: &'static str, kind: BrokerKind) {
+    let mut team = Team::start(plan(name), kind, true).await;
+    let mut rng = StdRng::seed_from_u64(settings::seed());
+    let mut timeline = Timeline::begin();
+    team.settled().await;
+    let mut rounds = 0;
+    while rounds < settings::rounds() || team.scene.written() < settings::events_min() {
+        let mut faults = Fault::ALL.to_vec();
+        faults.shuffle(&mut rng);
+        for fault in faults {
+            timeline.mark(fault.name());
+            fault.happen(&mut team, &mut rng).await;
+            if rng.random_bool(0.6) {
+                timeline.mark("recovery");
+                team.settled().await;
+            }
+        }
+        rounds += 1;
+    }
+    timeline.mark("recovery");
+    team.settled().await;
+    timeline.mark("the end");
+    judge(team, &timeline, false).await;
+}
+
+/// Nodes without a bus are replaced by nodes with one, one after another, and back.
+async fn rolled(name: &'static str, kind: BrokerKind) {
+    let mut team = Team::start(plan(name), kind, false).await;
+    let mut timeline = Timeline::begin();
+    for with_bus in [true, false] {
+        for node in 0..settings::nodes() {
+            timeline.mark(if with_bus { "to the bus" } else { "back" });
+            team.scene.load(settings::fault_time()).await;
+            team.replace(node, with_bus).await;
+        }
+        if with_bus {
+            team.settled().await;
+        }
+        team.scene.load(settings::fault_time()).await;
+    }
+    timeline.mark("the end");
+    judge(team, &timeline, false).await;
+}
+
+/// The bus is the same for both databases, and no event of one is taken for one of the other.
+async fn promoted(name: &'static str, kind: BrokerKind) {
+    let mut team = Team::start(plan(name), kind, true).await;
+    team.settled().await;
+    let standby = team.scene.lab.standby().await;
+    team.scene.load(settings::fault_time()).await;
+    team.scene.silence().await;
+    let timeline = Timeline::begin();
+    team.scene.lab.fail_over_to(standby).await;
+    team.settled().await;
+    let outcomes = judge(team, &timeline, true).await;
+    for client in &outcomes.clients {
+        let resets = &client.library.resets;
+        assert!(resets.contains_key("history"), "no reset: {resets:?}");
+    }
+}
+
+async fn judge(team: Team, timeline: &Timeline, resets: bool) -> Outcomes {
+    let Team { scene, broker, .. } = team;
+    let outcomes = scene.judge().await;
+    drop(broker);
+    eprintln!("{}", timeline.report(&outcomes));
+    outcomes.verdict.assert_flawless(resets, false);
+    outcomes
+}
