@@ -12,18 +12,18 @@ use tempfile::TempDir;
 
 use crate::support::{Database, Server, add_user, execute, insert_message, until};
 
-const NAME: &str = "hushnet";
+pub const NAME: &str = "hushnet";
 const REFUSED: &str = "hushnet_barriers_failed_total{cause=\"read_only\"}";
 
 /// A primary with the service's schema, its standby, and the directory of both.
-struct Pair {
-    primary: Cluster,
-    standby: Cluster,
-    directory: TempDir,
+pub struct Pair {
+    pub primary: Cluster,
+    pub standby: Cluster,
+    pub directory: TempDir,
 }
 
 impl Pair {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let directory = tempfile::Builder::new()
             .permissions(fs::Permissions::from_mode(0o755))
             .tempdir()
@@ -48,7 +48,7 @@ fn socket(cluster: &Cluster) -> std::path::PathBuf {
     options.get_socket().unwrap().clone()
 }
 
-fn lead(address: &Path, cluster: &Cluster) {
+pub fn lead(address: &Path, cluster: &Cluster) {
     let _ = fs::remove_file(address);
     symlink(socket(cluster), address).unwrap();
 }
