@@ -53,6 +53,12 @@ pub fn lead(address: &Path, cluster: &Cluster) {
     symlink(socket(cluster), address).unwrap();
 }
 
+/// The database behind this address.
+pub fn url(address: &Path) -> String {
+    let host = address.display();
+    format!("postgres://hushnet@localhost:5432/{NAME}?host={host}")
+}
+
 async fn until_red(server: &Server) {
     until("/readyz says recovery", async || {
         let ready = server.get("/readyz").await;
@@ -97,10 +103,7 @@ async fn an_address_that_leads_to_a_standby_while_the_service_runs_is_noticed() 
     let pair = Pair::start().await;
     let address = pair.directory.path().join("address");
     lead(&address, &pair.primary);
-    let database = Database::of(&format!(
-        "postgres://hushnet@localhost:5432/{NAME}?host={}",
-        address.display()
-    ));
+    let database = Database::of(&url(&address));
     let server = Server::start_on(database, |config| config.barrier_interval_ms = 100).await;
     lead(&address, &pair.standby);
     pair.primary.stop().await.unwrap();

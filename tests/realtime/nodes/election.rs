@@ -9,12 +9,10 @@ use hushnet_realtime::protocol::DatabaseFault;
 use hushnet_realtime::store::{self, Candidate, Leader, LeaderSession, Log};
 use hushnet_testkit::database::UNSAFE_SETTINGS;
 use hushnet_testkit::roles::SERVICE;
-use hushnet_testkit::standby;
 use uuid::Uuid;
 
+use crate::recovery::{self, NAME, Pair};
 use crate::support::{Database, execute, until};
-
-const NAME: &str = "hushnet";
 
 /// A candidate, with its database.
 fn candidate(database: &Database) -> (Candidate, Log) {
@@ -148,24 +146,30 @@ fn directory() -> tempfile::TempDir {
 
 #[tokio::test]
 async fn a_standby_elects_nobody_until_it_is_promoted() {
-    let directory = directory();
-    let home = directory.path().join("primary");
-    let primary = Cluster::start_with(&home, &UNSAFE_SETTINGS).await.unwrap();
-    let database = Database::made_in(&primary, NAME).await;
-    let (mut of_primary, _) = candidate(&database);
-    let mut session = of_primary.try_take().await.unwrap().unwrap();
+    let pair = Pair::start().await;
+    let address = pair.directory.path().join("address");
+    recovery::lead(&address, &pair.primary);
+    let database = Database::of(&recovery::url(&address));
+    let (mut candidate, log) = candidate(&database);
+    let mut session = candidate.try_take().await.unwrap().unwrap();
     assert_eq!(session.lead(Uuid::new_v4(), "old", 1).await.unwrap(), 1);
     let epoch = session.check().await.unwrap().epoch;
+    let standby = Database::of(&pair.standby.url(NAME));
+    let mut admin = standby.admin().await;
+    until("the standby to have the row", async || {
+        let run = sqlx::query_scalar::<_, i64>("SELECT run FROM realtime.leader");
+        run.fetch_optional(&mut admin).await.unwrap() == Some(1)
+    })
+    .await;
+    session.release().await;
 
-    let copy = directory.path().join("standby");
-    let url = primary.url(NAME);
-    let standby = standby::start(&home, &url, &copy, &UNSAFE_SETTINGS).await;
-    let of_standby = Database::of(&standby.url(NAME));
-    let (mut candidate, log) = candidate(&of_standby);
-    let error = candidate.try_take().await.unwrap_err();
-    assert_eq!(store::fault(&error), DatabaseFault::ReadOnly, "{error}");
-    // The address is known, and what it leads to becomes a standby: the session's own statements refuse.
-    let mut admin = of_standby.admin().await;
+    // First what the address leads to is believed to be the primary still.
+    recovery::lead(&address, &pair.standby);
+    for _ in 0..2 {
+        let error = candidate.try_take().await.unwrap_err();
+        assert_eq!(store::fault(&error), DatabaseFault::ReadOnly, "{error}");
+        log.distrust_address();
+    }
     let lead = "SELECT realtime.lead(gen_random_uuid(), 'standby', 9)";
     let refused = sqlx::query(lead).execute(&mut admin).await.unwrap_err();
     assert_eq!(store::fault(&refused), DatabaseFault::ReadOnly, "{refused}");
@@ -178,8 +182,8 @@ async fn a_standby_elects_nobody_until_it_is_promoted() {
     assert_eq!(promoted.epoch.history, epoch.history);
     assert!(promoted.epoch.timeline > epoch.timeline);
     assert_eq!(session.lead(Uuid::new_v4(), "new", 2).await.unwrap(), 2);
-    primary.stop().await.unwrap();
-    standby.stop().await.unwrap();
+    pair.primary.stop().await.unwrap();
+    pair.standby.stop().await.unwrap();
 }
 
 /// The service writes both tables through functions alone, and a role without its rights not at all.

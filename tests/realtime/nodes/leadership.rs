@@ -39,6 +39,13 @@ async fn until_led(a: &Server, b: &Server) {
     .await;
 }
 
+async fn until_nobody_leads(a: &Server, b: &Server) {
+    until("nobody to lead", async || {
+        a.metric(LEADING).await + b.metric(LEADING).await == 0.0
+    })
+    .await;
+}
+
 /// An event comes to a client of each.
 async fn event_comes(database: &Database, servers: [&Server; 2]) {
     let db = database.pool().await;
@@ -108,6 +115,16 @@ over_both! {
         until_led(&leader, &follower).await;
         event_comes(&team.database, [&leader, &follower]).await;
     }
+
+    /// As after a restore of the database.
+    async fn a_new_history_is_led_in_another_run(team: Team) {
+        let (leader, follower) = team.pair().await;
+        let log = team.database.log(1);
+        log.renew_history(None).await.unwrap();
+        until("a run of the new history", async || term(&log).await == 2).await;
+        until_led(&leader, &follower).await;
+        event_comes(&team.database, [&leader, &follower]).await;
+    }
 }
 
 /// Two nodes of a database in a cluster of the test's own.
@@ -123,10 +140,7 @@ async fn a_restart_of_the_database_elects_again() {
     let log = team.database.log(1);
     assert_eq!(term(&log).await, 1);
     cluster.stop().await.unwrap();
-    until("the leader to lead no longer", async || {
-        leader.metric(LEADING).await == 0.0
-    })
-    .await;
+    until_nobody_leads(&leader, &follower).await;
     let cluster = Cluster::start_with(&home, &UNSAFE_SETTINGS).await.unwrap();
     until_led(&leader, &follower).await;
     assert!(term(&log).await >= 2);
@@ -149,17 +163,13 @@ async fn a_promotion_elects_again_on_the_new_timeline() {
     let pair = Pair::start().await;
     let address = pair.directory.path().join("address");
     recovery::lead(&address, &pair.primary);
-    let database = Database::of(&format!(
-        "postgres://hushnet@localhost:5432/{}?host={}",
-        recovery::NAME,
-        address.display()
-    ));
+    let database = Database::of(&recovery::url(&address));
     let team = of(BrokerKind::Nats, database).await;
     let (leader, follower) = team.pair().await;
     recovery::lead(&address, &pair.standby);
     pair.primary.stop().await.unwrap();
     until_reason(&leader, Some("recovery")).await;
-    assert_eq!(leader.metric(LEADING).await, 0.0);
+    until_nobody_leads(&leader, &follower).await;
 
     let standby = Database::of(&pair.standby.url(recovery::NAME));
     execute(&mut standby.admin().await, "SELECT pg_promote()").await;
