@@ -1,4 +1,4 @@
--- Many nodes: who of them leads, and which there are. The leader reads the log and publishes events on a bus.
+-- Many nodes: which of them leads, and which there are. The leader reads the log and publishes events on a bus.
 
 SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
 
@@ -61,14 +61,18 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT term, run, node, name FROM realtime.leader
 $$;
 
--- A node writes its row, and forgets nodes that have not for a minute. Returns the id of another live node of its name.
--- `received` says whether a barrier of the run has come since the last call.
+-- A node writes its row, and deletes rows that were not written for a minute. Returns the id of another live node of its
+-- name. No node waits for another: a row that another node is about to delete is skipped. `received` says whether a barrier of the run has come since the last call.
 CREATE FUNCTION realtime.announce_node(
     node uuid, name text, version text, batch_version integer, role text, run bigint, received boolean, shards integer,
     connections integer
 ) RETURNS uuid
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    DELETE FROM realtime.nodes WHERE seen_at < clock_timestamp() - interval '1 minute';
+    DELETE FROM realtime.nodes AS gone USING (
+        SELECT others.node FROM realtime.nodes AS others
+        WHERE others.node <> $1 AND others.seen_at < clock_timestamp() - interval '1 minute'
+        FOR UPDATE SKIP LOCKED
+    ) AS unseen WHERE gone.node = unseen.node;
     INSERT INTO realtime.nodes AS former
         (node, name, version, batch_version, role, run, received_at, shards, connections, seen_at)
     VALUES (node, name, version, batch_version, role, run, CASE WHEN received THEN clock_timestamp() END, shards,

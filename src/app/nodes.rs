@@ -24,7 +24,7 @@ pub(super) struct Lead {
 impl Lead {
     /// Another node can be elected when this returns, and the node's row is gone.
     pub(super) async fn give_up(&self) {
-        self.step_down.step_down(&self.publishing).await;
+        self.step_down.resign(&self.publishing).await;
         let leave = self.log.leave(self.status.node());
         // The row is forgotten within a minute anyway.
         let _ = tokio::time::timeout(std::time::Duration::from_secs(1), leave).await;

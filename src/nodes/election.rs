@@ -1,9 +1,10 @@
-//! Who of the nodes leads: a candidate tries for the lock, and the node that has it publishes in a run of its own.
+//! Which of the nodes leads: a candidate tries for the lock, and the node that has it publishes in a run of its own.
 //!
 //! The node publishes before the database names its run: what it routes after the followers know of the run is then on the
 //! bus, and what it has routed before is visible to the reads with which they begin.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -14,8 +15,8 @@ use super::orders::Order;
 use super::publishing::Publishing;
 use super::status::Status;
 use crate::metrics::Metrics;
-use crate::protocol::Label;
-use crate::store::{self, LeaderSession, Log};
+use crate::protocol::{Epoch, Label};
+use crate::store::{self, Candidate, LeaderSession, Log, Named};
 
 /// Between two attempts of a candidate, and between two questions over the leader's session.
 const INTERVAL: Duration = Duration::from_millis(400);
@@ -30,25 +31,37 @@ const SAID_EVERY: Duration = Duration::from_mins(1);
 /// Questions in a row at which a leader may be without its bus or its listener.
 const UNFIT_MAX: u32 = 3;
 
-/// Asks the leader to stand back. Cheap to clone.
+/// Asks the leader to stand back. Cheap to clone: every clone is the same.
 #[derive(Debug, Clone, Default)]
-pub struct StepDown {
-    asked: Arc<Notify>,
-    done: Arc<Notify>,
+pub struct StepDown(Arc<Asked>);
+
+#[derive(Debug, Default)]
+struct Asked {
+    asked: Notify,
+    done: Notify,
+    resigned: AtomicBool,
 }
 
 impl StepDown {
     /// Has the node stand back for some seconds, if it leads.
     pub fn ask(&self) {
-        self.asked.notify_one();
+        self.0.asked.notify_one();
     }
 
-    /// The same, and waits a while until the lock is free.
-    pub async fn step_down(&self, publishing: &Publishing) {
+    /// Has the node lead no more for as long as it runs, and waits a while until the lock is free.
+    pub async fn resign(&self, publishing: &Publishing) {
+        self.0.resigned.store(true, Relaxed);
         if publishing.run().is_some() {
-            self.asked.notify_one();
-            let _ = timeout(READY_MAX, self.done.notified()).await;
+            // Of a term that has ended before.
+            let _ = self.0.done.notified().now_or_never();
+            self.0.asked.notify_one();
+            let _ = timeout(READY_MAX, self.0.done.notified()).await;
         }
+    }
+
+    /// Whether the node is to lead no more.
+    pub(super) fn has_resigned(&self) -> bool {
+        self.0.resigned.load(Relaxed)
     }
 }
 
@@ -81,6 +94,8 @@ enum Lost {
     Session,
     /// Another node was elected.
     Deposed,
+    /// The database of the session has another history or timeline than what the node publishes.
+    History,
     /// It has no bus, or no position, any more.
     Unfit,
     /// It was asked to stand back.
@@ -90,16 +105,21 @@ enum Lost {
 impl Election {
     /// Takes part for ever.
     pub async fn run(mut self) {
+        let mut candidate = Candidate::new(&self.log);
         let mut may_try = Instant::now();
         loop {
+            if !*self.may_lead.borrow() {
+                candidate.rest();
+            }
             if self.may_lead.wait_for(|may| *may).await.is_err() {
                 return;
             }
             sleep(INTERVAL.mul_f64(rand::random_range(0.75..1.25))).await;
-            if Instant::now() < may_try || !*self.may_lead.borrow() {
+            if Instant::now() < may_try || self.step_down.has_resigned() {
+                candidate.rest();
                 continue;
             }
-            match LeaderSession::try_take(&self.log).await {
+            match candidate.try_take().await {
                 Ok(None) => {}
                 Ok(Some(session)) => {
                     if let Some(Lost::Asked) = self.lead(session).await {
@@ -159,7 +179,7 @@ impl Election {
         self.status.set_leads(false);
         self.metrics.node_leading.set(false);
         session.release().await;
-        self.step_down.done.notify_one();
+        self.step_down.0.done.notify_one();
         tracing::warn!(event = "leader_lost", term, cause = <&str>::from(&lost));
         Some(lost)
     }
@@ -173,18 +193,29 @@ impl Election {
         asked.await.unwrap_or(false)
     }
 
+    /// Whether this node publishes events of this history and timeline.
+    fn publishes_of(&self, epoch: Epoch) -> bool {
+        let run = self.publishing.run();
+        run.is_some_and(|run| run.epoch() == epoch)
+    }
+
     async fn hold(&self, session: &mut LeaderSession, run: u64) -> Lost {
         // What was asked of a term before.
-        let _ = self.step_down.asked.notified().now_or_never();
+        let asked = &self.step_down.0.asked;
+        let _ = asked.notified().now_or_never();
         let mut unfit = 0;
         loop {
+            if self.step_down.has_resigned() {
+                return Lost::Asked;
+            }
             tokio::select! {
                 () = sleep(INTERVAL) => {}
-                () = self.step_down.asked.notified() => return Lost::Asked,
+                () = asked.notified() => return Lost::Asked,
             }
             match session.check().await {
-                Ok(Some(named)) if named == run => {}
-                Ok(_) => return Lost::Deposed,
+                Ok(Named { run: named, .. }) if named != Some(run) => return Lost::Deposed,
+                Ok(Named { epoch, .. }) if !self.publishes_of(epoch) => return Lost::History,
+                Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(event = "leader_session_lost", %error);
                     return Lost::Session;

@@ -93,6 +93,10 @@ impl Presence {
         let (mut half_bus, mut taken) = (HalfBus::default(), 0);
         loop {
             ticks.tick().await;
+            if self.step_down.has_resigned() {
+                // Its row is deleted.
+                continue;
+            }
             if let Err(error) = self.write(&mut half_bus, &mut taken).await
                 && !store::is_undefined_function(&error)
             {

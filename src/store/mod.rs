@@ -58,7 +58,7 @@ pub use self::error::{
     is_undefined_table, is_without_schema, may_pass, summary,
 };
 pub use self::fields::Fields;
-pub use self::leader::{LEADER_IDLE_MAX, LeaderSession};
+pub use self::leader::{Candidate, LEADER_IDLE_MAX, LeaderSession, Named};
 pub use self::locks::{Blocked, Patience};
 pub use self::log::Log;
 pub use self::log_row::{Body, LogRow, Parts, skip_unknown};

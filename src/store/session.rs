@@ -1,9 +1,9 @@
 //! What the service's sessions set for themselves, so that no setting of a role or of a database changes what they do.
 //!
-//! [`own`], [`leading`], [`migrating`], [`wait_for_locks`] and [`STREAMING`] are the only places of the crate that SET anything for a session. Whoever opens a
-//! connection for the service calls one of them before its first statement, and only after the address was probed
-//! (`address`). What is set stays with the session: behind a pooler in transaction mode it would leak into others'
-//! transactions.
+//! [`own`], [`try_lead`], [`migrating`], [`wait_for_locks`] and [`STREAMING`] are the only places of the crate that SET
+//! anything for a session. Whoever opens a connection for the service calls one of them before its first statement, and
+//! only after the address was probed (`address`). What is set stays with the session: behind a pooler in transaction mode
+//! it would leak into others' transactions.
 
 use std::time::Duration;
 
@@ -77,20 +77,22 @@ pub(super) async fn own(connection: &mut PgConnection) -> Result<(), sqlx::Error
     set(connection, OWN).await
 }
 
-/// Makes one of the service's own connections the leader's: PostgreSQL ends it when it is asked nothing for so long, so
-/// that a process that is stopped does not keep the lock.
-pub(super) async fn leading(
+/// Tries for the leader's lock. In the same statement the session becomes the leader's: PostgreSQL ends it when it is asked
+/// nothing for so long, so that a process that is stopped does not keep the lock. Returns whether it has the lock.
+pub(super) async fn try_lead(
     connection: &mut PgConnection,
     idle: Duration,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "SELECT pg_catalog.set_config('idle_session_timeout', $1, false),
-                pg_catalog.set_config('application_name', 'hushnet-realtime leader', false)",
+) -> Result<bool, sqlx::Error> {
+    // CASE evaluates its settings only where the lock was to be had.
+    sqlx::query_scalar(
+        "SELECT CASE WHEN pg_catalog.pg_try_advisory_lock(realtime.leader_lock()) THEN
+             pg_catalog.set_config('idle_session_timeout', $1, false) IS NOT NULL
+             AND pg_catalog.set_config('application_name', 'hushnet-realtime leader', false) IS NOT NULL
+         ELSE false END",
     )
     .bind(format!("{}ms", idle.as_millis()))
-    .execute(connection)
+    .fetch_one(connection)
     .await
-    .map(drop)
 }
 
 /// Makes a new connection one for migrations.

@@ -2,5 +2,8 @@
 //! the bus, and the log repairs what the bus loses. Each test runs over both brokers.
 
 mod delivery;
+mod election;
 mod faults;
+mod leadership;
+mod presence;
 mod team;

@@ -12,18 +12,18 @@ use tempfile::TempDir;
 
 use crate::support::{Database, Server, add_user, execute, insert_message, until};
 
-const NAME: &str = "hushnet";
+pub const NAME: &str = "hushnet";
 const REFUSED: &str = "hushnet_barriers_failed_total{cause=\"read_only\"}";
 
 /// A primary with the service's schema, its standby, and the directory of both.
-struct Pair {
-    primary: Cluster,
-    standby: Cluster,
-    directory: TempDir,
+pub struct Pair {
+    pub primary: Cluster,
+    pub standby: Cluster,
+    pub directory: TempDir,
 }
 
 impl Pair {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let directory = tempfile::Builder::new()
             .permissions(fs::Permissions::from_mode(0o755))
             .tempdir()
@@ -48,9 +48,15 @@ fn socket(cluster: &Cluster) -> std::path::PathBuf {
     options.get_socket().unwrap().clone()
 }
 
-fn lead(address: &Path, cluster: &Cluster) {
+pub fn lead(address: &Path, cluster: &Cluster) {
     let _ = fs::remove_file(address);
     symlink(socket(cluster), address).unwrap();
+}
+
+/// The database behind this address.
+pub fn url(address: &Path) -> String {
+    let host = address.display();
+    format!("postgres://hushnet@localhost:5432/{NAME}?host={host}")
 }
 
 async fn until_red(server: &Server) {
@@ -97,10 +103,7 @@ async fn an_address_that_leads_to_a_standby_while_the_service_runs_is_noticed() 
     let pair = Pair::start().await;
     let address = pair.directory.path().join("address");
     lead(&address, &pair.primary);
-    let database = Database::of(&format!(
-        "postgres://hushnet@localhost:5432/{NAME}?host={}",
-        address.display()
-    ));
+    let database = Database::of(&url(&address));
     let server = Server::start_on(database, |config| config.barrier_interval_ms = 100).await;
     lead(&address, &pair.standby);
     pair.primary.stop().await.unwrap();

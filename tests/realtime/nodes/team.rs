@@ -2,6 +2,8 @@
 
 use hushnet_devbus::{BrokerKind, BrokerOptions, BrokerServer};
 use hushnet_realtime::config::Config;
+use hushnet_testkit::program;
+use hushnet_testkit::server::Server as Process;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -20,6 +22,11 @@ impl Team {
     }
 
     pub async fn with(kind: BrokerKind, options: BrokerOptions) -> Self {
+        Self::of(kind, options, Database::migrated().await).await
+    }
+
+    /// Nodes of this database.
+    pub async fn of(kind: BrokerKind, options: BrokerOptions, database: Database) -> Self {
         let broker = BrokerServer::start(kind, options).await.unwrap();
         let scheme = match kind {
             BrokerKind::Redis => "redis",
@@ -28,7 +35,7 @@ impl Team {
         let url = format!("{scheme}://127.0.0.1:{}", broker.port());
         Self {
             broker: Some(broker),
-            database: Database::migrated().await,
+            database,
             url,
         }
     }
@@ -49,6 +56,17 @@ impl Team {
     /// A node of this name.
     pub async fn node(&self, name: &str) -> Server {
         self.node_with(name, |_| {}).await
+    }
+
+    /// A node in a process of its own.
+    pub async fn process(&self, name: &str) -> Process {
+        let mut command = program::command(env!("CARGO_BIN_EXE_hushnet-realtime"));
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--bus", &self.url])
+            .args(["--node-name", name, "--database-url", &self.database.url]);
+        let process = Process::start(&mut command).await;
+        process.until_ready().await;
+        process
     }
 
     pub async fn node_with(&self, name: &str, change: impl FnOnce(&mut Config)) -> Server {
