@@ -6,6 +6,7 @@
 //! read. Batches that come meanwhile are held, up to a bound.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::mem;
 
 use super::message::{Numbers, Run};
 use crate::protocol::{Cursor, RepairCause as Cause, SHARDS, Shard, ShardSet, Snapshot};
@@ -28,7 +29,7 @@ pub enum Verdict<B> {
     NotHeld,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Repair {
     None,
     /// The broker has not confirmed the subscription.
@@ -40,7 +41,7 @@ enum Repair {
     },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Hash)]
 struct HeldShard<B> {
     /// The highest number of a batch that was received, or that a mark or a barrier has named.
     highest: u64,
@@ -56,7 +57,7 @@ struct HeldShard<B> {
 }
 
 /// A barrier of the leader.
-#[derive(Debug)]
+#[derive(Debug, Hash)]
 struct Barrier {
     cursor: Cursor,
     reached: Numbers,
@@ -64,15 +65,18 @@ struct Barrier {
 }
 
 /// The shards that a node holds, and how far each is. `B` is what a batch carries.
-#[derive(Debug)]
+#[derive(Debug, Hash)]
 pub struct Follower<B> {
     run: Run,
     shards: Vec<Option<HeldShard<B>>>,
     barriers: VecDeque<Barrier>,
     /// The snapshot of the last repair: what it sees may have been routed.
     repaired_to: Option<Snapshot>,
-    /// The same when the last barrier was passed.
+    /// The same when the last barrier was passed, or the first repair of this run: numbers say nothing of what was routed
+    /// before the run was followed, and that repair has seen it.
     repaired_to_at_barrier: Option<Snapshot>,
+    /// Whether a repair has ended since this run is followed.
+    has_joined: bool,
     held_bytes: usize,
     /// The last other run that was received, with the numbers of its batches.
     other: Option<(Run, Numbers)>,
@@ -124,6 +128,7 @@ impl<B> Follower<B> {
             barriers: VecDeque::new(),
             repaired_to: None,
             repaired_to_at_barrier: None,
+            has_joined: false,
             held_bytes: 0,
             other: None,
         }
@@ -206,7 +211,7 @@ impl<B> Follower<B> {
                 *shard = HeldShard::new(number, repair);
             }
         }
-        (self.run, self.held_bytes) = (run, 0);
+        (self.run, self.held_bytes, self.has_joined) = (run, 0, false);
         self.barriers.clear();
     }
 
@@ -384,6 +389,9 @@ impl<B> Follower<B> {
             let Repair::Running { noted } = held.repair else {
                 continue;
             };
+            if !mem::replace(&mut self.has_joined, true) {
+                self.repaired_to_at_barrier = Some(snapshot.clone());
+            }
             let mut reached = noted;
             while let Some(entry) = held.held.first_entry() {
                 if *entry.key() > reached + 1 {

@@ -28,7 +28,7 @@ pub struct Epoch {
 }
 
 /// The transactions that had ended when the snapshot was taken: PostgreSQL's `pg_snapshot`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Snapshot {
     xmin: u64,
     xmax: u64,
@@ -37,7 +37,7 @@ pub struct Snapshot {
 }
 
 /// A position in the stream of events.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Cursor {
     /// The history it belongs to.
     pub epoch: Epoch,

@@ -109,7 +109,13 @@ impl ShardSet {
 
     /// The shards, by their numbers.
     pub fn iter(self) -> impl Iterator<Item = Shard> {
-        Shard::all().filter(move |shard| self.contains(*shard))
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let first = left.trailing_zeros();
+            // Without the first one.
+            left &= left.wrapping_sub(1);
+            u8::try_from(first).ok().and_then(Shard::new)
+        })
     }
 }
 

@@ -10,6 +10,7 @@
 //! seen.
 
 mod database;
+mod nodes;
 mod world;
 
 use rand::SeedableRng;

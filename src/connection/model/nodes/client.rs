@@ -1,0 +1,242 @@
+//! A client: it keeps its newest cursor, and the ids that came under this cursor and under the one before.
+
+use std::collections::BTreeSet;
+use std::mem;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::super::database::{Database, Row, cursor};
+use super::scenario::Node;
+use super::server::Server;
+use crate::connection::position::{Position, Source, Verdict};
+use crate::delivery::Subscription;
+use crate::protocol::{Cursor, Signal, Snapshot};
+
+/// What a client has found wrong.
+pub(super) type Checked = Result<(), String>;
+
+/// One connection, with a list in the place of the socket.
+struct Connection {
+    home: Node,
+    subscription: Subscription,
+    position: Position,
+    /// Whether the hello was sent: the node serves the user's shard.
+    entered: bool,
+    /// The ids that were sent.
+    sent: Vec<i64>,
+}
+
+/// One client over all of its connections.
+pub(super) struct Client {
+    pub(super) user: usize,
+    id: Uuid,
+    connection: Option<Connection>,
+    cursor: Option<Cursor>,
+    ids: BTreeSet<i64>,
+    ids_before: BTreeSet<i64>,
+    /// Where its history begins.
+    began: Option<Snapshot>,
+    /// The ids that it has handed on, in their order.
+    received: Vec<i64>,
+}
+
+impl Client {
+    pub(super) fn new(user: usize, id: Uuid) -> Self {
+        Self {
+            user,
+            id,
+            connection: None,
+            cursor: None,
+            ids: BTreeSet::new(),
+            ids_before: BTreeSet::new(),
+            began: None,
+            received: Vec::new(),
+        }
+    }
+
+    pub(super) fn home(&self) -> Option<Node> {
+        self.connection.as_ref().map(|connection| connection.home)
+    }
+
+    /// It subscribes. [`Client::go_on`] says hello when the node serves its shard.
+    pub(super) fn come(&mut self, home: Node, server: &mut Server) {
+        server.trace(("come", self.user));
+        let subscribed_after = server.buffer.last_sequence();
+        self.connection = Some(Connection {
+            home,
+            subscription: server.hub.subscribe(self.id),
+            position: Position::new(subscribed_after),
+            entered: false,
+            sent: Vec::new(),
+        });
+    }
+
+    pub(super) fn leave(&mut self, server: &mut Server) {
+        server.trace(("leave", self.user));
+        self.connection = None;
+    }
+
+    /// It takes everything that there is for it, and then the cursor that it may keep.
+    pub(super) fn go_on(&mut self, server: &mut Server, database: &Database) -> Checked {
+        let Some(connection) = &self.connection else {
+            return Ok(());
+        };
+        if !connection.entered {
+            if !server.feed.borrow().serves(self.id.into()) {
+                return Ok(());
+            }
+            server.trace(("enter", self.user, database.snapshot()));
+            self.enter(server, database)?;
+        }
+        while let Some(signal) = self.next_signal() {
+            self.take(&signal, Source::Live, database)?;
+        }
+        if let Some(given) = server.given() {
+            self.position().advance(given);
+        }
+        if let Some(kept) = self.position().client_cursor().cloned() {
+            self.keep(&kept);
+        }
+        self.check_cursor(database)
+    }
+
+    fn next_signal(&mut self) -> Option<Arc<Signal>> {
+        let connection = self.connection.as_mut()?;
+        connection.subscription.receiver().try_recv().ok()
+    }
+
+    /// The position of its connection.
+    fn position(&mut self) -> &mut Position {
+        &mut self.connection.as_mut().unwrap().position
+    }
+
+    fn enter(&mut self, server: &Server, database: &Database) -> Checked {
+        self.connection.as_mut().unwrap().entered = true;
+        let given = server.given();
+        self.position().begin_at(given.clone());
+        let Some(since) = self.cursor.clone().map(Arc::new) else {
+            // It reads its state after the hello.
+            self.began = Some(database.snapshot());
+            self.keep(&given.unwrap());
+            self.position().end_replay();
+            return Ok(());
+        };
+        if let Some(found) = server.buffer.since(self.id, &since.snapshot) {
+            let now = server.now;
+            self.position().resume_from_buffer(since, now);
+            for signal in found.signals {
+                self.take(&signal, Source::Buffer, database)?;
+            }
+        } else {
+            self.read_log(&since, database)?;
+        }
+        self.position().end_replay();
+        Ok(())
+    }
+
+    fn read_log(&mut self, since: &Arc<Cursor>, database: &Database) -> Checked {
+        let until = database.snapshot();
+        let rows = database.read(&since.snapshot, &until);
+        let present = Arc::new(cursor(until.clone(), None).for_clients());
+        self.position()
+            .resume_from_log(Arc::clone(since), until, present);
+        let user = self.user;
+        for row in rows.iter().filter(|row| row.user == user) {
+            self.receive(row.id, None, database)?;
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, cursor: &Cursor) {
+        let is_new = |known: &Cursor| known.snapshot != cursor.snapshot;
+        if self.cursor.as_ref().is_none_or(is_new) {
+            self.cursor = Some(cursor.clone());
+            self.ids_before = mem::take(&mut self.ids);
+        }
+    }
+
+    fn take(&mut self, signal: &Signal, source: Source, database: &Database) -> Checked {
+        let verdict = self.position().take(signal, source);
+        let (Verdict::Send { with_cursor }, Signal::Event(event)) = (verdict, signal) else {
+            return Ok(());
+        };
+        let cursor = event.cursor.as_ref().filter(|_| with_cursor);
+        self.receive(event.id.unwrap(), cursor, database)
+    }
+
+    /// It is sent an event.
+    fn receive(&mut self, id: i64, cursor: Option<&Arc<Cursor>>, database: &Database) -> Checked {
+        let sent = &mut self.connection.as_mut().unwrap().sent;
+        if sent.contains(&id) {
+            return Err(format!("event {id} is sent twice on one connection"));
+        }
+        sent.push(id);
+        let is_known = self.ids.contains(&id) || self.ids_before.contains(&id);
+        if let Some(cursor) = cursor {
+            self.keep(cursor);
+        }
+        self.ids.insert(id);
+        if is_known {
+            return Ok(());
+        }
+        if self.received.contains(&id) {
+            return Err(format!("event {id} is handed on twice"));
+        }
+        let rows = self.rows(database, None);
+        let overtaken = rows.iter().find(|row| row.id == id).and_then(|row| {
+            let is_missing = |seen: &&i64| {
+                !self.received.contains(seen) && rows.iter().any(|row| row.id == **seen)
+            };
+            row.seen.iter().find(is_missing).copied()
+        });
+        if let Some(overtaken) = overtaken {
+            return Err(format!(
+                "event {id} overtakes event {overtaken}, which its writer has seen"
+            ));
+        }
+        self.received.push(id);
+        Ok(())
+    }
+
+    /// The rows for it since it began, up to a snapshot or the present.
+    fn rows(&self, database: &Database, until: Option<&Snapshot>) -> Vec<Row> {
+        let Some(began) = &self.began else {
+            return Vec::new();
+        };
+        let present = database.snapshot();
+        let mut rows = database.read(began, until.unwrap_or(&present));
+        rows.retain(|row| row.user == self.user);
+        rows
+    }
+
+    /// What its cursor sees, it has.
+    fn check_cursor(&self, database: &Database) -> Checked {
+        let Some(cursor) = &self.cursor else {
+            return Ok(());
+        };
+        self.check_has(&self.rows(database, Some(&cursor.snapshot)), &|id| {
+            format!("event {id} is lost: the client may keep {cursor}, which sees it")
+        })
+    }
+
+    fn check_has(&self, rows: &[Row], error: &dyn Fn(i64) -> String) -> Checked {
+        match rows.iter().find(|row| !self.received.contains(&row.id)) {
+            Some(row) => Err(error(row.id)),
+            None => Ok(()),
+        }
+    }
+
+    /// It has everything, and a cursor that sees everything.
+    pub(super) fn check_end(&self, database: &Database) -> Checked {
+        let rows = self.rows(database, None);
+        self.check_has(&rows, &|id| {
+            format!("event {id} is lost: it has not come in the end")
+        })?;
+        let sees_all = |cursor: &Cursor| rows.iter().all(|row| cursor.snapshot.sees(row.xid));
+        match &self.cursor {
+            Some(cursor) if sees_all(cursor) => Ok(()),
+            _ => Err("no barrier is passed in the end".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What may happen in a world, and how often.
+
+/// A node: two that read the log and may lead, and one that follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Node {
+    /// Leads at the beginning.
+    First,
+    /// May lead later.
+    Second,
+    /// Follows.
+    Follower,
+}
+
+impl Node {
+    pub(super) fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// A step of the database's writers, or of a node that reads. They come in this order; everything else comes in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Step {
+    /// A transaction begins: transactions are numbered from 0 on.
+    Begin,
+    /// This transaction writes an event of this user.
+    Write(usize, usize),
+    /// It is flushed: the stream of the write-ahead log brings it, and no snapshot sees it.
+    Flush(usize),
+    /// It is visible, and notified.
+    Commit(usize),
+    /// The node's barrier commits, and its next one takes its snapshot.
+    Barrier(Node),
+    /// The node publishes marks.
+    Marks(Node),
+    /// The node begins to publish what it routes.
+    Publish(Node),
+    /// The database names the node's run.
+    Name(Node),
+}
+
+/// A rule of whoever drives the follower or the publisher that is broken on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Broken {
+    Nothing,
+    /// The snapshot of a repair is taken before the numbers are noted.
+    SnapshotFirst,
+    /// A row is routed, and published, when it is flushed.
+    RoutedBeforeVisible,
+}
+
+/// What may happen besides the steps, and how often at most.
+#[derive(Debug, Clone, Copy, Hash)]
+pub(super) struct Budget {
+    /// Messages that the bus loses.
+    pub(super) losses: usize,
+    /// Messages that it brings again after all others.
+    pub(super) repeats: usize,
+    /// Messages that overtake the one before.
+    pub(super) overtakings: usize,
+    /// Reads of the log that fail.
+    pub(super) failures: usize,
+    /// Times that the follower reads the log itself, and follows again.
+    pub(super) degradations: usize,
+    /// Barriers that it sends meanwhile.
+    pub(super) own_barriers: usize,
+    /// Looks at the database that nothing asks for.
+    pub(super) looks: usize,
+    /// Times that a client leaves.
+    pub(super) departures: usize,
+    /// Shards that are let go of.
+    pub(super) let_gos: usize,
+}
+
+impl Budget {
+    pub(super) const NOTHING: Self = Self {
+        losses: 0,
+        repeats: 0,
+        overtakings: 0,
+        failures: 0,
+        degradations: 0,
+        own_barriers: 0,
+        looks: 0,
+        departures: 0,
+        let_gos: 0,
+    };
+}
+
+/// A small world.
+#[derive(Debug, Clone)]
+pub(super) struct Scenario {
+    pub(super) steps: Vec<Step>,
+    pub(super) budget: Budget,
+    /// How many users there are, each in a shard of their own.
+    pub(super) users: usize,
+    /// How many of them, the first ones, are there when it begins. The others come when they like.
+    pub(super) present: usize,
+    /// The nodes that clients come to.
+    pub(super) homes: Vec<Node>,
+    pub(super) broken: Broken,
+}
+
+impl Scenario {
+    /// One user, who is there when it begins.
+    pub(super) fn new(steps: &[Step], budget: Budget) -> Self {
+        Self {
+            steps: steps.to_vec(),
+            budget,
+            users: 1,
+            present: 1,
+            homes: vec![Node::Follower],
+            broken: Broken::Nothing,
+        }
+    }
+}
