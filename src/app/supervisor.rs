@@ -22,6 +22,8 @@ pub enum Task {
     WakeLock,
     /// Streams the log's rows from the write-ahead log.
     WalStream,
+    /// Looks whether the write-ahead log can be streamed by now, where nobody has chosen the way of ingest.
+    IngestChoice,
     /// Sends barriers.
     Barriers,
     /// Looks up when the rows of sampled events were created.
