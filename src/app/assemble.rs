@@ -14,7 +14,7 @@ use super::maintenance;
 use super::memory_budget::signatures_max;
 use super::nodes::{self, Lead};
 use super::supervisor::{Supervisor, Task};
-use crate::config::{Config, DatabaseUrl};
+use crate::config::{Config, DatabaseUrl, Ingest};
 use crate::connection::{Clock, Drain, Shared, Timeouts};
 use crate::delivery::{
     Bounds, Feed, HealthReport, Hub, LatencySampler, ReplayBuffer, Router, latency,
@@ -23,7 +23,7 @@ use crate::http::{Api, Console, SocketBound};
 use crate::identity::Authenticator;
 #[cfg(feature = "injector")]
 use crate::ingest::injector;
-use crate::ingest::{Barriers, Listener, wake_lock};
+use crate::ingest::{Barriers, Listener, auto, wake_lock};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::protocol::Channels;
@@ -149,7 +149,7 @@ fn start_ingest(
         router,
         Arc::clone(&stream.metrics),
         config.ingest,
-        endpoint,
+        endpoint.clone(),
     );
     let node = nodes::start(
         config,
@@ -163,6 +163,10 @@ fn start_ingest(
     let listener = listener.with_node(node);
     let stream_task = stream_task.with_lag_bytes_max(config.wal_lag_bytes_max);
     supervisor.spawn(Task::WalStream, stream_task.run());
+    if let (None | Some(Ingest::Auto), Some(endpoint)) = (config.ingest, endpoint) {
+        let choosing = auto::propose_wal_when_it_can_be_had(stream.log.clone(), endpoint);
+        supervisor.spawn(Task::IngestChoice, choosing);
+    }
     #[cfg(feature = "injector")]
     let listener = match config.inject {
         Some(address) => {

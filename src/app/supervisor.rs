@@ -30,6 +30,8 @@ pub enum Task {
     Election,
     /// Writes this node's row in the database.
     Presence,
+    /// Looks whether the write-ahead log can be streamed by now, where nobody has chosen the way of ingest.
+    IngestChoice,
     /// Sends barriers.
     Barriers,
     /// Looks up when the rows of sampled events were created.

@@ -1,6 +1,7 @@
 //! What turns commits into events: the listener, and what it knows of the database's state.
 
 mod arrivals;
+pub mod auto;
 mod awaiting_disk;
 mod barriers;
 mod bus_intake;

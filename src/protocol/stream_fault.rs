@@ -25,6 +25,8 @@ pub enum StreamFault {
     Blocked,
     /// The connection cannot be made, or was lost.
     Unreachable,
+    /// PostgreSQL has ended the walsender: no answer of this server has reached it in time.
+    WalSenderTimeout,
     /// PostgreSQL has invalidated the slot.
     Invalidated,
     /// PostgreSQL keeps too much of the write-ahead log for the slot.
@@ -74,6 +76,10 @@ impl StreamFault {
             }
             Self::Unreachable => {
                 "check that PostgreSQL can be reached at --replication-url; its log says why it ended a walsender"
+            }
+            Self::WalSenderTimeout => {
+                "look for what keeps this server's answers from PostgreSQL (a proxy, a firewall, a process that was stopped), \
+                 or raise wal_sender_timeout"
             }
             Self::Invalidated => {
                 "raise max_slot_wal_keep_size above wal_lag_bytes_max, and look at idle_replication_slot_timeout"

@@ -213,6 +213,11 @@ impl Log {
         within_deadline(log_state::propose_ingest(&self.database.own(), ingest)).await
     }
 
+    /// Whether a server that is to choose by itself could still propose `wal`: nobody has chosen, and no server has proposed it.
+    pub async fn may_propose_wal(&self) -> Result<bool, sqlx::Error> {
+        within_deadline(log_state::may_propose_wal(&self.database.own())).await
+    }
+
     /// The connections for the service's own work.
     pub(super) fn own(&self) -> PgPool {
         self.database.own()

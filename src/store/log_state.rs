@@ -91,6 +91,19 @@ impl LogState {
     }
 }
 
+/// What [`super::Log::may_propose_wal`] does, on this pool.
+pub(super) async fn may_propose_wal(pool: &PgPool) -> Result<bool, sqlx::Error> {
+    // Before migration 11 the state has no such columns: nothing can be proposed.
+    let ask = sqlx::query_scalar(
+        "SELECT coalesce(to_jsonb(state)->>'streams' = 'false' AND to_jsonb(state)->>'ingest_chosen' = 'false', false)
+         FROM realtime.state",
+    );
+    match ask.fetch_optional(pool).await {
+        Err(error) if is_gone(&error) => Ok(false),
+        may => Ok(may?.unwrap_or(false)),
+    }
+}
+
 /// What [`super::Log::flush`] does, on this pool.
 pub(super) async fn flush(pool: &PgPool) -> Result<(), sqlx::Error> {
     match sqlx::query("SELECT realtime.flush()").execute(pool).await {

@@ -4,9 +4,9 @@
 //! service's own role, says what is visible. The slot belongs to the session that streams: nothing is left of it when that
 //! ends, and what it would have sent is in the log. Fails with a [`StreamError`], which says what to do.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use hushnet_replication::{Change, Connection, Endpoint, Error, Received, Stream};
+use hushnet_replication::{Change, Connection, Endpoint, Error, Received, Row, Stream};
 use sqlx::{Connection as _, PgConnection};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -85,10 +85,21 @@ const JOINED: &str = "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot
             pg_current_xact_id()::text::bigint";
 
 const SLOT_STATE: &str = concat!(
-    "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, ",
+    "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, restart_lsn::text, ",
     publication!(),
     " FROM (SELECT) AS one LEFT JOIN pg_replication_slots ON slot_name = $1"
 );
+
+/// Whether what PostgreSQL keeps from this position of the write-ahead log on is more than it keeps for a slot. It counts whole
+/// segments, at a checkpoint.
+const KEPT: &str = "SELECT pg_wal_lsn_diff(now, kept)::bigint, current_setting('max_slot_wal_keep_size'),
+        bound >= 0 AND div(now - '0/0', segment) - div(kept - '0/0', segment) > div(bound, segment)
+    FROM (SELECT pg_current_wal_lsn(), $1::pg_lsn, pg_size_bytes(current_setting('max_slot_wal_keep_size'))::numeric,
+                 pg_size_bytes(current_setting('wal_segment_size'))::numeric) AS own (now, kept, bound, segment)";
+
+/// In milliseconds; 0 is without end.
+const WAL_SENDER_TIMEOUT: &str =
+    "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'";
 
 /// What the witness says of the slot.
 #[derive(Debug)]
@@ -104,6 +115,8 @@ pub struct SlotState {
 pub struct Witness {
     connection: PgConnection,
     slot: String,
+    /// From where on PostgreSQL kept the write-ahead log when the slot was last looked at.
+    kept_from: Option<String>,
 }
 
 impl Witness {
@@ -123,8 +136,27 @@ impl Witness {
     /// The session is lost.
     pub async fn slot_state(&mut self) -> Result<SlotState, StreamError> {
         let ask = sqlx::query_as(SLOT_STATE).bind(&self.slot);
-        let (lag, is_published) = within_deadline(ask.fetch_one(&mut self.connection)).await?;
+        let (lag, kept_from, is_published): (_, Option<String>, _) =
+            within_deadline(ask.fetch_one(&mut self.connection)).await?;
+        self.kept_from = kept_from.or(self.kept_from.take());
         Ok(SlotState { lag, is_published })
+    }
+
+    /// What there is to say where PostgreSQL kept more for the slot than `max_slot_wal_keep_size` allows: a checkpoint ends
+    /// the walsender of such a slot, and the session has no other word for it than for any end.
+    ///
+    /// # Errors
+    /// The session is lost.
+    pub async fn kept_too_much(&mut self) -> Result<Option<String>, StreamError> {
+        let ask = sqlx::query_as(KEPT).bind(self.kept_from.as_deref());
+        let (kept, bound, is_more): (Option<i64>, String, Option<bool>) =
+            within_deadline(ask.fetch_one(&mut self.connection)).await?;
+        let kept = kept.filter(|_| is_more == Some(true));
+        Ok(kept.map(|bytes| {
+            format!(
+                "PostgreSQL kept {bytes} bytes of its write-ahead log for the slot, and max_slot_wal_keep_size is {bound}"
+            )
+        }))
     }
 
     /// Ends the session.
@@ -157,6 +189,14 @@ pub enum Streamed {
 pub struct RowStream {
     stream: Stream,
     rows: Rows,
+    /// PostgreSQL's `wal_sender_timeout`; zero is without end.
+    answer_within: Duration,
+    /// When PostgreSQL last asked for an answer, which it does after half of that time without one.
+    asked: Option<Instant>,
+    /// Whether the connection broke.
+    is_broken: bool,
+    /// Whether PostgreSQL has said why it ends the stream.
+    has_said_why: bool,
 }
 
 impl RowStream {
@@ -168,6 +208,7 @@ impl RowStream {
     pub async fn open(log: &Log, endpoint: &Endpoint) -> Result<(Self, Witness, u64), StreamError> {
         look_for_obstacles(log).await?;
         let mut connection = connect(endpoint).await?;
+        let timeout = within(ENDPOINT_TIMEOUT, connection.query(WAL_SENDER_TIMEOUT)).await?;
         let slot = format!("{SLOT}{}", Uuid::new_v4().simple());
         within(SLOT_TIMEOUT, connection.create_slot(&slot)).await?;
         let mut witness = within_deadline(log.address().connect()).await?;
@@ -182,12 +223,20 @@ impl RowStream {
             Stream::start(connection, &slot, PUBLICATION),
         )
         .await?;
-        let rows = Rows::default();
         let witness = Witness {
             connection: witness,
             slot,
+            kept_from: None,
         };
-        Ok((Self { stream, rows }, witness, number.unsigned_abs()))
+        let stream = Self {
+            stream,
+            rows: Rows::default(),
+            answer_within: milliseconds(&timeout),
+            asked: None,
+            is_broken: false,
+            has_said_why: false,
+        };
+        Ok((stream, witness, number.unsigned_abs()))
     }
 
     /// Whether there could be a stream, as far as can be seen without one.
@@ -205,7 +254,8 @@ impl RowStream {
     /// Why the stream has ended.
     pub async fn next(&mut self) -> Result<Streamed, StreamError> {
         loop {
-            let received = self.stream.next().await?;
+            let received = self.stream.next().await;
+            let received = received.map_err(|error| self.ended(error))?;
             if let Some(streamed) = self.read(received)? {
                 return Ok(streamed);
             }
@@ -217,12 +267,15 @@ impl RowStream {
     /// # Errors
     /// Why the stream has ended.
     pub fn next_received(&mut self) -> Result<Option<Streamed>, StreamError> {
-        while let Some(received) = self.stream.next_received()? {
+        loop {
+            let received = self.stream.next_received();
+            let Some(received) = received.map_err(|error| self.ended(error))? else {
+                return Ok(None);
+            };
             if let Some(streamed) = self.read(received)? {
                 return Ok(Some(streamed));
             }
         }
-        Ok(None)
     }
 
     /// Tells PostgreSQL that everything up to this position has been dealt with.
@@ -230,12 +283,51 @@ impl RowStream {
     /// # Errors
     /// Why the stream has ended.
     pub async fn confirm(&mut self, position: u64) -> Result<(), StreamError> {
-        within(ENDPOINT_TIMEOUT, self.stream.confirm(position)).await
+        let confirmed = within(ENDPOINT_TIMEOUT, self.stream.confirm(position)).await;
+        self.is_broken |= confirmed.is_err();
+        confirmed
+    }
+
+    /// Why PostgreSQL ends a stream that has failed, where it says so and has not been heard yet.
+    pub async fn last_words(&mut self) -> Option<StreamError> {
+        let read = async {
+            while !self.has_said_why {
+                if let Err(error) = self.next().await {
+                    return self.has_said_why.then_some(error);
+                }
+            }
+            None
+        };
+        timeout(ENDPOINT_TIMEOUT, read).await.unwrap_or_default()
+    }
+
+    /// PostgreSQL's `wal_sender_timeout`, where PostgreSQL has ended the stream as it does when no answer has reached it in that
+    /// time: it has asked for one, and then closed the connection without a word.
+    #[must_use]
+    pub fn unanswered(&self) -> Option<Duration> {
+        let is_silent = self.is_broken && !self.has_said_why;
+        let within = self.answer_within;
+        let was_asked = self.asked.is_some_and(|asked| asked.elapsed() <= within);
+        (is_silent && was_asked).then_some(within)
+    }
+
+    fn ended(&mut self, error: Error) -> StreamError {
+        match &error {
+            Error::Io(_) | Error::Closed => self.is_broken = true,
+            Error::Server(_) => self.has_said_why = true,
+            _ => {}
+        }
+        error.into()
     }
 
     fn read(&mut self, received: Received) -> Result<Option<Streamed>, StreamError> {
         Ok(match received {
-            Received::KeepAlive { end, reply } => Some(Streamed::Idle { end, reply }),
+            Received::KeepAlive { end, reply } => {
+                if reply {
+                    self.asked = Some(Instant::now());
+                }
+                Some(Streamed::Idle { end, reply })
+            }
             Received::Change(Change::Begin { commit }) => {
                 self.rows.begin();
                 Some(Streamed::Begin(commit))
@@ -287,6 +379,12 @@ async fn connect(endpoint: &Endpoint) -> Result<Connection, StreamError> {
     let mut connection = within(ENDPOINT_TIMEOUT, hushnet_replication::open(endpoint)).await?;
     within(ENDPOINT_TIMEOUT, connection.query(session::STREAMING)).await?;
     Ok(connection)
+}
+
+/// A setting in milliseconds, as the only value of an answer.
+fn milliseconds(answer: &[Row]) -> Duration {
+    let text = answer.first().and_then(|row| row.first()?.as_deref());
+    Duration::from_millis(text.and_then(|text| text.parse().ok()).unwrap_or_default())
 }
 
 async fn within<T>(

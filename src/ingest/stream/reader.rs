@@ -79,6 +79,39 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// Why the stream has ended.
     pub(super) async fn run(&mut self) -> Result<(), StreamError> {
+        match self.read().await {
+            Err(error) => Err(self.explain(error).await),
+            ended => ended,
+        }
+    }
+
+    /// PostgreSQL ends a walsender with few words or none. What is known besides says why.
+    async fn explain(&mut self, error: StreamError) -> StreamError {
+        if !matches!(
+            error.fault,
+            StreamFault::Unreachable | StreamFault::Invalidated
+        ) {
+            return error;
+        }
+        // Else PostgreSQL is gone, or the witness was lost.
+        let Ok(kept_too_much) = self.witness.kept_too_much().await else {
+            return error;
+        };
+        let error = self.stream.last_words().await.unwrap_or(error);
+        if let Some(detail) = kept_too_much {
+            return StreamError::new(StreamFault::Invalidated, detail);
+        }
+        if let Some(within) = self.stream.unanswered() {
+            let detail = format!(
+                "PostgreSQL has ended the walsender: no answer of this server has reached it within wal_sender_timeout, {} ms",
+                within.as_millis()
+            );
+            return StreamError::new(StreamFault::WalSenderTimeout, detail);
+        }
+        error
+    }
+
+    async fn read(&mut self) -> Result<(), StreamError> {
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

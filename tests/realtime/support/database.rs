@@ -20,7 +20,7 @@ fn streams() -> bool {
 }
 
 /// May stream the write-ahead log, and nothing else.
-const REPLICATION: &str = "hushnet_replication";
+pub const REPLICATION: &str = "hushnet_replication";
 const LOGICAL_WAL: [(&str, &str); 3] = [
     ("wal_level", "logical"),
     ("max_wal_senders", "40"),

@@ -19,7 +19,7 @@ pub use hushnet_testkit::http::Response;
 pub use hushnet_testkit::wait::{deadline, soon, until};
 
 pub use self::client::{client_on, connect_client};
-pub use self::database::{Database, cluster};
+pub use self::database::{Database, REPLICATION, cluster};
 pub use self::pooled::skips;
 pub use self::pooler::Pooler;
 pub use self::server::Server;

@@ -24,6 +24,13 @@ async fn a_walsender_that_is_ended_is_replaced() {
     }
     let slots: i64 = scene.ask(SLOTS).await;
     assert_eq!(slots, 1, "the others went with their sessions");
+    let of_cause = async |cause| {
+        let failures = format!("hushnet_wal_stream_failures_total{{cause=\"{cause}\"}}");
+        scene.server.metric(&failures).await
+    };
+    assert!(of_cause("unreachable").await >= 2.0);
+    let others = of_cause("wal_sender_timeout").await + of_cause("invalidated").await;
+    assert!(others < 1.0, "PostgreSQL has said why");
 }
 
 #[tokio::test]

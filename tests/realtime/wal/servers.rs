@@ -4,8 +4,11 @@ use hushnet_realtime::config::Ingest;
 use hushnet_realtime::store::migrate;
 use sqlx::Connection;
 
+use super::link::Link;
 use super::scene::{STREAMING, Scene};
-use crate::support::{Database, Pooler, Server, TlsDatabase, execute, insert_message, until};
+use crate::support::{
+    Database, Pooler, REPLICATION, Server, TlsDatabase, execute, insert_message, until,
+};
 
 #[tokio::test]
 async fn slots_that_are_used_up_are_named_and_taken_when_they_are_free() {
@@ -48,7 +51,7 @@ async fn walsenders_that_are_used_up_are_named_and_taken_when_they_are_free() {
 
 /// `max_slot_wal_keep_size`: PostgreSQL takes the slot away, and ends its walsender.
 #[tokio::test]
-async fn a_slot_that_postgresql_invalidates_is_replaced() {
+async fn a_slot_that_postgresql_invalidates_is_named_and_replaced() {
     let bounds = [
         ("max_slot_wal_keep_size", "1MB"),
         ("min_wal_size", "32MB"),
@@ -59,6 +62,8 @@ async fn a_slot_that_postgresql_invalidates_is_replaced() {
     // It pins the slot where it began.
     let mut writer = scene.server.database().connect().await;
     execute(&mut writer, "BEGIN; SELECT pg_current_xact_id()").await;
+    let invalidated = "hushnet_wal_stream_failures_total{cause=\"invalidated\"}";
+    assert!(scene.server.metric(invalidated).await < 1.0);
     until("PostgreSQL has taken the slot", async || {
         scene
             .admin("SELECT pg_logical_emit_message(false, 'filling', repeat('x', 17000000)); CHECKPOINT")
@@ -68,10 +73,39 @@ async fn a_slot_that_postgresql_invalidates_is_replaced() {
         scene.server.metric(STREAMING).await < 1.0
     })
     .await;
+    // The open transaction keeps the next slot away, so that the cause stays for a while.
+    let detail = scene.until_cause("invalidated").await;
+    assert!(detail.contains("max_slot_wal_keep_size is 1MB"), "{detail}");
     scene.event().await;
     execute(&mut writer, "COMMIT").await;
     scene.until_streaming().await;
     scene.event().await;
+    scene.server.stopped_now().await;
+    cluster.stop().await.unwrap();
+}
+
+/// The server's answers do not reach PostgreSQL, which ends the walsender after a while. What PostgreSQL sends comes until then.
+#[tokio::test]
+async fn answers_that_do_not_reach_postgresql_are_named_and_the_stream_is_replaced() {
+    let bounds = [("wal_sender_timeout", "3s")];
+    let (database, cluster) = Database::with_logical_wal_and("wal_unanswered", &bounds).await;
+    let link = Link::to(&database).await;
+    let url = link.url(REPLICATION);
+    let mut scene = Scene::set_on(database, |config| config.replication_url = Some(url)).await;
+    scene.event().await;
+    // It keeps the next slot away, so that the cause stays for a while.
+    let mut writer = scene.server.database().connect().await;
+    execute(&mut writer, "BEGIN; SELECT pg_current_xact_id()").await;
+    link.keep_back();
+    scene.event().await;
+    let detail = scene.until_cause("wal_sender_timeout").await;
+    assert!(detail.contains("3000 ms"), "{detail}");
+    scene.event().await;
+    execute(&mut writer, "COMMIT").await;
+    scene.until_streaming().await;
+    scene.event().await;
+    let ended = "SELECT count(*) FROM pg_replication_slots";
+    assert_eq!(scene.ask::<i64>(ended).await, 1, "the others are gone");
     scene.server.stopped_now().await;
     cluster.stop().await.unwrap();
 }

@@ -39,6 +39,45 @@ async fn auto_takes_wal_where_it_can_be_had_and_else_adaptive() {
     assert_eq!(told(third.database()).await, ("wal".to_owned(), false));
 }
 
+/// What was missing is mended while the server runs.
+#[tokio::test]
+async fn auto_takes_wal_when_it_can_be_had_later() {
+    let database = Database::with_logical_wal().await;
+    unchosen(&database).await;
+    let mut admin = database.admin().await;
+    crate::support::execute(&mut admin, "DROP PUBLICATION realtime_log").await;
+    let url = database.replication();
+    let server = Server::start_on(database, |config| config.replication_url = Some(url)).await;
+    assert_eq!(
+        told(server.database()).await,
+        ("adaptive".to_owned(), false)
+    );
+    let publish = "CREATE PUBLICATION realtime_log FOR TABLE realtime.log
+        WITH (publish = 'insert', publish_via_partition_root = true)";
+    crate::support::execute(&mut admin, publish).await;
+    server.until_metric(STREAMING, 1.0).await;
+    assert_eq!(told(server.database()).await, ("wal".to_owned(), false));
+}
+
+/// Somebody chooses `adaptive` while a server looks whether `wal` can be had.
+#[tokio::test]
+async fn auto_looks_no_more_where_somebody_has_chosen() {
+    let database = Database::with_logical_wal().await;
+    let log = database.log(1);
+    for (way, may) in [("wal", false), ("adaptive", false)] {
+        let set = format!("SELECT realtime.set_ingest('{way}')");
+        crate::support::execute(&mut database.connect().await, &set).await;
+        assert_eq!(log.may_propose_wal().await.unwrap(), may, "{way}");
+    }
+    unchosen(&database).await;
+    assert!(log.may_propose_wal().await.unwrap());
+    log.propose_ingest(Ingest::Wal).await.unwrap();
+    assert!(!log.may_propose_wal().await.unwrap(), "it is proposed");
+    let dropped = "DROP SCHEMA realtime CASCADE";
+    crate::support::execute(&mut database.admin().await, dropped).await;
+    assert!(!log.may_propose_wal().await.unwrap(), "there is no log");
+}
+
 #[tokio::test]
 async fn auto_changes_no_choice() {
     let database = Database::with_logical_wal().await;
