@@ -35,7 +35,7 @@
 //! | client | what it holds | what it does not tell |
 //! |---|---|---|
 //! | `redis` 1.8, `aio::PubSub` | requests and messages in unbounded channels; it reads the socket as fast as it can | why the connection ended |
-//! | `redis` 1.8, `MultiplexedConnection` | pushes in an unbounded channel, unless the caller's function takes them | |
+//! | `redis` 1.8, `MultiplexedConnection` | nothing of pushes: they go to the caller's channel or function | it would do, but publishing waits for the answers, or for a task for each batch |
 //! | `async-nats` 0.51 | for each subscription 65,536 messages of any size; it never leaves the socket unread. 2,048 commands, which are kept while it is disconnected and published late. 128 events | the broker's confirmation: its `flush` ends when the bytes are written, not at a PONG. Why the connection ended. Drops and violations of permissions, when 128 events wait |
 //!
 //! With `async-nats` each subscription is a channel, so that the order across subjects is lost, too.
