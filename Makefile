@@ -1,6 +1,6 @@
 # `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-busy test-postgres test-postgres-smoke test-pooler test-upgrade check console consumers bench bench-attach bench-fanout bench-instructions bench-delivery bench-ingest bench-migrate bench-client bench-smoke burst chaos mutations conformance hostile fuzz fuzz-smoke clean
+.PHONY: model help run test test-busy test-postgres test-postgres-smoke test-pooler test-upgrade check console consumers bench bench-attach bench-fanout bench-instructions bench-delivery bench-ingest bench-migrate bench-client bench-smoke burst chaos mutations conformance hostile fuzz fuzz-smoke clean
 
 TARGET = $${CARGO_TARGET_DIR:-target}
 
@@ -82,6 +82,9 @@ bench-fanout: ## Measure what an event costs in the process, without sockets; ta
 	@sh scripts/setup.sh run
 	cargo bench --locked --bench fanout
 	@python3 scripts/bench-table.py
+
+model: ## Try the nodes' protocol in every schedule of its larger scenarios; takes many minutes
+	cargo test --release --workspace --locked --lib -- --ignored model::nodes
 
 bench-instructions: ## Count the instructions of an event's way, and hold them to what they were
 	@sh scripts/setup.sh instructions

@@ -37,7 +37,7 @@ pub struct StepDown(Arc<Asked>);
 
 #[derive(Debug, Default)]
 struct Asked {
-    asked: Notify,
+    stand_back: Notify,
     done: Notify,
     resigned: AtomicBool,
 }
@@ -45,7 +45,7 @@ struct Asked {
 impl StepDown {
     /// Has the node stand back for some seconds, if it leads.
     pub fn ask(&self) {
-        self.0.asked.notify_one();
+        self.0.stand_back.notify_one();
     }
 
     /// Has the node lead no more for as long as it runs, and waits a while until the lock is free.
@@ -54,7 +54,7 @@ impl StepDown {
         if publishing.run().is_some() {
             // Of a term that has ended before.
             let _ = self.0.done.notified().now_or_never();
-            self.0.asked.notify_one();
+            self.0.stand_back.notify_one();
             let _ = timeout(READY_MAX, self.0.done.notified()).await;
         }
     }
@@ -201,7 +201,7 @@ impl Election {
 
     async fn hold(&self, session: &mut LeaderSession, run: u64) -> Lost {
         // What was asked of a term before.
-        let asked = &self.step_down.0.asked;
+        let asked = &self.step_down.0.stand_back;
         let _ = asked.notified().now_or_never();
         let mut unfit = 0;
         loop {

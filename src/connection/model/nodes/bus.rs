@@ -96,7 +96,7 @@ impl Publishing {
     fn with(&self, what: impl FnOnce(&mut Publisher, &mut dyn FnMut(Destination, Vec<u8>))) {
         let mut publisher = self.publisher.lock().unwrap();
         what(&mut publisher, &mut |to, message| {
-            self.bus.publish(to, message)
+            self.bus.publish(to, message);
         });
     }
 

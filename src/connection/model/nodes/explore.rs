@@ -1,21 +1,15 @@
-//! Every schedule of a small world, or random ones of a large world.
+//! Every schedule of a small world.
 //!
 //! The parts of the service cannot be copied, so a schedule is run from the beginning whenever another choice is tried.
 //! A state that has been reached before is not gone on from: its future is the same.
 
 use std::collections::HashSet;
 
-use rand::RngExt;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-
 use super::scenario::Scenario;
 use super::world::{Action, World};
 
 /// States of one scenario. A search that needs more is no search of all schedules, and fails.
 const STATES_MAX: usize = 2_000_000;
-/// Choices of one random schedule.
-const CHOICES_MAX: usize = 2_000;
 
 /// What a search has seen.
 #[derive(Debug, Default)]
@@ -61,18 +55,4 @@ pub(super) fn every_schedule(scenario: &Scenario) -> Explored {
             path.pop();
         }
     }
-}
-
-/// Tries one schedule, in the order that the seed gives.
-pub(super) fn random_schedule(scenario: &Scenario, seed: u64) {
-    let mut rng = StdRng::seed_from_u64(seed);
-    let mut world = World::new(scenario);
-    for _ in 0..CHOICES_MAX {
-        let actions = world.actions();
-        if actions.is_empty() {
-            break;
-        }
-        world.act(actions[rng.random_range(0..actions.len())]);
-    }
-    world.settle();
 }

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use super::super::database::{Database, Row};
 use super::bus::Bytes;
-use super::scenario::Broken;
 use super::server::Server;
 use crate::nodes::{Follower, Message, Published, Run, Verdict, read};
 use crate::protocol::{Cursor, Shard, ShardSet, Snapshot};
@@ -31,7 +30,6 @@ pub(super) struct Following {
     presents: Vec<(Instant, Snapshot)>,
     /// The shard of each user.
     shards: Vec<Shard>,
-    broken: Broken,
 }
 
 impl Hash for Following {
@@ -61,10 +59,10 @@ pub(super) enum ReadStep {
 
 impl Following {
     /// Follows this run with the shards that are wanted.
-    pub(super) fn new(run: Run, shards: &[Shard], broken: Broken, server: &mut Server) -> Self {
+    pub(super) fn new(run: Run, shards: &[Shard], server: &mut Server) -> Self {
         server.trace("follow");
         let wanted = server.hub.interest().wanted();
-        server.router.lose_shards(ShardSet::ALL.minus(wanted));
+        server.router.shards().lose(ShardSet::ALL.minus(wanted));
         server.router.serve(ShardSet::NONE);
         let mut following = Self {
             follower: Follower::new(run),
@@ -72,7 +70,6 @@ impl Following {
             unconfirmed: ShardSet::NONE,
             presents: Vec::new(),
             shards: shards.to_vec(),
-            broken,
         };
         following.take_wanted(server);
         following
@@ -107,7 +104,7 @@ impl Following {
         self.follower.let_go(shard);
         self.unconfirmed = self.unconfirmed.without(shard);
         server.router.serve(self.follower.served());
-        server.router.lose_shards(ShardSet::NONE.with(shard));
+        server.router.shards().lose(ShardSet::NONE.with(shard));
     }
 
     pub(super) fn message(&mut self, bytes: &Bytes, server: &mut Server) {
@@ -140,7 +137,7 @@ impl Following {
                     snapshot: snapshot.parse().unwrap(),
                     sent: None,
                 };
-                self.follower.barrier(&run, barrier, reached, seen);
+                self.follower.barrier(&run, barrier, &reached, &seen);
             }
             Message::Alive | Message::Sources => {
                 self.follower.other(&run);
@@ -192,7 +189,7 @@ impl Following {
 
     pub(super) fn read(&mut self, step: ReadStep, server: &mut Server, database: &Database) {
         match step {
-            ReadStep::Begin => self.begin_repair(server, database),
+            ReadStep::Begin => self.begin_repair(server),
             ReadStep::Snapshot => self.take_snapshot(database),
             ReadStep::Row => {
                 let repair = self.repair.as_mut().unwrap();
@@ -202,25 +199,17 @@ impl Following {
         }
     }
 
-    fn begin_repair(&mut self, server: &Server, database: &Database) {
-        let is_first = self.broken == Broken::SnapshotFirst;
+    fn begin_repair(&mut self, server: &Server) {
         self.repair = Some(Repair {
             from: server.durable(),
-            shards: if is_first {
-                ShardSet::NONE
-            } else {
-                self.follower.begin_repair()
-            },
-            snapshot: is_first.then(|| database.snapshot()),
+            shards: self.follower.begin_repair(),
+            snapshot: None,
             rows: VecDeque::new(),
         });
     }
 
     fn take_snapshot(&mut self, database: &Database) {
         let repair = self.repair.as_mut().unwrap();
-        if repair.shards.is_empty() {
-            repair.shards = self.follower.begin_repair();
-        }
         let snapshot = repair.snapshot.get_or_insert_with(|| database.snapshot());
         self.follower.read_at(snapshot);
         let mut rows = database.read(&repair.from, snapshot);
@@ -233,14 +222,14 @@ impl Following {
         server.trace(("repaired", snapshot.to_string()));
         let served_before = self.follower.served();
         let batches = self.follower.end_repair(&snapshot);
-        let served = self.follower.served();
+        let reached = self.follower.served();
         server.router.routed_ahead(snapshot.clone());
         for batch in &batches {
             route(batch, server);
         }
         let router = &mut server.router;
-        router.take_shards(served.minus(served_before), snapshot);
-        router.serve(served);
+        router.shards().take(reached.minus(served_before), snapshot);
+        router.serve(reached);
     }
 
     pub(super) fn fail_repair(&mut self) {
@@ -254,7 +243,7 @@ fn route(batch: &Bytes, server: &mut Server) {
     let (_, Message::Batch { mut items, .. }) = read(batch.get()).unwrap() else {
         return;
     };
-    while let Some(Published::Notification(notification)) = items.next().unwrap() {
+    while let Some(Published::Notification(notification)) = items.next_item().unwrap() {
         server.trace(("published", notification.id));
         server.router.route(notification);
     }

@@ -24,8 +24,6 @@ pub(super) enum Step {
     Begin,
     /// This transaction writes an event of this user.
     Write(usize, usize),
-    /// It is flushed: the stream of the write-ahead log brings it, and no snapshot sees it.
-    Flush(usize),
     /// It is visible, and notified.
     Commit(usize),
     /// The node's barrier commits, and its next one takes its snapshot.
@@ -36,16 +34,6 @@ pub(super) enum Step {
     Publish(Node),
     /// The database names the node's run.
     Name(Node),
-}
-
-/// A rule of whoever drives the follower or the publisher that is broken on purpose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Broken {
-    Nothing,
-    /// The snapshot of a repair is taken before the numbers are noted.
-    SnapshotFirst,
-    /// A row is routed, and published, when it is flushed.
-    RoutedBeforeVisible,
 }
 
 /// What may happen besides the steps, and how often at most.
@@ -96,7 +84,6 @@ pub(super) struct Scenario {
     pub(super) present: usize,
     /// The nodes that clients come to.
     pub(super) homes: Vec<Node>,
-    pub(super) broken: Broken,
 }
 
 impl Scenario {
@@ -108,7 +95,6 @@ impl Scenario {
             users: 1,
             present: 1,
             homes: vec![Node::Follower],
-            broken: Broken::Nothing,
         }
     }
 }

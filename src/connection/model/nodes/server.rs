@@ -92,7 +92,7 @@ impl Server {
         self.router.away();
         self.router.go_back_to_durable();
         let position = self.router.position().unwrap().snapshot.clone();
-        self.router.take_shards(ShardSet::ALL, position);
+        self.router.shards().take(ShardSet::ALL, position);
         self.router.serve(ShardSet::ALL);
         for row in rows {
             self.route_row(row);

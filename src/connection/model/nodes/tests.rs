@@ -1,16 +1,13 @@
-use std::time::Instant;
-
-use super::explore::{every_schedule, random_schedule};
+use super::explore::every_schedule;
 use super::scenario::Node::{First, Follower, Second};
-use super::scenario::Step::{Barrier, Begin, Commit, Flush, Marks, Name, Publish, Write};
-use super::scenario::{Broken, Budget, Scenario};
+use super::scenario::Step::{Barrier, Begin, Commit, Marks, Name, Publish, Write};
+use super::scenario::{Budget, Scenario};
 
 const NOTHING: Budget = Budget::NOTHING;
 
 fn explore(scenario: &Scenario) {
-    let began = Instant::now();
     let explored = every_schedule(scenario);
-    println!("{explored:?} {:?}", began.elapsed());
+    assert!(explored.ends > 1 && explored.states > 10, "{explored:?}");
 }
 
 /// An event goes missing at the end of what was published: only a mark shows it.
@@ -120,6 +117,7 @@ fn the_barriers_of_two_leaders() {
 
 /// A user comes while batches of their shard come, and goes, and comes again.
 #[test]
+#[ignore = "minutes: make model"]
 fn a_shard_is_taken_late_let_go_of_and_taken_again() {
     let steps = [
         Begin,
@@ -146,7 +144,13 @@ fn a_shard_is_taken_late_let_go_of_and_taken_again() {
 /// The follower reads the log itself, and follows again.
 #[test]
 fn the_follower_reads_the_log_itself_and_follows_again() {
-    let steps = [Begin, Write(0, 0), Barrier(First), Commit(0), Barrier(First)];
+    let steps = [
+        Begin,
+        Write(0, 0),
+        Barrier(First),
+        Commit(0),
+        Barrier(First),
+    ];
     let budget = Budget {
         degradations: 1,
         own_barriers: 2,
@@ -158,6 +162,7 @@ fn the_follower_reads_the_log_itself_and_follows_again() {
 
 /// A client moves between the leader and the follower.
 #[test]
+#[ignore = "minutes: make model"]
 fn a_client_moves_between_nodes() {
     let steps = [
         Begin,

@@ -10,7 +10,7 @@ use super::super::database::{Database, Notified};
 use super::bus::{Bus, Publishing};
 use super::client::Client;
 use super::following::{Following, ReadStep};
-use super::scenario::{Broken, Budget, Node, Scenario, Step};
+use super::scenario::{Budget, Node, Scenario, Step};
 use super::server::Server;
 use crate::nodes::Run;
 use crate::protocol::Shard;
@@ -52,7 +52,6 @@ pub(super) struct World {
     next_step: usize,
     budget: Budget,
     homes: Vec<Node>,
-    broken: Broken,
     users: Vec<Uuid>,
     shards: Vec<Shard>,
     database: Database,
@@ -98,7 +97,6 @@ impl World {
             next_step: 0,
             budget: scenario.budget,
             homes: scenario.homes.clone(),
-            broken: scenario.broken,
             users,
             shards,
             database,
@@ -285,16 +283,6 @@ impl World {
                 let place = self.running(transaction);
                 self.database.write(place, user, &self.users);
             }
-            Step::Flush(transaction) => {
-                if self.broken == Broken::RoutedBeforeVisible {
-                    let place = self.running(transaction);
-                    let rows = self.database.running[place].1.clone();
-                    for row in &rows {
-                        self.server(Node::First).route_row(row);
-                    }
-                    self.server(Node::First).flush();
-                }
-            }
             Step::Commit(transaction) => {
                 let place = self.running(transaction);
                 self.database.commit(place);
@@ -360,10 +348,10 @@ impl World {
 
     fn follow(&mut self) {
         self.database.channels[Node::Follower.index()].lose();
-        let (run, broken) = (self.named, self.broken);
+        let run = self.named;
         let server = &mut self.servers[Node::Follower.index()];
         server.trace(self.next_step);
-        self.following = Some(Following::new(run, &self.shards, broken, server));
+        self.following = Some(Following::new(run, &self.shards, server));
     }
 
     /// What nothing has to be waited for.
