@@ -143,6 +143,7 @@ fn a_shard_is_taken_late_let_go_of_and_taken_again() {
 
 /// The follower reads the log itself, and follows again.
 #[test]
+#[ignore = "minutes: make model"]
 fn the_follower_reads_the_log_itself_and_follows_again() {
     let steps = [
         Begin,
