@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -107,11 +107,14 @@ impl LeaderSession {
         })
     }
 
-    /// Ends the session, so that the lock is free when this returns.
-    pub async fn release(self) {
-        use sqlx::Connection;
-        // Dropping the connection frees the lock as well, a little later.
-        let _ = timeout(CHECK_DEADLINE, self.connection.close()).await;
+    /// Gives up the lock, so that it is free when this returns, and ends the session.
+    pub async fn release(mut self) {
+        // PostgreSQL frees the lock of a session that ends a little later.
+        let unlock = "SELECT pg_advisory_unlock(realtime.leader_lock())";
+        let unlock = sqlx::query(unlock).execute(&mut self.connection);
+        if in_time(unlock).await.is_ok() {
+            let _ = timeout(CHECK_DEADLINE, self.connection.close()).await;
+        }
     }
 }
 
