@@ -482,6 +482,7 @@ impl<'a> Following<'a> {
     }
 
     async fn read_sources(&mut self) {
+        self.node.watch.let_go();
         match self.log.read_kinds().await {
             Ok(true) => self.intake.intake.user_type_changed(),
             Ok(false) => {}

@@ -73,6 +73,12 @@ impl LeaderWatch {
         self.is_asked = true;
     }
 
+    /// Gives up a look that has begun. Whoever waits for the database and does not call [`LeaderWatch::next`] meanwhile has
+    /// to: nothing would move the look on, and it may hold what others wait for, as the probe of the address.
+    pub(super) fn let_go(&mut self) {
+        self.look = None;
+    }
+
     /// What the next look finds. Cancel-safe: a look that has begun goes on with the next call.
     pub(super) async fn next(&mut self) -> Result<Found, sqlx::Error> {
         if self.look.is_none() {
@@ -133,4 +139,37 @@ async fn is_to_renew(log: &Log) -> bool {
     let reached = log.reach().await;
     !matches!(&reached, Err(error @ sqlx::Error::Database(_))
         if store::fault(error) == DatabaseFault::Connections)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Over a network that swallows packets: the pool's connection, the one that asks whether the database is reachable,
+    /// and the probe of the address.
+    const SILENT: usize = 3;
+
+    #[tokio::test]
+    async fn a_look_that_was_given_up_holds_nothing_that_others_wait_for() {
+        let database = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = database.local_addr().unwrap().port();
+        let url = format!("postgres://nobody@127.0.0.1:{port}/none?sslmode=disable");
+        let log = Log::new(url.parse().unwrap(), 1);
+        let mut watch = LeaderWatch::new(log.clone());
+        watch.set_renews(true);
+        let mut silent = Vec::new();
+        while silent.len() < SILENT {
+            tokio::select! {
+                accepted = database.accept() => silent.push(accepted.unwrap()),
+                found = watch.next() => panic!("{found:?} although nothing answers"),
+            }
+        }
+        watch.let_go();
+        tokio::select! {
+            accepted = database.accept() => drop(accepted.unwrap()),
+            ready = log.ready() => panic!("{ready:?} without a connection"),
+        }
+    }
 }

@@ -121,6 +121,7 @@ impl Listener {
     pub async fn run(mut self) {
         let mut backoff = BACKOFF_FIRST;
         loop {
+            self.let_go_of_look();
             let metrics = Arc::clone(&self.metrics);
             let channels = metrics.channels().names().chain([CONTROL_CHANNEL]);
             let error = match Notifications::listen(&self.log, channels).await {
@@ -328,7 +329,15 @@ impl Listener {
         self.streaming.pump(&mut self.intake, Instant::now)
     }
 
+    /// Before the database is waited for without the node.
+    fn let_go_of_look(&mut self) {
+        if let Some(node) = &mut self.node {
+            node.watch.let_go();
+        }
+    }
+
     async fn read_sources(&mut self) -> Result<(), Lost> {
+        self.let_go_of_look();
         if self.log.read_kinds().await? {
             self.intake.user_type_changed();
         }
@@ -339,6 +348,7 @@ impl Listener {
     /// known. Returns what is left to do.
     async fn join(&mut self, notifications: &mut Notifications) -> Result<Next, Lost> {
         self.let_go(None);
+        self.let_go_of_look();
         let state = match self.state().await {
             // The schema is there and the service's role has no right on it yet: events come without it meanwhile.
             Err(Lost::Database(error))
@@ -435,6 +445,7 @@ impl Listener {
     ) -> Result<Next, Lost> {
         // What waits for the disk comes with the read. Nobody would look at the flush meanwhile, and its time would pass.
         self.flush = Flush::default();
+        self.let_go_of_look();
         let mut held = Held::new(HELD_BYTES_MAX);
         let mut catch_up = CatchUp {
             log: &self.log,

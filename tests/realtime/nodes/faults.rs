@@ -1,6 +1,8 @@
 //! What happens to clients and to `/readyz` when a part fails.
 
 use hushnet_devbus::{BrokerKind, BrokerOptions};
+use hushnet_realtime::config::Config;
+use hushnet_testkit::roles;
 use serde_json::json;
 
 use super::team::{Team, follows, ids, leads, reads, sum, until_reason, v1};
@@ -80,6 +82,32 @@ over_both! {
             insert_message(&db, None, &alice, &bob).await;
         }
         assert!(ids(&mut client, 20).await.is_sorted());
+    }
+
+    /// Events still come over the bus, and nobody new can be let in.
+    async fn a_follower_whose_database_refuses_it_is_not_ready(team: Team) {
+        let leader = team.node("leader").await;
+        leads(&leader).await;
+        let role = format!("follower_{}", uuid::Uuid::new_v4().simple());
+        let mut admin = team.database.admin().await;
+        let create = format!("CREATE ROLE {role} LOGIN IN ROLE {}", roles::SERVICE);
+        crate::support::execute(&mut admin, &create).await;
+        let url = team.database.served_by(&role).url.parse().unwrap();
+        let change = |config: &mut Config| config.database_url = Some(url);
+        let follower = team.node_with("follower", change).await;
+        follows(&follower).await;
+        for (login, status) in [("NOLOGIN", 503), ("LOGIN", 200)] {
+            let alter = format!(
+                "ALTER ROLE {role} {login};
+                 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = '{role}'"
+            );
+            crate::support::execute(&mut admin, &alter).await;
+            until(&format!("/readyz to be {status}"), async || {
+                follower.get("/readyz").await.status == status
+            })
+            .await;
+        }
+        assert_eq!(follower.metric("hushnet_node_following").await, 1.0);
     }
 
     async fn a_node_starts_without_its_bus_and_finds_it_later(team: Team) {
