@@ -107,7 +107,7 @@ over_both! {
             })
             .await;
         }
-        assert_eq!(follower.metric("hushnet_node_following").await, 1.0);
+        follows(&follower).await;
     }
 
     async fn a_node_starts_without_its_bus_and_finds_it_later(team: Team) {
