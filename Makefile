@@ -83,8 +83,9 @@ bench-fanout: ## Measure what an event costs in the process, without sockets; ta
 	cargo bench --locked --bench fanout
 	@python3 scripts/bench-table.py
 
-model: ## Try the nodes' protocol in every schedule of its larger scenarios; takes many minutes
-	cargo test --release --workspace --locked --lib -- --ignored model::nodes
+model: ## Try the nodes' protocol in every schedule of larger worlds, and in random ones of large worlds; takes many minutes
+	NODES_MODEL_SCHEDULES=$${NODES_MODEL_SCHEDULES:-50000} \
+	cargo test --release --workspace --locked --lib model::nodes -- --include-ignored
 
 bench-instructions: ## Count the instructions of an event's way, and hold them to what they were
 	@sh scripts/setup.sh instructions

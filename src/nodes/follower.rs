@@ -423,3 +423,6 @@ impl<B> Follower<B> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,8 @@ pub(super) struct Client {
     id: Uuid,
     connection: Option<Connection>,
     cursor: Option<Cursor>,
+    /// Whether the cursor is another than at the last check.
+    has_moved: bool,
     ids: BTreeSet<i64>,
     ids_before: BTreeSet<i64>,
     /// Where its history begins.
@@ -48,6 +50,7 @@ impl Client {
             id,
             connection: None,
             cursor: None,
+            has_moved: false,
             ids: BTreeSet::new(),
             ids_before: BTreeSet::new(),
             began: None,
@@ -98,7 +101,10 @@ impl Client {
         if let Some(kept) = self.position().client_cursor().cloned() {
             self.keep(&kept);
         }
-        self.check_cursor(database)
+        if mem::take(&mut self.has_moved) {
+            self.check_cursor(database)?;
+        }
+        Ok(())
     }
 
     fn next_signal(&mut self) -> Option<Arc<Signal>> {
@@ -152,6 +158,7 @@ impl Client {
         let is_new = |known: &Cursor| known.snapshot != cursor.snapshot;
         if self.cursor.as_ref().is_none_or(is_new) {
             self.cursor = Some(cursor.clone());
+            self.has_moved = true;
             self.ids_before = mem::take(&mut self.ids);
         }
     }

@@ -1,15 +1,20 @@
-//! Every schedule of a small world.
+//! Every schedule of a small world, or random ones of a large world.
 //!
 //! The parts of the service cannot be copied, so a schedule is run from the beginning whenever another choice is tried.
 //! A state that has been reached before is not gone on from: its future is the same.
 
 use std::collections::HashSet;
 
-use super::scenario::Scenario;
-use super::world::{Action, World};
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use super::scenario::{Action, Scenario};
+use super::world::World;
 
 /// States of one scenario. A search that needs more is no search of all schedules, and fails.
 const STATES_MAX: usize = 2_000_000;
+/// Choices of one random schedule.
+const CHOICES_MAX: usize = 2_000;
 
 /// What a search has seen.
 #[derive(Debug, Default)]
@@ -55,4 +60,17 @@ pub(super) fn every_schedule(scenario: &Scenario) -> Explored {
             path.pop();
         }
     }
+}
+
+/// Tries one schedule.
+pub(super) fn random_schedule(scenario: &Scenario, rng: &mut StdRng) {
+    let mut world = World::new(scenario);
+    for _ in 0..CHOICES_MAX {
+        let actions = world.actions();
+        if actions.is_empty() {
+            break;
+        }
+        world.act(actions[rng.random_range(0..actions.len())]);
+    }
+    world.settle();
 }

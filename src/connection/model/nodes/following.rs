@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::super::database::{Database, Row};
 use super::bus::Bytes;
+use super::scenario::Broken;
 use super::server::Server;
 use crate::nodes::{Follower, Message, Published, Run, Verdict, read};
 use crate::protocol::{Cursor, Shard, ShardSet, Snapshot};
@@ -30,6 +31,7 @@ pub(super) struct Following {
     presents: Vec<(Instant, Snapshot)>,
     /// The shard of each user.
     shards: Vec<Shard>,
+    broken: Broken,
 }
 
 impl Hash for Following {
@@ -59,7 +61,7 @@ pub(super) enum ReadStep {
 
 impl Following {
     /// Follows this run with the shards that are wanted.
-    pub(super) fn new(run: Run, shards: &[Shard], server: &mut Server) -> Self {
+    pub(super) fn new(run: Run, shards: &[Shard], broken: Broken, server: &mut Server) -> Self {
         server.trace("follow");
         let wanted = server.hub.interest().wanted();
         server.router.shards().lose(ShardSet::ALL.minus(wanted));
@@ -70,6 +72,7 @@ impl Following {
             unconfirmed: ShardSet::NONE,
             presents: Vec::new(),
             shards: shards.to_vec(),
+            broken,
         };
         following.take_wanted(server);
         following
@@ -189,7 +192,7 @@ impl Following {
 
     pub(super) fn read(&mut self, step: ReadStep, server: &mut Server, database: &Database) {
         match step {
-            ReadStep::Begin => self.begin_repair(server),
+            ReadStep::Begin => self.begin_repair(server, database),
             ReadStep::Snapshot => self.take_snapshot(database),
             ReadStep::Row => {
                 let repair = self.repair.as_mut().unwrap();
@@ -199,17 +202,25 @@ impl Following {
         }
     }
 
-    fn begin_repair(&mut self, server: &Server) {
+    fn begin_repair(&mut self, server: &Server, database: &Database) {
+        let is_first = self.broken == Broken::SnapshotFirst;
         self.repair = Some(Repair {
             from: server.durable(),
-            shards: self.follower.begin_repair(),
-            snapshot: None,
+            shards: if is_first {
+                ShardSet::NONE
+            } else {
+                self.follower.begin_repair()
+            },
+            snapshot: is_first.then(|| database.snapshot()),
             rows: VecDeque::new(),
         });
     }
 
     fn take_snapshot(&mut self, database: &Database) {
         let repair = self.repair.as_mut().unwrap();
+        if repair.shards.is_empty() {
+            repair.shards = self.follower.begin_repair();
+        }
         let snapshot = repair.snapshot.get_or_insert_with(|| database.snapshot());
         self.follower.read_at(snapshot);
         let mut rows = database.read(&repair.from, snapshot);
@@ -220,16 +231,16 @@ impl Following {
     fn end_repair(&mut self, server: &mut Server) {
         let snapshot = self.repair.take().unwrap().snapshot.unwrap();
         server.trace(("repaired", snapshot.to_string()));
-        let served_before = self.follower.served();
+        let before = self.follower.served();
         let batches = self.follower.end_repair(&snapshot);
-        let reached = self.follower.served();
+        let after = self.follower.served();
         server.router.routed_ahead(snapshot.clone());
         for batch in &batches {
             route(batch, server);
         }
         let router = &mut server.router;
-        router.shards().take(reached.minus(served_before), snapshot);
-        router.serve(reached);
+        router.shards().take(after.minus(before), snapshot);
+        router.serve(after);
     }
 
     pub(super) fn fail_repair(&mut self) {

@@ -1,5 +1,8 @@
 //! What may happen in a world, and how often.
 
+use super::following::ReadStep;
+use crate::protocol::Shard;
+
 /// A node: two that read the log and may lead, and one that follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Node {
@@ -22,8 +25,14 @@ impl Node {
 pub(super) enum Step {
     /// A transaction begins: transactions are numbered from 0 on.
     Begin,
+    /// A transaction begins and writes an event of this user.
+    Open(usize),
+    /// The same, and is visible and notified at once.
+    Event(usize),
     /// This transaction writes an event of this user.
     Write(usize, usize),
+    /// It is flushed: the stream of the write-ahead log brings it, and no snapshot sees it.
+    Flush(usize),
     /// It is visible, and notified.
     Commit(usize),
     /// The node's barrier commits, and its next one takes its snapshot.
@@ -34,6 +43,51 @@ pub(super) enum Step {
     Publish(Node),
     /// The database names the node's run.
     Name(Node),
+    /// Both, in this order.
+    Lead(Node),
+    /// The node publishes no more.
+    Stop(Node),
+    /// Steps that nothing comes between.
+    All(&'static [Step]),
+}
+
+/// What happens next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Action {
+    /// The next step of the scenario.
+    Step,
+    /// The bus brings the message with this place.
+    Deliver(usize),
+    Lose,
+    /// It brings the first message, and again after all others.
+    Repeat,
+    /// The broker confirms a subscription.
+    Confirm(Shard),
+    /// The follower looks who leads.
+    Look,
+    Read(ReadStep),
+    FailRead,
+    /// The follower reads the log itself.
+    Degrade,
+    /// Its own barrier commits, and the next takes its snapshot.
+    OwnBarrier,
+    /// It follows again.
+    Follow,
+    LetGo(Shard),
+    Leave(usize),
+    Come(usize, Node),
+}
+
+/// A rule of whoever drives the follower or the publisher that is broken on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Broken {
+    Nothing,
+    /// The snapshot of a repair is taken before the numbers are noted.
+    SnapshotFirst,
+    /// A row is routed, and published, when it is flushed.
+    RoutedBeforeVisible,
+    /// The database names a run before the node publishes in it.
+    NamedBeforePublishing,
 }
 
 /// What may happen besides the steps, and how often at most.
@@ -76,6 +130,10 @@ impl Budget {
 /// A small world.
 #[derive(Debug, Clone)]
 pub(super) struct Scenario {
+    /// Whether the follower reads the log itself when it begins.
+    pub(super) begins_degraded: bool,
+    /// What has happened, and arrived, before it begins.
+    pub(super) before: Vec<Step>,
     pub(super) steps: Vec<Step>,
     pub(super) budget: Budget,
     /// How many users there are, each in a shard of their own.
@@ -84,17 +142,33 @@ pub(super) struct Scenario {
     pub(super) present: usize,
     /// The nodes that clients come to.
     pub(super) homes: Vec<Node>,
+    pub(super) broken: Broken,
 }
 
 impl Scenario {
     /// One user, who is there when it begins.
     pub(super) fn new(steps: &[Step], budget: Budget) -> Self {
         Self {
+            begins_degraded: false,
+            before: Vec::new(),
             steps: steps.to_vec(),
             budget,
             users: 1,
             present: 1,
             homes: vec![Node::Follower],
+            broken: Broken::Nothing,
         }
+    }
+
+    /// Whether the second node takes part.
+    pub(super) fn has_second(&self) -> bool {
+        fn leads(step: &Step) -> bool {
+            match step {
+                Step::All(steps) => steps.iter().any(leads),
+                Step::Publish(node) | Step::Lead(node) => *node == Node::Second,
+                _ => false,
+            }
+        }
+        self.homes.contains(&Node::Second) || self.steps.iter().any(leads)
     }
 }

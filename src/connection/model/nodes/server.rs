@@ -10,7 +10,7 @@ use super::super::database::{Row, cursor};
 use super::bus::Publishing;
 use crate::delivery::{Bounds, Feed, Hub, ReplayBuffer, Router, SEGMENT_MIN};
 use crate::metrics::Metrics;
-use crate::protocol::{Cursor, Notification, ShardSet, Snapshot};
+use crate::protocol::{Cursor, Notification, Snapshot};
 
 /// No connection falls behind.
 const CAPACITY: usize = 64;
@@ -91,9 +91,7 @@ impl Server {
         self.trace("read");
         self.router.away();
         self.router.go_back_to_durable();
-        let position = self.router.position().unwrap().snapshot.clone();
-        self.router.shards().take(ShardSet::ALL, position);
-        self.router.serve(ShardSet::ALL);
+        self.router.serve_all();
         for row in rows {
             self.route_row(row);
         }

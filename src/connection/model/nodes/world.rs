@@ -9,54 +9,34 @@ use uuid::Uuid;
 use super::super::database::{Database, Notified};
 use super::bus::{Bus, Publishing};
 use super::client::Client;
-use super::following::{Following, ReadStep};
-use super::scenario::{Budget, Node, Scenario, Step};
+use super::following::Following;
+use super::scenario::{Action, Broken, Budget, Node, Scenario, Step};
 use super::server::Server;
 use crate::nodes::Run;
 use crate::protocol::Shard;
 
+/// The first and the second node, and the follower.
+const NODES: usize = 3;
 /// So many barriers must be enough, when all is quiet, for one that sees everything.
 const QUIET_BARRIERS: usize = 4;
 /// Steps of reads that must be enough for a repair when all is quiet.
 const QUIET_READS_MAX: usize = 200;
-
-/// What happens next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Action {
-    /// The next step of the scenario.
-    Step,
-    /// The bus brings the message with this place.
-    Deliver(usize),
-    Lose,
-    /// It brings the first message, and again after all others.
-    Repeat,
-    /// The broker confirms a subscription.
-    Confirm(Shard),
-    /// The follower looks who leads.
-    Look,
-    Read(ReadStep),
-    FailRead,
-    /// The follower reads the log itself.
-    Degrade,
-    /// Its own barrier commits, and the next takes its snapshot.
-    OwnBarrier,
-    /// It follows again.
-    Follow,
-    LetGo(Shard),
-    Leave(usize),
-    Come(usize, Node),
-}
 
 pub(super) struct World {
     steps: Vec<Step>,
     next_step: usize,
     budget: Budget,
     homes: Vec<Node>,
+    broken: Broken,
     users: Vec<Uuid>,
     shards: Vec<Shard>,
     database: Database,
     /// The run that the database names.
     named: Run,
+    /// The node that the database names.
+    leader: Node,
+    /// The last run of each node.
+    runs: [u64; NODES],
     /// Whether the second node takes part.
     has_second: bool,
     /// The numbers of the scenario's transactions.
@@ -84,11 +64,11 @@ impl World {
         let now = Instant::now();
         let users: Vec<_> = (1..=scenario.users as u128).map(Uuid::from_u128).collect();
         let shards: Vec<_> = users.iter().map(|id| Shard::of((*id).into())).collect();
-        let mut database = Database::new(3);
+        let mut database = Database::new(NODES);
         database.begin();
         database.roll_back(0);
         let server = |_| Server::new(database.snapshot(), now);
-        let servers: Vec<_> = (0..3).map(server).collect();
+        let servers: Vec<_> = (0..NODES).map(server).collect();
         let bus = Bus::new(shards.iter().copied().collect());
         let clients = users.iter().enumerate();
         let clients = clients.map(|(user, id)| Client::new(user, *id)).collect();
@@ -97,11 +77,14 @@ impl World {
             next_step: 0,
             budget: scenario.budget,
             homes: scenario.homes.clone(),
+            broken: scenario.broken,
             users,
             shards,
             database,
             named: run(0),
-            has_second: scenario.steps.contains(&Step::Publish(Node::Second)),
+            leader: Node::First,
+            runs: [0; NODES],
+            has_second: scenario.has_second(),
             transactions: Vec::new(),
             servers,
             following: None,
@@ -121,8 +104,15 @@ impl World {
         for client in 0..scenario.present {
             world.act(Action::Come(client, world.homes[0]));
         }
-        world.act(Action::Follow);
+        if !scenario.begins_degraded {
+            world.act(Action::Follow);
+        }
         world.repair();
+        for step in &scenario.before {
+            world.tick();
+            world.step(*step);
+            world.deliver_all();
+        }
         world.history.clear();
         world
     }
@@ -275,13 +265,29 @@ impl World {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Begin => {
-                self.database.begin();
-                self.transactions.push(self.database.next_xid);
+            Step::Begin => self.begin(),
+            Step::Open(user) | Step::Event(user) => {
+                self.begin();
+                let transaction = self.transactions.len() - 1;
+                let place = self.running(transaction);
+                self.database.write(place, user, &self.users);
+                if matches!(step, Step::Event(_)) {
+                    self.database.commit(place);
+                }
             }
             Step::Write(transaction, user) => {
                 let place = self.running(transaction);
                 self.database.write(place, user, &self.users);
+            }
+            Step::Flush(transaction) => {
+                if self.broken == Broken::RoutedBeforeVisible {
+                    let place = self.running(transaction);
+                    let rows = self.database.running[place].1.clone();
+                    for row in &rows {
+                        self.server(Node::First).route_row(row);
+                    }
+                    self.server(Node::First).flush();
+                }
             }
             Step::Commit(transaction) => {
                 let place = self.running(transaction);
@@ -294,15 +300,57 @@ impl World {
                 }
             }
             Step::Publish(node) => {
-                let publishing = Publishing::new(run(node.index() as u64 + 1), &self.bus);
-                self.server(node).publish(publishing);
+                let last = self.runs.iter().max().copied().unwrap_or_default();
+                self.runs[node.index()] = last + 1;
+                if self.broken == Broken::NamedBeforePublishing && last > 0 {
+                    self.name(node);
+                } else {
+                    self.publish(node);
+                }
             }
-            Step::Name(node) => self.named = run(node.index() as u64 + 1),
+            Step::Name(node) => {
+                self.name(node);
+                if self.broken == Broken::NamedBeforePublishing {
+                    self.publish(node);
+                }
+            }
+            Step::Stop(node) => {
+                let server = self.server(node);
+                server.router.set_relay(None);
+                server.publishing = None;
+            }
+            Step::All(steps) => {
+                for step in steps {
+                    self.step(*step);
+                }
+            }
+            Step::Lead(node) => {
+                self.step(Step::Publish(node));
+                self.step(Step::Name(node));
+            }
         }
         self.listen(Node::First);
         if self.has_second {
             self.listen(Node::Second);
         }
+    }
+
+    /// The node begins to publish what it routes.
+    fn publish(&mut self, node: Node) {
+        let run = run(self.runs[node.index()]);
+        let publishing = Publishing::new(run, &self.bus);
+        self.server(node).publish(publishing);
+    }
+
+    /// The database names the node's run.
+    fn name(&mut self, node: Node) {
+        self.named = run(self.runs[node.index()]);
+        self.leader = node;
+    }
+
+    fn begin(&mut self) {
+        self.database.begin();
+        self.transactions.push(self.database.next_xid);
     }
 
     /// The place of a transaction among those that run.
@@ -348,10 +396,10 @@ impl World {
 
     fn follow(&mut self) {
         self.database.channels[Node::Follower.index()].lose();
-        let run = self.named;
+        let (run, broken) = (self.named, self.broken);
         let server = &mut self.servers[Node::Follower.index()];
         server.trace(self.next_step);
-        self.following = Some(Following::new(run, &self.shards, server));
+        self.following = Some(Following::new(run, &self.shards, broken, server));
     }
 
     /// What nothing has to be waited for.
@@ -377,7 +425,7 @@ impl World {
 
     fn fail(&self, error: &str) -> ! {
         let steps = &self.steps[..self.next_step];
-        panic!("{error}\n{steps:?}\n{:?}", self.history)
+        panic!("{error}\n{:?}\n{steps:?}\n{:?}", self.budget, self.history)
     }
 
     /// A number for everything that the future depends on.
@@ -410,6 +458,13 @@ impl World {
         self.fail("repairs do not end");
     }
 
+    fn deliver_all(&mut self) {
+        while !self.bus.messages().is_empty() {
+            self.act(Action::Deliver(0));
+            self.repair();
+        }
+    }
+
     /// Everything commits and arrives, every client is there, and all is well.
     pub(super) fn settle(&mut self) {
         for client in 0..self.clients.len() {
@@ -418,11 +473,7 @@ impl World {
             }
         }
         self.repair();
-        let leader = if self.named == run(1) {
-            Node::First
-        } else {
-            Node::Second
-        };
+        let leader = self.leader;
         for _ in 0..QUIET_BARRIERS {
             self.act(Action::Look);
             for step in [
@@ -438,10 +489,7 @@ impl World {
                 self.own_barrier();
                 self.go_on();
             }
-            while !self.bus.messages().is_empty() {
-                self.act(Action::Deliver(0));
-                self.repair();
-            }
+            self.deliver_all();
         }
         for client in &self.clients {
             if let Err(error) = client.check_end(&self.database) {
