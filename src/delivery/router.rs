@@ -264,6 +264,13 @@ impl Router {
         self.relay.as_deref_mut()
     }
 
+    /// Nothing more is ready: what was routed goes there now.
+    pub fn flush_relay(&mut self) {
+        if let Some(relay) = &mut self.relay {
+            relay.flush();
+        }
+    }
+
     /// The events of these shards come, and of no others.
     pub fn serve(&mut self, served: ShardSet) {
         self.feed
@@ -375,6 +382,9 @@ impl Router {
         self.position_at_barrier = cursor.as_ref().map(|cursor| cursor.snapshot.clone());
         self.durable.clone_from(&cursor);
         self.position = cursor;
+        if let Some(relay) = &mut self.relay {
+            relay.restart(self.position.as_ref());
+        }
         tracing::warn!(event = "clients_reset", reason = reason.as_str());
         self.hub.publish_to_all(&Arc::new(Signal::Reset(reset)));
         self.feed_live();

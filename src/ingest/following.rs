@@ -13,15 +13,14 @@ use super::bus_intake::BusIntake;
 use super::intake::Intake;
 use super::leader_watch::Found;
 use super::node::{Came, Node};
+use super::presents::Presents;
 use super::repair::{self, Repair};
 use crate::delivery::HealthReport;
 use crate::metrics::Metrics;
 use crate::nodes::{
     Destination, Follower, Incoming, MARK_INTERVAL, Message, Numbers, Published, Run, Verdict, read,
 };
-use crate::protocol::{
-    Cursor, Label, ReadinessReason, RepairCause, SHARDS, Shard, ShardSet, Snapshot,
-};
+use crate::protocol::{Cursor, Label, ReadinessReason, RepairCause, SHARDS, Shard, ShardSet};
 use crate::store::{self, Chunk, Log};
 
 /// So many marks in a row that do not come end the following.
@@ -29,8 +28,6 @@ const MARKS_MISSED_MAX: u32 = 5;
 const SILENCE_MAX: Duration = MARK_INTERVAL.saturating_mul(MARKS_MISSED_MAX);
 /// A shard that has had no user for so long is let go of.
 const LINGER: Duration = Duration::from_secs(30);
-/// Looks at the database's present that no barrier has seen yet.
-const PRESENTS_MAX: usize = 16;
 /// A barrier of the bus says that events come. Clients can be let in as well if the database was found so lately.
 const FOUND_MAX: Duration = Duration::from_secs(5);
 /// After a failed read of the log, before the next.
@@ -62,14 +59,14 @@ struct Following<'a> {
     may_repair: Instant,
     /// When the database was found last.
     last_found: Instant,
+    last_tick: Instant,
     /// When the last message of the followed run came.
     last_message: Instant,
     /// The same for each shard.
     last_of_shard: [Instant; SHARDS],
     /// Since when a shard has had no user.
     unwanted: [Option<Instant>; SHARDS],
-    /// Presents of the database that no barrier has seen yet, and when each look began.
-    presents: Vec<(Instant, Snapshot)>,
+    presents: Presents,
 }
 
 /// Takes events from the bus until there is a reason to read the log again.
@@ -81,7 +78,7 @@ pub(super) async fn follow(
     run: Run,
 ) {
     intake.stop_reading(Instant::now());
-    // What has changed of them since the listener was told, nothing says.
+    // What changes of them from here on, the listener does not learn.
     intake.sources_doubt().begin();
     health.end(ReadinessReason::BusSilent);
     let metrics = Arc::clone(&node.metrics);
@@ -127,10 +124,11 @@ impl<'a> Following<'a> {
             repair: None,
             may_repair: now,
             last_found: now,
+            last_tick: now,
             last_message: now,
             last_of_shard: [now; SHARDS],
             unwanted: [None; SHARDS],
-            presents: Vec::new(),
+            presents: Presents::default(),
         };
         following.take_wanted();
         following
@@ -280,17 +278,7 @@ impl<'a> Following<'a> {
         self.take_wanted();
         while let Some(mut cursor) = self.follower.pass() {
             let now = Instant::now();
-            let is_seen = |(_, present): &(Instant, Snapshot)| cursor.snapshot.covers(present);
-            let seen = self
-                .presents
-                .iter()
-                .take_while(|look| is_seen(look))
-                .count();
-            cursor.sent = self
-                .presents
-                .drain(..seen)
-                .next_back()
-                .map(|(began, _)| began);
+            cursor.sent = self.presents.take_covered(&cursor.snapshot);
             if now.saturating_duration_since(self.last_found) <= FOUND_MAX {
                 self.health.barrier_returned(now);
             }
@@ -424,15 +412,18 @@ impl<'a> Following<'a> {
             self.intake.intake.sources_doubt().begin();
             self.last_message = Instant::now();
         }
-        if self.presents.len() == PRESENTS_MAX {
-            self.presents.remove(0);
-        }
-        self.presents.push((found.began, found.present.snapshot));
+        self.presents.push(found.began, found.present.snapshot);
         None
     }
 
     fn tick(&mut self) -> Option<Ended> {
         let now = Instant::now();
+        let since_tick = now.saturating_duration_since(self.last_tick);
+        self.last_tick = now;
+        if since_tick > 2 * MARK_INTERVAL {
+            // The process was stopped, or waited for the database: what has come meanwhile is looked at first.
+            return None;
+        }
         if now.saturating_duration_since(self.last_message) > SILENCE_MAX {
             return Some(Ended::Silent);
         }
@@ -446,7 +437,7 @@ impl<'a> Following<'a> {
         None
     }
 
-    /// The others' marks come, and this shard's do not.
+    /// The others' marks come, and this shard's do not. It is read from the log until they do.
     fn subscribe_again(&mut self, shard: Shard, now: Instant) {
         tracing::warn!(event = "shard_silent", %shard);
         self.last_of_shard[shard.index()] = now;

@@ -6,6 +6,7 @@
 //! visible at the position is read from the log and routed before live events go on.
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,6 +37,8 @@ use crate::store::{self, CONTROL_CHANNEL, Log, LogState, Notifications, Streamed
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Turns of the loop in a row that need not send what is to be published: batches of events that come together are one.
+const TURNS_UNSENT_MAX: u32 = 64;
 /// Barriers that may find a log in which something is missing. `migrate up` is then still at work.
 const INCOMPLETE_MAX: u32 = 30;
 
@@ -195,12 +198,10 @@ impl Listener {
         tracing::info!(event = "listener_connected");
         self.intake.router().serve_all();
         self.follow(notifications, next).await?;
+        let mut unsent = 0;
         loop {
             let next_read = self.intake.next_read();
-            let epoch = self
-                .intake
-                .durable_position()
-                .map(|position| position.epoch);
+            let epoch = self.intake.durable_position().map(|known| known.epoch);
             if let Some(newest) = self.intake.awaits_disk() {
                 self.flush.begin(&self.log, newest);
             }
@@ -224,14 +225,18 @@ impl Listener {
                     Next::Wait
                 }
                 payloads = self.injected.next() => self.inject(&payloads),
-                turn = node::next(&mut self.node, epoch) => {
-                    self.turn(turn)?;
+                turn = node::next(&mut self.node, epoch) => self.turn(turn)?,
+                // Nothing else is ready.
+                () = ready(()), if unsent > 0 && self.node.is_some() => {
+                    unsent = TURNS_UNSENT_MAX;
                     Next::Wait
                 }
             };
             self.follow(notifications, next).await?;
-            if let Some(relay) = self.intake.router().relay() {
-                relay.flush();
+            unsent += 1;
+            if unsent > TURNS_UNSENT_MAX {
+                self.intake.router().flush_relay();
+                unsent = 0;
             }
             if self.intake.sources_doubt().take_due(Instant::now) {
                 self.read_sources().await?;
@@ -240,18 +245,14 @@ impl Listener {
     }
 
     /// Does what concerns this process as a node.
-    fn turn(&mut self, turn: Turn) -> Result<(), Lost> {
-        match turn {
-            Turn::Read => Ok(()),
-            Turn::Follow(run) => Err(Lost::Follow(run)),
-            Turn::Reconnect => Err(Lost::NewerTimeline),
-            Turn::Publish(order) => {
-                if let Some(node) = &mut self.node {
-                    node.publish(order, &mut self.intake);
-                }
-                Ok(())
-            }
+    fn turn(&mut self, turn: Turn) -> Result<Next, Lost> {
+        match (turn, &self.node) {
+            (Turn::Follow(run), _) => return Err(Lost::Follow(run)),
+            (Turn::Reconnect, _) => return Err(Lost::NewerTimeline),
+            (Turn::Publish(order), Some(node)) => node.publish(order, &mut self.intake),
+            _ => {}
         }
+        Ok(Next::Wait)
     }
 
     /// Takes events from the bus until there is a reason to read the log again.
@@ -265,6 +266,8 @@ impl Listener {
         self.metrics.listener_connected.set(false);
         self.connected = false;
         following::follow(&self.log, &mut self.intake, node, &self.health, run).await;
+        // The next one says when the database answers.
+        self.barriers.restart(false);
     }
 
     /// Does what is left to do after a notification, and what is left after that.

@@ -21,6 +21,7 @@ mod listener;
 mod lost;
 mod node;
 mod outstanding;
+mod presents;
 mod repair;
 mod resets;
 mod schedule;

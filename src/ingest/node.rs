@@ -23,6 +23,8 @@ const ALIVE_MIN: u32 = 3;
 const ALIVE_INTERVAL_MAX: Duration = MARK_INTERVAL.saturating_mul(3);
 /// A node that has a bus neither leads nor follows for so long while one is elected.
 const ALONE_MAX: Duration = Duration::from_secs(5);
+/// Between two connections to the database that are made because the bus brings a later timeline.
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two log lines about messages that cannot be read.
 const UNREADABLE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -74,6 +76,8 @@ pub struct Node {
     alive: Option<Alive>,
     /// The latest timeline that messages have named.
     timeline: u32,
+    /// When the connection to the database was last given up for that.
+    reconnected: Option<Instant>,
     /// Since when the node has been neither leader nor follower.
     alone_since: Option<Instant>,
     ticks: Interval,
@@ -121,6 +125,7 @@ impl Node {
             named: None,
             alive: None,
             timeline: 0,
+            reconnected: None,
             alone_since: None,
             ticks,
             unreadable: None,
@@ -293,6 +298,12 @@ impl Node {
         self.timeline = timeline;
         let detail = format!("the bus brings events of timeline {timeline}");
         self.health.begin(ReadinessReason::NewerTimeline, &detail);
+        let now = Instant::now();
+        let is_recent = |last: Instant| now.saturating_duration_since(last) < RECONNECT_INTERVAL;
+        if self.reconnected.is_some_and(is_recent) {
+            return Turn::Read;
+        }
+        self.reconnected = Some(now);
         tracing::warn!(
             event = "newer_timeline",
             timeline,

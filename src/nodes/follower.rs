@@ -105,6 +105,8 @@ impl<B> HeldShard<B> {
     fn need(&mut self, cause: Cause) {
         match self.repair {
             Repair::None => self.repair = Repair::Needed(cause),
+            // The confirmation does not come. It only spares a repair: the numbers show what is missing.
+            Repair::Unconfirmed if cause == Cause::Silent => self.repair = Repair::Needed(cause),
             Repair::Unconfirmed | Repair::Needed(_) => {}
             // What is missing may be missing from this read, too.
             Repair::Running { .. } => self.again = Some(cause),
@@ -394,7 +396,7 @@ impl<B> Follower<B> {
             }
             let mut reached = noted;
             while let Some(entry) = held.held.first_entry() {
-                if *entry.key() > reached + 1 {
+                if *entry.key() > reached.saturating_add(1) {
                     break;
                 }
                 let (number, (batch, bytes)) = entry.remove_entry();

@@ -1,7 +1,7 @@
 //! This node's end of the bus: the subjects of its history, which subscriptions the broker has confirmed, and what comes.
 
 use bytes::Bytes;
-use hushnet_bus::{Bus, BusError, BusEvent, BusEvents, Subject};
+use hushnet_bus::{Bus, BusCause, BusError, BusEvent, BusEvents, Subject};
 
 use super::publisher::Destination;
 use crate::protocol::{SHARDS, Shard, ShardSet};
@@ -66,6 +66,8 @@ pub struct Link {
     confirmed: ShardSet,
     has_control: bool,
     is_connected: bool,
+    /// Why there is no connection, as it was last logged.
+    said: Option<BusCause>,
 }
 
 impl Link {
@@ -81,6 +83,7 @@ impl Link {
             confirmed: ShardSet::NONE,
             has_control: false,
             is_connected: false,
+            said: None,
         }
     }
 
@@ -153,7 +156,7 @@ impl Link {
     pub async fn next(&mut self) -> Incoming {
         match self.events.next().await {
             BusEvent::Connected => {
-                self.is_connected = true;
+                (self.is_connected, self.said) = (true, None);
                 tracing::info!(event = "bus_connected");
                 Incoming::Nothing
             }
@@ -164,7 +167,8 @@ impl Link {
                 Incoming::Lost
             }
             BusEvent::Disconnected(error) => {
-                if self.is_connected {
+                // Each failed attempt is an event.
+                if self.said.replace(error.cause()) != Some(error.cause()) {
                     let advice = error.advice();
                     tracing::warn!(event = "bus_disconnected", cause = error.cause().label(), %error, advice);
                 }

@@ -131,6 +131,14 @@ impl Relay for Publishing {
         );
     }
 
+    /// A run has one history and timeline.
+    fn restart(&mut self, cursor: Option<&Cursor>) {
+        let epoch = cursor.map(|cursor| cursor.epoch);
+        if self.run().map(|run| run.epoch()) != epoch {
+            self.end();
+        }
+    }
+
     fn row_for_all(&mut self) {
         self.publish(|publisher, publish| publisher.row_for_all(publish), false);
     }
@@ -141,5 +149,34 @@ impl Relay for Publishing {
 
     fn flush(&mut self) {
         self.publish(|publisher, publish| publisher.flush(publish), false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hushnet_bus::TlsSettings;
+
+    use super::*;
+
+    /// Events of a new history must not be taken for the old one's.
+    #[test]
+    fn a_run_ends_with_its_history() {
+        let url = "redis://127.0.0.1:1".parse().unwrap();
+        let (bus, ..) = hushnet_bus::open(url, TlsSettings::default());
+        let mut publishing = Publishing::new(bus, Arc::new(Metrics::new()));
+        let run = Run {
+            history: 1,
+            timeline: 1,
+            number: 7,
+        };
+        publishing.begin(run);
+        let cursor = |text: &str| text.parse::<Cursor>().unwrap();
+        publishing.restart(Some(&cursor("1-1.5:5:")));
+        assert_eq!(publishing.run(), Some(run));
+        for other in [Some(cursor("2-1.5:5:")), Some(cursor("1-2.5:5:")), None] {
+            publishing.begin(run);
+            publishing.restart(other.as_ref());
+            assert_eq!(publishing.run(), None);
+        }
     }
 }

@@ -288,7 +288,7 @@ impl RowStream {
         confirmed
     }
 
-    /// Why PostgreSQL ends a stream that has failed, where it says so and has not been heard yet.
+    /// What PostgreSQL last said on a stream that has failed: why it ended the stream, if it said so.
     pub async fn last_words(&mut self) -> Option<StreamError> {
         let read = async {
             while !self.has_said_why {

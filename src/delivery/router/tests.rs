@@ -96,7 +96,7 @@ fn an_event_is_routed_although_its_id_came_with_another_text() {
     assert_eq!(router.take_routed(), 2, "each text once");
 }
 
-/// Each is routed, and the connection of one without room is told that it is behind.
+/// Each is routed, and the connection of one without room learns that it is behind.
 #[test]
 fn long_events_that_nobody_takes_are_bounded_in_bytes() {
     let (mut router, _feed) = router();

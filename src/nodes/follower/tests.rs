@@ -206,6 +206,35 @@ fn a_shard_is_repaired_when_the_broker_has_confirmed_it_and_counts_before() {
     assert_eq!(passed(&mut follower), Some(12), "only held shards count");
 }
 
+/// The confirmation only spares a repair: without it a shard is read from the log, again and again.
+#[test]
+fn a_shard_whose_subscription_is_not_confirmed_is_taken_by_the_repair_alone() {
+    let mut follower = follower(&[ONE], 5);
+    follower.take(TWO);
+    follower.need(TWO, Cause::Silent);
+    assert_eq!(causes(&follower), [(TWO, Cause::Silent)]);
+    repair(&mut follower, 6);
+    assert!(follower.served().contains(TWO));
+    barrier(&mut follower, 9, [0, 3], [0, 0]);
+    assert_eq!(passed(&mut follower), None, "three batches have not come");
+    assert_eq!(causes(&follower), [(TWO, Cause::Gap)]);
+    repair(&mut follower, 10);
+    assert_eq!(passed(&mut follower), Some(9));
+    follower.confirm(TWO);
+    assert_eq!(causes(&follower), [(TWO, Cause::Broken)]);
+}
+
+/// Whoever may publish on the bus may forge messages; none makes a node panic.
+#[test]
+fn the_greatest_number_is_one_like_any_other() {
+    let mut follower = follower(&[ONE], 5);
+    follower.mark(&RUN, ONE, u64::MAX);
+    batch(&mut follower, u64::MAX, "last");
+    assert_eq!(repair(&mut follower, 6), [""; 0]);
+    assert_eq!(batch(&mut follower, 0, "none"), Verdict::Nothing);
+    assert_eq!(batch(&mut follower, u64::MAX, "last"), Verdict::Nothing);
+}
+
 #[test]
 fn more_than_can_be_held_is_read_from_the_log() {
     let mut follower = follower(&[ONE, TWO], 5);

@@ -6,7 +6,7 @@ use super::scene::{STREAMING, Scene};
 use crate::support::{Database, Server};
 
 /// What the database says: the way of ingest, and whether somebody has chosen it.
-async fn told(database: &Database) -> (String, bool) {
+async fn written_way(database: &Database) -> (String, bool) {
     let query =
         "SELECT CASE WHEN streams THEN 'wal' ELSE ingest END, ingest_chosen FROM realtime.state";
     let mut admin = database.admin().await;
@@ -24,7 +24,7 @@ async fn auto_takes_wal_where_it_can_be_had_and_else_adaptive() {
     unchosen(&database).await;
     let server = Server::start_on(database, |_| {}).await;
     assert_eq!(
-        told(server.database()).await,
+        written_way(server.database()).await,
         ("adaptive".to_owned(), false)
     );
     let url = server.database().replication();
@@ -33,10 +33,16 @@ async fn auto_takes_wal_where_it_can_be_had_and_else_adaptive() {
     })
     .await;
     other.until_metric(STREAMING, 1.0).await;
-    assert_eq!(told(server.database()).await, ("wal".to_owned(), false));
+    assert_eq!(
+        written_way(server.database()).await,
+        ("wal".to_owned(), false)
+    );
     // A server that cannot stream takes nothing back.
     let third = Server::start_on(server.database().clone(), |_| {}).await;
-    assert_eq!(told(third.database()).await, ("wal".to_owned(), false));
+    assert_eq!(
+        written_way(third.database()).await,
+        ("wal".to_owned(), false)
+    );
 }
 
 /// What was missing is mended while the server runs.
@@ -49,14 +55,17 @@ async fn auto_takes_wal_when_it_can_be_had_later() {
     let url = database.replication();
     let server = Server::start_on(database, |config| config.replication_url = Some(url)).await;
     assert_eq!(
-        told(server.database()).await,
+        written_way(server.database()).await,
         ("adaptive".to_owned(), false)
     );
     let publish = "CREATE PUBLICATION realtime_log FOR TABLE realtime.log
         WITH (publish = 'insert', publish_via_partition_root = true)";
     crate::support::execute(&mut admin, publish).await;
     server.until_metric(STREAMING, 1.0).await;
-    assert_eq!(told(server.database()).await, ("wal".to_owned(), false));
+    assert_eq!(
+        written_way(server.database()).await,
+        ("wal".to_owned(), false)
+    );
 }
 
 /// Somebody chooses `adaptive` while a server looks whether `wal` can be had.
@@ -83,12 +92,18 @@ async fn auto_changes_no_choice() {
     let database = Database::with_logical_wal().await;
     let url = database.replication();
     let server = Server::start_on(database, |config| config.replication_url = Some(url)).await;
-    assert_eq!(told(server.database()).await, ("notify".to_owned(), true));
+    assert_eq!(
+        written_way(server.database()).await,
+        ("notify".to_owned(), true)
+    );
     // Whatever has changed it.
     unchosen(server.database()).await;
     let change = "UPDATE realtime.state SET ingest = 'tail'";
     crate::support::execute(&mut server.database().connect().await, change).await;
-    assert_eq!(told(server.database()).await, ("tail".to_owned(), true));
+    assert_eq!(
+        written_way(server.database()).await,
+        ("tail".to_owned(), true)
+    );
 }
 
 #[tokio::test]
@@ -124,6 +139,6 @@ async fn the_way_is_changed_while_events_come() {
 #[tokio::test]
 async fn the_setting_chooses_wal() {
     let scene = Scene::set().await;
-    let told = told(scene.server.database()).await;
+    let told = written_way(scene.server.database()).await;
     assert_eq!(told, (Ingest::Wal.as_str().to_owned(), true));
 }

@@ -114,6 +114,10 @@ impl Relay for Publishing {
         self.with(|publisher, publish| publisher.barrier(barrier, publish));
     }
 
+    fn restart(&mut self, _cursor: Option<&Cursor>) {
+        unreachable!("no schedule changes the history");
+    }
+
     fn row_for_all(&mut self) {
         self.with(|publisher, publish| publisher.row_for_all(publish));
     }
