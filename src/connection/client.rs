@@ -303,8 +303,11 @@ impl<S: Stream> Connection<S> {
     ) -> Result<(), Closed> {
         match self.position.take(&signal, source) {
             Verdict::Skip => {
-                if matches!(*signal, Signal::ClockChanged) {
-                    self.deadlines.look_now();
+                match *signal {
+                    Signal::ClockChanged => self.deadlines.look_now(),
+                    // A revocation may have been missed in the gap.
+                    Signal::Reset(_) => self.holder.doubt(),
+                    _ => {}
                 }
                 Ok(())
             }

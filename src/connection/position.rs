@@ -37,6 +37,9 @@ pub(super) struct Position {
     /// The last signal that was routed before the subscription. The repair of a lag begins here until something
     /// has been taken.
     subscribed_after: Option<Sequence>,
+    /// The last reset of all clients before the client's first frame. The cursor of that frame has seen what was routed
+    /// before the reset.
+    begun_after: Option<Sequence>,
     /// The last signal taken.
     sequence: Option<Sequence>,
     /// Where a repair from the log begins: the newest cursor before which everything has been queued, or the
@@ -73,11 +76,17 @@ impl Position {
     pub(super) fn new(subscribed_after: Option<Sequence>) -> Self {
         Self {
             subscribed_after,
+            begun_after: None,
             sequence: None,
             cursor: None,
             replaying: true,
             settling: None,
         }
+    }
+
+    /// The client gets its first frame after this reset of all clients, which may have come while it waited.
+    pub(super) fn begin_after(&mut self, last_reset: Option<Sequence>) {
+        self.begun_after = last_reset;
     }
 
     /// Decides what becomes of a signal that was routed. It counts as taken.
@@ -95,10 +104,11 @@ impl Position {
             // The identity was looked up after that revocation.
             return Verdict::Skip;
         }
-        if self.was_replayed(signal) {
+        let is_of_before = Some(sequence) <= self.begun_after;
+        if is_of_before && !is_revocation || self.was_replayed(signal) {
             return Verdict::Skip;
         }
-        if self.settling.is_none() {
+        if self.settling.is_none() && !is_of_before {
             self.cursor = signal.cursor().cloned();
         }
         Verdict::Send {
@@ -352,6 +362,25 @@ mod tests {
             WITH_CURSOR
         );
         assert!(!position.is_settling());
+        assert_eq!(next_of(position.client_cursor()), Some(15));
+    }
+
+    #[test]
+    fn a_client_that_waited_for_a_reset_gets_only_what_comes_behind_it() {
+        let mut position = Position::new(None);
+        let reset = |number| {
+            let sequence = Sequence::new(number).unwrap();
+            let reset = Reset::new(ResetReason::History, sequence, Some(cursor(15)));
+            Signal::Reset(reset)
+        };
+        position.begin_at(Some(cursor(15)));
+        position.begin_after(Sequence::new(3));
+        let mut take = |signal: &Signal| position.take(signal, Source::Live);
+        assert_eq!(take(&event(1, 5, &cursor(4))), Verdict::Skip);
+        assert_eq!(take(&revocation(2)), WITH_CURSOR);
+        assert_eq!(take(&reset(3)), Verdict::Skip);
+        assert_eq!(take(&event(4, 16, &cursor(15))), WITH_CURSOR);
+        assert_eq!(take(&reset(5)), WITH_CURSOR);
         assert_eq!(next_of(position.client_cursor()), Some(15));
     }
 

@@ -15,12 +15,16 @@ use super::position::Source;
 use crate::delivery::{Feed, Found};
 use crate::metrics::{ReplayCause, ReplaySource};
 use crate::protocol::{
-    CloseCode, Closed, Cursor, Encoding, Notice, Recipient, ResetReason, Signal, Snapshot,
+    CloseCode, Closed, Cursor, Encoding, Epoch, Notice, ReadinessReason, Recipient, ResetReason,
+    Signal, Snapshot,
 };
 use crate::store::{self, COUNTED_MAX, Page, Reading, UserPages};
 
 /// How long a client waits for the feed; then it is closed and may try again later.
 const FEED_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The cursor from which on events are coming; `None` in a database without a log.
+type Present = Option<Arc<Cursor>>;
 
 /// A connection while it is sent what it has missed.
 pub(super) struct Replay<'a, S> {
@@ -48,7 +52,12 @@ impl<'a, S: Stream> Replay<'a, S> {
     /// Sends a v1 client its first frame, and what it has missed since its cursor.
     pub(super) async fn begin(mut self, since: Option<Since>) -> Result<(), Closed> {
         self.was_away = since.is_some();
-        let present = self.wait_for_feed().await?;
+        let mut present = self.wait_for_feed().await?;
+        if let (Some(Ok(cursor)), Some(here)) = (&since, &present)
+            && cursor.epoch.is_of_a_later_timeline_than(here.epoch)
+        {
+            present = self.wait_for_promotion(cursor.epoch, present).await?;
+        }
         self.connection.position.begin_at(present.clone());
         let Some(since) = since else {
             self.hello(present.as_deref(), None);
@@ -82,18 +91,45 @@ impl<'a, S: Stream> Replay<'a, S> {
     }
 
     /// The cursor of the feed, as soon as it is live.
-    async fn wait_for_feed(&mut self) -> Result<Option<Arc<Cursor>>, Closed> {
+    async fn wait_for_feed(&mut self) -> Result<Present, Closed> {
+        let live = self.feed_that(|_| true).await?;
+        live.ok_or(Closed::ByServer(CloseCode::TryAgainLater))
+    }
+
+    /// The client was on a server that has gone to a promoted standby already, and this one is about to. Were it reset
+    /// here, it would be reset again then. The cursor alone proves no promotion: who has waited for none is reset, unless
+    /// the bus has told of it.
+    async fn wait_for_promotion(&mut self, to: Epoch, present: Present) -> Result<Present, Closed> {
+        let promoted = |here: &Cursor| !to.is_of_a_later_timeline_than(here.epoch);
+        let promoted = |here: Option<&Arc<Cursor>>| here.is_none_or(|here| promoted(here));
+        if let Some(present) = self.feed_that(promoted).await? {
+            return Ok(present);
+        }
+        let feed = self.connection.shared.feed.borrow();
+        if feed.has(ReadinessReason::NewerTimeline, Instant::now()) {
+            return Err(Closed::ByServer(CloseCode::TryAgainLater));
+        }
+        Ok(present)
+    }
+
+    /// The cursor of the feed, as soon as it is live and suits; `None`, if it does not come to that.
+    async fn feed_that(
+        &mut self,
+        suits: impl Fn(Option<&Arc<Cursor>>) -> bool,
+    ) -> Result<Option<Present>, Closed> {
         let mut feed = self.connection.shared.feed.clone();
         let user = self.connection.subscription.user();
         let live = async move {
-            let live = feed.wait_for(|feed: &Feed| feed.serves(user)).await;
-            live.map(|feed| feed.cursor().cloned())
+            let live = feed.wait_for(|feed: &Feed| feed.serves(user) && suits(feed.cursor()));
+            live.await
+                .map(|feed| (feed.cursor().cloned(), feed.last_reset()))
         };
         let live = tokio::time::timeout(FEED_TIMEOUT, live);
-        match self.connection.meanwhile(live).await? {
-            Ok(Ok(present)) => Ok(present),
-            _ => Err(Closed::ByServer(CloseCode::TryAgainLater)),
-        }
+        let Ok(Ok((present, last_reset))) = self.connection.meanwhile(live).await? else {
+            return Ok(None);
+        };
+        self.connection.position.begin_after(last_reset);
+        Ok(Some(present))
     }
 
     async fn resume_from_buffer(mut self, cursor: Arc<Cursor>, found: Found) -> Result<(), Closed> {

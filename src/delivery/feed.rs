@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::health::{Finding, Health};
-use crate::protocol::{Cursor, Label, ReadinessReason, Shard, ShardSet, SkippedRow, UserKey};
+use crate::protocol::{
+    Cursor, Label, ReadinessReason, Sequence, Shard, ShardSet, SkippedRow, UserKey,
+};
 
 /// The state of the stream of events.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub struct Feed {
     /// The shards whose events come: all of them, unless the node takes events from the bus.
     pub(super) served: ShardSet,
     pub(super) cursor: Option<Arc<Cursor>>,
+    /// The last signal that reset all clients.
+    pub(super) last_reset: Option<Sequence>,
     health: Health,
 }
 
@@ -28,6 +32,7 @@ impl Default for Feed {
             live: false,
             served: ShardSet::ALL,
             cursor: None,
+            last_reset: None,
             health: Health::default(),
         }
     }
@@ -54,10 +59,23 @@ impl Feed {
         self.cursor.as_ref()
     }
 
+    /// The last signal that reset all clients: `cursor` is not before it.
+    #[must_use]
+    pub fn last_reset(&self) -> Option<Sequence> {
+        self.last_reset
+    }
+
     /// Every reason why the service is not plainly ready at this moment. None: events arrive.
     #[must_use]
     pub fn findings(&self, now: Instant) -> Vec<Finding> {
         self.health.findings(self.live, now)
+    }
+
+    /// Whether this is one of the reasons why the service is not plainly ready.
+    #[must_use]
+    pub fn has(&self, reason: ReadinessReason, now: Instant) -> bool {
+        let mut findings = self.findings(now).into_iter();
+        findings.any(|finding| finding.reason == reason)
     }
 }
 

@@ -257,7 +257,7 @@ impl Node {
         let (Some(epoch), false) = (epoch, own == Some(run)) else {
             return Turn::Read;
         };
-        if run.history == epoch.history && run.timeline > epoch.timeline {
+        if run.epoch().is_of_a_later_timeline_than(epoch) {
             return self.behind(run.timeline);
         }
         let is_named = run.epoch() == epoch && self.named == Some(run.number);

@@ -27,6 +27,14 @@ pub struct Epoch {
     pub timeline: u32,
 }
 
+impl Epoch {
+    /// Whether a standby was promoted between that time and this one.
+    #[must_use]
+    pub fn is_of_a_later_timeline_than(self, other: Self) -> bool {
+        self.history == other.history && self.timeline > other.timeline
+    }
+}
+
 /// The transactions that had ended when the snapshot was taken: PostgreSQL's `pg_snapshot`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Snapshot {

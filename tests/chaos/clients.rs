@@ -186,7 +186,7 @@ impl Client {
             Some(client_async(request, stream).await.ok()?.0)
         };
         let socket = timeout(CONNECT_TIMEOUT, connecting).await.ok().flatten()?;
-        self.library.connects += 1;
+        self.library.connected(server);
         Some(socket)
     }
 

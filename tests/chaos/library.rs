@@ -1,10 +1,10 @@
 //! The reference client: it keeps its newest cursor, and the ids that it got under this cursor and the one
 //! before, as `docs/protocol.md` says, and so hands out each event once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::mem;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use hushnet_realtime::protocol::is_reserved;
 use serde::Deserialize;
@@ -14,6 +14,9 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use uuid::Uuid;
 
 use crate::ledger::Ledger;
+
+/// Connections and cursors that are kept.
+const TRAIL_MAX: usize = 20;
 
 /// The fields of a frame that the checker reads.
 #[derive(Debug, Deserialize)]
@@ -77,6 +80,8 @@ pub struct Library {
     pub twice: Vec<String>,
     /// Connections that were made.
     pub connects: usize,
+    /// The last connections and cursors, to explain what came twice.
+    trail: VecDeque<String>,
 }
 
 impl Library {
@@ -95,7 +100,23 @@ impl Library {
             strange: Vec::new(),
             twice: Vec::new(),
             connects: 0,
+            trail: VecDeque::new(),
         }
+    }
+
+    /// With the second of the minute, to be found in the nodes' logs.
+    fn leave_trail(&mut self, what: &str) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let second = now.as_millis() % 60_000;
+        self.trail.truncate(TRAIL_MAX - 1);
+        self.trail
+            .push_front(format!("{}.{:03} {what}", second / 1000, second % 1000));
+    }
+
+    /// The client has a new connection to this server.
+    pub fn connected(&mut self, server: usize) {
+        self.connects += 1;
+        self.leave_trail(&format!("server {server}"));
     }
 
     /// How the client asks for its events, from its cursor on if it has one.
@@ -126,6 +147,11 @@ impl Library {
             .id
             .is_some_and(|id| self.ids.contains(&id) || self.ids_before.contains(&id));
         if let Some(cursor) = frame.cursor.filter(|c| self.cursor.as_deref() != Some(*c)) {
+            self.leave_trail(&format!(
+                "{} of {} ids: {cursor}",
+                frame.kind,
+                self.ids.len()
+            ));
             self.cursor = Some(cursor.to_owned());
             self.ids_before = mem::take(&mut self.ids);
         }
@@ -160,7 +186,15 @@ impl Library {
             return;
         }
         if !self.handed.insert(message) {
-            self.twice.push(text.to_owned());
+            let first = self
+                .arrivals
+                .iter()
+                .find(|arrival| arrival.message == message);
+            let ago = first.map(|arrival| arrival.at.elapsed());
+            let trail = Vec::from_iter(&self.trail);
+            self.twice.push(format!(
+                "{text}, first {ago:?} ago; newest first: {trail:#?}"
+            ));
             return;
         }
         self.arrivals.push(Arrival {

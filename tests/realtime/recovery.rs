@@ -111,3 +111,47 @@ async fn an_address_that_leads_to_a_standby_while_the_service_runs_is_noticed() 
     promoted(&server, &pair.standby).await;
     pair.standby.stop().await.unwrap();
 }
+
+/// A client that comes from a server on the promoted standby is not reset by one that is about to follow, which would
+/// reset it again. A cursor alone proves no promotion, and is not waited with for ever.
+#[tokio::test]
+async fn a_cursor_of_the_promoted_standby_waits_on_a_server_that_follows_it() {
+    let pair = Pair::start().await;
+    let address = pair.directory.path().join("address");
+    lead(&address, &pair.primary);
+    let follows = Server::start_on(Database::of(&url(&address)), |config| {
+        config.barrier_interval_ms = 100
+    });
+    let follows = follows.await;
+    let bob = add_user(&follows.db().await).await;
+    let standby = Database::of(&pair.standby.url(NAME));
+    let mut admin = standby.admin().await;
+    until("the standby to have the user", async || {
+        let users = sqlx::query_scalar("SELECT count(*) FROM users");
+        let users: i64 = users.fetch_one(&mut admin).await.unwrap();
+        users > 0
+    })
+    .await;
+    execute(&mut admin, "SELECT pg_promote()").await;
+    let promoted = Server::start_on(standby.clone(), |_| {}).await;
+    let path = format!("/ws?user_id={}", bob.id);
+    let hello = promoted.connect_v1(&path).await.next_json().await;
+    let path = format!("{path}&since={}", hello["cursor"].as_str().unwrap());
+
+    let mut stays = follows.connect_v1(&path).await;
+    assert_eq!(stays.next_json().await["resumed"], false);
+    let reset = stays.next_json().await;
+    assert_eq!(reset["reason"], "history", "{reset}");
+
+    let mut waits = follows.connect_v1(&path).await;
+    lead(&address, &pair.standby);
+    pair.primary.stop().await.unwrap();
+    let hello = waits.next_json().await;
+    assert_eq!(hello["resumed"], true, "{hello}");
+    insert_message(&standby.pool().await, None, &bob, &bob).await;
+    waits.until_type("message").await;
+    for server in [promoted, follows] {
+        server.stopped_now().await;
+    }
+    pair.standby.stop().await.unwrap();
+}
