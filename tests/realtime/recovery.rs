@@ -120,7 +120,7 @@ async fn a_cursor_of_the_promoted_standby_waits_on_a_server_that_follows_it() {
     let address = pair.directory.path().join("address");
     lead(&address, &pair.primary);
     let follows = Server::start_on(Database::of(&url(&address)), |config| {
-        config.barrier_interval_ms = 100
+        config.barrier_interval_ms = 100;
     });
     let follows = follows.await;
     let bob = add_user(&follows.db().await).await;
