@@ -25,7 +25,8 @@ WITH role AS (
         'begin_history', 'claim_history', 'renew_history', 'rotate', 'expired', 'forget', 'maintain',
         'forget_sources',
         -- Many nodes.
-        'leader_lock', 'lead', 'leader_now', 'announce_node', 'node_states', 'leave_node',
+        'leader_lock', 'lead', 'leader_now', 'ask_to_step_down', 'announce_node', 'node_states',
+        'leave_node',
         -- What an event is, and the way of ingest.
         'compose', 'kept_fields', 'set_ingest', 'propose_ingest',
         -- State and identity.

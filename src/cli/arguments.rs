@@ -8,7 +8,9 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use hushnet_realtime::config::{self, ConfigError};
 use hushnet_realtime::output::OutputError;
 
-use super::{attach, demo, detach, history, migrate, run, serve, sources, tail, token, types};
+use super::{
+    attach, demo, detach, history, migrate, nodes, run, serve, sources, tail, token, types,
+};
 
 /// Carries every committed PostgreSQL change that concerns a user to every device of that user.
 #[derive(Debug, Parser)]
@@ -38,6 +40,8 @@ enum Command {
     Types(types::Arguments),
     /// Begin a new history of the log, after the database was put back to an earlier state
     History(history::Arguments),
+    /// List the servers that share a bus and which of them leads, or have another lead
+    Nodes(nodes::Arguments),
     /// Print a user's events as they come, one JSON object a line
     Tail(tail::Arguments),
     /// Make and check tokens by the server's settings, for development
@@ -69,6 +73,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> anyhow::Result<()> {
             Command::Sources(arguments) => sources::run(arguments).await,
             Command::Types(arguments) => types::run(arguments).await,
             Command::History(arguments) => history::run(arguments).await,
+            Command::Nodes(arguments) => nodes::run(arguments).await,
             Command::Tail(arguments) => tail::run(arguments).await,
             Command::Token(arguments) => token::run(arguments).await,
             Command::Demo(arguments) => demo::run(arguments).await,

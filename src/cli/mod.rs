@@ -11,6 +11,7 @@ mod history;
 mod line_differences;
 mod logging;
 mod migrate;
+mod nodes;
 mod run;
 mod serve;
 mod signals;

@@ -6,7 +6,7 @@
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use metrics::{Gauge, Histogram, Label, SharedString};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
@@ -276,8 +276,10 @@ impl Age {
         self.last_ms.store(self.ms(now), Relaxed);
     }
 
-    fn seconds(&self, now: Instant) -> f64 {
-        self.ms(now).saturating_sub(self.last_ms.load(Relaxed)) as f64 / 1e3
+    /// How long ago it has last happened.
+    #[must_use]
+    pub fn elapsed(&self, now: Instant) -> Duration {
+        Duration::from_millis(self.ms(now).saturating_sub(self.last_ms.load(Relaxed)))
     }
 
     fn ms(&self, now: Instant) -> u64 {
@@ -296,7 +298,7 @@ impl Series for Age {
     }
 
     fn expose(&self) {
-        self.exposed.set(self.seconds(Instant::now()));
+        self.exposed.set(self.elapsed(Instant::now()).as_secs_f64());
     }
 }
 
@@ -382,8 +384,6 @@ impl Series for Histogram {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -394,10 +394,10 @@ mod tests {
             help: " An age.",
         });
         let after = |seconds: u64| age.start + Duration::from_millis(seconds * 1_000);
-        assert_eq!(age.seconds(after(3)).to_string(), "3");
+        assert_eq!(age.elapsed(after(3)).as_secs(), 3);
         age.restart(after(4));
-        assert_eq!(age.seconds(after(4)).to_string(), "0");
-        assert_eq!(age.seconds(after(6)).to_string(), "2");
-        assert_eq!(age.seconds(after(1)).to_string(), "0");
+        assert_eq!(age.elapsed(after(4)).as_secs(), 0);
+        assert_eq!(age.elapsed(after(6)).as_secs(), 2);
+        assert_eq!(age.elapsed(after(1)).as_secs(), 0);
     }
 }

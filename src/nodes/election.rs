@@ -215,6 +215,7 @@ impl Election {
             match session.check().await {
                 Ok(Named { run: named, .. }) if named != Some(run) => return Lost::Deposed,
                 Ok(Named { epoch, .. }) if !self.publishes_of(epoch) => return Lost::History,
+                Ok(Named { step_down, .. }) if step_down => return Lost::Asked,
                 Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(event = "leader_session_lost", %error);

@@ -1,7 +1,7 @@
 //! This node among the others: it writes its row, and a leader that the others do not receive stands back.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hushnet_bus::Bus;
 use tokio::time::{MissedTickBehavior, interval};
@@ -15,8 +15,6 @@ use crate::store::{self, Log, NodeRow};
 
 /// Between two writes of a node's row.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// A node whose row is older is not counted.
-const LIVE_MAX: Duration = Duration::from_secs(6);
 /// A node that has received the leader for the last time before that does not receive it.
 const RECEIVED_MAX: Duration = Duration::from_secs(4);
 /// So many looks in a row with most nodes not receiving the leader make it connect to the bus anew.
@@ -46,7 +44,7 @@ impl HalfBus {
         if self.run != Some(run) {
             (self.run, self.looks) = (Some(run), 0);
         }
-        let live = |row: &&NodeRow| row.node != own && row.seen_age <= LIVE_MAX;
+        let live = |row: &&NodeRow| row.node != own && row.is_live();
         let receives = |row: &&NodeRow| {
             row.run == Some(run) && row.received_age.is_some_and(|age| age <= RECEIVED_MAX)
         };
@@ -106,7 +104,8 @@ impl Presence {
     }
 
     async fn write(&self, half_bus: &mut HalfBus, taken: &mut u32) -> Result<(), sqlx::Error> {
-        let row = self.status.row(self.metrics.connections());
+        let lag = self.metrics.barrier_age.elapsed(Instant::now());
+        let row = self.status.row(self.metrics.connections(), lag);
         let other = self.log.announce(&row).await?;
         if let Some(other) = other {
             if taken.is_multiple_of(NAME_TAKEN_EVERY) {
@@ -152,6 +151,7 @@ mod tests {
             received_age: Some(Duration::from_secs(received)),
             shards: 0,
             connections: 0,
+            lag: Duration::ZERO,
             seen_age: Duration::from_secs(seen),
         }
     }

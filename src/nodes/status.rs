@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -73,9 +74,9 @@ impl Status {
         self.0.received.store(true, Relaxed);
     }
 
-    /// The node's row, for a node with so many connections. Whether something was received counts from the last call on.
+    /// The node's row, for a node with so many connections and this lag. Whether something was received counts from the last call on.
     #[must_use]
-    pub fn row(&self, connections: u32) -> NodeState {
+    pub fn row(&self, connections: u32, lag: Duration) -> NodeState {
         let Inner { node, name, .. } = &*self.0;
         let role = if self.0.leads.load(Relaxed) {
             Role::Leader
@@ -94,6 +95,7 @@ impl Status {
             received: self.0.received.swap(false, Relaxed),
             shards: self.0.shards.load(Relaxed),
             connections,
+            lag,
         }
     }
 }

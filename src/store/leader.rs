@@ -68,6 +68,8 @@ impl Candidate {
 pub struct Named {
     /// The number of the run that the database names, if there is one.
     pub run: Option<u64>,
+    /// Whether its leader is asked to let another node lead.
+    pub step_down: bool,
     /// The log's history, and the database's timeline.
     pub epoch: Epoch,
 }
@@ -97,12 +99,14 @@ impl LeaderSession {
     pub async fn check(&mut self) -> Result<Named, sqlx::Error> {
         // A standby has no position in a log that it writes: CASE does not ask for one.
         let check = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN realtime.unflushed_cursor() END,
-                            (SELECT run FROM realtime.leader_now())";
+                            run, coalesce(step_down, false)
+                     FROM (SELECT) AS one LEFT JOIN realtime.leader_now() ON true";
         let check = sqlx::query_as(check).fetch_one(&mut self.connection);
-        let (cursor, run): (Option<String>, Option<i64>) = in_time(check).await?;
+        let (cursor, run, step_down): (Option<String>, Option<i64>, bool) = in_time(check).await?;
         let cursor: Cursor = parse(&cursor.ok_or(Unusable::Recovery)?)?;
         Ok(Named {
             run: run.map(i64::cast_unsigned),
+            step_down,
             epoch: cursor.epoch,
         })
     }

@@ -111,6 +111,11 @@ impl Log {
         within_deadline(nodes::leader(&self.database.own())).await
     }
 
+    /// Asks the leader of this run to let another node lead. Returns whether it is still the run of the last elected.
+    pub async fn ask_to_step_down(&self, run: u64) -> Result<bool, sqlx::Error> {
+        within_deadline(nodes::ask_to_step_down(&self.database.own(), run)).await
+    }
+
     /// Writes this node's row, and returns the id of another live node of its name.
     pub async fn announce(&self, state: &NodeState) -> Result<Option<Uuid>, sqlx::Error> {
         within_deadline(nodes::announce(&self.database.own(), state)).await

@@ -6,6 +6,9 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
+/// A node whose row is older does not count. `realtime.announce_node` has the same.
+const LIVE_MAX: Duration = Duration::from_secs(6);
+
 /// What a node is to the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
 #[strum(serialize_all = "snake_case")]
@@ -37,6 +40,8 @@ pub struct NodeState {
     pub shards: u32,
     /// Its connections.
     pub connections: u32,
+    /// How long ago the last barrier has come.
+    pub lag: Duration,
 }
 
 /// A node's row as another node reads it.
@@ -60,8 +65,18 @@ pub struct NodeRow {
     pub shards: i32,
     /// Its connections.
     pub connections: i32,
+    /// How long before it wrote this the last barrier had come: events come.
+    pub lag: Duration,
     /// How long ago it has written this.
     pub seen_age: Duration,
+}
+
+impl NodeRow {
+    /// Whether the node has written its row lately. It does so every two seconds.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.seen_age <= LIVE_MAX
+    }
 }
 
 /// What [`super::Log::announce`] does, on this pool.
@@ -70,7 +85,7 @@ pub(super) async fn announce(
     state: &NodeState,
 ) -> Result<Option<Uuid>, sqlx::Error> {
     let count = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
-    sqlx::query_scalar("SELECT realtime.announce_node($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+    sqlx::query_scalar("SELECT realtime.announce_node($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
         .bind(state.node)
         .bind(&state.name)
         .bind(env!("CARGO_PKG_VERSION"))
@@ -80,13 +95,15 @@ pub(super) async fn announce(
         .bind(state.received)
         .bind(count(state.shards))
         .bind(count(state.connections))
+        .bind(i32::try_from(state.lag.as_millis()).unwrap_or(i32::MAX))
         .fetch_one(pool)
         .await
 }
 
 /// What [`super::Log::nodes`] does, on this pool.
 pub(super) async fn all(pool: &PgPool) -> Result<Vec<NodeRow>, sqlx::Error> {
-    let statement = "SELECT node, name, version, batch_version, role, run, received_age, shards, connections, seen_age
+    let statement = "SELECT node, name, version, batch_version, role, run, received_age, shards, connections, lag_ms,
+                seen_age
          FROM realtime.node_states()";
     let rows = sqlx::query(statement).fetch_all(pool).await?;
     rows.iter().map(of_row).collect()
@@ -110,7 +127,8 @@ fn of_row(row: &PgRow) -> Result<NodeRow, sqlx::Error> {
         received_age: received.map(seconds),
         shards: row.try_get(7)?,
         connections: row.try_get(8)?,
-        seen_age: seconds(row.try_get(9)?),
+        lag: Duration::from_millis(u64::try_from(row.try_get::<i32, _>(9)?).unwrap_or_default()),
+        seen_age: seconds(row.try_get(10)?),
     })
 }
 
@@ -146,4 +164,10 @@ pub(super) async fn leader(pool: &PgPool) -> Result<Option<Leader>, sqlx::Error>
         node: row.try_get(2)?,
         name: row.try_get(3)?,
     }))
+}
+
+/// What [`super::Log::ask_to_step_down`] does, on this pool.
+pub(super) async fn ask_to_step_down(pool: &PgPool, run: u64) -> Result<bool, sqlx::Error> {
+    let ask = sqlx::query_scalar("SELECT realtime.ask_to_step_down($1)");
+    ask.bind(run.cast_signed()).fetch_one(pool).await
 }

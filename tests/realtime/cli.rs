@@ -34,7 +34,8 @@ async fn without_arguments_it_prints_help() {
     let (code, help, _) = outcome(&mut program(&[])).await;
     assert_eq!(code, 0);
     for subcommand in [
-        "run", "serve", "migrate", "attach", "detach", "sources", "types", "tail", "token", "demo",
+        "run", "serve", "migrate", "attach", "detach", "sources", "types", "nodes", "tail",
+        "token", "demo",
     ] {
         assert!(help.contains(&format!("\n  {subcommand} ")), "{help}");
     }

@@ -18,6 +18,7 @@ fn node(name: &str) -> NodeState {
         received: false,
         shards: 3,
         connections: 5,
+        lag: Duration::from_millis(700),
     }
 }
 
@@ -53,6 +54,7 @@ async fn a_node_s_row_says_what_it_is_and_how_long_ago() {
     assert_eq!(row.version, env!("CARGO_PKG_VERSION"));
     assert_eq!((row.batch_version, row.role), (1, Role::Follower));
     assert_eq!((row.shards, row.connections), (3, 5));
+    assert_eq!(row.lag, state.lag);
     assert_eq!((row.run, row.received_age), (None, None));
 
     (state.run, state.received) = (Some(u64::MAX - 1), true);
