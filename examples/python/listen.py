@@ -11,6 +11,7 @@ def take(frame):
     if not handed and frame["type"] not in FRAMES: print(json.dumps(frame), flush=True)  # a reset: read the state
     if frame.get("cursor") not in (None, kept["cursor"]):
         kept.update(cursor=frame["cursor"], ids=[], old=kept["ids"], wait_s=1)
+    if frame.get("reason") in ("history", "future"): kept.update(ids=[], old=[])  # of a reset: ids may come again
     kept["ids"] += [frame["id"]] if "id" in frame else []
     pathlib.Path(FILE + ".new").write_text(json.dumps(kept))  # after the event was handed on
     os.replace(FILE + ".new", FILE)
@@ -36,5 +37,4 @@ while True:
     try: code = listen()
     except (OSError, ValueError): code = None  # ValueError: in the middle of a frame
     if code not in AGAIN: sys.exit(f"closed with {code}")
-    time.sleep(random.random() * kept.setdefault("wait_s", 1))
-    kept["wait_s"] = min(2 * kept["wait_s"], 30)
+    time.sleep(random.random() * kept.setdefault("wait_s", 1)); kept["wait_s"] = min(2 * kept["wait_s"], 30)

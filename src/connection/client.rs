@@ -301,18 +301,16 @@ impl<S: Stream> Connection<S> {
         signal: Arc<Signal>,
         source: Source,
     ) -> Result<(), Closed> {
-        match self.position.take(&signal, source) {
-            Verdict::Skip => {
-                match *signal {
-                    Signal::ClockChanged => self.deadlines.look_now(),
-                    // A revocation may have been missed in the gap.
-                    Signal::Reset(_) => self.holder.doubt(),
-                    _ => {}
-                }
-                Ok(())
-            }
-            Verdict::Send { with_cursor } => self.queue_signal(signal, with_cursor),
+        if matches!(*signal, Signal::Reset(_)) {
+            // A revocation may have been missed in the gap.
+            self.holder.doubt();
         }
+        match self.position.take(&signal, source) {
+            Verdict::Skip if matches!(*signal, Signal::ClockChanged) => self.deadlines.look_now(),
+            Verdict::Skip => {}
+            Verdict::Send { with_cursor } => self.queue_signal(signal, with_cursor)?,
+        }
+        Ok(())
     }
 
     /// Queues a signal, or ends the connection if the signal revokes it.
@@ -326,8 +324,6 @@ impl<S: Stream> Connection<S> {
                 return Err(Closed::ByServer(CloseCode::Revoked));
             }
             Signal::Event(event) if !self.choice.admits(event, self.encoding) => return Ok(()),
-            // A revocation may have been missed in the gap.
-            Signal::Reset(_) => self.holder.doubt(),
             _ => {}
         }
         let encoding = match self.encoding {

@@ -257,6 +257,26 @@ impl Lab {
         )
         .await;
         self.stop(Shutdown::Fast).await;
+        self.promote(replica, standby).await;
+    }
+
+    /// The standby gets nothing more.
+    pub async fn cut_off(&self, standby: &Cluster) {
+        let mut replica = connect(&standby.url(DATABASE)).await;
+        execute(&mut replica, "ALTER SYSTEM SET primary_conninfo = ''").await;
+        execute(&mut replica, "SELECT pg_reload_conf()").await;
+        let none = "SELECT NOT EXISTS (SELECT FROM pg_stat_wal_receiver)";
+        until_true(&mut replica, none).await;
+    }
+
+    /// Ends the primary as a crash does, and promotes the standby with what it has.
+    pub async fn crash_over_to(&mut self, standby: Cluster) {
+        let replica = connect(&standby.url(DATABASE)).await;
+        self.stop(Shutdown::Immediate).await;
+        self.promote(replica, standby).await;
+    }
+
+    async fn promote(&mut self, mut replica: PgConnection, standby: Cluster) {
         execute(&mut replica, "SELECT pg_promote()").await;
         until_true(&mut replica, "SELECT NOT pg_is_in_recovery()").await;
         self.directory.push(STANDBY);

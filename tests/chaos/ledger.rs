@@ -19,6 +19,8 @@ pub enum Outcome {
     Unknown,
     /// The COMMIT had returned, and a crash of PostgreSQL took it back.
     TakenBack,
+    /// The primary may have committed it, and the standby that was promoted has not had it. Clients may have had it.
+    LeftBehind,
 }
 
 /// One message.
@@ -111,6 +113,19 @@ impl Ledger {
         Ok(names.into_iter().filter_map(|n| self.message(n)).collect())
     }
 
+    /// Of the messages with numbers below `before`, what the database does not have may have been in the primary of before:
+    /// it is neither due nor forbidden. All writers have ended.
+    pub async fn leave_behind(&self, connection: &mut PgConnection, before: usize) {
+        let stored: HashSet<usize> = self.stored(connection).await.unwrap().into_iter().collect();
+        let mut records = self.records.lock().unwrap();
+        for (message, record) in records.iter_mut().enumerate().take(before) {
+            if record.outcome != Outcome::RolledBack && !stored.contains(&message) {
+                (record.outcome, record.ended, record.ended_at) =
+                    (Outcome::LeftBehind, u64::MAX, None);
+            }
+        }
+    }
+
     /// Looks up the outcomes that the writers do not know. All writers have ended. Of writers that commit
     /// `asynchronous`ly, a crash may have taken back what they have seen committed.
     pub async fn resolve(&self, connection: &mut PgConnection, asynchronous: bool) {
@@ -120,6 +135,7 @@ impl Ledger {
             match record.outcome {
                 Outcome::Unknown | Outcome::Open if there => record.outcome = Outcome::Committed,
                 Outcome::Unknown | Outcome::Open => record.outcome = Outcome::RolledBack,
+                Outcome::LeftBehind if !there => {}
                 Outcome::Committed if asynchronous && !there => {
                     (record.outcome, record.ended, record.ended_at) =
                         (Outcome::TakenBack, u64::MAX, None);

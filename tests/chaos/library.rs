@@ -161,6 +161,10 @@ impl Library {
             "hello" | "cursor" | "pong" | "goaway" => {}
             "reset" => {
                 let reason = frame.reason.unwrap_or_default().to_owned();
+                if ["history", "future"].contains(&&*reason) {
+                    self.ids.clear();
+                    self.ids_before.clear();
+                }
                 *self.resets.entry(reason).or_default() += 1;
                 todo = Todo::Refetch;
             }

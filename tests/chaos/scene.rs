@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use hushnet_devdb::Cluster;
 use hushnet_realtime::config::Config;
 use hushnet_testkit::wait::{deadline, until};
 use sqlx::Connection;
@@ -92,6 +93,8 @@ pub struct Scene {
     clients: JoinSet<Finished>,
     writers: JoinSet<()>,
     stop_writing: CancellationToken,
+    /// Messages with lower numbers may have been committed by a primary that a standby has taken the place of.
+    left_behind: usize,
 }
 
 /// A scenario that is over.
@@ -145,6 +148,7 @@ impl Scene {
             clients,
             writers: JoinSet::new(),
             stop_writing: CancellationToken::new(),
+            left_behind: 0,
             plan,
         };
         scene.connect_clients(seed).await;
@@ -195,6 +199,12 @@ impl Scene {
             Outcome::Unknown
         };
         ledger.end(&messages, outcome);
+    }
+
+    /// The primary crashes under load, and the standby is promoted with what it has.
+    pub async fn crash_over_to(&mut self, standby: Cluster) {
+        self.lab.crash_over_to(standby).await;
+        self.left_behind = self.written();
     }
 
     /// Events written so far.
@@ -263,11 +273,9 @@ impl Scene {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let asynchronous = self.plan.asynchronous;
-        self.application
-            .ledger
-            .resolve(&mut database, asynchronous)
-            .await;
+        let ledger = &self.application.ledger;
+        ledger.leave_behind(&mut database, self.left_behind).await;
+        ledger.resolve(&mut database, self.plan.asynchronous).await;
         database.close().await.unwrap();
     }
 

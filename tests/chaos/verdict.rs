@@ -110,7 +110,7 @@ impl Verdict {
         }
         for arrival in &library.arrivals {
             let record = &records[arrival.message];
-            if record.outcome != Outcome::Committed {
+            if !matches!(record.outcome, Outcome::Committed | Outcome::LeftBehind) {
                 self.phantoms += 1;
                 self.note(self.phantoms, || format!("device {number} got {record:?}"));
             }

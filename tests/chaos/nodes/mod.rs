@@ -16,6 +16,7 @@ use self::fault::Fault;
 use self::team::Team;
 use self::timeline::Timeline;
 use crate::clients::Habit;
+use crate::ledger::{Outcome, Record};
 use crate::scene::{Outcomes, Plan};
 use crate::settings;
 
@@ -39,6 +40,12 @@ mod over_redis {
     async fn a_standby_is_promoted() {
         super::promoted("redis_promoted", Redis).await;
     }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "make chaos BUS=redis"]
+    async fn the_primary_crashes_under_load_and_its_standby_is_promoted() {
+        super::crashed_over("redis_crashed_over", Redis).await;
+    }
 }
 
 mod over_nats {
@@ -60,6 +67,12 @@ mod over_nats {
     #[ignore = "make chaos BUS=nats"]
     async fn a_standby_is_promoted() {
         super::promoted("nats_promoted", Nats).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "make chaos BUS=nats"]
+    async fn the_primary_crashes_under_load_and_its_standby_is_promoted() {
+        super::crashed_over("nats_crashed_over", Nats).await;
     }
 }
 
@@ -126,6 +139,33 @@ async fn promoted(name: &'static str, kind: BrokerKind) {
     team.scene.lab.fail_over_to(standby).await;
     team.settled().await;
     let outcomes = judge(team, &timeline, true).await;
+    for client in &outcomes.clients {
+        let resets = &client.library.resets;
+        assert!(resets.contains_key("history"), "no reset: {resets:?}");
+    }
+}
+
+/// What counts is the log that survives: events that the standby did not have may have been handed out, and each client
+/// is reset.
+async fn crashed_over(name: &'static str, kind: BrokerKind) {
+    let mut team = Team::start(plan(name), kind, true).await;
+    team.settled().await;
+    let standby = team.scene.lab.standby().await;
+    let mut timeline = Timeline::begin();
+    team.scene.load(settings::fault_time()).await;
+    team.scene.lab.cut_off(&standby).await;
+    team.scene.load(settings::fault_time()).await;
+    timeline.mark("the crash");
+    team.scene.crash_over_to(standby).await;
+    team.settled().await;
+    timeline.mark("load");
+    team.scene.load(settings::fault_time()).await;
+    timeline.mark("the end");
+    let outcomes = judge(team, &timeline, true).await;
+    let left_behind = |record: &&Record| record.outcome == Outcome::LeftBehind;
+    let gone = outcomes.records.iter().filter(left_behind).count();
+    assert!(gone > 0, "the standby had everything");
+    eprintln!("  the standby did not have {gone} events");
     for client in &outcomes.clients {
         let resets = &client.library.resets;
         assert!(resets.contains_key("history"), "no reset: {resets:?}");
