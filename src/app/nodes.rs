@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::delivery::{HealthReport, Hub};
 use crate::ingest::{Node, NodeParts};
 use crate::metrics::Metrics;
-use crate::nodes::{Election, Link, Orders, Presence, Publishing, Status, StepDown};
+use crate::nodes::{Election, Link, Orders, Presence, Publishing, Status, StepDown, VERSION};
 use crate::store::Log;
 
 /// Gives up the lead at the beginning of a drain.
@@ -47,7 +47,7 @@ pub(super) fn start(
     supervisor.spawn(Task::BusMarks, publishing.clone().publish_marks());
     let (orders_sender, orders) = Orders::channel();
     let (may_lead, may_lead_view) = watch::channel(false);
-    let status = Status::new(name(config));
+    let status = Status::new(name(config), config.nodes.batch_version.unwrap_or(VERSION));
     let step_down = StepDown::default();
     let election = Election {
         log: log.clone(),

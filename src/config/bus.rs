@@ -117,6 +117,12 @@ pub struct NodeSettings {
     #[arg(long, env = "HUSHNET_NODE_NAME", value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_name: Option<NodeName>,
+
+    /// The newest format of messages that this node reads, if not the program's own. No setting of an operator's: with it
+    /// a test has a program of another version.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub batch_version: Option<u8>,
 }
 
 impl NodeSettings {

@@ -195,7 +195,7 @@ impl<'a> Following<'a> {
     }
 
     fn message(&mut self, bytes: &Bytes) {
-        let (run, message) = match read(bytes) {
+        let (run, message) = match read(bytes, self.node.status.batch_version()) {
             Ok(read) => read,
             Err(error) => return self.node.unreadable(error),
         };
@@ -265,7 +265,8 @@ impl<'a> Following<'a> {
 
     /// Routes the events of a batch.
     fn route(&mut self, batch: &Bytes) {
-        let Ok((_, Message::Batch { mut items, .. })) = read(batch) else {
+        let newest = self.node.status.batch_version();
+        let Ok((_, Message::Batch { mut items, .. })) = read(batch, newest) else {
             return;
         };
         while let Ok(Some(Published::Notification(notification))) = items.next_item() {

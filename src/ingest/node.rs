@@ -237,7 +237,7 @@ impl Node {
 
     fn receive(&mut self, incoming: Incoming, epoch: Option<Epoch>) -> Turn {
         match incoming {
-            Incoming::Message(bytes) => match read(&bytes) {
+            Incoming::Message(bytes) => match read(&bytes, self.status.batch_version()) {
                 Ok((run, message)) => return self.message(run, &message, epoch),
                 Err(error) => self.unreadable(error),
             },

@@ -128,6 +128,8 @@ declare_metrics! {
     node_following: Flag = "hushnet_node_following";
     /// The number of the term in which this node leads or has last led; 0 before.
     node_term: Gauge = "hushnet_node_term";
+    /// The format of the messages that this node publishes, the newest that all live nodes read; 0 while it does not lead.
+    node_batch_version: Gauge = "hushnet_node_batch_version";
     /// Shards that this node takes from the bus; 0 while it reads the log itself.
     node_shards: Gauge = "hushnet_node_shards";
     /// Times that a shard's events were read from the log because the bus did not bring them, by cause.

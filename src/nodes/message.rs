@@ -10,7 +10,9 @@ use uuid::Uuid;
 
 use crate::protocol::{Epoch, Kind, Notification, SHARDS, Shard, Subject, UserKey, Xid};
 
-/// The format that this version writes, and the newest that it reads.
+/// The oldest format that this version reads and writes.
+pub const VERSION_OLDEST: u8 = 1;
+/// The newest format that this version reads and writes. The leader writes the newest that all live nodes read.
 pub const VERSION: u8 = 1;
 /// The longest text of an event that a batch carries, in bytes. Of a longer one the batch says that it is in the log.
 pub const TEXT_BYTES_MAX: usize = 64 << 10;
@@ -41,6 +43,15 @@ impl Run {
             timeline: self.timeline,
         }
     }
+}
+
+/// What every message begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Envelope {
+    /// The format.
+    pub version: u8,
+    /// The run.
+    pub run: Run,
 }
 
 /// The part of a message after the envelope.
@@ -137,16 +148,16 @@ pub struct Items<'a>(&'a [u8]);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
     /// It is of a format that this version does not read.
-    #[error("the message has the format {0}, and this version reads formats up to {VERSION}")]
+    #[error("the message has the format {0}, which this version does not read")]
     Version(u8),
     /// It is no message of a node.
     #[error("the message is no message of a node")]
     Malformed,
 }
 
-/// Begins a message of this run. The body is appended.
-fn begin(run: &Run, head: &Head<'_>) -> Vec<u8> {
-    let message = postcard::to_extend(run, vec![VERSION]);
+/// Begins a message. The body is appended.
+fn begin(envelope: &Envelope, head: &Head<'_>) -> Vec<u8> {
+    let message = postcard::to_extend(&envelope.run, vec![envelope.version]);
     let message = message.and_then(|message| postcard::to_extend(head, message));
     // Writing to memory does not fail.
     message.unwrap_or_default()
@@ -154,32 +165,32 @@ fn begin(run: &Run, head: &Head<'_>) -> Vec<u8> {
 
 /// A batch, whose items were written with [`append`].
 #[must_use]
-pub fn batch(run: &Run, shard: Shard, sequence: u64, items: &[u8]) -> Vec<u8> {
+pub fn batch(envelope: &Envelope, shard: Shard, sequence: u64, items: &[u8]) -> Vec<u8> {
     let shard = shard.number();
-    let mut message = begin(run, &Head::Batch { shard, sequence });
+    let mut message = begin(envelope, &Head::Batch { shard, sequence });
     message.extend_from_slice(items);
     message
 }
 
 /// A mark.
 #[must_use]
-pub fn mark(run: &Run, shard: Shard, sequence: u64) -> Vec<u8> {
+pub fn mark(envelope: &Envelope, shard: Shard, sequence: u64) -> Vec<u8> {
     let shard = shard.number();
-    begin(run, &Head::Mark { shard, sequence })
+    begin(envelope, &Head::Mark { shard, sequence })
 }
 
 /// What proves to a node without shards that the leader lives.
 #[must_use]
-pub fn alive(run: &Run) -> Vec<u8> {
-    begin(run, &Head::Alive)
+pub fn alive(envelope: &Envelope) -> Vec<u8> {
+    begin(envelope, &Head::Alive)
 }
 
 /// A barrier.
 #[must_use]
-pub fn barrier(run: &Run, snapshot: &str, reached: &Numbers, seen: &Numbers) -> Vec<u8> {
+pub fn barrier(envelope: &Envelope, snapshot: &str, reached: &Numbers, seen: &Numbers) -> Vec<u8> {
     let (reached, seen) = (reached.to_vec(), seen.to_vec());
     begin(
-        run,
+        envelope,
         &Head::Barrier {
             snapshot,
             reached,
@@ -190,8 +201,8 @@ pub fn barrier(run: &Run, snapshot: &str, reached: &Numbers, seen: &Numbers) -> 
 
 /// Says that the sources of the log may have changed.
 #[must_use]
-pub fn sources(run: &Run) -> Vec<u8> {
-    begin(run, &Head::Sources)
+pub fn sources(envelope: &Envelope) -> Vec<u8> {
+    begin(envelope, &Head::Sources)
 }
 
 /// Appends a notification to a batch's items.
@@ -236,13 +247,13 @@ fn preset(kind: Kind) -> u8 {
     if kind.is_preset() { number } else { OTHER }
 }
 
-/// Reads a message.
+/// Reads a message of a format up to `newest`.
 ///
 /// # Errors
 /// [`Unreadable`].
-pub fn read(bytes: &[u8]) -> Result<(Run, Message<'_>), Unreadable> {
+pub fn read(bytes: &[u8], newest: u8) -> Result<(Run, Message<'_>), Unreadable> {
     let (version, bytes) = bytes.split_first().ok_or(Unreadable::Malformed)?;
-    if *version != VERSION {
+    if !(VERSION_OLDEST..=newest).contains(version) {
         return Err(Unreadable::Version(*version));
     }
     let malformed = |_| Unreadable::Malformed;
@@ -350,6 +361,10 @@ mod tests {
         timeline: 3,
         number: 1 << 63,
     };
+    const ENVELOPE: Envelope = Envelope {
+        version: VERSION,
+        run: RUN,
+    };
 
     fn shard(number: u8) -> Shard {
         Shard::new(number).unwrap()
@@ -381,8 +396,8 @@ mod tests {
             append(&mut items, notification);
         }
         append_in_log(&mut items);
-        let bytes = batch(&RUN, shard(63), 300, &items);
-        let (run, message) = read(&bytes).unwrap();
+        let bytes = batch(&ENVELOPE, shard(63), 300, &items);
+        let (run, message) = read(&bytes, VERSION).unwrap();
         assert_eq!(run, RUN);
         let Message::Batch {
             shard: of,
@@ -417,16 +432,16 @@ mod tests {
         let snapshot = "7:9:7,8";
         let messages = [
             (
-                mark(&RUN, shard(5), 9),
+                mark(&ENVELOPE, shard(5), 9),
                 Message::Mark {
                     shard: shard(5),
                     sequence: 9,
                 },
             ),
-            (alive(&RUN), Message::Alive),
-            (sources(&RUN), Message::Sources),
+            (alive(&ENVELOPE), Message::Alive),
+            (sources(&ENVELOPE), Message::Sources),
             (
-                barrier(&RUN, snapshot, &numbers, &[3; SHARDS]),
+                barrier(&ENVELOPE, snapshot, &numbers, &[3; SHARDS]),
                 Message::Barrier {
                     snapshot,
                     reached: Box::new(numbers),
@@ -435,7 +450,7 @@ mod tests {
             ),
         ];
         for (bytes, message) in messages {
-            assert_eq!(read(&bytes), Ok((RUN, message)));
+            assert_eq!(read(&bytes, VERSION), Ok((RUN, message)));
         }
     }
 
@@ -443,9 +458,9 @@ mod tests {
     fn no_bytes_are_read_that_no_node_has_written() {
         let mut items = Vec::new();
         append(&mut items, &event(r#"{"a":1"#));
-        let whole = batch(&RUN, shard(1), 1, &items);
+        let whole = batch(&ENVELOPE, shard(1), 1, &items);
         for end in 0..whole.len() {
-            let cut = match read(&whole[..end]) {
+            let cut = match read(&whole[..end], VERSION) {
                 Ok((_, Message::Batch { items, .. })) => items.are_whole(),
                 Ok(_) => true,
                 Err(_) => false,
@@ -456,9 +471,12 @@ mod tests {
         }
         let mut newer = whole;
         newer[0] = 2;
-        assert_eq!(read(&newer), Err(Unreadable::Version(2)));
+        assert_eq!(read(&newer, 1), Err(Unreadable::Version(2)));
+        assert!(read(&newer, 2).is_ok());
+        newer[0] = VERSION_OLDEST - 1;
+        assert_eq!(read(&newer, 2), Err(Unreadable::Version(0)));
         let short = begin(
-            &RUN,
+            &ENVELOPE,
             &Head::Barrier {
                 snapshot: "",
                 reached: vec![1; 63],
@@ -466,14 +484,14 @@ mod tests {
             },
         );
         let beyond = begin(
-            &RUN,
+            &ENVELOPE,
             &Head::Mark {
                 shard: 64,
                 sequence: 1,
             },
         );
         for bytes in [short, beyond] {
-            assert_eq!(read(&bytes), Err(Unreadable::Malformed));
+            assert_eq!(read(&bytes, VERSION), Err(Unreadable::Malformed));
         }
     }
 }

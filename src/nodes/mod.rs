@@ -15,7 +15,8 @@ pub use self::election::{Election, StepDown};
 pub use self::follower::{Follower, HELD_BATCHES_BYTES_MAX, Verdict};
 pub use self::link::{Incoming, Link};
 pub use self::message::{
-    Items, MESSAGE_BYTES_MAX, Message, Numbers, Published, Run, Unreadable, VERSION, read,
+    Items, MESSAGE_BYTES_MAX, Message, Numbers, Published, Run, Unreadable, VERSION,
+    VERSION_OLDEST, read,
 };
 pub use self::orders::{Order, Orders};
 pub use self::presence::Presence;

@@ -8,6 +8,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use super::election::StepDown;
+use super::message::VERSION_OLDEST;
 use super::publishing::Publishing;
 use super::status::Status;
 use crate::metrics::Metrics;
@@ -66,6 +67,14 @@ impl HalfBus {
     }
 }
 
+/// The newest format that this node and all live ones read. A node that reads not even the oldest that this one writes
+/// takes nothing from the bus, and reads the log.
+fn common_version(own: u8, nodes: &[NodeRow]) -> u8 {
+    let live = nodes.iter().filter(|row| row.is_live());
+    let newest = live.map(|row| u8::try_from(row.batch_version).unwrap_or(u8::MAX));
+    newest.fold(own, u8::min).max(VERSION_OLDEST)
+}
+
 /// The task that writes this node's row.
 #[derive(Debug)]
 pub struct Presence {
@@ -120,6 +129,8 @@ impl Presence {
             return Ok(());
         };
         let nodes = self.log.nodes().await?;
+        let version = common_version(row.batch_version, &nodes);
+        self.publishing.set_version(version);
         match half_bus.look(row.node, run.number, &nodes) {
             Decision::Nothing => {}
             Decision::Reconnect => {
@@ -190,6 +201,18 @@ mod tests {
             "it is not live"
         );
         assert_eq!(decisions(&[own], 4), [Nothing; 4]);
+    }
+
+    #[test]
+    fn the_format_is_the_newest_that_all_live_nodes_read() {
+        let reads = |version, seen| NodeRow {
+            batch_version: version,
+            ..row(2, 7, 0, seen)
+        };
+        assert_eq!(common_version(3, &[]), 3);
+        assert_eq!(common_version(3, &[reads(2, 0), reads(4, 0)]), 2);
+        assert_eq!(common_version(3, &[reads(2, 7), reads(900, 0)]), 3);
+        assert_eq!(common_version(3, &[reads(0, 0)]), VERSION_OLDEST);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! A batch keeps its number whether or not the bus takes it: a batch that is lost shows as a gap.
 
-use super::message::{self, BATCH_BYTES, Numbers, Run};
+use super::message::{self, BATCH_BYTES, Envelope, Numbers, Run, VERSION_OLDEST};
 use crate::protocol::{Cursor, Notification, SHARDS, Shard, ShardSet};
 
 /// The subject that a message is published on.
@@ -18,7 +18,7 @@ pub enum Destination {
 /// The batches of one run.
 #[derive(Debug)]
 pub struct Publisher {
-    run: Run,
+    envelope: Envelope,
     /// The items of each shard's open batch.
     open: Vec<Vec<u8>>,
     /// The shards whose batch has items.
@@ -33,11 +33,14 @@ pub struct Publisher {
 pub const OPEN_BATCHES_BYTES_MAX: usize = SHARDS * 2 * message::MESSAGE_BYTES_MAX;
 
 impl Publisher {
-    /// Nothing has been published in this run.
+    /// Nothing has been published in this run. Messages are of the oldest format, which every node reads.
     #[must_use]
     pub fn new(run: Run) -> Self {
         Self {
-            run,
+            envelope: Envelope {
+                version: VERSION_OLDEST,
+                run,
+            },
             open: vec![Vec::new(); SHARDS],
             unsent: ShardSet::NONE,
             sent: [0; SHARDS],
@@ -48,7 +51,12 @@ impl Publisher {
     /// The run.
     #[must_use]
     pub fn run(&self) -> &Run {
-        &self.run
+        &self.envelope.run
+    }
+
+    /// Writes this format from the next message on. Returns whether it has changed.
+    pub fn set_version(&mut self, version: u8) -> bool {
+        std::mem::replace(&mut self.envelope.version, version) != version
     }
 
     /// A notification was routed. Publishes the batch that it makes full.
@@ -88,7 +96,7 @@ impl Publisher {
         let items = &mut self.open[shard.index()];
         let sequence = &mut self.sent[shard.index()];
         *sequence += 1;
-        let batch = message::batch(&self.run, shard, *sequence, items);
+        let batch = message::batch(&self.envelope, shard, *sequence, items);
         items.clear();
         // A long event need not be kept room for.
         items.shrink_to(BATCH_BYTES);
@@ -99,24 +107,24 @@ impl Publisher {
     /// Publishes the proof that the leader lives, with the number of each shard's last batch.
     pub fn marks(&self, mut publish: impl FnMut(Destination, Vec<u8>)) {
         for shard in Shard::all() {
-            let mark = message::mark(&self.run, shard, self.sent[shard.index()]);
+            let mark = message::mark(&self.envelope, shard, self.sent[shard.index()]);
             publish(Destination::Shard(shard), mark);
         }
-        publish(Destination::Control, message::alive(&self.run));
+        publish(Destination::Control, message::alive(&self.envelope));
     }
 
     /// The router has completed this barrier: it sees everything that was routed before the one before was completed.
     pub fn barrier(&mut self, barrier: &Cursor, mut publish: impl FnMut(Destination, Vec<u8>)) {
         self.flush(&mut publish);
         let snapshot = barrier.snapshot.to_string();
-        let message = message::barrier(&self.run, &snapshot, &self.sent, &self.at_barrier);
+        let message = message::barrier(&self.envelope, &snapshot, &self.sent, &self.at_barrier);
         self.at_barrier = self.sent;
         publish(Destination::Control, message);
     }
 
     /// The sources of the log may have changed.
     pub fn sources(&self, mut publish: impl FnMut(Destination, Vec<u8>)) {
-        publish(Destination::Control, message::sources(&self.run));
+        publish(Destination::Control, message::sources(&self.envelope));
     }
 }
 
@@ -124,7 +132,7 @@ impl Publisher {
 mod tests {
     use uuid::Uuid;
 
-    use super::super::message::{Message, read};
+    use super::super::message::{Message, VERSION, read};
     use super::*;
     use crate::protocol::{Kind, Subject, Xid};
 
@@ -142,7 +150,7 @@ mod tests {
 
     /// The shards and numbers of the batches that were published.
     fn batches(published: &[(Destination, Vec<u8>)]) -> Vec<(u8, u64)> {
-        let read = |(_, bytes): &(Destination, Vec<u8>)| match read(bytes).unwrap().1 {
+        let read = |(_, bytes): &(Destination, Vec<u8>)| match read(bytes, VERSION).unwrap().1 {
             Message::Batch {
                 shard, sequence, ..
             } => Some((shard.number(), sequence)),
@@ -192,7 +200,7 @@ mod tests {
                 reached,
                 seen,
             },
-        ) = read(last).unwrap()
+        ) = read(last, VERSION).unwrap()
         else {
             panic!("no barrier");
         };
@@ -211,7 +219,7 @@ mod tests {
         let marks = &messages[SHARDS..];
         assert_eq!(marks.len(), SHARDS + 1);
         for (to, bytes) in &marks[..SHARDS] {
-            let (_, Message::Mark { shard, sequence: 1 }) = read(bytes).unwrap() else {
+            let (_, Message::Mark { shard, sequence: 1 }) = read(bytes, VERSION).unwrap() else {
                 panic!("no mark");
             };
             assert_eq!(*to, Destination::Shard(shard));

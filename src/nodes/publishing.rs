@@ -6,7 +6,7 @@ use std::time::Duration;
 use hushnet_bus::Bus;
 
 use super::link::Subjects;
-use super::message::Run;
+use super::message::{Run, VERSION_OLDEST};
 use super::publisher::{Destination, Publisher};
 use crate::delivery::Relay;
 use crate::metrics::Metrics;
@@ -45,6 +45,8 @@ impl Publishing {
     /// Publishes in this run from here on, and as the router's relay what it routes.
     pub fn begin(&self, run: Run) {
         let publisher = Publisher::new(run);
+        let version = f64::from(VERSION_OLDEST);
+        self.metrics.node_batch_version.set(version);
         *self.lock() = Subjects::of(run.history).map(|subjects| Current {
             publisher,
             subjects,
@@ -54,6 +56,7 @@ impl Publishing {
 
     /// Publishes no more.
     pub fn end(&self) {
+        self.metrics.node_batch_version.set(0.0);
         *self.lock() = None;
     }
 
@@ -62,6 +65,18 @@ impl Publishing {
     pub fn run(&self) -> Option<Run> {
         let current = self.lock();
         current.as_ref().map(|current| *current.publisher.run())
+    }
+
+    /// Writes messages of this format from here on.
+    pub fn set_version(&self, version: u8) {
+        let mut current = self.lock();
+        let Some(Current { publisher, .. }) = &mut *current else {
+            return;
+        };
+        if publisher.set_version(version) {
+            tracing::info!(event = "batch_version", version);
+        }
+        self.metrics.node_batch_version.set(f64::from(version));
     }
 
     /// Whether the listener is connected: without it there are no marks.

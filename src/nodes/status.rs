@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::message::VERSION;
 use crate::store::{NodeState, Role};
 
 /// What this node is. Cheap to clone: every clone is the same.
@@ -17,6 +16,7 @@ pub struct Status(Arc<Inner>);
 struct Inner {
     node: Uuid,
     name: String,
+    batch_version: u8,
     leads: AtomicBool,
     follows: AtomicBool,
     shards: AtomicU32,
@@ -26,12 +26,13 @@ struct Inner {
 }
 
 impl Status {
-    /// A node of this name that reads the log by itself.
+    /// A node of this name that reads the log by itself, and messages of formats up to this one.
     #[must_use]
-    pub fn new(name: String) -> Self {
+    pub fn new(name: String, batch_version: u8) -> Self {
         Self(Arc::new(Inner {
             node: Uuid::new_v4(),
             name,
+            batch_version,
             leads: AtomicBool::new(false),
             follows: AtomicBool::new(false),
             shards: AtomicU32::new(0),
@@ -50,6 +51,12 @@ impl Status {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// The newest format of messages that the node reads.
+    #[must_use]
+    pub fn batch_version(&self) -> u8 {
+        self.0.batch_version
     }
 
     /// Whether the node leads.
@@ -89,7 +96,7 @@ impl Status {
         NodeState {
             node: *node,
             name: name.clone(),
-            batch_version: VERSION,
+            batch_version: self.0.batch_version,
             role,
             run: (run != 0).then_some(run),
             received: self.0.received.swap(false, Relaxed),

@@ -8,3 +8,4 @@ mod faults;
 mod leadership;
 mod presence;
 mod team;
+mod versions;

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::delivery::Relay;
-use crate::nodes::{Destination, Message, Publisher, Run, read};
+use crate::nodes::{Destination, Message, Publisher, Run, VERSION, read};
 use crate::protocol::{Cursor, Notification, ShardSet};
 
 /// A message's bytes. Cheap to clone.
@@ -39,7 +39,7 @@ impl Hash for Bytes {
 
 impl fmt::Debug for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match read(&self.bytes) {
+        match read(&self.bytes, VERSION) {
             Ok((run, message)) => write!(f, "run {}: {message:?}", run.number),
             Err(error) => error.fmt(f),
         }
@@ -67,7 +67,7 @@ impl Bus {
     }
 
     fn publish(&self, to: Destination, message: Vec<u8>) {
-        let is_alive = matches!(read(&message), Ok((_, Message::Alive)));
+        let is_alive = matches!(read(&message, VERSION), Ok((_, Message::Alive)));
         let concerns = match to {
             Destination::Shard(shard) => self.shards.contains(shard),
             Destination::Control => !is_alive,

@@ -8,7 +8,7 @@ use super::super::database::{Database, Row};
 use super::bus::Bytes;
 use super::scenario::Broken;
 use super::server::Server;
-use crate::nodes::{Follower, Message, Published, Run, Verdict, read};
+use crate::nodes::{Follower, Message, Published, Run, VERSION, Verdict, read};
 use crate::protocol::{Cursor, Shard, ShardSet, Snapshot};
 
 /// A read of the log that is under way.
@@ -111,7 +111,7 @@ impl Following {
     }
 
     pub(super) fn message(&mut self, bytes: &Bytes, server: &mut Server) {
-        let (run, message) = read(bytes.get()).unwrap();
+        let (run, message) = read(bytes.get(), VERSION).unwrap();
         match message {
             Message::Batch {
                 shard,
@@ -251,7 +251,7 @@ impl Following {
 
 /// Routes the events of a batch.
 fn route(batch: &Bytes, server: &mut Server) {
-    let (_, Message::Batch { mut items, .. }) = read(batch.get()).unwrap() else {
+    let (_, Message::Batch { mut items, .. }) = read(batch.get(), VERSION).unwrap() else {
         return;
     };
     while let Some(Published::Notification(notification)) = items.next_item().unwrap() {
