@@ -1,6 +1,6 @@
 # `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: model help run test test-busy test-postgres test-postgres-smoke test-pooler test-upgrade check console consumers bench bench-attach bench-fanout bench-instructions bench-delivery bench-ingest bench-migrate bench-client bench-smoke burst chaos mutations conformance hostile fuzz fuzz-smoke clean
+.PHONY: model help run test test-busy test-postgres test-postgres-smoke test-pooler test-upgrade check console consumers bench bench-attach bench-fanout bench-instructions bench-delivery bench-ingest bench-nodes bench-migrate bench-client bench-smoke burst chaos mutations conformance hostile fuzz fuzz-smoke clean
 
 TARGET = $${CARGO_TARGET_DIR:-target}
 
@@ -104,6 +104,11 @@ bench-ingest: ## Measure what the triggers cost the application; takes minutes
 	cargo build --workspace --bins --release --locked
 	python3 scripts/bench-ingest.py $(ARGS)
 
+bench-nodes: ## Measure many nodes: what PostgreSQL pays for them, and how long a failover takes; takes an hour
+	@sh scripts/setup.sh test
+	cargo build --workspace --bins --release --locked
+	python3 scripts/bench-nodes.py $(ARGS)
+
 bench-migrate: ## Measure how long writers wait for `migrate up` and `down` on tables of 1,500,000 rows
 	@sh scripts/setup.sh run
 	MIGRATE_ROWS=$${MIGRATE_ROWS:-1500000} cargo test --locked --test realtime migrations::load -- --nocapture
@@ -160,6 +165,7 @@ bench-smoke: ## Run each benchmark once, to see that it runs
 	cargo build --workspace --bins --examples --locked --features hushnet-realtime/injector
 	@python3 scripts/bench.py --test --profile debug
 	@python3 scripts/bench-ingest.py --smoke --programs $(TARGET)/debug
+	@python3 scripts/bench-nodes.py --smoke --programs $(TARGET)/debug
 	HUSHNET_REALTIME_BIN=$$(realpath $(TARGET))/debug/hushnet-realtime \
 	node clients/typescript/bench/replay.mjs --events 500 --rounds 1
 

@@ -181,9 +181,12 @@ pub(crate) struct Absent {
 
 #[derive(Debug, Args)]
 pub(crate) struct Listen {
-    /// Connections; the n-th is of the user whose id is the digits of n, 00000000-0000-0000-0000-000000000001 the first
+    /// Connections, of a user each: number n has the id that is the digits of n, as 00000000-0000-0000-0000-000000000001
     #[arg(long, default_value = "1000", value_parser = at_least_one)]
     pub(crate) connections: usize,
+    /// The number of the first user
+    #[arg(long, default_value = "1", value_parser = at_least_one)]
+    pub(crate) first: usize,
     /// How long they stay, once all are open
     #[arg(long, default_value_t = 10.0)]
     pub(crate) seconds: f64,

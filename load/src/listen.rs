@@ -10,7 +10,7 @@ use crate::report::Report;
 
 pub(crate) fn run(common: &Common, plan: &Listen) -> anyhow::Result<Report> {
     let mut bench = Bench::new(common, plan.connections, plan.connections)?;
-    bench.users = (1..=plan.connections)
+    bench.users = (plan.first..plan.first + plan.connections)
         .map(numbered)
         .collect::<Result<_, _>>()?;
     let opened = bench.open(0..plan.connections, 1)?;
