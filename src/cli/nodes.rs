@@ -92,11 +92,6 @@ fn list(nodes: &[NodeRow], leader: Option<&Leader>) -> anyhow::Result<()> {
 }
 
 fn columns(node: &NodeRow, nodes: &[NodeRow], leader: Option<&Leader>) -> [String; HEADS.len()] {
-    let term = leader.filter(|leader| match node.role {
-        Role::Leader => leader.node == node.node,
-        Role::Follower => node.run == Some(leader.run),
-        Role::Reader => false,
-    });
     // Who does not take them from the bus reads those of all users.
     let shards = match node.role {
         Role::Follower => node.shards.to_string(),
@@ -106,7 +101,8 @@ fn columns(node: &NodeRow, nodes: &[NodeRow], leader: Option<&Leader>) -> [Strin
         name(node, nodes),
         <&str>::from(node.role).to_owned(),
         node.version.clone(),
-        term.map_or("-".to_owned(), |leader| leader.term.to_string()),
+        node.term(leader)
+            .map_or("-".to_owned(), |term| term.to_string()),
         node.connections.to_string(),
         shards,
         format!("{:.1} s", node.lag.as_secs_f64()),

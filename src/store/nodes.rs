@@ -77,6 +77,18 @@ impl NodeRow {
     pub fn is_live(&self) -> bool {
         self.seen_age <= LIVE_MAX
     }
+
+    /// The term that the node leads or follows in, if it is the present one.
+    #[must_use]
+    pub fn term(&self, leader: Option<&Leader>) -> Option<u64> {
+        let leader = leader?;
+        let is_present = match self.role {
+            Role::Leader => leader.node == self.node,
+            Role::Follower => Some(leader.run) == self.run,
+            Role::Reader => false,
+        };
+        is_present.then_some(leader.term)
+    }
 }
 
 /// What [`super::Log::announce`] does, on this pool.

@@ -25,6 +25,22 @@ export interface Stats {
   readonly delivery_latency_p99_ms: number | null;
 }
 
+/** A server that shares a bus with others; `src/http/console/nodes.rs` declares the same. */
+export interface ServerNode {
+  readonly id: string;
+  readonly name: string;
+  readonly version: string;
+  readonly role: 'leader' | 'follower' | 'reader';
+  /** The term that it leads or follows in. */
+  readonly term: number | null;
+  readonly connections: number;
+  /** Those that it takes from the bus; `null` where it reads the log of all users. */
+  readonly shards: number | null;
+  readonly lag_ms: number;
+  /** How long ago it has said this. */
+  readonly seen_ms: number;
+}
+
 /** The identity that the page presents: a user's id where no proof is required, else a token. */
 export type Identity = { readonly userId: string } | { readonly token: string };
 
@@ -66,6 +82,12 @@ export class Reader {
 
   stats(): Promise<Stats> {
     return this.read('console/stats', {});
+  }
+
+  /** The nodes of the last minute; none where the servers have no bus. */
+  async nodes(): Promise<readonly ServerNode[]> {
+    const { nodes } = await this.read<{ nodes: readonly ServerNode[] }>('console/nodes', {});
+    return nodes;
   }
 
   /** The times at which the rows of these events were created, by id. `since` is a cursor from before them. */

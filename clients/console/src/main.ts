@@ -5,6 +5,7 @@ import { nowMs } from './clock.ts';
 import { Charts } from './charts.ts';
 import { EventTable } from './event-table.ts';
 import { find } from './find.ts';
+import { drawNodes } from './node-table.ts';
 import { CUT_MS, type Shown, Watch } from './watch.ts';
 import { sayError, sayMs, sayState } from './words.ts';
 
@@ -97,6 +98,7 @@ async function connect(identity: Identity): Promise<void> {
         charts.add(stats);
       }
     },
+    nodes: drawNodes,
     written: noteArrival,
   });
   watch = started;

@@ -8,7 +8,7 @@ import {
   RealtimeClient,
   RealtimeError,
 } from '../../typescript/src/index.ts';
-import { type Identity, Reader, type Stats } from './api.ts';
+import { type Identity, Reader, type ServerNode, type Stats } from './api.ts';
 import { ClockOffset, nowMs } from './clock.ts';
 import { WrittenTimes } from './latency.ts';
 import { Tap } from './tap.ts';
@@ -20,6 +20,8 @@ export const CUT_MS = 3_000;
 /** A person is waiting, so the page comes back sooner than a program would. */
 const BACKOFF = { firstMs: 500, longestMs: 4_000 };
 const STATS_INTERVAL_MS = 1_000;
+/** A node says what it is every two seconds. */
+const NODES_INTERVAL_MS = 2_000;
 /** Requests at the start, one after the other: the first ones are slow and say little about the clocks. */
 const CLOCK_QUESTIONS = 5;
 
@@ -49,6 +51,8 @@ export interface WatchOwner {
   error(error: RealtimeError): void;
   /** Once a second. An error is a `Refusal`, or what `fetch` rejects with. */
   stats(stats: Stats | Error): void;
+  /** Every two seconds. */
+  nodes(nodes: readonly ServerNode[]): void;
   /** The time at which the event's row was created is known. */
   written(shown: Shown): void;
 }
@@ -123,6 +127,7 @@ export class Watch {
     if (this.isOver) return;
     void this.listen();
     void this.poll();
+    void this.pollNodes();
   }
 
   /** Why the service refuses this client: the answer to a request says more than a close code. */
@@ -188,6 +193,15 @@ export class Watch {
     const stats = await this.reader.stats();
     this.clock.add(askedMs, nowMs(), stats.now_ms);
     return stats;
+  }
+
+  private async pollNodes(): Promise<void> {
+    while (!this.isOver) {
+      // The figures say what is wrong with the service.
+      const nodes = await this.reader.nodes().catch(() => []);
+      if (!this.isOver) this.owner.nodes(nodes);
+      await new Promise((resolve) => setTimeout(resolve, NODES_INTERVAL_MS));
+    }
   }
 
   private async poll(): Promise<void> {

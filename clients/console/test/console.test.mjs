@@ -231,6 +231,30 @@ test('an invalid token is refused with a message, a valid one is accepted', asyn
   await page.context().close();
 });
 
+test('the nodes that share a bus are listed', async () => {
+  // No broker is there: the node reads the log for itself.
+  const node = await startServe(await service.databaseUrl(), '--bus', 'redis://127.0.0.1:1', '--node-name', 'eu-1');
+  try {
+    const phone = { viewport: { width: 360, height: 740 } };
+    const page = await openPage(browser, `${node.url}/console#user_id=${users.bob}`, phone);
+    const cells = page.locator('#nodes tr', { hasText: 'eu-1' }).locator('td');
+    await cells.nth(7).filter({ hasText: 'ago' }).waitFor();
+    const texts = await cells.allTextContents();
+    assert.deepEqual([texts[1], texts[5]], ['reader', 'all']);
+    const width = await page.evaluate(() => document.documentElement.scrollWidth);
+    assert.ok(width <= 360, `${width} pixels wide`);
+    await keepPicture(page, 'nodes');
+    await page.context().close();
+  } finally {
+    await node.stop();
+  }
+  // Servers without a bus are no nodes.
+  const page = await watchBob();
+  await page.locator('#nodes tr').first().waitFor({ state: 'detached' });
+  assert.ok(await page.locator('#nodes-section').isHidden());
+  await page.context().close();
+});
+
 test('the page fits a phone and follows the colour scheme', async () => {
   const phone = { viewport: { width: 360, height: 740 } };
   const page = await watchBob({ ...phone, colorScheme: 'dark' });

@@ -7,6 +7,7 @@
 mod answer;
 mod demo;
 mod facts;
+mod nodes;
 mod page;
 mod routes;
 mod stats;

@@ -6,7 +6,7 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::{demo, facts, page, stats, times};
+use super::{demo, facts, nodes, page, stats, times};
 use crate::connection::Shared;
 use crate::http::admission::Admission;
 use crate::http::api::Console;
@@ -24,6 +24,8 @@ pub(in crate::http) fn routes(
         .or(stats::route(admission, shared))
         .unify()
         .or(times::route(admission, log))
+        .unify()
+        .or(nodes::route(admission, log))
         .unify();
     if console.acts() {
         all.or(demo::route(admission, log)).unify().boxed()

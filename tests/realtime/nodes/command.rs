@@ -1,6 +1,7 @@
-//! `hushnet-realtime nodes`: what it lists, and that the leader steps down when it is asked to.
+//! The list of the nodes, by `hushnet-realtime nodes` and in the console, and that the leader steps down when it is asked to.
 
 use hushnet_devbus::BrokerKind;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use super::team::{Team, follows, ids, leads, v1};
@@ -118,4 +119,39 @@ async fn a_schema_without_nodes_is_said() {
             "{output}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_console_has_the_nodes() {
+    let team = Team::start(BrokerKind::Redis).await;
+    let shown = team.node_with("shown", |config| config.edge.console = Some(true));
+    let shown = shown.await;
+    leads(&shown).await;
+    let follower = team.node("follower").await;
+    follows(&follower).await;
+    let bob = add_user(&shown.db().await).await;
+    let (_client, _) = v1(&follower, bob.id, None).await;
+    let path = format!("/console/nodes?user_id={}", bob.id);
+    until("both to be listed", async || {
+        let answer = shown.get(&path).await;
+        assert_eq!(answer.status, 200);
+        let nodes = answer.json()["nodes"].clone();
+        let rows = nodes.as_array().unwrap().iter();
+        let rows = rows.map(|node| {
+            assert!(
+                node["lag_ms"].is_u64() && node["seen_ms"].is_u64(),
+                "{node}"
+            );
+            let names = ["name", "role", "version", "term", "connections", "shards"];
+            Value::from_iter(names.map(|name| node[name].clone()))
+        });
+        let version = env!("CARGO_PKG_VERSION");
+        Value::from_iter(rows)
+            == json!([
+                ["follower", "follower", version, 1, 1, 1],
+                ["shown", "leader", version, 1, 0, null]
+            ])
+    })
+    .await;
+    assert_eq!(shown.get("/console/nodes?user_id=nobody").await.status, 400);
 }
