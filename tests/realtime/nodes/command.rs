@@ -146,7 +146,7 @@ async fn the_console_has_the_nodes() {
             Value::from_iter(names.map(|name| node[name].clone()))
         });
         let version = env!("CARGO_PKG_VERSION");
-        Value::from_iter(rows)
+        rows.collect::<Value>()
             == json!([
                 ["follower", "follower", version, 1, 1, 1],
                 ["shown", "leader", version, 1, 0, null]
