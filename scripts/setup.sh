@@ -6,8 +6,9 @@
 #   sh scripts/setup.sh conformance   also the Autobahn test suite's cases
 #   sh scripts/setup.sh fuzz          also cargo-fuzz, and a C++ compiler for it
 #   sh scripts/setup.sh instructions  also valgrind, and what runs benchmarks under it
-#   sh scripts/setup.sh test   also Prometheus's programs, PgBouncer, Redis, NATS, Chromium, Firefox, WebSocket clients
-#                              for Python and Node, and what the clients in JavaScript are built and tested with
+#   sh scripts/setup.sh test   also Prometheus's programs, PgBouncer, Redis, NATS, nginx, HAProxy, Chromium, Firefox,
+#                              WebSocket clients for Python and Node, and what the clients in JavaScript are built and
+#                              tested with
 #   sh scripts/setup.sh postgres 17   also what `test` installs, and the server programs of PostgreSQL 17
 #
 # Debian packages are installed with apt, as root or with sudo; everything else goes into .hushnet/
@@ -91,11 +92,11 @@ echo "create_main_cluster = false" > $directory/hushnet-realtime.conf
 '
       undo='rm -f $directory/hushnet-realtime.conf; [ $existed = yes ] || rmdir $directory' ;;
   esac
-  # Debian would start them on ports 6432, 6379 and 4222, now and at each boot.
+  # Debian would start them on ports 6432, 6379, 4222 and 80, now and at each boot. HAProxy would start without a port.
   daemons=
   for package in "$@"; do
     case $package in
-      pgbouncer | redis-server | nats-server) daemons="$daemons $package" ;;
+      pgbouncer | redis-server | nats-server | nginx | haproxy) daemons="$daemons $package" ;;
     esac
   done
   if [ -n "$daemons" ]; then
@@ -136,6 +137,8 @@ install_packages() {
     [ -x /usr/sbin/pgbouncer ] || have pgbouncer || packages="$packages pgbouncer"
     have redis-server || packages="$packages redis-server"
     [ -x /usr/sbin/nats-server ] || have nats-server || packages="$packages nats-server"
+    [ -x /usr/sbin/nginx ] || have nginx || packages="$packages nginx"
+    [ -x /usr/sbin/haproxy ] || have haproxy || packages="$packages haproxy"
   fi
   postgres=yes
   has_postgres || postgres=no

@@ -8,6 +8,7 @@
 )]
 
 mod attach;
+mod balancers;
 mod burst;
 mod cli;
 mod clients;
