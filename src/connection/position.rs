@@ -37,8 +37,8 @@ pub(super) struct Position {
     /// The last signal that was routed before the subscription. The repair of a lag begins here until something
     /// has been taken.
     subscribed_after: Option<Sequence>,
-    /// The last reset of all clients before the client's first frame. The cursor of that frame has seen what was routed
-    /// before the reset.
+    /// The reset with which the history began in which the client gets its first frame. The cursor of that frame has seen
+    /// what was routed before.
     begun_after: Option<Sequence>,
     /// The last signal taken.
     sequence: Option<Sequence>,
@@ -84,9 +84,9 @@ impl Position {
         }
     }
 
-    /// The client gets its first frame after this reset of all clients, which may have come while it waited.
-    pub(super) fn begin_after(&mut self, last_reset: Option<Sequence>) {
-        self.begun_after = last_reset;
+    /// The client gets its first frame in the history that began with this reset, perhaps while the client waited.
+    pub(super) fn begin_after(&mut self, new_history: Option<Sequence>) {
+        self.begun_after = new_history;
     }
 
     /// Decides what becomes of a signal that was routed. It counts as taken.

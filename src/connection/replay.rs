@@ -122,13 +122,13 @@ impl<'a, S: Stream> Replay<'a, S> {
         let live = async move {
             let live = feed.wait_for(|feed: &Feed| feed.serves(user) && suits(feed.cursor()));
             live.await
-                .map(|feed| (feed.cursor().cloned(), feed.last_reset()))
+                .map(|feed| (feed.cursor().cloned(), feed.new_history()))
         };
         let live = tokio::time::timeout(FEED_TIMEOUT, live);
-        let Ok(Ok((present, last_reset))) = self.connection.meanwhile(live).await? else {
+        let Ok(Ok((present, new_history))) = self.connection.meanwhile(live).await? else {
             return Ok(None);
         };
-        self.connection.position.begin_after(last_reset);
+        self.connection.position.begin_after(new_history);
         Ok(Some(present))
     }
 

@@ -21,8 +21,8 @@ pub struct Feed {
     /// The shards whose events come: all of them, unless the node takes events from the bus.
     pub(super) served: ShardSet,
     pub(super) cursor: Option<Arc<Cursor>>,
-    /// The last signal that reset all clients.
-    pub(super) last_reset: Option<Sequence>,
+    /// The signal that last reset all clients because of another history.
+    pub(super) new_history: Option<Sequence>,
     health: Health,
 }
 
@@ -32,7 +32,7 @@ impl Default for Feed {
             live: false,
             served: ShardSet::ALL,
             cursor: None,
-            last_reset: None,
+            new_history: None,
             health: Health::default(),
         }
     }
@@ -59,10 +59,12 @@ impl Feed {
         self.cursor.as_ref()
     }
 
-    /// The last signal that reset all clients: `cursor` is not before it.
+    /// The signal that last reset all clients because of another history, in which `cursor` is. Nothing was routed before it
+    /// that `cursor` has not seen: events are held back while a history is looked for. With other resets the log goes on,
+    /// and an event may have been routed that their cursor has not seen.
     #[must_use]
-    pub fn last_reset(&self) -> Option<Sequence> {
-        self.last_reset
+    pub fn new_history(&self) -> Option<Sequence> {
+        self.new_history
     }
 
     /// Every reason why the service is not plainly ready at this moment. None: events arrive.

@@ -387,10 +387,12 @@ impl Router {
         }
         tracing::warn!(event = "clients_reset", reason = reason.as_str());
         self.hub.publish_to_all(&Arc::new(Signal::Reset(reset)));
-        self.feed.send_if_modified(|feed| {
-            feed.last_reset = Some(sequence);
-            false
-        });
+        if reason == ResetReason::History {
+            self.feed.send_if_modified(|feed| {
+                feed.new_history = Some(sequence);
+                false
+            });
+        }
         self.feed_live();
     }
 }
