@@ -18,6 +18,26 @@ use super::exit::Misuse;
 /// The database of `run` in its private cluster.
 pub(super) const OF_RUN: &str = "hushnet";
 
+/// The database of a command with actions, any of which it may stand behind.
+#[derive(Debug, Args)]
+pub(super) struct ApplicationDatabase {
+    /// The application's database, as postgres://user:password@host:port/name
+    #[arg(
+        long,
+        env = "DATABASE_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        global = true
+    )]
+    database_url: Option<DatabaseUrl>,
+}
+
+impl ApplicationDatabase {
+    pub(super) fn find(self) -> anyhow::Result<DatabaseUrl> {
+        find(self.database_url)
+    }
+}
+
 /// The database of a command that reads or changes the application's sources.
 #[derive(Debug, Args)]
 pub(super) struct SourcesDatabase {

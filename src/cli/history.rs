@@ -2,25 +2,17 @@
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use hushnet_realtime::config::DatabaseUrl;
 use hushnet_realtime::output;
 use hushnet_realtime::store::Log;
 
-use super::database;
+use super::database::ApplicationDatabase;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
     action: Action,
-    /// The application's database, as postgres://user:password@host:port/name
-    #[arg(
-        long,
-        env = "DATABASE_URL",
-        value_name = "URL",
-        hide_env_values = true,
-        global = true
-    )]
-    database_url: Option<DatabaseUrl>,
+    #[command(flatten)]
+    database: ApplicationDatabase,
 }
 
 #[derive(Debug, Subcommand)]
@@ -33,10 +25,10 @@ enum Action {
 pub(super) async fn run(
     Arguments {
         action: Action::Renew,
-        database_url,
+        database,
     }: Arguments,
 ) -> anyhow::Result<()> {
-    let url = database::find(database_url)?;
+    let url = database.find()?;
     let renewed = Log::new(url.options(), 1).renew_history(None).await;
     let history = renewed
         .context("cannot begin a new history")?

@@ -5,22 +5,15 @@ use hushnet_realtime::config::{DatabaseUrl, Ingest};
 use hushnet_realtime::output;
 use hushnet_realtime::store::{Log, Purpose, migrate};
 
-use super::database::{self, Waiting};
+use super::database::{ApplicationDatabase, Waiting};
 use super::exit;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
     action: Action,
-    /// The application's database, as postgres://user:password@host:port/name
-    #[arg(
-        long,
-        env = "DATABASE_URL",
-        value_name = "URL",
-        hide_env_values = true,
-        global = true
-    )]
-    database_url: Option<DatabaseUrl>,
+    #[command(flatten)]
+    database: ApplicationDatabase,
 }
 
 #[derive(Debug, Subcommand)]
@@ -60,13 +53,8 @@ enum Action {
 /// What `plan --exit-code` ends with where something is to be done.
 const PENDING: i32 = 3;
 
-pub(super) async fn run(
-    Arguments {
-        action,
-        database_url,
-    }: Arguments,
-) -> anyhow::Result<()> {
-    let url = database::find(database_url)?;
+pub(super) async fn run(Arguments { action, database }: Arguments) -> anyhow::Result<()> {
+    let url = database.find()?;
     let is_up = matches!(action, Action::Up { .. });
     match action {
         Action::Up { ingest, waiting } => {

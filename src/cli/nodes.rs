@@ -4,12 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use hushnet_realtime::config::DatabaseUrl;
 use hushnet_realtime::output;
 use hushnet_realtime::store::{Leader, Log, NodeRow, Role, is_undefined_function};
 use tokio::time::sleep;
 
-use super::database;
+use super::database::ApplicationDatabase;
 
 /// For so long another leader is waited for.
 const ELECTION_MAX: Duration = Duration::from_secs(15);
@@ -29,15 +28,8 @@ const HEADS: [&str; 8] = [
 pub(super) struct Arguments {
     #[command(subcommand)]
     action: Option<Action>,
-    /// The application's database, as postgres://user:password@host:port/name
-    #[arg(
-        long,
-        env = "DATABASE_URL",
-        value_name = "URL",
-        hide_env_values = true,
-        global = true
-    )]
-    database_url: Option<DatabaseUrl>,
+    #[command(flatten)]
+    database: ApplicationDatabase,
 }
 
 #[derive(Debug, Subcommand)]
@@ -46,13 +38,8 @@ enum Action {
     StepDown,
 }
 
-pub(super) async fn run(
-    Arguments {
-        action,
-        database_url,
-    }: Arguments,
-) -> anyhow::Result<()> {
-    let url = database::find(database_url)?;
+pub(super) async fn run(Arguments { action, database }: Arguments) -> anyhow::Result<()> {
+    let url = database.find()?;
     let log = Log::new(url.options(), 1);
     let nodes = log.nodes().await.map_err(explained)?;
     let leader = log.leader().await.map_err(explained)?;

@@ -56,7 +56,7 @@ impl<'a, S: Stream> Replay<'a, S> {
         if let (Some(Ok(cursor)), Some(here)) = (&since, &present)
             && cursor.epoch.is_of_a_later_timeline_than(here.epoch)
         {
-            present = self.wait_for_promotion(cursor.epoch, present).await?;
+            present = self.wait_for_promotion(cursor.epoch).await?;
         }
         self.connection.position.begin_at(present.clone());
         let Some(since) = since else {
@@ -98,18 +98,21 @@ impl<'a, S: Stream> Replay<'a, S> {
 
     /// The client was on a server that has gone to a promoted standby already, and this one is about to. Were it reset
     /// here, it would be reset again then. The cursor alone proves no promotion: who has waited for none is reset, unless
-    /// the bus has told of it.
-    async fn wait_for_promotion(&mut self, to: Epoch, present: Present) -> Result<Present, Closed> {
-        let promoted = |here: &Cursor| !to.is_of_a_later_timeline_than(here.epoch);
-        let promoted = |here: Option<&Arc<Cursor>>| here.is_none_or(|here| promoted(here));
-        if let Some(present) = self.feed_that(promoted).await? {
+    /// the bus brings events of a later timeline.
+    async fn wait_for_promotion(&mut self, to: Epoch) -> Result<Present, Closed> {
+        let promoted = |here: &Arc<Cursor>| !to.is_of_a_later_timeline_than(here.epoch);
+        if let Some(present) = self.feed_that(|here| here.is_none_or(promoted)).await? {
             return Ok(present);
         }
-        let feed = self.connection.shared.feed.borrow();
-        if feed.has(ReadinessReason::NewerTimeline, Instant::now()) {
+        let is_behind = {
+            let feed = self.connection.shared.feed.borrow();
+            feed.has(ReadinessReason::NewerTimeline, Instant::now())
+        };
+        if is_behind {
             return Err(Closed::ByServer(CloseCode::TryAgainLater));
         }
-        Ok(present)
+        // The feed has gone on meanwhile, or has gone away.
+        self.wait_for_feed().await
     }
 
     /// The cursor of the feed, as soon as it is live and suits; `None`, if it does not come to that.

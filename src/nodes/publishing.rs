@@ -45,9 +45,10 @@ impl Publishing {
     /// Publishes in this run from here on, and as the router's relay what it routes.
     pub fn begin(&self, run: Run) {
         let publisher = Publisher::new(run);
+        let mut current = self.lock();
         let version = f64::from(VERSION_OLDEST);
         self.metrics.node_batch_version.set(version);
-        *self.lock() = Subjects::of(run.history).map(|subjects| Current {
+        *current = Subjects::of(run.history).map(|subjects| Current {
             publisher,
             subjects,
             lives: true,
@@ -56,8 +57,9 @@ impl Publishing {
 
     /// Publishes no more.
     pub fn end(&self) {
+        let mut current = self.lock();
         self.metrics.node_batch_version.set(0.0);
-        *self.lock() = None;
+        *current = None;
     }
 
     /// The run in which this node publishes.

@@ -94,7 +94,7 @@ impl Seen {
     }
 }
 
-/// Writes messages to all users until it is told to stop. Returns how many each has.
+/// Writes messages to all users until it is stopped. Returns how many each has.
 fn write(pool: PgPool, stop: Arc<AtomicBool>) -> JoinHandle<usize> {
     tokio::spawn(async move {
         let mut messages = 0;
@@ -113,7 +113,7 @@ fn write(pool: PgPool, stop: Arc<AtomicBool>) -> JoinHandle<usize> {
     })
 }
 
-/// New clients come one after another until they are told to stop. Returns how many came.
+/// New clients come one after another until they are stopped. Returns how many came.
 fn newcomers(balancer: SocketAddr, stop: Arc<AtomicBool>) -> JoinHandle<usize> {
     tokio::spawn(async move {
         let mut came = 0;

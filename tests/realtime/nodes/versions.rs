@@ -10,6 +10,7 @@ use hushnet_realtime::nodes::VERSION;
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::interval;
 
 use super::team::{Team, follows, leads, next, sum, v1};
 use crate::over_both;
@@ -18,6 +19,8 @@ use crate::support::{Client, Server, User, add_user, insert_message, soon, until
 /// The format of the messages that the leader writes.
 const WRITTEN: &str = "hushnet_node_batch_version";
 const NEXT: u8 = VERSION + 1;
+/// Between two events.
+const PACE: Duration = Duration::from_millis(4);
 
 async fn node_of(team: &Team, name: &str, version: u8) -> Server {
     let change = |config: &mut Config| config.nodes.batch_version = Some(version);
@@ -70,11 +73,11 @@ impl Load {
 }
 
 async fn write(db: PgPool, user: User, stop: Arc<AtomicBool>) -> usize {
-    let mut written = 0;
+    let (mut written, mut pace) = (0, interval(PACE));
     while !stop.load(Relaxed) {
+        pace.tick().await;
         insert_message(&db, None, &user, &user).await;
         written += 1;
-        tokio::time::sleep(Duration::from_millis(2)).await;
     }
     written
 }
