@@ -41,7 +41,8 @@ struct HalfBus {
 }
 
 impl HalfBus {
-    fn look(&mut self, own: Uuid, run: u64, nodes: &[NodeRow]) -> Decision {
+    /// A look so long after the one before. A node that has written nothing since then may have died: it says nothing.
+    fn look(&mut self, own: Uuid, run: u64, nodes: &[NodeRow], since: Duration) -> Decision {
         if self.run != Some(run) {
             (self.run, self.looks) = (Some(run), 0);
         }
@@ -51,11 +52,15 @@ impl HalfBus {
         };
         let others = nodes.iter().filter(live).count();
         let reached = nodes.iter().filter(live).filter(receives).count();
-        self.looks = if 2 * reached < others {
-            self.looks + 1
-        } else {
-            0
-        };
+        let misses = |row: &&NodeRow| row.seen_age < since && !receives(row);
+        let missed = nodes.iter().filter(live).filter(misses).count();
+        if 2 * reached >= others {
+            self.looks = 0;
+        }
+        if 2 * missed <= others {
+            return Decision::Nothing;
+        }
+        self.looks += 1;
         match self.looks {
             RECONNECT_AFTER => Decision::Reconnect,
             STAND_BACK_AFTER => {
@@ -98,13 +103,16 @@ impl Presence {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut half_bus, mut taken) = (HalfBus::default(), 0);
+        let mut looked = Instant::now();
         loop {
             ticks.tick().await;
+            let since = looked.elapsed();
+            looked = Instant::now();
             if self.step_down.has_resigned() {
                 // Its row is deleted.
                 continue;
             }
-            if let Err(error) = self.write(&mut half_bus, &mut taken).await
+            if let Err(error) = self.write(&mut half_bus, since, &mut taken).await
                 && !store::is_undefined_function(&error)
             {
                 tracing::debug!(event = "node_row_failed", %error);
@@ -112,7 +120,12 @@ impl Presence {
         }
     }
 
-    async fn write(&self, half_bus: &mut HalfBus, taken: &mut u32) -> Result<(), sqlx::Error> {
+    async fn write(
+        &self,
+        half_bus: &mut HalfBus,
+        since: Duration,
+        taken: &mut u32,
+    ) -> Result<(), sqlx::Error> {
         let lag = self.metrics.barrier_age.elapsed(Instant::now());
         let row = self.status.row(self.metrics.connections(), lag);
         let other = self.log.announce(&row).await?;
@@ -131,7 +144,7 @@ impl Presence {
         let nodes = self.log.nodes().await?;
         let version = common_version(row.batch_version, &nodes);
         self.publishing.set_version(version);
-        match half_bus.look(row.node, run.number, &nodes) {
+        match half_bus.look(row.node, run.number, &nodes, since) {
             Decision::Nothing => {}
             Decision::Reconnect => {
                 tracing::warn!(event = "leader_not_received", action = "reconnect");
@@ -169,7 +182,7 @@ mod tests {
 
     fn decisions(nodes: &[NodeRow], looks: usize) -> Vec<Decision> {
         let mut half_bus = HalfBus::default();
-        let mut look = || half_bus.look(Uuid::from_u128(1), 7, nodes);
+        let mut look = || half_bus.look(Uuid::from_u128(1), 7, nodes, INTERVAL);
         (0..looks).map(|_| look()).collect()
     }
 
@@ -200,6 +213,12 @@ mod tests {
             [Nothing; 4],
             "it is not live"
         );
+        let died = row(5, 6, 0, 3);
+        assert_eq!(
+            decisions(&[own.clone(), died], 4),
+            [Nothing; 4],
+            "it may have died"
+        );
         assert_eq!(decisions(&[own], 4), [Nothing; 4]);
     }
 
@@ -219,11 +238,14 @@ mod tests {
     fn looks_in_a_row_count_within_one_run() {
         let (own, mut half_bus) = (Uuid::from_u128(1), HalfBus::default());
         let nodes = [row(2, 1, 0, 0)];
+        let mut look = |run, nodes: &[NodeRow]| half_bus.look(own, run, nodes, INTERVAL);
         for run in [7, 8, 9] {
-            assert_eq!(half_bus.look(own, run, &nodes), Decision::Nothing);
+            assert_eq!(look(run, &nodes), Decision::Nothing);
         }
-        assert_eq!(half_bus.look(own, 9, &nodes), Decision::Reconnect);
-        assert_eq!(half_bus.look(own, 9, &[row(2, 9, 0, 0)]), Decision::Nothing);
-        assert_eq!(half_bus.look(own, 9, &nodes), Decision::Nothing);
+        // A node that has written nothing since proves nothing.
+        assert_eq!(look(9, &[row(2, 1, 0, 3)]), Decision::Nothing);
+        assert_eq!(look(9, &nodes), Decision::Reconnect);
+        assert_eq!(look(9, &[row(2, 9, 0, 0)]), Decision::Nothing);
+        assert_eq!(look(9, &nodes), Decision::Nothing);
     }
 }
