@@ -189,6 +189,7 @@ impl ApiError {
             Self::TooManyConnections(SocketBound::Setting) => Rejected::ConnectionLimit,
             Self::TooManyConnections(SocketBound::Descriptors) => Rejected::DescriptorLimit,
             Self::Draining => Rejected::Draining,
+            Self::DatabaseUnavailable => Rejected::DatabaseUnavailable,
             Self::OriginNotAllowed | Self::HostNotAllowed | Self::OperatorHostNotAllowed => {
                 Rejected::Origin
             }

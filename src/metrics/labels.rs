@@ -33,6 +33,8 @@ pub enum Rejected {
     Draining,
     /// The web page's origin is not allowed (403).
     Origin,
+    /// The database has not told yet which type users' ids have, or has told another (503).
+    DatabaseUnavailable,
     /// A limit on connections was met (429).
     #[strum(transparent)]
     Limit(Limit),

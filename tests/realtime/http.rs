@@ -134,6 +134,20 @@ async fn healthz_reports_the_process_and_readyz_the_feed() {
     assert_error(&server.get("/readyz").await, 503, "listener_disconnected");
 }
 
+/// Without its database a server does not know yet whether such an id is one of a user.
+#[tokio::test]
+async fn a_user_of_an_unknown_type_is_refused_until_the_database_has_told_it() {
+    let nowhere = Database::of("postgres://nobody@127.0.0.1:1/nothing");
+    let server = Server::start_unready(nowhere, |_| {});
+    let headers = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13";
+    let request = upgrade("/ws?user_id=alice", headers).replace("keep-alive", "close");
+    let response = server.request(&request).await;
+    assert_error(&response, 503, "database_unavailable");
+    assert_eq!(response.headers["retry-after"], "1");
+    let series = "hushnet_connections_rejected_total{reason=\"database_unavailable\"}";
+    server.until_metric(series, 1.0).await;
+}
+
 #[tokio::test]
 async fn the_exposition_has_prometheus_s_content_type() {
     let server = Server::start().await;
