@@ -33,11 +33,16 @@ pub(crate) fn run(common: &Common, plan: &Absent) -> anyhow::Result<Report> {
     bench.open(0..plan.connections, 1)?;
 
     let first = first_number();
-    let mut sent = send(&mut bench, &mut injector, first..first + WARM_UP)?;
+    let mut sent = send(&mut bench, &mut injector, first..first + WARM_UP, plan.rate)?;
     // Otherwise the report is one of the warm-up, and of failure.
     if sent.ledger.outstanding() == 0 {
         let first = sent.ledger.next_number();
-        sent = send(&mut bench, &mut injector, first..first + plan.events)?;
+        sent = send(
+            &mut bench,
+            &mut injector,
+            first..first + plan.events,
+            plan.rate,
+        )?;
     }
     Ok(report(&bench, &sent))
 }
@@ -79,16 +84,37 @@ fn report(bench: &Bench, sent: &Sent) -> Report {
 }
 
 /// Sends an event of each of these numbers to nobody, and the next one to the marker.
-fn send(bench: &mut Bench, injector: &mut Injector, numbers: Range<u64>) -> anyhow::Result<Sent> {
+fn send(
+    bench: &mut Bench,
+    injector: &mut Injector,
+    mut numbers: Range<u64>,
+    rate: Option<f64>,
+) -> anyhow::Result<Sent> {
     let mut ledger = Ledger::new(numbers.end, bench.users.clone(), 1);
     let events = numbers.end - numbers.start;
-    for number in numbers {
-        injector.add(number, Uuid::new_v4());
+    if rate.is_none() {
+        for number in numbers.by_ref() {
+            injector.add(number, Uuid::new_v4());
+        }
     }
     let marker = bench.users.len() / 2;
     let cpu = bench.cpu()?;
     let begun = Instant::now();
-    injector.add(ledger.sent(marker, begun), bench.users[marker]);
+    while let Some(rate) = rate.filter(|_| !numbers.is_empty()) {
+        // Not negative, and as many as fit into memory.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let due = (begun.elapsed().as_secs_f64() * rate) as u64;
+        let sent = events - (numbers.end - numbers.start);
+        for number in numbers
+            .by_ref()
+            .take(usize::try_from(due.saturating_sub(sent))?)
+        {
+            injector.add(number, Uuid::new_v4());
+        }
+        injector.flush()?;
+        bench.pause(TURN, &mut ledger.listener())?;
+    }
+    injector.add(ledger.sent(marker, Instant::now()), bench.users[marker]);
     let (mut left, mut since) = (injector.left(), begun);
     while ledger.outstanding() > 0 && since.elapsed() < PATIENCE {
         injector.flush()?;

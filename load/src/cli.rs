@@ -114,6 +114,10 @@ pub(crate) struct Aim {
     /// Connections of each user
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) devices: u32,
+    /// Another server that gets the same events: the second of each user's two devices connects there, and the report has
+    /// how much later it gets an event
+    #[arg(long, value_name = "URL", requires = "devices")]
+    pub(crate) beside: Option<String>,
     /// Only the first so many users get events [default: all]
     #[arg(long)]
     pub(crate) busy: Option<usize>,
@@ -177,6 +181,9 @@ pub(crate) struct Absent {
     /// Events for users who are not connected
     #[arg(long, default_value_t = 500_000)]
     pub(crate) events: u64,
+    /// Events a second, sent every 20 ms [default: all at once]
+    #[arg(long)]
+    pub(crate) rate: Option<f64>,
 }
 
 #[derive(Debug, Args)]

@@ -63,7 +63,8 @@ pub(crate) struct Counts {
 
 #[derive(Debug)]
 pub(crate) struct Clients {
-    target: Target,
+    /// The connections take turns.
+    targets: Vec<Target>,
     ports: Ports,
     poll: Poll,
     events: Events,
@@ -102,7 +103,7 @@ impl Clients {
     /// Without connections; at most `opening_max` handshakes will be in flight.
     pub(crate) fn new(target: Target, sources: u8, opening_max: usize) -> anyhow::Result<Self> {
         Ok(Self {
-            target,
+            targets: vec![target],
             ports: Ports::new(sources),
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_PER_TURN),
@@ -120,6 +121,15 @@ impl Clients {
                 handshake_us: histogram(),
             },
         })
+    }
+
+    /// Every second connection is to this server instead.
+    pub(crate) fn beside(&mut self, target: Target) {
+        self.targets.push(target);
+    }
+
+    fn target(&self, index: usize) -> &Target {
+        &self.targets[index % self.targets.len()]
     }
 
     /// For another socket that is to wake the loop; its token is to be `Token(usize::MAX)`.
@@ -214,7 +224,8 @@ impl Clients {
 
     fn begin(&mut self, index: usize) -> anyhow::Result<()> {
         let begun = Instant::now();
-        let mut stream = match self.ports.connect(self.target.address) {
+        let address = self.target(index).address;
+        let mut stream = match self.ports.connect(address) {
             Ok(stream) => stream,
             Err(error) => return self.retry(index, &error),
         };
@@ -246,7 +257,8 @@ impl Clients {
             if !ready.writable && !ready.ended {
                 return Ok(());
             }
-            if let Err(error) = ask(client, &self.target) {
+            let target = &self.targets[index % self.targets.len()];
+            if let Err(error) = ask(client, target) {
                 return self.failed_handshake(index, &error);
             }
         }
@@ -353,7 +365,7 @@ impl Clients {
             ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable => bail!(
                 "no port is left for a connection ({error}): give more --sources, or wait a minute"
             ),
-            _ => bail!("connecting to {}: {error}", self.target.address),
+            _ => bail!("connecting to {}: {error}", self.target(index).address),
         }
     }
 }

@@ -49,6 +49,8 @@ struct Flight {
     /// Connections of the user that have not got it.
     missing: u32,
     due: Instant,
+    /// The last arrival.
+    arrived: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -69,6 +71,8 @@ pub(crate) struct Ledger {
     pub(crate) counts: Counts,
     /// From when an event was due to its arrival at each connection, in microseconds.
     pub(crate) latency_us: Histogram<u64>,
+    /// Of users with two devices: how much later the second got an event, in microseconds; 0 where it was the first.
+    pub(crate) later_us: Histogram<u64>,
 }
 
 impl Ledger {
@@ -88,6 +92,7 @@ impl Ledger {
             last_arrival: None,
             counts: Counts::default(),
             latency_us: histogram(),
+            later_us: histogram(),
         }
     }
 
@@ -95,6 +100,7 @@ impl Ledger {
     pub(crate) fn reset(&mut self) {
         self.counts = Counts::default();
         self.latency_us.reset();
+        self.later_us.reset();
         self.last_arrival = None;
     }
 
@@ -106,6 +112,7 @@ impl Ledger {
             user: u32::try_from(user).unwrap_or(u32::MAX),
             missing: u32::try_from(self.devices).unwrap_or(u32::MAX),
             due,
+            arrived: None,
         });
         self.got.resize(self.flights.len() * self.words, 0);
         self.unfinished += 1;
@@ -162,6 +169,11 @@ impl Ledger {
         self.last_arrival = Some(at);
         self.latency_us
             .saturating_record(micros(at.saturating_duration_since(flight.due)));
+        if let Some(other) = flight.arrived.replace(at) {
+            let later = at.saturating_duration_since(other);
+            let later = if device == 1 { micros(later) } else { 0 };
+            self.later_us.saturating_record(later);
+        }
     }
 
     /// Events of which deliveries are missing.
@@ -269,6 +281,8 @@ impl Picker {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const FIRST: u64 = 1_700_000_000_000_000;
@@ -296,6 +310,20 @@ mod tests {
         ledger.arrived(2, &frame(number, users[1]), now);
         assert_eq!((ledger.unfinished(), ledger.outstanding()), (0, 0));
         assert_eq!((ledger.counts.delivered, ledger.counts.duplicated), (2, 1));
+    }
+
+    #[test]
+    fn the_second_device_is_later_than_the_first_or_not_at_all() {
+        let (mut ledger, users) = ledger(2);
+        let now = Instant::now();
+        let later = now + Duration::from_micros(700);
+        for order in [[0, 1], [1, 0]] {
+            let number = ledger.sent(0, now);
+            ledger.arrived(order[0], &frame(number, users[0]), now);
+            ledger.arrived(order[1], &frame(number, users[0]), later);
+        }
+        assert_eq!((ledger.later_us.len(), ledger.later_us.max()), (2, 700));
+        assert_eq!(ledger.later_us.min(), 0);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::drive::{Driven, Pace, Plan, drive};
 use crate::events::{Ledger, Picker, first_number};
 use crate::report::{Report, micros_each};
 use crate::source::Source;
+use crate::target::Target;
 
 const WARM_UP_MIN: u64 = 1_000;
 /// Events under way during a warm-up that precedes a measurement at a rate.
@@ -65,6 +66,9 @@ fn measure(common: &Common, run: &Run<'_>) -> anyhow::Result<Report> {
     let mut bench = Bench::new(common, users, run.connections)?;
     let first = first_number();
     let numbers = first..first + warm_up + run.events;
+    if let Some(url) = &run.aim.beside {
+        bench.clients.beside(Target::parse(url)?);
+    }
     let mut source = Source::open(common, bench.clients.registry(), &bench.users, numbers)?;
     bench.open(0..users, devices)?;
 
@@ -108,6 +112,8 @@ fn plan(common: &Common, run: &Run<'_>, users: usize, busy: usize) -> anyhow::Re
         "--connections is no multiple of --devices"
     } else if busy == 0 || busy > users {
         "--busy is none of the users, or more than there are"
+    } else if run.aim.beside.is_some() && devices != 2 {
+        "--beside is for two devices of each user: give --devices 2"
     } else if run.events == 0 {
         "there are no events to send"
     } else if run
@@ -146,6 +152,9 @@ fn report(run: &Run<'_>, plan: Plan, bench: &Bench, ledger: &Ledger, driven: &Dr
     report.number("delivered_per_second", delivered as f64 / seconds);
     ledger.report(&mut report);
     report.times("latency_us", &ledger.latency_us);
+    if run.aim.beside.is_some() {
+        report.times("beside_later_us", &ledger.later_us);
+    }
     if matches!(plan.pace, Pace::EventsPerSecond(_)) {
         report.count(
             "generator_late_p99_us",
