@@ -98,11 +98,7 @@ impl BrokerProxy {
         Self::launch(None, port, 0).await
     }
 
-    async fn launch(
-        kind: Option<BrokerKind>,
-        broker: u16,
-        seed: u64,
-    ) -> Result<Self, BrokerError> {
+    async fn launch(kind: Option<BrokerKind>, broker: u16, seed: u64) -> Result<Self, BrokerError> {
         let port = port::free()?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
         let listener = listener.map_err(BrokerError::io("listen on", Path::new("127.0.0.1")))?;
