@@ -15,11 +15,11 @@ fn url(servers: &[BrokerServer]) -> String {
     format!("nats://{}", hosts.collect::<Vec<_>>().join(","))
 }
 
-/// A client of each node, and how many events each has.
+/// A client of each node, and the ids of the events that each has.
 struct Clients {
     db: sqlx::PgPool,
     users: [crate::support::User; 2],
-    clients: Vec<Client>,
+    sockets: Vec<Client>,
     ids: Vec<Vec<i64>>,
 }
 
@@ -27,15 +27,15 @@ impl Clients {
     async fn of(nodes: &[&Server]) -> Self {
         let db = nodes[0].db().await;
         let users = [add_user(&db).await, add_user(&db).await];
-        let mut clients = Vec::new();
+        let mut sockets = Vec::new();
         for node in nodes {
-            clients.push(v1(node, users[1].id, None).await.0);
+            sockets.push(v1(node, users[1].id, None).await.0);
         }
-        let ids = vec![Vec::new(); clients.len()];
+        let ids = vec![Vec::new(); sockets.len()];
         Self {
             db,
             users,
-            clients,
+            sockets,
             ids,
         }
     }
@@ -47,7 +47,7 @@ impl Clients {
 
     /// Each client has each event, once and in order.
     async fn have(&mut self, count: usize) {
-        for (client, all) in self.clients.iter_mut().zip(&mut self.ids) {
+        for (client, all) in self.sockets.iter_mut().zip(&mut self.ids) {
             all.extend(ids(client, count - all.len()).await);
         }
         for all in &self.ids {
