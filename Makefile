@@ -117,11 +117,11 @@ burst: ## Commit eight million events in one transaction, in each way of ingest,
 	@sh scripts/setup.sh run
 	BURST_EVENTS=$${BURST_EVENTS:-8000000} cargo test --release --locked --test realtime burst -- --nocapture
 
-chaos: ## Break things for ten minutes, a million events; CHAOS_INGEST=tail, adaptive or wal, CHAOS_SEED=..., BUS=redis or nats
+chaos: ## Break things for ten minutes, a million events; CHAOS_INGEST=tail, adaptive or wal, CHAOS_SEED=..., BUS=redis, nats or nats-cluster
 	@sh scripts/setup.sh $(if $(BUS),test,run)
 ifdef BUS
-	CHAOS_EVENTS=$${CHAOS_EVENTS:-200000} CHAOS_WRITERS=20 CHAOS_PACE_MS=20 CHAOS_FAULT_MS=10000 \
-	cargo test --release --locked --test chaos nodes::over_$(BUS):: -- --ignored --nocapture --test-threads=1
+	CHAOS_EVENTS=$${CHAOS_EVENTS:-1000000} CHAOS_WRITERS=40 CHAOS_PACE_MS=20 CHAOS_FAULT_MS=10000 \
+	cargo test --release --locked --test chaos nodes::over_$(subst -,_,$(BUS)):: -- --ignored --nocapture --test-threads=1
 else
 	CHAOS_SECONDS=600 CHAOS_EVENTS=1000000 CHAOS_WRITERS=60 CHAOS_PACE_MS=10 CHAOS_SLACK=$${CHAOS_SLACK:-2} \
 	cargo test --release --locked --test chaos -- --nocapture

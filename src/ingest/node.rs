@@ -23,6 +23,9 @@ const ALIVE_MIN: u32 = 3;
 const ALIVE_INTERVAL_MAX: Duration = MARK_INTERVAL.saturating_mul(3);
 /// A node that has a bus neither leads nor follows for so long while one is elected.
 const ALONE_MAX: Duration = Duration::from_secs(5);
+/// A node that has a bus and receives no leader, while one is elected, connects to the bus anew, and again after as long: its
+/// server may be cut off from the leader's, or be a primary of before.
+const ELSEWHERE_AFTER: Duration = Duration::from_secs(10);
 /// Between two connections to the database that are made because the bus brings a later timeline.
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two log lines about messages that cannot be read.
@@ -80,6 +83,8 @@ pub struct Node {
     reconnected: Option<Instant>,
     /// Since when the node has been neither leader nor follower.
     alone_since: Option<Instant>,
+    /// When a connection to another server of the bus was last asked for.
+    elsewhere: Option<Instant>,
     ticks: Interval,
     unreadable: Option<Instant>,
     health: HealthReport,
@@ -127,6 +132,7 @@ impl Node {
             timeline: 0,
             reconnected: None,
             alone_since: None,
+            elsewhere: None,
             ticks,
             unreadable: None,
             health,
@@ -232,6 +238,19 @@ impl Node {
         let since = *self.alone_since.get_or_insert_with(Instant::now);
         if may_lead && since.elapsed() >= ALONE_MAX {
             self.health.begin(ReadinessReason::BusSilent, "");
+            self.look_elsewhere(since);
+        }
+    }
+
+    /// The node has a bus on which the leader is not received.
+    fn look_elsewhere(&mut self, since: Instant) {
+        let received = self.alive.as_ref().map(|alive| alive.last);
+        let last = received.max(self.elsewhere).max(Some(since));
+        let is_due = last.is_some_and(|last| last.elapsed() >= ELSEWHERE_AFTER);
+        if is_due && self.named.is_some() {
+            self.elsewhere = Some(Instant::now());
+            tracing::warn!(event = "leader_not_heard", action = "reconnect");
+            self.link.reconnect();
         }
     }
 

@@ -152,6 +152,11 @@ impl Link {
         self.is_connected
     }
 
+    /// Gives up the connection for a new one, to the next server of a cluster or to where the name leads now.
+    pub fn reconnect(&self) {
+        self.bus.reconnect();
+    }
+
     /// What comes next. Cancel-safe.
     pub async fn next(&mut self) -> Incoming {
         match self.events.next().await {

@@ -25,6 +25,16 @@ pub enum BrokerError {
     /// There is no free port.
     #[error("no free port was found")]
     NoPort,
+    /// The server did not do what its operator asked of it.
+    #[error("the server on port {port} answered {command}: {answer}")]
+    Command {
+        /// Its port.
+        port: u16,
+        /// What was asked.
+        command: String,
+        /// What it said.
+        answer: String,
+    },
     /// The server ended, or does not accept connections.
     #[error("{program} does not serve port {port}; its log ends with:\n{log}")]
     Start {

@@ -7,6 +7,9 @@
 //! A [`BrokerProxy`] stands between nodes and a broker: it drops, repeats, delays and swaps single messages by a seed, cuts
 //! connections, and freezes them, also in one direction only.
 //!
+//! A [`NatsCluster`] is three NATS servers, whose routes can be cut while their clients stay connected. A [`RedisPair`] is a
+//! Redis and its replica, whose places an operator changes by hand.
+//!
 //! Must never: listen on another address, use a service that runs on this machine, keep data. A failed start is reported
 //! with the last lines of the server's log.
 //!
@@ -22,20 +25,26 @@
 //! | `frames/` | what a broker sends, cut into single messages and the rest |
 //! | `faults.rs` | [`Faults`]: what happens to single messages |
 //! | `proxy.rs` | [`BrokerProxy`] |
+//! | `cluster.rs` | [`NatsCluster`] |
+//! | `redis_pair.rs` | [`RedisPair`] |
 
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
+mod cluster;
 mod error;
 mod faults;
 mod frames;
 mod options;
 mod port;
 mod proxy;
+mod redis_pair;
 mod server;
 mod supervisor;
 
+pub use self::cluster::NatsCluster;
 pub use self::error::BrokerError;
 pub use self::faults::{FaultCounts, Faults};
 pub use self::options::{BrokerKind, BrokerOptions, BrokerTls};
 pub use self::proxy::{BrokerProxy, Direction};
+pub use self::redis_pair::RedisPair;
 pub use self::server::BrokerServer;

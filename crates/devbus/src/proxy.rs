@@ -53,6 +53,8 @@ impl Direction {
 /// What all connections obey.
 #[derive(Debug, Clone, Copy, Default)]
 struct Control {
+    /// The broker's port: where new connections lead.
+    broker: u16,
     faults: Faults,
     to_node: Flow,
     to_broker: Flow,
@@ -88,14 +90,25 @@ impl BrokerProxy {
     /// Starts a proxy to the broker on this port of 127.0.0.1. Without faults, until [`BrokerProxy::inject`]. The faults of
     /// the n-th connection follow from the seed, n, and the order of its messages.
     pub async fn start(kind: BrokerKind, broker: u16, seed: u64) -> Result<Self, BrokerError> {
+        Self::launch(Some(kind), broker, seed).await
+    }
+
+    /// Starts a proxy that looks at no message: it cuts and freezes whatever speaks through it, as a route between servers.
+    pub async fn plain(port: u16) -> Result<Self, BrokerError> {
+        Self::launch(None, port, 0).await
+    }
+
+    async fn launch(kind: Option<BrokerKind>, broker: u16, seed: u64) -> Result<Self, BrokerError> {
         let port = port::free()?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
         let listener = listener.map_err(BrokerError::io("listen on", Path::new("127.0.0.1")))?;
-        let (control, observed) = watch::channel(Control::default());
+        let (control, observed) = watch::channel(Control {
+            broker,
+            ..Control::default()
+        });
         let counters = Arc::new(Counters::default());
         let accepting = Accepting {
             kind,
-            broker,
             seed,
             control: observed,
             counters: Arc::clone(&counters),
@@ -145,6 +158,11 @@ impl BrokerProxy {
             .send_modify(|control| control.change(direction, |flow| flow.cuts += 1));
     }
 
+    /// Leads new connections to the broker on this port, as a name that is given another address. Those that there are stay.
+    pub fn lead_to(&self, port: u16) {
+        self.control.send_modify(|control| control.broker = port);
+    }
+
     /// Closes new connections at once, or no longer.
     pub fn refuse(&self, refuses: bool) {
         self.control
@@ -159,8 +177,8 @@ impl Drop for BrokerProxy {
 }
 
 struct Accepting {
-    kind: BrokerKind,
-    broker: u16,
+    /// `None`: messages are not looked at.
+    kind: Option<BrokerKind>,
     seed: u64,
     control: watch::Receiver<Control>,
     counters: Arc<Counters>,
@@ -181,7 +199,8 @@ impl Accepting {
             }
             let seed = self.seed.wrapping_add(accepted);
             accepted += 1;
-            let connection = connect(node, self.broker, self.kind, seed);
+            let broker = self.control.borrow().broker;
+            let connection = connect(node, broker, self.kind, seed);
             let control = self.control.clone();
             let counters = Arc::clone(&self.counters);
             connections.spawn(async move {
@@ -200,7 +219,7 @@ impl Accepting {
 async fn connect(
     node: TcpStream,
     broker: u16,
-    kind: BrokerKind,
+    kind: Option<BrokerKind>,
     seed: u64,
 ) -> Option<(Pump, Pump)> {
     let socket = TcpSocket::new_v4().ok()?;
@@ -221,7 +240,7 @@ async fn connect(
         direction: Direction::ToNode,
         reader: from_broker,
         writer: to_node,
-        messages: Some((Splitter::new(kind), Injector::new(seed))),
+        messages: kind.map(|kind| (Splitter::new(kind), Injector::new(seed))),
     };
     Some((to_broker, to_node))
 }

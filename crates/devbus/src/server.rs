@@ -92,6 +92,30 @@ impl BrokerServer {
         self.launch().await
     }
 
+    /// The next start has these options, as a file that was edited while the server runs.
+    pub fn set_options(&mut self, options: BrokerOptions) {
+        self.options = options;
+    }
+
+    /// The options of the next start.
+    #[must_use]
+    pub fn options(&self) -> &BrokerOptions {
+        &self.options
+    }
+
+    /// Ends the server as its operator does, with SIGTERM, and waits for its end.
+    pub async fn end(&mut self) {
+        let Some(mut supervisor) = self.supervisor.take() else {
+            return;
+        };
+        supervisor.send("TERM");
+        let deadline = Instant::now() + START_DEADLINE;
+        while !supervisor.has_exited() && Instant::now() < deadline {
+            sleep(START_POLL).await;
+        }
+        supervisor.kill();
+    }
+
     /// Stops the server with SIGSTOP: the kernel goes on accepting connections and bytes for it.
     pub fn freeze(&mut self) {
         self.send("STOP");

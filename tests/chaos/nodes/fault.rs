@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use hushnet_devbus::{BrokerKind, Direction, Faults};
+use hushnet_devbus::{Direction, Faults};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use sqlx::Connection;
 
+use super::bus::Over;
+use super::operator::{self, last};
 use super::team::Team;
 use crate::lab::{Shutdown, execute};
 use crate::settings;
@@ -44,10 +46,19 @@ pub enum Fault {
     LeadersDatabaseCut,
     FollowersDatabaseCut,
     DatabaseRestarted,
+    /// Of Redis.
+    PasswordChanged,
+    /// To the replica of Redis.
+    FailedOver,
+    ClusterServerKilled,
+    /// Between the servers of a cluster.
+    RoutesCut,
+    ClusterRolled,
 }
 
 impl Fault {
-    pub const ALL: [Self; 16] = [
+    /// Those of any bus.
+    const COMMON: [Self; 16] = [
         Self::FollowerKilled,
         Self::LeaderKilled,
         Self::LeaderStopped,
@@ -65,6 +76,20 @@ impl Fault {
         Self::FollowersDatabaseCut,
         Self::DatabaseRestarted,
     ];
+
+    /// Those that can happen over this bus.
+    pub fn of(over: Over) -> Vec<Self> {
+        let own: &[Self] = match over {
+            Over::Redis => &[Self::PasswordChanged, Self::FailedOver],
+            Over::Nats => &[],
+            Over::NatsCluster => &[
+                Self::ClusterServerKilled,
+                Self::RoutesCut,
+                Self::ClusterRolled,
+            ],
+        };
+        [&Self::COMMON, own].concat()
+    }
 
     pub fn name(self) -> &'static str {
         match self {
@@ -84,6 +109,11 @@ impl Fault {
             Self::LeadersDatabaseCut => "the leader's link to the database is cut",
             Self::FollowersDatabaseCut => "a follower's link to the database is cut",
             Self::DatabaseRestarted => "the database is restarted",
+            Self::PasswordChanged => "the password is changed, and a node is forgotten",
+            Self::FailedOver => "the bus fails over to its replica",
+            Self::ClusterServerKilled => "a server of the cluster is killed",
+            Self::RoutesCut => "the cluster's routes are cut",
+            Self::ClusterRolled => "the cluster's servers are restarted one by one",
         }
     }
 
@@ -108,16 +138,16 @@ impl Fault {
             }
             Self::FollowerDropped => drop_follower(team, follower).await,
             Self::BusRestarted => {
-                team.broker.kill();
+                team.bus.kill();
                 if rng.random_bool(0.5) {
                     last(team).await;
                 }
-                team.broker.restart().await.unwrap();
+                team.bus.restart().await;
             }
             Self::BusStopped => {
-                team.broker.freeze();
+                team.bus.freeze();
                 last(team).await;
-                team.broker.thaw();
+                team.bus.thaw();
             }
             Self::LinkCut => cut(team, &[follower], rng).await,
             Self::LeadersLinkCut => cut(team, &[leader], rng).await,
@@ -142,13 +172,16 @@ impl Fault {
                 team.scene.lab.stop(how).await;
                 team.scene.lab.start().await;
             }
+            Self::PasswordChanged => {
+                let forgotten = rng.random_range(0..nodes);
+                operator::change_password(team, forgotten).await;
+            }
+            Self::FailedOver => operator::fail_over(team, rng).await,
+            Self::ClusterServerKilled => operator::kill_server(team, rng).await,
+            Self::RoutesCut => operator::cut_routes(team, rng).await,
+            Self::ClusterRolled => operator::roll_cluster(team).await,
         }
     }
-}
-
-/// The fault lasts for its time.
-async fn last(team: &Team) {
-    team.scene.load(settings::fault_time()).await;
 }
 
 /// With an error or without a sound.
@@ -197,14 +230,9 @@ async fn cut_database(team: &Team, node: usize) {
     team.scene.lab.links[node].mend();
 }
 
-async fn drop_follower(team: &Team, follower: usize) {
-    let said = match team.broker.kind() {
-        BrokerKind::Redis => "output buffer limits",
-        BrokerKind::Nats => "Slow Consumer",
-    };
-    let count = |team: &Team| team.broker.log().matches(said).count();
+async fn drop_follower(team: &mut Team, follower: usize) {
     team.settled().await;
-    let before = count(team);
+    let before = team.bus.dropped();
     // The one that was chosen may have been elected meanwhile.
     let follower = if team.leader().await == follower {
         (follower + 1) % settings::nodes()
@@ -216,15 +244,15 @@ async fn drop_follower(team: &Team, follower: usize) {
     team.links[follower].freeze(Direction::ToNode);
     for _ in 0..LONG_MAX {
         team.scene.write_long(LONG_EVENTS, LONG_BYTES).await;
-        if count(team) > before {
+        if team.bus.dropped() > before {
             break;
         }
     }
     let waiting = Instant::now();
-    while count(team) == before && waiting.elapsed() < DROPPED_WITHIN {
+    while team.bus.dropped() == before && waiting.elapsed() < DROPPED_WITHIN {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let was_dropped = count(team) > before;
+    let was_dropped = team.bus.dropped() > before;
     team.links[follower].thaw(Direction::ToNode);
     team.scene.services[follower].signal("CONT").await;
     // Not one that has no subscription just now, or while nobody leads.

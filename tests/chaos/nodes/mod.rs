@@ -1,17 +1,19 @@
 //! Many nodes of one database over a real broker: whatever happens to nodes, to the broker, to the links and to PostgreSQL,
 //! each client gets each event once and in order, and afterwards one node leads and the others follow.
 //!
-//! `make chaos BUS=redis` and `make chaos BUS=nats` run these tests, which take minutes each.
+//! `make chaos BUS=redis`, `BUS=nats` and `BUS=nats-cluster` run these tests, which take minutes each.
 
+mod bus;
 mod fault;
+mod operator;
 mod team;
 mod timeline;
 
-use hushnet_devbus::BrokerKind;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
+use self::bus::Over;
 use self::fault::Fault;
 use self::team::Team;
 use self::timeline::Timeline;
@@ -21,7 +23,7 @@ use crate::scene::{Outcomes, Plan};
 use crate::settings;
 
 mod over_redis {
-    use hushnet_devbus::BrokerKind::Redis;
+    use super::Over::Redis;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[ignore = "make chaos BUS=redis"]
@@ -49,7 +51,7 @@ mod over_redis {
 }
 
 mod over_nats {
-    use hushnet_devbus::BrokerKind::Nats;
+    use super::Over::Nats;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[ignore = "make chaos BUS=nats"]
@@ -76,6 +78,17 @@ mod over_nats {
     }
 }
 
+/// The other scenarios are of nodes and databases, and the same over one server.
+mod over_nats_cluster {
+    use super::Over::NatsCluster;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "make chaos BUS=nats-cluster"]
+    async fn faults() {
+        super::faults("nats_cluster_faults", NatsCluster).await;
+    }
+}
+
 /// The specification's clients lose the events of the time without their node.
 fn plan(name: &'static str) -> Plan {
     let mut plan = Plan::named(name);
@@ -84,14 +97,14 @@ fn plan(name: &'static str) -> Plan {
 }
 
 /// Every fault, in an order of the seed. Some begin before the nodes have recovered from the one before.
-async fn faults(name: &'static str, kind: BrokerKind) {
-    let mut team = Team::start(plan(name), kind, true).await;
+async fn faults(name: &'static str, over: Over) {
+    let mut team = Team::start(plan(name), over, true).await;
     let mut rng = StdRng::seed_from_u64(settings::seed());
     let mut timeline = Timeline::begin();
     team.settled().await;
     let mut rounds = 0;
     while rounds < settings::rounds() || team.scene.written() < settings::events_min() {
-        let mut faults = Fault::ALL.to_vec();
+        let mut faults = Fault::of(over);
         faults.shuffle(&mut rng);
         for fault in faults {
             timeline.mark(fault.name());
@@ -110,8 +123,8 @@ async fn faults(name: &'static str, kind: BrokerKind) {
 }
 
 /// Nodes without a bus are replaced by nodes with one, one after another, and back.
-async fn rolled(name: &'static str, kind: BrokerKind) {
-    let mut team = Team::start(plan(name), kind, false).await;
+async fn rolled(name: &'static str, over: Over) {
+    let mut team = Team::start(plan(name), over, false).await;
     let mut timeline = Timeline::begin();
     for with_bus in [true, false] {
         for node in 0..settings::nodes() {
@@ -129,8 +142,8 @@ async fn rolled(name: &'static str, kind: BrokerKind) {
 }
 
 /// The bus is the same for both databases, and no event of one is taken for one of the other.
-async fn promoted(name: &'static str, kind: BrokerKind) {
-    let mut team = Team::start(plan(name), kind, true).await;
+async fn promoted(name: &'static str, over: Over) {
+    let mut team = Team::start(plan(name), over, true).await;
     team.settled().await;
     let standby = team.scene.lab.standby().await;
     team.scene.load(settings::fault_time()).await;
@@ -147,8 +160,8 @@ async fn promoted(name: &'static str, kind: BrokerKind) {
 
 /// What counts is the log that survives: events that the standby did not have may have been handed out, and each client
 /// is reset.
-async fn crashed_over(name: &'static str, kind: BrokerKind) {
-    let mut team = Team::start(plan(name), kind, true).await;
+async fn crashed_over(name: &'static str, over: Over) {
+    let mut team = Team::start(plan(name), over, true).await;
     team.settled().await;
     let standby = team.scene.lab.standby().await;
     let mut timeline = Timeline::begin();
@@ -173,9 +186,9 @@ async fn crashed_over(name: &'static str, kind: BrokerKind) {
 }
 
 async fn judge(team: Team, timeline: &Timeline, resets: bool) -> Outcomes {
-    let Team { scene, broker, .. } = team;
+    let Team { scene, bus, .. } = team;
     let outcomes = scene.judge().await;
-    drop(broker);
+    drop(bus);
     eprintln!("{}", timeline.report(&outcomes));
     outcomes.verdict.assert_flawless(resets, false);
     outcomes

@@ -4,10 +4,10 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use hushnet_devbus::{BrokerKind, BrokerOptions, BrokerProxy, BrokerServer};
 use hushnet_testkit::wait::until;
 use sqlx::{Connection, PgConnection};
 
+use super::bus::{Bus, Link, Over};
 use crate::lab::Lab;
 use crate::scene::{Plan, Scene};
 use crate::service::Service;
@@ -20,28 +20,25 @@ const FOLLOWS: &str = "hushnet_node_following";
 #[derive(Debug)]
 pub struct Team {
     pub scene: Scene,
-    pub broker: BrokerServer,
-    /// Each node's way to the broker.
-    pub links: Vec<BrokerProxy>,
+    pub bus: Bus,
+    /// Each node's way to the bus.
+    pub links: Vec<Link>,
+    /// The number of the password that nodes are started with.
+    pub password: u32,
     addresses: Vec<SocketAddr>,
     logs: Vec<PathBuf>,
 }
 
 impl Team {
     /// All clients are connected when this returns.
-    pub async fn start(plan: Plan, kind: BrokerKind, with_bus: bool) -> Self {
+    pub async fn start(plan: Plan, over: Over, with_bus: bool) -> Self {
         let (seed, nodes) = (settings::seed(), settings::nodes());
-        let options = BrokerOptions {
-            configuration: limits(kind).to_owned(),
-            ..BrokerOptions::default()
-        };
-        let broker = BrokerServer::start(kind, options).await.unwrap();
+        let bus = Bus::start(over).await;
         let mut lab = Lab::open().await;
         lab.link(nodes).await;
         let (mut links, mut logs) = (Vec::new(), Vec::new());
         for node in 0..nodes {
-            let link = BrokerProxy::start(kind, broker.port(), seed ^ (node as u64) << 32).await;
-            links.push(link.unwrap());
+            links.push(Link::start(&bus, seed ^ (node as u64) << 32).await);
             let log = format!("chaos-{}-{node}.log", plan.name);
             let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(log);
             let _ = fs::remove_file(&log);
@@ -49,7 +46,7 @@ impl Team {
         }
         let mut services = Vec::new();
         for node in 0..nodes {
-            let bus = with_bus.then(|| url(kind, &links[node]));
+            let bus = with_bus.then(|| links[node].url(bus.kind(), 0));
             let any = "127.0.0.1:0".parse().unwrap();
             let arguments = arguments(node, bus);
             let url = lab.url_over(node);
@@ -58,8 +55,9 @@ impl Team {
         let addresses = services.iter().map(|service| service.address).collect();
         Self {
             scene: Scene::set_with(plan, lab, services).await,
-            broker,
+            bus,
             links,
+            password: 0,
             addresses,
             logs,
         }
@@ -110,7 +108,7 @@ impl Team {
     }
 
     async fn launch(&self, node: usize, with_bus: bool) -> Service {
-        let bus = with_bus.then(|| url(self.broker.kind(), &self.links[node]));
+        let bus = with_bus.then(|| self.links[node].url(self.bus.kind(), self.password));
         let arguments = arguments(node, bus);
         let database = self.scene.lab.url_over(node);
         let address = self.addresses[node];
@@ -130,20 +128,4 @@ fn arguments(node: usize, bus: Option<String>) -> Vec<String> {
         arguments.extend(["--bus".to_owned(), bus]);
     }
     arguments
-}
-
-fn url(kind: BrokerKind, link: &BrokerProxy) -> String {
-    let scheme = match kind {
-        BrokerKind::Redis => "redis",
-        BrokerKind::Nats => "nats",
-    };
-    format!("{scheme}://127.0.0.1:{}", link.port())
-}
-
-/// A node that does not read is dropped soon.
-fn limits(kind: BrokerKind) -> &'static str {
-    match kind {
-        BrokerKind::Redis => "client-output-buffer-limit pubsub 1mb 512kb 2\n",
-        BrokerKind::Nats => "max_pending: 1100000\nwrite_deadline: \"2s\"\n",
-    }
 }

@@ -5,7 +5,7 @@ use hushnet_realtime::config::Config;
 use hushnet_testkit::roles;
 use serde_json::json;
 
-use super::team::{Team, follows, ids, leads, reads, sum, until_reason, v1};
+use super::team::{Team, follows, ids, leads, reads, settled, sum, until_reason, v1};
 use crate::over_both;
 use crate::support::{add_user, insert_message, until};
 
@@ -29,12 +29,7 @@ over_both! {
             insert_message(&db, None, &alice, &bob).await;
             all.extend(ids(&mut client, 2).await);
             team.broker().restart().await.unwrap();
-            until("one node to lead and the other to follow", async || {
-                let leading = sum(&[&leader, &follower], "hushnet_node_leading").await;
-                let following = sum(&[&leader, &follower], "hushnet_node_following").await;
-                (leading, following) == (1, 1)
-            })
-            .await;
+            settled(&[&leader, &follower]).await;
             until_reason(&follower, None).await;
             until_reason(&leader, None).await;
         }

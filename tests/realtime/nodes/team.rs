@@ -49,6 +49,15 @@ impl Team {
         }
     }
 
+    /// Nodes of a bus at this address.
+    pub async fn at(url: &str) -> Self {
+        Self {
+            broker: None,
+            database: Database::migrated().await,
+            url: url.to_owned(),
+        }
+    }
+
     pub fn broker(&mut self) -> &mut BrokerServer {
         self.broker.as_mut().unwrap()
     }
@@ -78,6 +87,12 @@ impl Team {
         Server::start_on(self.database.clone(), change).await
     }
 
+    /// A node of this name that reaches the bus at this address.
+    pub async fn node_at(&self, name: &str, url: &str) -> Server {
+        self.node_with(name, |config| config.nodes.bus = url.parse().unwrap())
+            .await
+    }
+
     /// A leader and a follower of it.
     pub async fn pair(&self) -> (Server, Server) {
         let leader = self.node("leader").await;
@@ -94,6 +109,17 @@ pub async fn leads(server: &Server) {
 
 pub async fn follows(server: &Server) {
     server.until_metric("hushnet_node_following", 1.0).await;
+}
+
+/// Until one of these nodes leads and the others follow.
+pub async fn settled(servers: &[&Server]) {
+    let others = i64::try_from(servers.len()).unwrap() - 1;
+    until("one node to lead, and the others to follow", async || {
+        let leading = sum(servers, "hushnet_node_leading").await;
+        let following = sum(servers, "hushnet_node_following").await;
+        (leading, following) == (1, others)
+    })
+    .await;
 }
 
 /// The sum of a series of these nodes, as a whole number.

@@ -7,19 +7,25 @@ use hushnet_devbus::BrokerKind;
 use crate::node::{KINDS, Node, fails_again_and_again, server, subject};
 
 const SECURITY: &str = include_str!("../../../../SECURITY.md");
+const DEPLOYMENT: &str = include_str!("../../../../docs/deployment.md");
 
-/// The example in SECURITY.md: the block of code that begins so.
+/// The block of code that begins so.
+fn block(text: &'static str, beginning: &str) -> &'static str {
+    let mut blocks = text.split("```").skip(1).step_by(2);
+    let code = blocks.find_map(|block| {
+        let (_, code) = block.split_once('\n')?;
+        code.starts_with(beginning).then_some(code)
+    });
+    code.expect("the document has the example")
+}
+
+/// The example in SECURITY.md.
 fn example(kind: BrokerKind) -> &'static str {
     let beginning = match kind {
         BrokerKind::Redis => "user default off",
         BrokerKind::Nats => "authorization {",
     };
-    let mut blocks = SECURITY.split("```").skip(1).step_by(2);
-    let code = blocks.find_map(|block| {
-        let (_, code) = block.split_once('\n')?;
-        code.starts_with(beginning).then_some(code)
-    });
-    code.expect("SECURITY.md has the example")
+    block(SECURITY, beginning)
 }
 
 #[tokio::test]
@@ -39,6 +45,21 @@ async fn a_node_with_the_rights_of_the_example_works() {
         node.publish("hushnet.h1.control", "y");
         assert_eq!(node.message().await.1, "y");
     }
+}
+
+/// One server of it, on ports of its own; it does not find the others.
+#[tokio::test]
+async fn a_node_works_with_a_server_of_the_cluster_in_the_deployment_guide() {
+    let text = block(DEPLOYMENT, "server_name: ");
+    let text = text.replace("listen: \"0.0.0.0:4222\"\n", "");
+    let text = text.replace("0.0.0.0:6222", "127.0.0.1:-1");
+    let server = server(BrokerKind::Nats, &text).await;
+    let mut node = Node::new(&server, "hushnet:change-me@");
+    node.bus.subscribe(subject("hushnet.h1.shard.0"));
+    node.connected().await;
+    node.next_subscribed().await;
+    node.publish("hushnet.h1.shard.0", "x");
+    assert_eq!(node.message().await.1, "x");
 }
 
 #[tokio::test]
