@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 
 use hushnet_testkit::wait::until;
 use tokio::net::TcpStream;
@@ -164,12 +165,16 @@ impl Balancer {
     }
 
     pub fn log(&self) -> String {
-        fs::read_to_string(self.directory.path().join("log")).unwrap()
+        let read = |name| fs::read_to_string(self.directory.path().join(name)).unwrap_or_default();
+        read("log") + &read("error.log")
     }
 }
 
 impl Drop for Balancer {
     fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("the balancer says:\n{}", self.log());
+        }
         drop(self.shell.stdin.take());
         let _ = self.shell.wait();
     }
