@@ -6,6 +6,7 @@ mod delivery;
 mod election;
 mod faults;
 mod leadership;
+mod naming;
 mod presence;
 mod team;
 mod versions;
