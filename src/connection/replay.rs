@@ -357,7 +357,7 @@ impl<'a, S: Stream> Replay<'a, S> {
 }
 
 /// Why a read of the log cannot be joined to this cursor; `None` if it can.
-fn refusal(reading: &Reading, from: &Cursor) -> Option<ResetReason> {
+pub(super) fn refusal(reading: &Reading, from: &Cursor) -> Option<ResetReason> {
     if reading.cursor.epoch != from.epoch {
         Some(ResetReason::History)
     } else if !reading.known {

@@ -69,6 +69,15 @@ impl Holdable for Received<'_> {
     }
 }
 
+/// Why the clients are reset at the end of a read in which this was found.
+pub(super) fn reset_reason(intake: &Intake, reading: &Reading) -> Option<ResetReason> {
+    if intake.position().is_some() && !intake.is_of_history(&reading.cursor) {
+        Some(ResetReason::History)
+    } else {
+        reading.reset_reason()
+    }
+}
+
 /// The log and the connection that goes on notifying.
 pub(super) struct CatchUp<'a> {
     pub(super) log: &'a Log,
@@ -191,11 +200,7 @@ impl CatchUp<'_> {
                 return Ok(reached.cursor);
             };
             // It stays so from chunk to chunk.
-            reset = chunk.reading.reset_reason();
-            let has_position = self.intake.position().is_some();
-            if has_position && !self.intake.is_of_history(&chunk.reading.cursor) {
-                reset = Some(ResetReason::History);
-            }
+            reset = reset_reason(self.intake, &chunk.reading);
             // Of what was missed, nothing is known but that it is in the log.
             if self.after_loss || chunk.has_asynchronous() {
                 self.flush(&chunk.reading).await?;

@@ -7,6 +7,8 @@ mod barriers;
 mod bus_intake;
 mod catch_up;
 mod control_message;
+#[cfg(test)]
+mod driven;
 mod failed_events;
 mod failures;
 mod flush;
@@ -35,6 +37,8 @@ mod without_id;
 pub use self::awaiting_disk::AWAITING_DISK_BYTES_MAX;
 pub use self::barriers::Barriers;
 pub use self::control_message::{BareBarrierState, BarrierState, ControlMessage};
+#[cfg(test)]
+pub(crate) use self::driven::Driven;
 pub use self::held::HELD_BYTES_MAX;
 pub use self::listener::Listener;
 pub use self::node::{Node, NodeParts};

@@ -54,6 +54,12 @@ impl Publisher {
         &self.envelope.run
     }
 
+    /// Whether the run goes on at this cursor: a run has one history and timeline.
+    #[must_use]
+    pub fn goes_on_at(&self, cursor: Option<&Cursor>) -> bool {
+        cursor.is_some_and(|cursor| cursor.epoch == self.run().epoch())
+    }
+
     /// Writes this format from the next message on. Returns whether it has changed.
     pub fn set_version(&mut self, version: u8) -> bool {
         std::mem::replace(&mut self.envelope.version, version) != version

@@ -140,7 +140,7 @@ impl Relay for Publishing {
     fn barrier(&mut self, barrier: &Cursor) {
         self.publish(
             |publisher, publish| {
-                if publisher.run().epoch() == barrier.epoch {
+                if publisher.goes_on_at(Some(barrier)) {
                     publisher.barrier(barrier, publish);
                 }
             },
@@ -148,10 +148,9 @@ impl Relay for Publishing {
         );
     }
 
-    /// A run has one history and timeline.
     fn restart(&mut self, cursor: Option<&Cursor>) {
-        let epoch = cursor.map(|cursor| cursor.epoch);
-        if self.run().map(|run| run.epoch()) != epoch {
+        let goes_on = |current: &Current| current.publisher.goes_on_at(cursor);
+        if !self.lock().as_ref().is_some_and(goes_on) {
             self.end();
         }
     }

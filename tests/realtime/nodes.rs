@@ -8,6 +8,7 @@ mod election;
 mod faults;
 mod leadership;
 mod nats_cluster;
+mod naming;
 mod presence;
 mod redis_changes;
 mod team;

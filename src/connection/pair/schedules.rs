@@ -73,3 +73,22 @@ fn take_all(client: &mut Client, seen: &mut i64, schedule: u64) {
         }
     }
 }
+
+/// The client's heartbeat is due while its replay waits for room, after a barrier that covers the replay.
+#[tokio::test(start_paused = true)]
+async fn a_cursor_that_passes_during_a_replay_is_given_after_it() {
+    let mut server = Server::with_write_timeout(256, DEADLINE);
+    for _ in 0..40 {
+        server.route();
+    }
+    let mut client = server.connect(Encoding::V1, Some("1-1.1:1:"), None, 64);
+    // The socket is full, and the client has come.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    server.complete_barrier();
+    tokio::time::sleep(PING_INTERVAL).await;
+    let mut seen = 0;
+    while seen < server.routed {
+        assert!(client.read(4_096).await, "closed after {seen}");
+        take_all(&mut client, &mut seen, 0);
+    }
+}

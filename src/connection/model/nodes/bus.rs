@@ -1,4 +1,4 @@
-//! The bus from one leader to one follower, which loses, repeats and reorders, and the leader's end of it.
+//! The bus from those that lead to one follower, which loses, repeats and reorders, and the leader's end of it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -81,23 +81,33 @@ impl Bus {
 /// The end of a node that leads.
 #[derive(Debug, Clone)]
 pub(super) struct Publishing {
-    publisher: Arc<Mutex<Publisher>>,
+    /// `None` when its run has ended.
+    publisher: Arc<Mutex<Option<Publisher>>>,
     bus: Bus,
 }
 
 impl Publishing {
     pub(super) fn new(run: Run, bus: &Bus) -> Self {
         Self {
-            publisher: Arc::new(Mutex::new(Publisher::new(run))),
+            publisher: Arc::new(Mutex::new(Some(Publisher::new(run)))),
             bus: bus.clone(),
         }
     }
 
     fn with(&self, what: impl FnOnce(&mut Publisher, &mut dyn FnMut(Destination, Vec<u8>))) {
-        let mut publisher = self.publisher.lock().unwrap();
-        what(&mut publisher, &mut |to, message| {
-            self.bus.publish(to, message);
-        });
+        if let Some(publisher) = &mut *self.publisher.lock().unwrap() {
+            what(publisher, &mut |to, message| self.bus.publish(to, message));
+        }
+    }
+
+    /// Publishes no more.
+    pub(super) fn end(&self) {
+        *self.publisher.lock().unwrap() = None;
+    }
+
+    pub(super) fn run(&self) -> Option<Run> {
+        let publisher = self.publisher.lock().unwrap();
+        publisher.as_ref().map(|publisher| *publisher.run())
     }
 
     pub(super) fn marks(&self) {
@@ -111,11 +121,18 @@ impl Relay for Publishing {
     }
 
     fn barrier(&mut self, barrier: &Cursor) {
-        self.with(|publisher, publish| publisher.barrier(barrier, publish));
+        self.with(|publisher, publish| {
+            if publisher.goes_on_at(Some(barrier)) {
+                publisher.barrier(barrier, publish);
+            }
+        });
     }
 
-    fn restart(&mut self, _cursor: Option<&Cursor>) {
-        unreachable!("no schedule changes the history");
+    fn restart(&mut self, cursor: Option<&Cursor>) {
+        let goes_on = |publisher: &Publisher| publisher.goes_on_at(cursor);
+        if !self.publisher.lock().unwrap().as_ref().is_some_and(goes_on) {
+            self.end();
+        }
     }
 
     fn row_for_all(&mut self) {

@@ -1,24 +1,23 @@
-//! The follower's end of the bus: what drives the production [`Follower`] as the node's loop does.
+//! The follower's end of the bus: what drives the production [`Follower`] and intake as the node's loop does.
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
-use std::time::Instant;
 
 use super::super::database::{Database, Row};
 use super::bus::Bytes;
-use super::scenario::Broken;
 use super::server::Server;
 use crate::nodes::{Follower, Message, Published, Run, VERSION, Verdict, read};
-use crate::protocol::{Cursor, Shard, ShardSet, Snapshot};
+use crate::protocol::{Cursor, RepairCause, Shard, ShardSet, Snapshot};
+use crate::store::{Chunk, Reading};
 
 /// A read of the log that is under way.
 #[derive(Debug)]
 struct Repair {
     from: Snapshot,
     shards: ShardSet,
-    snapshot: Option<Snapshot>,
-    /// What is still to be routed.
-    rows: VecDeque<Row>,
+    /// What the read has found. It is on its way until `is_answered`.
+    found: Option<(Reading, VecDeque<Row>)>,
+    is_answered: bool,
 }
 
 /// A node that follows.
@@ -27,25 +26,21 @@ pub(super) struct Following {
     repair: Option<Repair>,
     /// Shards whose subscription the broker has not confirmed.
     unconfirmed: ShardSet,
-    /// Presents of the database that no barrier has seen yet, and when each look began.
-    presents: Vec<(Instant, Snapshot)>,
-    /// The shard of each user.
-    shards: Vec<Shard>,
-    broken: Broken,
 }
 
 impl Hash for Following {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.follower.hash(state);
         let unconfirmed: Vec<_> = self.unconfirmed.iter().collect();
-        (unconfirmed, self.presents.len()).hash(state);
-        for (_, present) in &self.presents {
-            present.hash(state);
-        }
-        if let Some(repair) = &self.repair {
-            let shards: Vec<_> = repair.shards.iter().collect();
-            let rows: Vec<_> = repair.rows.iter().map(|row| row.id).collect();
-            (&repair.from, shards, &repair.snapshot, rows).hash(state);
+        unconfirmed.hash(state);
+        let Some(repair) = &self.repair else {
+            return;
+        };
+        let shards: Vec<_> = repair.shards.iter().collect();
+        (&repair.from, shards, repair.is_answered).hash(state);
+        if let Some((reading, rows)) = &repair.found {
+            let rows: Vec<_> = rows.iter().map(|row| row.id).collect();
+            (reading.cursor.to_string(), reading.retained, rows).hash(state);
         }
     }
 }
@@ -54,25 +49,34 @@ impl Hash for Following {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum ReadStep {
     Begin,
+    /// The database takes the snapshot of the read.
     Snapshot,
+    /// The answer comes.
+    Answer,
     Row,
     End,
 }
 
+/// Whether the node goes on following.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Goes {
+    On,
+    /// The log has another history or timeline.
+    ToAnotherHistory,
+}
+
 impl Following {
     /// Follows this run with the shards that are wanted.
-    pub(super) fn new(run: Run, shards: &[Shard], broken: Broken, server: &mut Server) -> Self {
+    pub(super) fn new(run: Run, server: &mut Server) -> Self {
         server.trace("follow");
+        server.intake.stop_reading(server.now);
         let wanted = server.hub.interest().wanted();
-        server.router.shards().lose(ShardSet::ALL.minus(wanted));
-        server.router.serve(ShardSet::NONE);
+        server.router().shards().lose(ShardSet::ALL.minus(wanted));
+        server.router().serve(ShardSet::NONE);
         let mut following = Self {
             follower: Follower::new(run),
             repair: None,
             unconfirmed: ShardSet::NONE,
-            presents: Vec::new(),
-            shards: shards.to_vec(),
-            broken,
         };
         following.take_wanted(server);
         following
@@ -106,8 +110,8 @@ impl Following {
         server.trace(("let go", shard));
         self.follower.let_go(shard);
         self.unconfirmed = self.unconfirmed.without(shard);
-        server.router.serve(self.follower.served());
-        server.router.shards().lose(ShardSet::NONE.with(shard));
+        server.router().serve(self.follower.served());
+        server.router().shards().lose(ShardSet::NONE.with(shard));
     }
 
     pub(super) fn message(&mut self, bytes: &Bytes, server: &mut Server) {
@@ -150,27 +154,27 @@ impl Following {
 
     /// Passes the barriers that can be passed.
     pub(super) fn pass(&mut self, server: &mut Server) {
-        while let Some(mut cursor) = self.follower.pass() {
-            let is_seen = |(_, present): &(Instant, Snapshot)| cursor.snapshot.covers(present);
-            let seen = self
-                .presents
-                .iter()
-                .take_while(|look| is_seen(look))
-                .count();
-            cursor.sent = self
-                .presents
-                .drain(..seen)
-                .next_back()
-                .map(|(began, _)| began);
-            server.complete_barrier(cursor);
+        while let Some(barrier) = self.follower.pass() {
+            server.tick_barrier(&barrier);
+            if server.intake.pass(barrier, server.now) {
+                self.follower.need_all(RepairCause::InLog);
+            }
         }
     }
 
     /// A look has found who leads and how far the database is.
-    pub(super) fn found(&mut self, run: Run, present: Snapshot, server: &mut Server) {
-        server.trace("look");
+    pub(super) fn found(&mut self, number: u64, present: Cursor, server: &mut Server) -> Goes {
+        server.trace(("look", present.to_string()));
+        if !server.intake.is_of_history(&present) {
+            return Goes::ToAnotherHistory;
+        }
+        let run = Run {
+            number,
+            ..*self.follower.run()
+        };
         self.follower.follow(run);
-        self.presents.push((server.now, present));
+        server.intake.looked(server.now, present.snapshot);
+        Goes::On
     }
 
     /// What can be done next for a repair.
@@ -178,11 +182,12 @@ impl Following {
         match &self.repair {
             None if self.follower.needed().next().is_some() => Some(ReadStep::Begin),
             None => None,
-            Some(repair) if repair.snapshot.is_none() || repair.shards.is_empty() => {
-                Some(ReadStep::Snapshot)
-            }
-            Some(repair) if repair.rows.is_empty() => Some(ReadStep::End),
-            Some(_) => Some(ReadStep::Row),
+            Some(repair) => Some(match &repair.found {
+                None => ReadStep::Snapshot,
+                Some(_) if !repair.is_answered => ReadStep::Answer,
+                Some((_, rows)) if rows.is_empty() => ReadStep::End,
+                Some(_) => ReadStep::Row,
+            }),
         }
     }
 
@@ -190,55 +195,71 @@ impl Following {
         self.repair.is_some()
     }
 
-    pub(super) fn read(&mut self, step: ReadStep, server: &mut Server, database: &Database) {
+    pub(super) fn read(
+        &mut self,
+        step: ReadStep,
+        server: &mut Server,
+        database: &Database,
+    ) -> Goes {
         match step {
-            ReadStep::Begin => self.begin_repair(server, database),
-            ReadStep::Snapshot => self.take_snapshot(database),
-            ReadStep::Row => {
-                let repair = self.repair.as_mut().unwrap();
-                server.route_row(&repair.rows.pop_front().unwrap());
+            ReadStep::Begin => {
+                self.repair = Some(Repair {
+                    from: server.durable(),
+                    shards: self.follower.begin_repair(),
+                    found: None,
+                    is_answered: false,
+                });
             }
+            ReadStep::Snapshot => {
+                let repair = self.repair.as_mut().unwrap();
+                let reading = database.reading(&repair.from);
+                let rows = database.read(&repair.from, &reading.cursor.snapshot);
+                repair.found = Some((reading, rows.into()));
+            }
+            ReadStep::Answer => {
+                let repair = self.repair.as_mut().unwrap();
+                let (reading, _) = repair.found.as_ref().unwrap();
+                if !server.intake.is_of_history(&reading.cursor) {
+                    return Goes::ToAnotherHistory;
+                }
+                self.follower.read_at(&reading.cursor.snapshot);
+                repair.is_answered = true;
+                self.route_row(server);
+            }
+            ReadStep::Row => self.route_row(server),
             ReadStep::End => self.end_repair(server),
         }
+        Goes::On
     }
 
-    fn begin_repair(&mut self, server: &Server, database: &Database) {
-        let is_first = self.broken == Broken::SnapshotFirst;
-        self.repair = Some(Repair {
-            from: server.durable(),
-            shards: if is_first {
-                ShardSet::NONE
-            } else {
-                self.follower.begin_repair()
-            },
-            snapshot: is_first.then(|| database.snapshot()),
-            rows: VecDeque::new(),
-        });
-    }
-
-    fn take_snapshot(&mut self, database: &Database) {
+    /// A chunk of the read has one row at most.
+    fn route_row(&mut self, server: &mut Server) {
         let repair = self.repair.as_mut().unwrap();
-        if repair.shards.is_empty() {
-            repair.shards = self.follower.begin_repair();
-        }
-        let snapshot = repair.snapshot.get_or_insert_with(|| database.snapshot());
-        self.follower.read_at(snapshot);
-        let mut rows = database.read(&repair.from, snapshot);
-        rows.retain(|row| repair.shards.contains(self.shards[row.user]));
-        repair.rows = rows.into();
+        let (reading, rows) = repair.found.as_mut().unwrap();
+        let chunk = Chunk {
+            reading: reading.clone(),
+            rows: rows.pop_front().iter().map(Row::in_log).collect(),
+        };
+        server.trace_read("repair", &chunk);
+        server.intake.repair(&chunk, repair.shards);
     }
 
     fn end_repair(&mut self, server: &mut Server) {
-        let snapshot = self.repair.take().unwrap().snapshot.unwrap();
+        let Repair { shards, found, .. } = self.repair.take().unwrap();
+        let (Reading { cursor, .. }, _) = found.unwrap();
+        let snapshot = cursor.snapshot.clone();
         server.trace(("repaired", snapshot.to_string()));
         let before = self.follower.served();
+        let is_whole = self.follower.taken().minus(shards).is_empty();
         let batches = self.follower.end_repair(&snapshot);
         let after = self.follower.served();
-        server.router.routed_ahead(snapshot.clone());
+        if !server.intake.repaired(cursor, is_whole, server.now) {
+            self.follower.need_all(RepairCause::InLog);
+        }
         for batch in &batches {
             route(batch, server);
         }
-        let router = &mut server.router;
+        let router = server.router();
         router.shards().take(after.minus(before), snapshot);
         router.serve(after);
     }
@@ -256,6 +277,6 @@ fn route(batch: &Bytes, server: &mut Server) {
     };
     while let Some(Published::Notification(notification)) = items.next_item().unwrap() {
         server.trace(("published", notification.id));
-        server.router.route(notification);
+        server.intake.published(notification);
     }
 }

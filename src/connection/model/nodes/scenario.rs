@@ -10,11 +10,13 @@ pub(super) enum Node {
     First,
     /// May lead later.
     Second,
-    /// Follows.
+    /// Follows at the beginning. When it comes to lead, the node that has led may follow.
     Follower,
 }
 
 impl Node {
+    pub(super) const ALL: [Self; 3] = [Self::First, Self::Second, Self::Follower];
+
     pub(super) fn index(self) -> usize {
         self as usize
     }
@@ -35,6 +37,12 @@ pub(super) enum Step {
     Flush(usize),
     /// It is visible, and notified.
     Commit(usize),
+    /// A table is emptied: there is no event of that, and all clients are to be reset.
+    Truncate,
+    /// The log retains nothing of what is committed.
+    Forget,
+    /// A standby is promoted that has not got the last rows, as many as these. All connections end.
+    Promote(usize),
     /// The node's barrier commits, and its next one takes its snapshot.
     Barrier(Node),
     /// The node publishes marks.
@@ -71,8 +79,10 @@ pub(super) enum Action {
     Degrade,
     /// Its own barrier commits, and the next takes its snapshot.
     OwnBarrier,
-    /// It follows again.
+    /// It follows, or follows again.
     Follow,
+    /// The node, which had no connection to the database, joins the log.
+    Join(Node),
     LetGo(Shard),
     Leave(usize),
     Come(usize, Node),
@@ -82,8 +92,6 @@ pub(super) enum Action {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Broken {
     Nothing,
-    /// The snapshot of a repair is taken before the numbers are noted.
-    SnapshotFirst,
     /// A row is routed, and published, when it is flushed.
     RoutedBeforeVisible,
     /// The database names a run before the node publishes in it.

@@ -1,22 +1,22 @@
-//! The world: the database, two nodes that read, one that follows, the bus between them, and clients.
+//! The world: the database, two nodes that read, one that follows, the bus between them, and clients. The follower may
+//! come to lead, and then the node that has led may follow.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::mem;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::super::database::{Database, Notified};
-use super::bus::{Bus, Publishing};
+use super::super::database::Database;
+use super::bus::Bus;
 use super::client::Client;
-use super::following::Following;
+use super::following::{Following, Goes};
+use super::member::{Members, Role};
 use super::scenario::{Action, Broken, Budget, Node, Scenario, Step};
 use super::server::Server;
+use super::writers::Writers;
 use crate::nodes::Run;
 use crate::protocol::Shard;
 
-/// The first and the second node, and the follower.
-const NODES: usize = 3;
 /// So many barriers must be enough, when all is quiet, for one that sees everything.
 const QUIET_BARRIERS: usize = 4;
 /// Steps of reads that must be enough for a repair when all is quiet.
@@ -28,34 +28,20 @@ pub(super) struct World {
     budget: Budget,
     homes: Vec<Node>,
     broken: Broken,
-    users: Vec<Uuid>,
-    shards: Vec<Shard>,
-    database: Database,
+    writers: Writers,
     /// The run that the database names.
     named: Run,
     /// The node that the database names.
     leader: Node,
     /// The last run of each node.
-    runs: [u64; NODES],
-    /// Whether the second node takes part.
-    has_second: bool,
-    /// The numbers of the scenario's transactions.
-    transactions: Vec<u64>,
-    servers: Vec<Server>,
-    /// `None` while the follower reads the log itself.
-    following: Option<Following>,
+    runs: [u64; Node::ALL.len()],
+    /// The node that follows, or is to follow.
+    follower: Node,
+    members: Members,
     bus: Bus,
     clients: Vec<Client>,
     now: Instant,
     history: Vec<Action>,
-}
-
-fn run(number: u64) -> Run {
-    Run {
-        history: 1,
-        timeline: 1,
-        number,
-    }
 }
 
 impl World {
@@ -63,32 +49,32 @@ impl World {
     pub(super) fn new(scenario: &Scenario) -> Self {
         let now = Instant::now();
         let users: Vec<_> = (1..=scenario.users as u128).map(Uuid::from_u128).collect();
-        let shards: Vec<_> = users.iter().map(|id| Shard::of((*id).into())).collect();
-        let mut database = Database::new(NODES);
+        let shards = users.iter().map(|id| Shard::of((*id).into())).collect();
+        let mut database = Database::new(Node::ALL.len());
         database.begin();
         database.roll_back(0);
-        let server = |_| Server::new(database.snapshot(), now);
-        let servers: Vec<_> = (0..NODES).map(server).collect();
-        let bus = Bus::new(shards.iter().copied().collect());
         let clients = users.iter().enumerate();
         let clients = clients.map(|(user, id)| Client::new(user, *id)).collect();
+        let takes_part = |node: &Node| *node != Node::Second || scenario.has_second();
+        let nodes = Node::ALL.into_iter().filter(takes_part).collect();
+        let members = Members::new(nodes, &database, now);
         let mut world = Self {
             steps: scenario.steps.clone(),
             next_step: 0,
             budget: scenario.budget,
             homes: scenario.homes.clone(),
             broken: scenario.broken,
-            users,
-            shards,
-            database,
-            named: run(0),
+            writers: Writers::new(database, users),
+            named: Run {
+                history: 1,
+                timeline: 1,
+                number: 0,
+            },
             leader: Node::First,
-            runs: [0; NODES],
-            has_second: scenario.has_second(),
-            transactions: Vec::new(),
-            servers,
-            following: None,
-            bus,
+            runs: [0; Node::ALL.len()],
+            follower: Node::Follower,
+            members,
+            bus: Bus::new(shards),
             clients,
             now,
             history: Vec::new(),
@@ -118,7 +104,11 @@ impl World {
     }
 
     fn server(&mut self, node: Node) -> &mut Server {
-        &mut self.servers[node.index()]
+        &mut self.members.get_mut(node).server
+    }
+
+    fn following(&self) -> Option<&Following> {
+        self.members.get(self.follower).following()
     }
 
     /// What can happen next. Nothing: the schedule has come to its end.
@@ -131,7 +121,7 @@ impl World {
         };
         can(self.next_step < self.steps.len(), Action::Step);
         let messages = self.bus.messages().len();
-        if self.following.is_some() {
+        if self.following().is_some() {
             can(messages > 0, Action::Deliver(0));
             can(
                 messages > 1 && self.budget.overtakings > 0,
@@ -140,7 +130,7 @@ impl World {
             can(messages > 0 && self.budget.losses > 0, Action::Lose);
             can(messages > 0 && self.budget.repeats > 0, Action::Repeat);
         }
-        self.follower_actions(&mut actions);
+        self.member_actions(&mut actions);
         for (number, client) in self.clients.iter().enumerate() {
             match client.home() {
                 Some(_) if self.budget.departures > 0 => actions.push(Action::Leave(number)),
@@ -154,16 +144,27 @@ impl World {
         actions
     }
 
-    fn follower_actions(&self, actions: &mut Vec<Action>) {
-        let budget = &self.budget;
-        let Some(following) = &self.following else {
-            if budget.own_barriers > 0 {
-                actions.push(Action::OwnBarrier);
+    fn member_actions(&self, actions: &mut Vec<Action>) {
+        actions.extend(self.members.joining().into_iter().map(Action::Join));
+        let member = self.members.get(self.follower);
+        match &member.role {
+            Role::Joins => {}
+            Role::Reads => {
+                if self.budget.own_barriers > 0 {
+                    actions.push(Action::OwnBarrier);
+                }
+                if self.can_follow() {
+                    actions.push(Action::Follow);
+                }
             }
-            return actions.push(Action::Follow);
-        };
+            Role::Follows(following) => self.following_actions(following, actions),
+        }
+    }
+
+    fn following_actions(&self, following: &Following, actions: &mut Vec<Action>) {
+        let budget = &self.budget;
         actions.extend(following.unconfirmed().iter().map(Action::Confirm));
-        if *following.follower.run() != self.named || budget.looks > 0 {
+        if self.is_behind(following) || budget.looks > 0 {
             actions.push(Action::Look);
         }
         actions.extend(following.next_read().map(Action::Read));
@@ -174,9 +175,23 @@ impl World {
             actions.push(Action::Degrade);
         }
         if budget.let_gos > 0 {
-            let unwanted = following.unwanted(&self.servers[Node::Follower.index()]);
+            let unwanted = following.unwanted(&self.members.get(self.follower).server);
             actions.extend(unwanted.iter().map(Action::LetGo));
         }
+    }
+
+    /// Whether a look would find another leader, or another history.
+    fn is_behind(&self, following: &Following) -> bool {
+        let run = following.follower.run();
+        *run != self.named || run.epoch() != self.writers.database.epoch()
+    }
+
+    /// Whether the named leader publishes what the follower can follow.
+    fn can_follow(&self) -> bool {
+        let leader = &self.members.get(self.leader).server;
+        self.leader != self.follower
+            && leader.publishes() == Some(self.named)
+            && self.members.get(self.follower).can_follow(self.named)
     }
 
     pub(super) fn act(&mut self, action: Action) {
@@ -189,37 +204,49 @@ impl World {
                 self.step(step);
             }
             Action::Come(client, home) => {
-                let server = &mut self.servers[home.index()];
+                let server = &mut self.members.get_mut(home).server;
                 server.trace(self.next_step);
                 self.clients[client].come(home, server);
-                if let Some(following) = &mut self.following {
+                if let Some((following, server)) = self.members.get_mut(self.follower).follows() {
                     // A user that has come counts before the next barrier is passed.
-                    following.take_wanted(&self.servers[Node::Follower.index()]);
+                    following.take_wanted(server);
                 }
             }
             Action::Leave(client) => {
                 self.budget.departures -= 1;
                 let home = self.clients[client].home().unwrap();
-                let server = &mut self.servers[home.index()];
+                let server = &mut self.members.get_mut(home).server;
                 server.trace(self.next_step);
                 self.clients[client].leave(server);
             }
-            Action::Degrade => self.degrade(),
+            Action::Degrade => {
+                self.budget.degradations -= 1;
+                self.members.get_mut(self.follower).end_following();
+                self.join(self.follower);
+            }
+            Action::Join(node) => self.join(node),
             Action::OwnBarrier => {
                 self.budget.own_barriers -= 1;
                 self.own_barrier();
             }
-            Action::Follow => self.follow(),
+            Action::Follow => {
+                let (run, next_step) = (self.named, self.next_step);
+                let member = self.members.get_mut(self.follower);
+                member.server.trace(next_step);
+                member.follow(run, &mut self.writers.database);
+            }
             _ => self.act_following(action),
         }
         self.go_on();
     }
 
     fn act_following(&mut self, action: Action) {
-        let Some(following) = &mut self.following else {
+        let member = self.members.get_mut(self.follower);
+        let Some((following, server)) = member.follows() else {
             return;
         };
-        let server = &mut self.servers[Node::Follower.index()];
+        let database = &self.writers.database;
+        let mut goes = Goes::On;
         match action {
             Action::Deliver(place) => {
                 self.budget.overtakings -= usize::from(place > 0);
@@ -239,9 +266,9 @@ impl World {
             Action::Confirm(shard) => following.confirm(shard),
             Action::Look => {
                 self.budget.looks = self.budget.looks.saturating_sub(1);
-                following.found(self.named, self.database.snapshot(), server);
+                goes = following.found(self.named.number, database.present(), server);
             }
-            Action::Read(step) => following.read(step, server, &self.database),
+            Action::Read(step) => goes = following.read(step, server, database),
             Action::FailRead => {
                 self.budget.failures -= 1;
                 following.fail_repair();
@@ -252,48 +279,45 @@ impl World {
             }
             _ => {}
         }
+        if goes == Goes::ToAnotherHistory {
+            member.end_following();
+        }
     }
 
-    /// No two things happen at the same time.
     fn tick(&mut self) {
-        let latest = self.servers.iter().map(|server| server.now).max();
-        self.now = latest.map_or(self.now, |latest| latest.max(self.now)) + Duration::from_secs(1);
-        for server in &mut self.servers {
-            server.now = self.now;
-        }
+        self.now = self.members.tick(self.now);
     }
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Begin => self.begin(),
+            Step::Begin => {
+                self.writers.begin();
+            }
             Step::Open(user) | Step::Event(user) => {
-                self.begin();
-                let transaction = self.transactions.len() - 1;
-                let place = self.running(transaction);
-                self.database.write(place, user, &self.users);
+                let transaction = self.writers.begin();
+                self.writers.write(transaction, user);
                 if matches!(step, Step::Event(_)) {
-                    self.database.commit(place);
+                    self.writers.commit(transaction);
                 }
             }
-            Step::Write(transaction, user) => {
-                let place = self.running(transaction);
-                self.database.write(place, user, &self.users);
-            }
+            Step::Write(transaction, user) => self.writers.write(transaction, user),
             Step::Flush(transaction) => {
                 if self.broken == Broken::RoutedBeforeVisible {
-                    let place = self.running(transaction);
-                    let rows = self.database.running[place].1.clone();
-                    for row in &rows {
-                        self.server(Node::First).route_row(row);
+                    let server = &mut self.members.get_mut(Node::First).server;
+                    for row in &self.writers.rows(transaction) {
+                        server.route_row(row, &self.writers.database);
                     }
-                    self.server(Node::First).flush();
+                    server.flush();
                 }
             }
-            Step::Commit(transaction) => {
-                let place = self.running(transaction);
-                self.database.commit(place);
+            Step::Commit(transaction) => self.writers.commit(transaction),
+            Step::Truncate => self.writers.truncate(),
+            Step::Forget => self.writers.database.forget(),
+            Step::Promote(lost) => {
+                self.writers.promote(lost);
+                self.members.lose_connections();
             }
-            Step::Barrier(node) => self.database.barrier(node.index(), self.now),
+            Step::Barrier(node) => self.writers.database.barrier(node.index(), self.now),
             Step::Marks(node) => {
                 if let Some(publishing) = &self.server(node).publishing {
                     publishing.marks();
@@ -314,11 +338,7 @@ impl World {
                     self.publish(node);
                 }
             }
-            Step::Stop(node) => {
-                let server = self.server(node);
-                server.router.set_relay(None);
-                server.publishing = None;
-            }
+            Step::Stop(node) => self.server(node).end_publishing(),
             Step::All(steps) => {
                 for step in steps {
                     self.step(*step);
@@ -329,95 +349,66 @@ impl World {
                 self.step(Step::Name(node));
             }
         }
-        self.listen(Node::First);
-        if self.has_second {
-            self.listen(Node::Second);
-        }
+        self.listen();
     }
 
     /// The node begins to publish what it routes.
     fn publish(&mut self, node: Node) {
-        let run = run(self.runs[node.index()]);
-        let publishing = Publishing::new(run, &self.bus);
-        self.server(node).publish(publishing);
+        let (number, bus) = (self.runs[node.index()], self.bus.clone());
+        let is_away = matches!(self.members.get_mut(node).role, Role::Joins);
+        if is_away && node != self.follower {
+            // It may lead when it has a position.
+            self.join(node);
+        }
+        self.members.get_mut(node).publish(number, &bus);
+        if node == self.follower {
+            // Who has led follows, when it publishes no more.
+            self.follower = self.leader;
+        }
     }
 
     /// The database names the node's run.
     fn name(&mut self, node: Node) {
-        self.named = run(self.runs[node.index()]);
+        let epoch = self.server(node).intake.durable_position().epoch;
+        self.named = Run {
+            history: epoch.history,
+            timeline: epoch.timeline,
+            number: self.runs[node.index()],
+        };
         self.leader = node;
     }
 
-    fn begin(&mut self) {
-        self.database.begin();
-        self.transactions.push(self.database.next_xid);
+    fn join(&mut self, node: Node) {
+        let next_step = self.next_step;
+        let member = self.members.get_mut(node);
+        member.server.trace(next_step);
+        member.join(&mut self.writers.database);
     }
 
-    /// The place of a transaction among those that run.
-    fn running(&self, transaction: usize) -> usize {
-        let xid = self.transactions[transaction];
-        let mut running = self.database.running.iter();
-        running.position(|(running, _)| *running == xid).unwrap()
-    }
-
-    /// A node takes what was notified.
-    fn listen(&mut self, node: Node) {
-        let server = &mut self.servers[node.index()];
-        let notified = mem::take(&mut self.database.channels[node.index()].notified);
-        for notified in notified {
-            match notified {
-                Notified::Row(row) => server.route_row(&row),
-                Notified::Barrier(barrier) => server.complete_barrier(barrier),
-            }
-        }
-        server.flush();
-    }
-
-    /// The follower hears nothing of the bus any more, and reads the log itself from the last barrier on.
-    fn degrade(&mut self) {
-        self.budget.degradations -= 1;
-        self.following = None;
-        // What comes meanwhile is not for it.
-        self.bus.messages().clear();
-        self.database.channels[Node::Follower.index()].lose();
-        let until = self.database.snapshot();
-        let server = &mut self.servers[Node::Follower.index()];
-        server.trace(self.next_step);
-        let rows = self.database.read(&server.durable(), &until);
-        server.read_log(&rows, until);
+    fn listen(&mut self) {
+        self.members.listen(&mut self.writers.database);
     }
 
     fn own_barrier(&mut self) {
-        let next_step = self.next_step;
-        self.server(Node::Follower)
-            .trace(("own barrier", next_step));
-        self.database.barrier(Node::Follower.index(), self.now);
-    }
-
-    fn follow(&mut self) {
-        self.database.channels[Node::Follower.index()].lose();
-        let (run, broken) = (self.named, self.broken);
-        let server = &mut self.servers[Node::Follower.index()];
-        server.trace(self.next_step);
-        self.following = Some(Following::new(run, &self.shards, broken, server));
+        let (next_step, follower) = (self.next_step, self.follower);
+        self.server(follower).trace(("own barrier", next_step));
+        self.writers.database.barrier(follower.index(), self.now);
     }
 
     /// What nothing has to be waited for.
     fn go_on(&mut self) {
-        let node = Node::Follower;
-        match &mut self.following {
-            None => {
-                self.bus.messages().clear();
-                self.listen(node);
-            }
-            Some(following) => following.pass(&mut self.servers[node.index()]),
+        self.listen();
+        match self.members.get_mut(self.follower).follows() {
+            // What comes meanwhile is not for it.
+            None => self.bus.messages().clear(),
+            Some((following, server)) => following.pass(server),
         }
         for client in &mut self.clients {
             let Some(home) = client.home() else {
                 continue;
             };
-            let server = &mut self.servers[home.index()];
-            if let Err(error) = client.go_on(server, &self.database) {
+            let server = &mut self.members.get_mut(home).server;
+            if let Err(error) = client.go_on(server, &self.writers.database) {
                 self.fail(&error);
             }
         }
@@ -431,24 +422,20 @@ impl World {
     /// A number for everything that the future depends on.
     pub(super) fn digest(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (self.next_step, self.budget).hash(&mut hasher);
+        (self.next_step, self.budget, self.follower).hash(&mut hasher);
         self.bus.messages().hash(&mut hasher);
-        self.following.hash(&mut hasher);
-        for server in &self.servers {
-            server.traced().hash(&mut hasher);
-        }
+        self.members.hash(&mut hasher);
         hasher.finish()
     }
 
     /// The follower confirms, looks and reads until nothing is left to do.
     fn repair(&mut self) {
         for _ in 0..QUIET_READS_MAX {
-            let Some(following) = &self.following else {
+            let Some(following) = self.following() else {
                 return;
             };
             let confirm = following.unconfirmed().iter().next().map(Action::Confirm);
-            let is_behind = *following.follower.run() != self.named;
-            let look = is_behind.then_some(Action::Look);
+            let look = self.is_behind(following).then_some(Action::Look);
             let read = following.next_read().map(Action::Read);
             match confirm.or(look).or(read) {
                 Some(action) => self.act(action),
@@ -465,34 +452,42 @@ impl World {
         }
     }
 
+    /// Nodes that were away join the log, and one leads.
+    fn elect(&mut self) {
+        for node in self.members.joining() {
+            self.act(Action::Join(node));
+        }
+        let (leader, named) = (self.leader, self.named);
+        if self.server(leader).publishes() != Some(named) {
+            self.tick();
+            self.step(Step::Lead(leader));
+        }
+    }
+
     /// Everything commits and arrives, every client is there, and all is well.
     pub(super) fn settle(&mut self) {
+        self.repair();
+        self.elect();
         for client in 0..self.clients.len() {
             if self.clients[client].home().is_none() {
                 self.act(Action::Come(client, self.homes[0]));
             }
         }
-        self.repair();
-        let leader = self.leader;
         for _ in 0..QUIET_BARRIERS {
             self.act(Action::Look);
-            for step in [
-                Step::Barrier(Node::First),
-                Step::Barrier(Node::Second),
-                Step::Marks(leader),
-            ] {
+            self.repair();
+            self.elect();
+            for node in self.members.nodes() {
                 self.tick();
-                self.step(step);
+                self.step(Step::Barrier(node));
             }
-            if self.following.is_none() {
-                self.tick();
-                self.own_barrier();
-                self.go_on();
-            }
+            self.tick();
+            self.step(Step::Marks(self.leader));
+            self.go_on();
             self.deliver_all();
         }
         for client in &self.clients {
-            if let Err(error) = client.check_end(&self.database) {
+            if let Err(error) = client.check_end(&self.writers.database) {
                 self.fail(&error);
             }
         }
