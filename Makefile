@@ -104,9 +104,9 @@ bench-ingest: ## Measure what the triggers cost the application; takes minutes
 	cargo build --workspace --bins --release --locked
 	python3 scripts/bench-ingest.py $(ARGS)
 
-bench-nodes: ## Measure many nodes: what PostgreSQL pays for them, and how long a failover takes; takes an hour
+bench-nodes: ## Measure many nodes: what they cost PostgreSQL, the bus and each other, and how long a failover takes; takes two hours
 	@sh scripts/setup.sh test
-	cargo build --workspace --bins --release --locked
+	cargo build --workspace --bins --profile injector --locked --features hushnet-realtime/injector
 	python3 scripts/bench-nodes.py $(ARGS)
 
 bench-migrate: ## Measure how long writers wait for `migrate up` and `down` on tables of 1,500,000 rows
@@ -166,6 +166,7 @@ bench-smoke: ## Run each benchmark once, to see that it runs
 	@python3 scripts/bench.py --test --profile debug
 	@python3 scripts/bench-ingest.py --smoke --programs $(TARGET)/debug
 	@python3 scripts/bench-nodes.py --smoke --programs $(TARGET)/debug
+	@python3 scripts/scale.py --check docs/scale.md
 	HUSHNET_REALTIME_BIN=$$(realpath $(TARGET))/debug/hushnet-realtime \
 	node clients/typescript/bench/replay.mjs --events 500 --rounds 1
 

@@ -5,6 +5,11 @@
                    each bus. pgbench commits one message a transaction, to a random one of 1,000 users, at a rate; each
                    user has a client on one of the nodes. Rounds go through everything in turn; ratios are to one node
                    over the same bus in the same round. The writers' own CPU is in all figures.
+--part cost        The CPU of an event for a user who is not connected, injected into the leader: the leader's, a follower's
+                   that holds its shard and has no such user, a follower's that holds no shard, and the broker's.
+--part delivery    The CPU of a delivery at a follower and at a node without a bus, its latency from COMMIT at both, and how
+                   much later than at the leader an event comes to a client of a follower.
+--part scale       What docs/scale.md foretells for two loads, beside what is measured.
 --part failover    From the leader's kill (SIGKILL) and from its freeze (SIGSTOP) to another leader, and to where every
                    other node follows it again; and the longest wait of a client of another node for the next of the
                    events that are committed every 20 ms.
@@ -16,117 +21,25 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import signal
 import socket
 import statistics
-import subprocess
 import sys
+import subprocess
 import threading
 import time
-import urllib.request
 
-from bench_postgresql import (
-    APPLICATION, LIMITS, MIGRATIONS, ONE, REPOSITORY, ROWS, USERS, Cluster, find_binaries, free_port, wait_for)
+from bench_followers import measure_cost, measure_delivery, measure_scale
+from bench_nodes import DATABASE, INJECTED, Node, TICKS, broker, settle
+from bench_postgresql import APPLICATION, MIGRATIONS, ONE, REPOSITORY, ROWS, USERS, Cluster, find_binaries
 
-DATABASE = "nodes"
-TICKS = os.sysconf("SC_CLK_TCK")
 FAILOVER_NODES = 3
 EVENT_INTERVAL_S = 0.02
 FAILOVER_S_MAX = 30
 BEFORE_S = 2  # of quiet, before a node is killed
 
 
-def programs_of(path):
-    return [path / name for name in ("hushnet-realtime", "hushnet-load")]
-
-
-@contextlib.contextmanager
-def running(command, **options):
-    program = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
-    try:
-        yield program
-    finally:
-        program.send_signal(signal.SIGCONT)
-        program.kill()
-        program.wait()
-
-
-@contextlib.contextmanager
-def broker(kind):
-    """The address of a broker of this kind; `none` for none."""
-    if kind == "none":
-        yield "none"
-        return
-    port = free_port()
-    server = {"redis": ["redis-server", "--bind", "127.0.0.1", "--save", "", "--port", str(port)],
-              "nats": ["nats-server", "--addr", "127.0.0.1", "--port", str(port)]}[kind]
-    found = shutil.which(server[0]) or shutil.which(server[0], path="/usr/sbin")
-    if not found:
-        raise SystemExit(f"bench-nodes: {server[0]} is not installed: run sh scripts/setup.sh test")
-    with running([found, *server[1:]]):
-        end = time.monotonic() + 10
-        while time.monotonic() < end:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.05)
-        yield f"{kind}://127.0.0.1:{port}"
-
-
-def metrics(address):
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=2) as answer:
-        return answer.read().decode()
-
-
-def has(text, series, value):
-    return re.search(rf"^{series} {value}$", text, re.M) is not None
-
-
-class Node:
-    """A server, and its clients if it has some."""
-
-    def __init__(self, stack, cluster, options, bus, number):
-        serve, self.load = programs_of(options.programs)
-        self.address = f"127.0.0.1:{free_port()}"
-        url = f"postgres://postgres@localhost/{DATABASE}?host={cluster.directory}"
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        self.stack, self.environment = stack, environment
-        self.command = [serve, "serve", "--listen", self.address, "--database-url", url, "--bus", bus,
-                        "--node-name", f"node-{number}", "--log", "error", *LIMITS]
-        self.start()
-
-    def start(self):
-        self.program = self.stack.enter_context(running(self.command, env=self.environment))
-        wait_for("a node is", self.address, "/readyz", lambda _: True)
-
-    def connect(self, first, count):
-        """A client of each of these users."""
-        self.stack.enter_context(running(
-            [self.load, "--url", f"ws://{self.address}/ws", "listen", "--first", str(first), "--connections", str(count),
-             "--seconds", "36000"], env=self.environment))
-        wait_for("the clients are", self.address, "/metrics",
-                 lambda text: has(text, "hushnet_connections_open", count))
-
-    def leads(self):
-        return has(metrics(self.address), "hushnet_node_leading", 1)
-
-    def follows(self):
-        return has(metrics(self.address), "hushnet_node_following", 1)
-
-
-def settle(nodes):
-    """Until one node leads and the others follow."""
-    end = time.monotonic() + FAILOVER_S_MAX
-    while time.monotonic() < end:
-        with contextlib.suppress(OSError):
-            leaders = [node for node in nodes if node.leads()]
-            if len(leaders) == 1 and sum(node.follows() for node in nodes) == len(nodes) - 1:
-                return leaders[0]
-        time.sleep(0.02)
-    raise SystemExit("bench-nodes: no node leads")
-
-
-def cpu_s(cluster):
+def cluster_cpu_s(cluster):
     """The CPU that PostgreSQL's processes have used, those that have ended included."""
     postmaster = int((cluster.directory / "data/postmaster.pid").read_text().split()[0])
     total = 0
@@ -143,7 +56,7 @@ def cpu_s(cluster):
 def postgresql_us(cluster, options, bus, count):
     """CPU for an event, in microseconds, with so many nodes."""
     with contextlib.ExitStack() as stack:
-        url = stack.enter_context(broker(bus))
+        url, _ = stack.enter_context(broker(bus))
         nodes = [Node(stack, cluster, options, url, number) for number in range(count)]
         share = USERS // count
         for number, node in enumerate(nodes):
@@ -152,12 +65,12 @@ def postgresql_us(cluster, options, bus, count):
             settle(nodes)
         script = cluster.directory / "one.pgbench"
         script.write_text(ONE)
-        before = cpu_s(cluster)
+        before = cluster_cpu_s(cluster)
         output, _ = cluster.run("pgbench", "-n", "-M", "prepared", "-U", "application", "-c", "8", "-R",
                                 str(options.rate), "-T", str(options.seconds), "-f", script, DATABASE)
         # The last events are still read.
         time.sleep(0.5)
-        used = cpu_s(cluster) - before
+        used = cluster_cpu_s(cluster) - before
     return used * 1e6 / int(re.search(r"actually processed: (\d+)", output)[1])
 
 
@@ -231,7 +144,7 @@ def committing(cluster):
 def fail_over(cluster, options, bus, number):
     """(to another leader, until the others follow it, the longest wait for an event), in seconds."""
     with contextlib.ExitStack() as stack:
-        url = stack.enter_context(broker(bus))
+        url, _ = stack.enter_context(broker(bus))
         nodes = [Node(stack, cluster, options, url, n) for n in range(FAILOVER_NODES)]
         leader = settle(nodes)
         others = [node for node in nodes if node is not leader]
@@ -269,7 +182,8 @@ def measure_failover(cluster, options):
     return result
 
 
-PARTS = {"postgresql": measure_postgresql, "failover": measure_failover}
+PARTS = {"postgresql": measure_postgresql, "failover": measure_failover, "cost": measure_cost,
+         "delivery": measure_delivery, "scale": measure_scale}
 
 
 def parse_arguments():
@@ -277,29 +191,53 @@ def parse_arguments():
     parser.add_argument("--part", choices=PARTS, help="one alone")
     parser.add_argument("--nodes", default="1,2,4,8", help="(%(default)s)")
     parser.add_argument("--bus", default="none,redis,nats", help="(%(default)s)")
-    parser.add_argument("--rate", type=int, default=1000, help="events a second (%(default)s)")
+    parser.add_argument("--rate", type=int, default=1000, help="events a second, of commits (%(default)s)")
     parser.add_argument("--seconds", type=int, default=60, help="of each measurement (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
     parser.add_argument("--failovers", type=int, default=20, help="of each kind (%(default)s)")
+    parser.add_argument("--events", type=int, default=1_000_000, help="that are injected at once (%(default)s)")
+    parser.add_argument("--publish-rate", type=int, default=220_000, help="of these, a second (%(default)s)")
+    parser.add_argument("--latency-rate", type=int, default=2000, help="events a second (%(default)s)")
     parser.add_argument("--programs", type=pathlib.Path, metavar="DIRECTORY",
-                        default=pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")) / "release",
+                        default=pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")) / "injector",
                         help="where hushnet-realtime and hushnet-load are (%(default)s)")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write all figures here")
     parser.add_argument("--smoke", action="store_true", help="some seconds, to see that it runs")
     options = parser.parse_args()
     if options.smoke:
         options.nodes, options.bus, options.seconds, options.rounds, options.failovers = "1,2", "redis,nats", 1, 1, 1
+        options.events, options.publish_rate, options.latency_rate, options.rate = 2000, 2000, 200, 200
     try:
         options.nodes = [int(number) for number in options.nodes.split(",")]
     except ValueError:
         parser.error("--nodes wants numbers with commas between")
     options.bus = options.bus.split(",")
+    connections = ["--connections", 1000]
+    options.idle, options.idle_seconds = (100, 1) if options.smoke else (8000, 50)
+    options.points = [(20, 500)] if options.smoke else [(1000, 2000), (6000, 15_000)]
+    options.fanouts = [[*connections, "--window", 256, "--events", options.events // 5],
+                       [*connections, "--rate", options.rate, "--events", options.rate * options.seconds]]
+    options.latency = [*connections, "--rate", options.latency_rate, "--seconds", options.seconds]
+    options.commits = [*connections, "--rate", options.rate, "--seconds", options.seconds]
+    cores = sorted(os.sched_getaffinity(0))
+    options.core = cores[0] if len(cores) > 1 else None
     options.programs = options.programs.resolve()
     if not set(options.bus) <= {"none", "redis", "nats"}:
         parser.error("--bus knows none, redis and nats")
     if min(options.seconds, options.rounds, options.failovers, options.rate, *options.nodes) < 1 or max(options.nodes) > 10:
         parser.error("all numbers are at least 1, --nodes at most 10")
     return options
+
+
+@contextlib.contextmanager
+def pinned(core):
+    """What is started meanwhile leaves this core to the measured node."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, before - {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def main():
@@ -311,14 +249,16 @@ def main():
         cleanup.callback(cluster.stop)
         cluster.start()
         cluster.sql("postgres", "CREATE ROLE application LOGIN")
-        cluster.run("createdb", DATABASE)
         texts = [APPLICATION / "schema.sql", APPLICATION / "triggers.sql", *MIGRATIONS]
         texts = [path.read_text() for path in texts]
-        cluster.sql(DATABASE, *texts[:2], "CREATE SCHEMA realtime;", *texts[2:], "SELECT realtime.repair_triggers();", ROWS,
-                    "INSERT INTO public.chats (id, chat_type) VALUES (lpad('1', 32, '0')::uuid, 'group');")
+        for database in (DATABASE, INJECTED):
+            cluster.run("createdb", database)
+            cluster.sql(database, *texts[:2], "CREATE SCHEMA realtime;", *texts[2:], "SELECT realtime.repair_triggers();", ROWS,
+                        "INSERT INTO public.chats (id, chat_type) VALUES (lpad('1', 32, '0')::uuid, 'group');")
         for name, measure in PARTS.items():
             if options.part in (None, name):
-                report[name] = measure(cluster, options)
+                with pinned(options.core if name == "cost" else None):
+                    report[name] = measure(cluster, options)
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
 

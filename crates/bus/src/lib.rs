@@ -11,8 +11,9 @@
 //!   come. There is one connection for all subjects, and its messages come in the order in which the broker sent them.
 //! - **After [`BusEvent::Subscribed`]** every message that this node's server takes for the subject comes, until
 //!   [`BusEvent::Gap`] or [`BusEvent::Disconnected`]. Of a NATS cluster, what another server takes may be missing without a
-//!   word: its route is cut, or it has not learnt of the subscription yet. Whoever needs to know numbers the messages. Messages of a subject may come before its `Subscribed`, and, since
-//!   they were queued, for a moment after [`Bus::unsubscribe`].
+//!   word: its route is cut, or it has not learnt of the subscription yet. Whoever needs to know numbers the messages.
+//!   Messages of a subject may come before its `Subscribed`, and, since they were queued, for a moment after
+//!   [`Bus::unsubscribe`].
 //! - A node receives also what it has published itself, if it is subscribed to the subject.
 //! - The driver connects for ever: after each failure it waits 100 ms to 5 s. It makes all subscriptions again.
 //!
