@@ -70,7 +70,7 @@ pub(super) fn start(
     };
     supervisor.spawn(Task::Presence, presence.run());
     let parts = NodeParts {
-        link: Link::new(bus, events),
+        link: Link::new(bus, events, Arc::clone(metrics)),
         publishing: publishing.clone(),
         orders,
         may_lead,

@@ -18,14 +18,12 @@ use super::repair::{self, Repair};
 use crate::delivery::HealthReport;
 use crate::metrics::Metrics;
 use crate::nodes::{
-    Destination, Follower, Incoming, MARK_INTERVAL, Message, Numbers, Published, Run, Verdict, read,
+    Destination, Follower, Incoming, MARK_INTERVAL, Message, Numbers, Published, Run, Verdict,
+    is_silence, read,
 };
 use crate::protocol::{Cursor, Label, ReadinessReason, RepairCause, SHARDS, Shard, ShardSet};
 use crate::store::{self, Chunk, Log};
 
-/// So many marks in a row that do not come end the following.
-const MARKS_MISSED_MAX: u32 = 5;
-const SILENCE_MAX: Duration = MARK_INTERVAL.saturating_mul(MARKS_MISSED_MAX);
 /// A shard that has had no user for so long is let go of.
 const LINGER: Duration = Duration::from_secs(30);
 /// A barrier of the bus says that events come. Clients can be let in as well if the database was found so lately.
@@ -425,12 +423,12 @@ impl<'a> Following<'a> {
             // The process was stopped, or waited for the database: what has come meanwhile is looked at first.
             return None;
         }
-        if now.saturating_duration_since(self.last_message) > SILENCE_MAX {
+        if is_silence(now.saturating_duration_since(self.last_message)) {
             return Some(Ended::Silent);
         }
         for shard in self.follower.taken().iter() {
             let last = self.last_of_shard[shard.index()];
-            if now.saturating_duration_since(last) > SILENCE_MAX {
+            if is_silence(now.saturating_duration_since(last)) {
                 self.subscribe_again(shard, now);
             }
         }

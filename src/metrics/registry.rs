@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use hushnet_bus::BusCause;
 use metrics::{Gauge, Histogram};
 
 use super::declare::declare_metrics;
@@ -136,6 +137,8 @@ declare_metrics! {
     node_repairs: CounterBy<RepairCause> = "hushnet_node_repairs_total" by "cause";
     /// 1 while there is a connection to the bus, else 0.
     bus_connected: Flag = "hushnet_bus_connected";
+    /// Times that the connection to the bus ended or could not be made, by cause.
+    bus_disconnects: CounterBy<BusCause> = "hushnet_bus_disconnects_total" by "cause";
     /// Messages that this node has published on the bus.
     bus_messages_published: Counter = "hushnet_bus_messages_published_total";
     /// The length of these messages, in bytes.

@@ -1,9 +1,12 @@
 //! This node's end of the bus: the subjects of its history, which subscriptions the broker has confirmed, and what comes.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hushnet_bus::{Bus, BusCause, BusError, BusEvent, BusEvents, Subject};
 
 use super::publisher::Destination;
+use crate::metrics::Metrics;
 use crate::protocol::{SHARDS, Shard, ShardSet};
 
 /// The subjects of one history: two databases on one bus never meet.
@@ -68,12 +71,13 @@ pub struct Link {
     is_connected: bool,
     /// Why there is no connection, as it was last logged.
     said: Option<BusCause>,
+    metrics: Arc<Metrics>,
 }
 
 impl Link {
     /// No subject yet.
     #[must_use]
-    pub fn new(bus: Bus, events: BusEvents) -> Self {
+    pub fn new(bus: Bus, events: BusEvents, metrics: Arc<Metrics>) -> Self {
         Self {
             bus,
             events,
@@ -84,6 +88,7 @@ impl Link {
             has_control: false,
             is_connected: false,
             said: None,
+            metrics,
         }
     }
 
@@ -172,6 +177,7 @@ impl Link {
                 Incoming::Lost
             }
             BusEvent::Disconnected(error) => {
+                self.metrics.bus_disconnects.increment(error.cause());
                 // Each failed attempt is an event.
                 if self.said.replace(error.cause()) != Some(error.cause()) {
                     let advice = error.advice();

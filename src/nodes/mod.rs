@@ -21,5 +21,5 @@ pub use self::message::{
 pub use self::orders::{Order, Orders};
 pub use self::presence::Presence;
 pub use self::publisher::{Destination, OPEN_BATCHES_BYTES_MAX, Publisher};
-pub use self::publishing::{MARK_INTERVAL, Publishing};
+pub use self::publishing::{MARK_INTERVAL, Publishing, is_silence};
 pub use self::status::Status;

@@ -53,11 +53,11 @@ impl HalfBus {
         let others = nodes.iter().filter(live).count();
         let reached = nodes.iter().filter(live).filter(receives).count();
         let misses = |row: &&NodeRow| row.seen_age < since && !receives(row);
-        let missed = nodes.iter().filter(live).filter(misses).count();
+        let unreached = nodes.iter().filter(live).filter(misses).count();
         if 2 * reached >= others {
             self.looks = 0;
         }
-        if 2 * missed <= others {
+        if 2 * unreached <= others {
             return Decision::Nothing;
         }
         self.looks += 1;

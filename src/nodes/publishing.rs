@@ -12,8 +12,16 @@ use crate::delivery::Relay;
 use crate::metrics::Metrics;
 use crate::protocol::{Cursor, Notification};
 
-/// Between two marks. A follower that misses five of them reads the log itself.
+/// Between two marks.
 pub const MARK_INTERVAL: Duration = Duration::from_millis(200);
+/// A follower that misses so many marks in a row reads the log itself.
+const MARKS_MISSED_MAX: u32 = 5;
+
+/// Whether no leader's messages come any more, the last one so long ago. Marks that are late or lost one by one are no sign.
+#[must_use]
+pub fn is_silence(since_last: Duration) -> bool {
+    since_last > MARK_INTERVAL * MARKS_MISSED_MAX
+}
 
 /// Publishes what the router routes while there is a run. Cheap to clone: every clone is the same.
 #[derive(Debug, Clone)]
@@ -173,6 +181,12 @@ mod tests {
     use hushnet_bus::TlsSettings;
 
     use super::*;
+
+    #[test]
+    fn a_few_marks_that_do_not_come_are_no_silence() {
+        assert!(!is_silence(MARK_INTERVAL * 5));
+        assert!(is_silence(MARK_INTERVAL * 6));
+    }
 
     /// Events of a new history must not be taken for the old one's.
     #[test]
