@@ -25,7 +25,7 @@ pub const FOLDERS: &[Folder] = &[
     // Pure types that everything speaks of. Of `websocket` only the frame.
     folder("protocol", &["websocket"]),
     folder("config", &["bus", "replication", "protocol"]),
-    folder("metrics", &["output", "protocol", "config"]),
+    folder("metrics", &["bus", "output", "protocol", "config"]),
     folder("limits", &["protocol", "config", "metrics"]),
     folder("store", &["replication", "protocol", "config", "metrics"]),
     // Not `limits`: a proof is checked the same however many are.
