@@ -75,6 +75,8 @@ async fn a_password_is_changed_and_a_node_that_was_forgotten_loses_nothing() {
     .await;
     assert_eq!(forgotten.get("/readyz").await.status, 200);
     assert_eq!(sum(&[&forgotten], "hushnet_bus_connected").await, 0);
+    let refused = "hushnet_bus_disconnects_total{cause=\"login_refused\"}";
+    forgotten.until_metric(refused, 1.0).await;
     insert_message(&db, None, &alice, &bob).await;
     all.extend(ids(&mut of_first, 1).await);
     pair.ask_both("ACL SETUSER hushnet >old").await.unwrap();
