@@ -131,7 +131,6 @@ impl NodeSettings {
     pub fn tls(&self) -> TlsSettings {
         TlsSettings {
             root_certificate: self.bus_root_certificate.clone(),
-            identity: None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Whose certificates are trusted, and which one is shown.
+//! Whose certificates are trusted.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::error::{BusCause, BusError};
@@ -18,8 +18,6 @@ use crate::error::{BusCause, BusError};
 pub struct TlsSettings {
     /// A file in PEM with authorities beside those that are built in.
     pub root_certificate: Option<PathBuf>,
-    /// Files in PEM with the node's certificate and its key, for a broker that asks for one.
-    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl TlsSettings {
@@ -28,19 +26,8 @@ impl TlsSettings {
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(failed)?
-            .with_root_certificates(self.roots().await?);
-        let config = match &self.identity {
-            None => config.with_no_client_auth(),
-            Some((certificate, key)) => {
-                let certificates = CertificateDer::pem_slice_iter(&read(certificate).await?)
-                    .collect::<Result<Vec<_>, _>>()
-                    .map_err(failed)?;
-                let key = PrivateKeyDer::from_pem_slice(&read(key).await?).map_err(failed)?;
-                config
-                    .with_client_auth_cert(certificates, key)
-                    .map_err(failed)?
-            }
-        };
+            .with_root_certificates(self.roots().await?)
+            .with_no_client_auth();
         Ok(TlsConnector::from(Arc::new(config)))
     }
 

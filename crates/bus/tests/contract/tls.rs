@@ -41,7 +41,6 @@ impl Secure {
     fn trusted(&self) -> TlsSettings {
         TlsSettings {
             root_certificate: Some(self.certificate.clone()),
-            identity: None,
         }
     }
 }
@@ -73,7 +72,6 @@ async fn a_server_is_trusted_by_its_certificate_and_its_name() {
         let other_name = Node::at(&url(kind, "127.0.0.1", &secure.server), secure.trusted());
         let missing = TlsSettings {
             root_certificate: Some("/nowhere.pem".into()),
-            identity: None,
         };
         let no_file = Node::at(&good, missing);
         for mut node in [unknown, other_name, no_file] {
