@@ -12,7 +12,7 @@ from bench_postgresql import wait_for
 
 CONNECTIONS = 1000
 LOAD_S_MAX = 300
-ATTEMPTS_MAX = 3
+ATTEMPTS_MAX = 10
 IDLE_S = 5
 SHARDS = 64
 TROUBLES = ("lost", "duplicated", "wrong_user")
