@@ -34,7 +34,7 @@ impl Arrivals {
         let mut next = pin!(next);
         let received = poll_fn(|context| {
             let polled = next.as_mut().poll(context);
-            // A task that has used up its time is told to wait although there may be more.
+            // A task that has used up its budget waits although there may be more.
             if polled.is_pending() && coop::has_budget_remaining() {
                 add_one(&self.drained);
             }

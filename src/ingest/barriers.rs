@@ -231,7 +231,7 @@ impl Barriers {
             ControlPayload::Barrier(nonce, state) => (nonce, state),
         };
         let now = Instant::now();
-        if self.outstanding().hear_row(nonce) {
+        if self.outstanding().row_notified(nonce) {
             return None;
         }
         let took = self.outstanding().complete(nonce, now)?;
@@ -274,7 +274,7 @@ impl Barriers {
         self.wanted.notify_one();
     }
 
-    /// Ready when barriers have committed and were heard, and their rows do not come.
+    /// Ready when barriers have committed and were notified, and their rows do not come.
     pub(super) async fn stream_silent(&self) {
         self.stream_silent.notified().await;
     }

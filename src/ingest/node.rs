@@ -249,7 +249,7 @@ impl Node {
         let is_due = last.is_some_and(|last| last.elapsed() >= ELSEWHERE_AFTER);
         if is_due && self.named.is_some() {
             self.elsewhere = Some(Instant::now());
-            tracing::warn!(event = "leader_not_heard", action = "reconnect");
+            tracing::warn!(event = "leader_missing", action = "reconnect");
             self.link.reconnect();
         }
     }

@@ -25,14 +25,14 @@ struct Barrier {
 #[derive(Debug, Default)]
 struct RowOf {
     /// Its notification.
-    heard: bool,
+    notified: bool,
     /// The row.
     streamed: bool,
 }
 
 impl Barrier {
-    fn is_heard(&self) -> bool {
-        self.row.as_ref().is_some_and(|row| row.heard)
+    fn is_notified(&self) -> bool {
+        self.row.as_ref().is_some_and(|row| row.notified)
     }
 
     fn is_streamed(&self) -> bool {
@@ -110,13 +110,13 @@ impl OutstandingBarriers {
 
     /// The notification of a barrier has come that is also a row, and so those of all before it. Returns whether it is
     /// one: its row completes it.
-    pub(super) fn hear_row(&mut self, nonce: Nonce) -> bool {
+    pub(super) fn row_notified(&mut self, nonce: Nonce) -> bool {
         let index = self.barriers.iter().position(|b| b.nonce == nonce);
         let Some(index) = index.filter(|index| self.barriers[*index].row.is_some()) else {
             return false;
         };
         for row in self.rows_up_to(index) {
-            row.heard = true;
+            row.notified = true;
         }
         self.forget_complete_rows();
         true
@@ -149,14 +149,14 @@ impl OutstandingBarriers {
 
     fn forget_complete_rows(&mut self) {
         self.barriers
-            .retain(|barrier| !(barrier.is_heard() && barrier.is_streamed()));
+            .retain(|barrier| !(barrier.is_notified() && barrier.is_streamed()));
     }
 
-    /// Whether the rows of barriers do not come that have committed and were heard. Then no row is waited for any more.
+    /// Whether the rows of barriers do not come that have committed and were notified. Then no row is waited for any more.
     pub(super) fn take_silent_stream(&mut self, now: Instant) -> bool {
         let is_due = |at: Instant| now.duration_since(at) >= self.interval;
         let is_silent = |barrier: &&Barrier| {
-            barrier.is_heard() && !barrier.is_streamed() && barrier.committed.is_some_and(is_due)
+            barrier.is_notified() && !barrier.is_streamed() && barrier.committed.is_some_and(is_due)
         };
         let is_dead = self.barriers.iter().filter(is_silent).count() >= MISSED_MAX;
         if is_dead {
@@ -165,10 +165,10 @@ impl OutstandingBarriers {
         is_dead
     }
 
-    /// No row comes any more. A barrier that has been heard does not return.
+    /// No row comes any more. A barrier that has been notified does not return.
     pub(super) fn end_rows(&mut self) {
         self.barriers
-            .retain(|barrier| !barrier.is_heard() && !barrier.is_streamed());
+            .retain(|barrier| !barrier.is_notified() && !barrier.is_streamed());
         for barrier in &mut self.barriers {
             barrier.row = None;
         }
@@ -191,7 +191,7 @@ impl OutstandingBarriers {
     fn is_missed(&self, barrier: &Barrier, now: Instant) -> bool {
         let since = barrier.committed.map(|at| now.duration_since(at));
         !barrier.is_behind
-            && !barrier.is_heard()
+            && !barrier.is_notified()
             && since.is_some_and(|since| since >= self.interval)
     }
 
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_barrier_that_is_a_row_is_outstanding_until_it_is_heard_and_streamed() {
+    fn a_barrier_that_is_a_row_is_outstanding_until_it_is_notified_and_streamed() {
         let start = Instant::now();
         let mut outstanding = OutstandingBarriers::new(INTERVAL);
         let nonces: Vec<Nonce> = (0..4).map(|_| Nonce::random()).collect();
@@ -249,26 +249,26 @@ mod tests {
         // Its notification, and those of the others, have not come.
         assert!(!outstanding.take_silent_stream(start + seconds(1)));
         assert!(outstanding.is_any_missed(start + seconds(1)));
-        assert!(outstanding.hear_row(nonces[3]));
+        assert!(outstanding.row_notified(nonces[3]));
         assert!(!outstanding.is_any_missed(start + seconds(1)));
         assert_eq!(outstanding.take_missed(start + seconds(1)), None);
-        // Three have been heard, and their rows do not come.
+        // Three have been notified, and their rows do not come.
         assert!(outstanding.take_silent_stream(start + seconds(1)));
         assert!(!outstanding.take_silent_stream(start + seconds(1)), "once");
         assert_eq!(outstanding.complete_row(nonces[3], start), None);
     }
 
     #[test]
-    fn when_the_stream_ends_a_barrier_that_was_not_heard_returns_by_its_notification() {
+    fn when_the_stream_ends_a_barrier_that_was_not_notified_returns_by_its_notification() {
         let start = Instant::now();
         let mut outstanding = OutstandingBarriers::new(INTERVAL);
-        let (heard, other) = (Nonce::random(), Nonce::random());
-        outstanding.send(heard, true, start);
+        let (notified, other) = (Nonce::random(), Nonce::random());
+        outstanding.send(notified, true, start);
         outstanding.send(other, true, start);
-        assert!(outstanding.hear_row(heard));
+        assert!(outstanding.row_notified(notified));
         outstanding.end_rows();
-        assert_eq!(outstanding.complete(heard, start), None);
-        assert!(!outstanding.hear_row(other));
+        assert_eq!(outstanding.complete(notified, start), None);
+        assert!(!outstanding.row_notified(other));
         assert!(outstanding.complete(other, start).is_some());
     }
 

@@ -33,7 +33,7 @@ pub enum Rejected {
     Draining,
     /// The web page's origin is not allowed (403).
     Origin,
-    /// The database has not told yet which type users' ids have, or has told another (503).
+    /// The type of users' ids has not been read from the database yet, or has changed (503).
     DatabaseUnavailable,
     /// A limit on connections was met (429).
     #[strum(transparent)]

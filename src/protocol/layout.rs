@@ -10,7 +10,7 @@ use super::UserKey;
 const ID_BYTES: usize = 20;
 const USER_BYTES: usize = 38;
 
-/// What was done to a row. A client is told it by its name.
+/// What was done to a row. Clients get its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
     /// It is new.

@@ -33,7 +33,7 @@ pub enum StreamFault {
     Lag,
     /// A transaction is so large that the events behind it would wait.
     LongTransaction,
-    /// Barriers commit and are heard, and their rows do not come.
+    /// Barriers commit and are notified, and their rows do not come.
     Silent,
     /// More events wait to be visible, or to be joined to what was read, than there is room for.
     Overflow,

@@ -68,7 +68,7 @@ macro_rules! is_revocation {
 }
 pub(super) use is_revocation;
 
-/// What the log has of an event, or of something else that the service is told of.
+/// What the log has of an event, or of something else that concerns the service.
 #[derive(Debug)]
 pub enum Body {
     /// Its JSON.

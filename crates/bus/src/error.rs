@@ -154,10 +154,18 @@ impl BusError {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use enum_map::Enum;
+
     use super::*;
 
     #[test]
-    fn a_server_cannot_write_lines_of_the_log() {
+    fn labels_differ_and_a_server_cannot_write_lines_of_the_log() {
+        let all = (0..BusCause::LENGTH).map(BusCause::from_usize);
+        let labels: HashSet<_> = all.map(BusCause::label).collect();
+        assert_eq!(labels.len(), BusCause::LENGTH);
+        assert!(labels.contains("login_refused"), "{labels:?}");
         let error = BusError::new(BusCause::Refused, format!("a\r\nb{}", "é".repeat(1000)));
         assert!(!error.to_string().contains('\n'), "{error}");
         assert!(error.detail().len() <= DETAIL_BYTES_MAX);

@@ -1,7 +1,7 @@
 //! NATS servers that are one cluster.
 //!
 //! Each two servers have one route, which the later of them opens, through a proxy of its own. A server tells the others of
-//! each server's address for routes; the one that is told here leads nowhere, so that no route goes around a proxy.
+//! each server's address for routes; the address that is advertised here leads nowhere, so that no route goes around a proxy.
 
 use std::time::Duration;
 

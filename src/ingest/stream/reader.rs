@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::protocol::StreamFault;
 use crate::store::{RowStream, StreamError, Streamed, Witness};
 
-/// How often PostgreSQL is told how far the events have been routed, and the slot is looked at.
+/// How often the position of the events that have been routed is reported to PostgreSQL, and the slot is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A transaction whose rows take longer to come is read from the log, and so is what was committed behind it.
 const TRANSACTION_MAX: Duration = Duration::from_secs(1);

@@ -127,7 +127,7 @@ impl StreamTask {
             StreamFault::PublicationAltered => {
                 "a barrier has found the publication realtime_log changed or gone"
             }
-            StreamFault::Silent => "barriers commit and are heard, and their rows do not come",
+            StreamFault::Silent => "barriers commit and are notified, and their rows do not come",
             _ => "more events than there is room for wait to be joined to what was read",
         };
         match shared.let_go() {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use hushnet_bus::{BusCause, BusEvent};
-use hushnet_devbus::BrokerKind;
+use hushnet_devbus::{BrokerKind, BrokerServer};
 
 use crate::node::{KINDS, Node, fails_again_and_again, server, subject};
 
@@ -28,16 +28,22 @@ fn example(kind: BrokerKind) -> &'static str {
     block(SECURITY, beginning)
 }
 
+/// A node with the login of the examples, which receives what it publishes.
+async fn working_node(server: &BrokerServer) -> Node {
+    let mut node = Node::new(server, "hushnet:change-me@");
+    node.bus.subscribe(subject("hushnet.h1.shard.0"));
+    node.connected().await;
+    node.next_subscribed().await;
+    node.publish("hushnet.h1.shard.0", "x");
+    assert_eq!(node.message().await.1, "x");
+    node
+}
+
 #[tokio::test]
 async fn a_node_with_the_rights_of_the_example_works() {
     for kind in KINDS {
         let server = server(kind, example(kind)).await;
-        let mut node = Node::new(&server, "hushnet:change-me@");
-        node.bus.subscribe(subject("hushnet.h1.shard.0"));
-        node.connected().await;
-        node.next_subscribed().await;
-        node.publish("hushnet.h1.shard.0", "x");
-        assert_eq!(node.message().await.1, "x");
+        let mut node = working_node(&server).await;
         // It may also end a subscription.
         node.bus.unsubscribe(&subject("hushnet.h1.shard.0"));
         node.bus.subscribe(subject("hushnet.h1.control"));
@@ -54,12 +60,7 @@ async fn a_node_works_with_a_server_of_the_cluster_in_the_deployment_guide() {
     let text = text.replace("listen: \"0.0.0.0:4222\"\n", "");
     let text = text.replace("0.0.0.0:6222", "127.0.0.1:-1");
     let server = server(BrokerKind::Nats, &text).await;
-    let mut node = Node::new(&server, "hushnet:change-me@");
-    node.bus.subscribe(subject("hushnet.h1.shard.0"));
-    node.connected().await;
-    node.next_subscribed().await;
-    node.publish("hushnet.h1.shard.0", "x");
-    assert_eq!(node.message().await.1, "x");
+    working_node(&server).await;
 }
 
 #[tokio::test]
