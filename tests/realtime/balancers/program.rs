@@ -1,6 +1,7 @@
 //! nginx or HAProxy, with the example's file.
 
 use std::fs::{self, File, Permissions};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -9,13 +10,15 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use hushnet_testkit::wait::until;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 use uuid::Uuid;
 
 /// Debian's account without rights, for tests that run as root.
 const NOBODY: u32 = 65_534;
 /// Debian's place for such programs, which is not in every PATH.
 const SYSTEM_PROGRAMS: &str = "/usr/sbin";
+const STATS_SOCKET: &str = "admin.sock";
 
 /// Runs its arguments as a program, and ends that when its input ends: the kernel closes the test's end of the pipe
 /// however the test ends. nginx has more processes than one, which it ends itself at SIGTERM.
@@ -101,6 +104,10 @@ impl Kind {
             Self::HaProxy => vec![
                 ("user haproxy\n", "\n".into()),
                 ("group haproxy\n", "\n".into()),
+                (
+                    "stats socket /run/haproxy/admin.sock",
+                    format!("stats socket {}", at(STATS_SOCKET)),
+                ),
                 ("maxconn 50000", "maxconn 4096".into()),
                 ("log /dev/log local0", "log stderr format raw local0".into()),
                 ("bind :80", format!("bind {address}")),
@@ -162,6 +169,30 @@ impl Balancer {
         })
         .await;
         balancer
+    }
+
+    /// Until HAProxy has the node among those that get clients, and no check of it has failed since one succeeded: a check
+    /// that was sent before the node was ready may be answered after it.
+    pub async fn until_up(&self, node: &str) {
+        until(&format!("{node} is up for HAProxy"), async || {
+            self.status(node).await.unwrap() == "UP"
+        })
+        .await;
+    }
+
+    async fn status(&self, node: &str) -> io::Result<String> {
+        let mut socket = UnixStream::connect(self.directory.path().join(STATS_SOCKET)).await?;
+        socket.write_all(b"show stat\n").await?;
+        let mut table = String::new();
+        socket.read_to_string(&mut table).await?;
+        let mut rows = table.lines().map(|row| row.split(',').collect::<Vec<_>>());
+        let column = rows
+            .next()
+            .unwrap()
+            .iter()
+            .position(|name| *name == "status");
+        let row = rows.find(|row| row.get(1) == Some(&node)).unwrap();
+        Ok(row[column.unwrap()].to_owned())
     }
 
     pub fn log(&self) -> String {
