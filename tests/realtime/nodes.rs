@@ -9,6 +9,7 @@ mod faults;
 mod leadership;
 mod naming;
 mod nats_cluster;
+mod next_version;
 mod presence;
 mod redis_changes;
 mod team;

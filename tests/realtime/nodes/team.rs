@@ -1,12 +1,16 @@
 //! A broker, a database, and nodes.
 
+use std::net::SocketAddr;
+
 use hushnet_devbus::{BrokerKind, BrokerOptions, BrokerServer};
 use hushnet_realtime::config::Config;
 use hushnet_testkit::program;
 use hushnet_testkit::server::Server as Process;
 use serde_json::Value;
+use tokio::process::Command;
 use uuid::Uuid;
 
+use super::next_version;
 use crate::support::{Client, Database, Server, until};
 
 /// Nodes of one database over one bus.
@@ -70,12 +74,22 @@ impl Team {
     /// A node in a process of its own.
     pub async fn process(&self, name: &str) -> Process {
         let mut command = program::command(env!("CARGO_BIN_EXE_hushnet-realtime"));
-        command
-            .args(["serve", "--listen", "127.0.0.1:0", "--bus", &self.url])
-            .args(["--node-name", name, "--database-url", &self.database.url]);
-        let process = Process::start(&mut command).await;
-        process.until_ready().await;
-        process
+        let address = "127.0.0.1:0".parse().unwrap();
+        ready(command.arg("serve").args(self.arguments(name, address))).await
+    }
+
+    /// The same of the next version's program, at this address.
+    pub async fn process_of_next_version(&self, name: &str, at: SocketAddr) -> Process {
+        ready(&mut next_version::command(&self.arguments(name, at))).await
+    }
+
+    fn arguments(&self, name: &str, listen: SocketAddr) -> [String; 4] {
+        [
+            format!("--listen={listen}"),
+            format!("--node-name={name}"),
+            format!("--bus={}", self.url),
+            format!("--database-url={}", self.database.url),
+        ]
     }
 
     pub async fn node_with(&self, name: &str, change: impl FnOnce(&mut Config)) -> Server {
@@ -109,6 +123,13 @@ pub async fn leads(server: &Server) {
 
 pub async fn follows(server: &Server) {
     server.until_metric("hushnet_node_following", 1.0).await;
+}
+
+/// The program that the command runs, as soon as it is ready.
+async fn ready(command: &mut Command) -> Process {
+    let process = Process::start(command).await;
+    process.until_ready().await;
+    process
 }
 
 /// Until one of these nodes leads and the others follow.

@@ -1,26 +1,34 @@
 //! Rolling upgrades: nodes of a made-up next version beside nodes of this one, under load.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use hushnet_realtime::config::Config;
 use hushnet_realtime::nodes::VERSION;
+use hushnet_testkit::client::{self, SUBPROTOCOL_HEADER};
+use hushnet_testkit::server::Server as Process;
+use serde_json::Value;
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::interval;
+use tokio::time::{interval, sleep};
+use uuid::Uuid;
 
-use super::team::{Team, follows, leads, next, sum, v1};
+use super::next_version::NEXT;
+use super::team::{Team, follows, leads};
 use crate::over_both;
+use crate::schema::assert_valid_frame;
 use crate::support::{Client, Server, User, add_user, insert_message, soon, until};
 
 /// The format of the messages that the leader writes.
 const WRITTEN: &str = "hushnet_node_batch_version";
-const NEXT: u8 = VERSION + 1;
 /// Between two events.
 const PACE: Duration = Duration::from_millis(4);
+/// Before a client tries the next node.
+const RETRY: Duration = Duration::from_millis(20);
 
 async fn node_of(team: &Team, name: &str, version: u8) -> Server {
     let change = |config: &mut Config| config.nodes.batch_version = Some(version);
@@ -29,6 +37,33 @@ async fn node_of(team: &Team, name: &str, version: u8) -> Server {
 
 async fn writes(server: &Server, version: u8) {
     server.until_metric(WRITTEN, f64::from(version)).await;
+}
+
+/// Until one of these programs leads, in this format, and the others follow.
+async fn lead_in(nodes: &[&Process], version: u8) {
+    let sum = async |series| {
+        let mut sum = 0.0;
+        for node in nodes {
+            sum += node.metric(series).await;
+        }
+        format!("{sum:.0}")
+    };
+    let others = nodes.len() - 1;
+    until(
+        &format!("one node to lead in format {version}"),
+        async || {
+            sum("hushnet_node_leading").await == "1"
+                && sum("hushnet_node_following").await == others.to_string()
+                && sum(WRITTEN).await == version.to_string()
+        },
+    )
+    .await;
+}
+
+/// Ends a program as a service manager does.
+async fn terminate(mut node: Process) {
+    node.program.signal("TERM").await;
+    assert!(node.program.ended().await.success());
 }
 
 /// A writer, and clients that read meanwhile.
@@ -41,14 +76,23 @@ struct Load {
 }
 
 impl Load {
-    /// One of the clients is connected to each of these nodes.
-    async fn begin(db: PgPool, nodes: &[&Server]) -> Self {
+    /// One client begins at each of these nodes.
+    async fn begin(db: PgPool, nodes: &[SocketAddr]) -> Self {
         let bob = add_user(&db).await;
         let (stop, written) = (Arc::new(AtomicBool::new(false)), watch::Sender::new(None));
         let mut readers = Vec::new();
-        for node in nodes {
-            let (client, _) = v1(node, bob.id, None).await;
-            readers.push(tokio::spawn(read(client, written.subscribe())));
+        for first in 0..nodes.len() {
+            let mut reader = Reader {
+                user: bob.id,
+                nodes: nodes.to_vec(),
+                next: first,
+                cursor: None,
+                ids: Vec::new(),
+                known: HashSet::new(),
+            };
+            let mut client = reader.connect().await;
+            reader.take(&client.next_json().await);
+            readers.push(tokio::spawn(reader.read(client, written.subscribe())));
         }
         let writer = tokio::spawn(write(db, bob, Arc::clone(&stop)));
         Self {
@@ -82,17 +126,70 @@ async fn write(db: PgPool, user: User, stop: Arc<AtomicBool>) -> usize {
     written
 }
 
-/// The ids of the events, each once, as soon as there are so many as were written.
-async fn read(mut client: Client, mut written: watch::Receiver<Option<usize>>) -> Vec<i64> {
-    let (mut ids, mut known) = (Vec::new(), HashSet::new());
-    loop {
-        let all = Some(ids.len());
-        tokio::select! {
-            frame = next(&mut client) => {
-                let id = frame["id"].as_i64().unwrap();
-                ids.extend(known.insert(id).then_some(id));
+/// A client that goes to the next node with its cursor when its node ends.
+struct Reader {
+    user: Uuid,
+    nodes: Vec<SocketAddr>,
+    /// The node that it tries next.
+    next: usize,
+    cursor: Option<String>,
+    /// The ids of the events, each once.
+    ids: Vec<i64>,
+    known: HashSet<i64>,
+}
+
+impl Reader {
+    /// A connection to the first node that takes it.
+    async fn connect(&mut self) -> Client {
+        loop {
+            let node = self.nodes[self.next % self.nodes.len()];
+            self.next += 1;
+            let since = self.cursor.iter().map(|cursor| format!("&since={cursor}"));
+            let url = format!(
+                "ws://{node}/ws?user_id={}{}",
+                self.user,
+                since.collect::<String>()
+            );
+            let request = client::request(&url, &[(SUBPROTOCOL_HEADER, "hushnet.v1")]);
+            match Client::connect(request, None, assert_valid_frame).await {
+                Ok((client, _)) => return client,
+                Err(_) => sleep(RETRY).await,
             }
-            _ = written.wait_for(|written| *written == all) => return ids,
+        }
+    }
+
+    /// The ids of the events, as soon as there are so many as were written.
+    async fn read(
+        mut self,
+        first: Client,
+        mut written: watch::Receiver<Option<usize>>,
+    ) -> Vec<i64> {
+        let mut client = first;
+        loop {
+            let all = Some(self.ids.len());
+            let text = tokio::select! {
+                text = client.try_next_text() => text,
+                _ = written.wait_for(|written| *written == all) => return self.ids,
+            };
+            match text {
+                Ok(text) => self.take(&serde_json::from_str(&text).unwrap()),
+                Err(_) => client = self.connect().await,
+            }
+        }
+    }
+
+    fn take(&mut self, frame: &Value) {
+        match frame["type"].as_str().unwrap() {
+            "message" => {
+                let id = frame["id"].as_i64().unwrap();
+                self.ids.extend(self.known.insert(id).then_some(id));
+            }
+            // The user has just been added, and its device is an event too.
+            "hello" | "cursor" | "goaway" | "device" => {}
+            other => panic!("unexpected {other}: {frame}"),
+        }
+        if let Some(cursor) = frame["cursor"].as_str() {
+            self.cursor = Some(cursor.to_owned());
         }
     }
 }
@@ -105,7 +202,7 @@ over_both! {
         follows(&second).await;
         writes(&first, NEXT).await;
 
-        let load = Load::begin(first.db().await, &[&first, &second]).await;
+        let load = Load::begin(first.db().await, &[first.address(), second.address()]).await;
         let old = node_of(&team, "old", VERSION).await;
         writes(&first, VERSION).await;
         follows(&old).await;
@@ -114,31 +211,25 @@ over_both! {
         load.end().await;
     }
 
-    /// One after another is replaced by the next version, as an upgrade does. The clients of the node that is left stay.
-    async fn nodes_are_upgraded_one_by_one_under_load(team: Team) {
-        let (leader, follower) = team.pair().await;
-        let left = node_of(&team, "left", VERSION).await;
-        follows(&left).await;
-        let load = Load::begin(leader.db().await, &[&left, &left]).await;
+    /// Each program of this version is replaced by one of the next, at its address, as an upgrade does.
+    async fn programs_are_upgraded_one_by_one_under_load(team: Team) {
+        let first = team.process("first").await;
+        let second = team.process("second").await;
+        let third = team.process("third").await;
+        lead_in(&[&first, &second, &third], VERSION).await;
+        let addresses = [&first, &second, &third].map(Process::address);
+        let load = Load::begin(team.database.pool().await, &addresses).await;
 
-        follower.stopped_now().await;
-        let second = node_of(&team, "second", NEXT).await;
-        follows(&second).await;
-        leader.stopped_now().await;
-        let first = node_of(&team, "first", NEXT).await;
-        until("one node to lead and two to follow", async || {
-            let all = [&first, &second, &left];
-            sum(&all, "hushnet_node_leading").await == 1
-                && sum(&all, "hushnet_node_following").await == 2
-        })
-        .await;
-        assert_eq!(sum(&[&first, &second, &left], WRITTEN).await, i64::from(VERSION));
+        terminate(second).await;
+        let second = team.process_of_next_version("second", addresses[1]).await;
+        lead_in(&[&first, &second, &third], VERSION).await;
+        terminate(first).await;
+        let first = team.process_of_next_version("first", addresses[0]).await;
+        lead_in(&[&first, &second, &third], VERSION).await;
+        terminate(third).await;
+        lead_in(&[&first, &second], NEXT).await;
+        let third = team.process_of_next_version("third", addresses[2]).await;
+        lead_in(&[&first, &second, &third], NEXT).await;
         load.end().await;
-
-        left.stopped_now().await;
-        until("the next format to be written", async || {
-            sum(&[&first, &second], WRITTEN).await == i64::from(NEXT)
-        })
-        .await;
     }
 }
