@@ -26,6 +26,14 @@ pub(super) fn serve(
         let reload = async move { tls.reload_on_hangup().await };
         supervisor.spawn(Task::TlsReload, reload);
     }
+    let longest = api
+        .shared
+        .timeouts
+        .write_of(config.event_bytes_max as usize);
+    edge::outlast_writes(&listener, longest).map_err(|cause| RunError::Listen {
+        address: config.listen,
+        cause,
+    })?;
     let accepting = Accepting {
         connections_max: descriptors.sockets + descriptors.requests,
         request_head_timeout: config.request_head_timeout(),

@@ -21,6 +21,18 @@ pub struct Timeouts {
     pub write_timeout: Duration,
 }
 
+impl Timeouts {
+    /// How long a write of so many bytes may take.
+    #[must_use]
+    pub fn write_of(&self, bytes: usize) -> Duration {
+        self.write_timeout * write_timeouts(bytes)
+    }
+}
+
+fn write_timeouts(bytes: usize) -> u32 {
+    u32::try_from(1 + bytes / WRITE_TIMEOUT_BYTES).unwrap_or(u32::MAX)
+}
+
 /// The times of one connection.
 #[derive(Debug)]
 pub(super) struct Deadlines {
@@ -99,7 +111,7 @@ impl Deadlines {
 
     /// So many bytes are written next, and more than once the write timeout may pass until they are.
     pub(super) fn writing_bytes(&mut self, bytes: usize) {
-        self.write_timeouts = u32::try_from(1 + bytes / WRITE_TIMEOUT_BYTES).unwrap_or(u32::MAX);
+        self.write_timeouts = write_timeouts(bytes);
     }
 
     /// Everything is with the kernel.

@@ -12,8 +12,11 @@ use tokio::net::TcpListener;
 const ACCEPT_BACKLOG: i32 = 65_535;
 /// What the kernel holds for a peer that does not read; left alone, it would grow to megabytes.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
-/// A peer that has acknowledged nothing for this long is gone, whatever state its WebSocket is in.
+/// A peer that has acknowledged nothing for this long is gone, whatever state its WebSocket is in. One that lives but does
+/// not read has a full window, and the kernel counts that the same.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(45);
+/// Until the kernel ends a connection whose write has taken as long as it may: the server's own close comes first.
+const USER_TIMEOUT_MARGIN: Duration = Duration::from_secs(15);
 const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// A listening socket whose connections send small frames without delay and end when their peer is gone.
@@ -45,4 +48,43 @@ pub fn adopt(socket: std::net::TcpListener) -> io::Result<TcpListener> {
     #[cfg(target_os = "linux")]
     options.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
     TcpListener::from_std(socket)
+}
+
+/// Has the kernel wait for a peer longer than a write to it may take.
+///
+/// # Errors
+/// The operating system's.
+#[cfg_attr(
+    not(target_os = "linux"),
+    expect(unused_variables, reason = "no such option")
+)]
+pub fn outlast_writes(listener: &TcpListener, longest: Duration) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        let timeout = TCP_USER_TIMEOUT.max(longest + USER_TIMEOUT_MARGIN);
+        SockRef::from(listener).set_tcp_user_timeout(Some(timeout))?;
+    }
+    Ok(())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_waits_longer_than_a_write_may_take() {
+        for (longest, least) in [(10, 45), (50, 51), (3_000, 3_001)]
+            .map(|(longest, least)| (Duration::from_secs(longest), Duration::from_secs(least)))
+        {
+            let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            outlast_writes(&listener, longest).unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap());
+            let (_client, accepted) = tokio::join!(client, listener.accept());
+            let (socket, _) = accepted.unwrap();
+            let timeout = SockRef::from(&socket).tcp_user_timeout().unwrap();
+            assert!(timeout.unwrap() >= least, "{timeout:?} for {longest:?}");
+        }
+    }
 }

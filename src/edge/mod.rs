@@ -19,6 +19,6 @@ pub use self::acceptor::{Accepting, acceptors};
 pub(crate) use self::client_address::ClientAddress;
 pub(crate) use self::connection_permit::ConnectionPermit;
 pub(crate) use self::http_server::{Headers, REQUEST_HEAD_BYTES_MAX};
-pub use self::listener::{adopt, bind};
+pub use self::listener::{adopt, bind, outlast_writes};
 pub use self::tls::Tls;
 pub use self::transport::Transport;

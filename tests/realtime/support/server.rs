@@ -53,6 +53,8 @@ impl Server {
             database_url: Some(database.url.parse().unwrap()),
             replication_url: database.replication_of_all(),
             listen: "127.0.0.1:0".parse().unwrap(),
+            // A test may do something else for longer than its clients' answers could wait.
+            pong_timeout_ms: 600_000,
             ..Config::default()
         };
         change(&mut config);
