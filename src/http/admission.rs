@@ -33,7 +33,7 @@ use crate::protocol::{AuthError, UserKey, UserType, is_text};
 use crate::store::state::READ_TIMEOUT;
 
 /// Responses with state that are held at once, each until the client has taken it. A client that takes nothing
-/// loses its connection after the `TCP_USER_TIMEOUT` of the edge.
+/// loses its connection after the TCP user timeout that `edge::outlast_writes` sets.
 pub const RESPONSE_PERMITS_MAX: usize = 256;
 
 /// Decides which requests are served.
