@@ -8,11 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::supervisor::{Supervisor, Task};
 use crate::config::Config;
+use crate::edge::FIRST_REQUEST;
 use crate::http::Api;
 use crate::protocol::Signal;
 
 /// Time beyond the deadline for requests that are being answered.
-const REQUESTS_GRACE: Duration = Duration::from_millis(500);
+const REQUESTS_GRACE: Duration = FIRST_REQUEST.saturating_add(Duration::from_millis(250));
 /// The tasks that end by themselves once nothing more is accepted.
 const ACCEPTORS: &[Task] = &[Task::Acceptor, Task::OperatorAcceptor];
 

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +12,16 @@ use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::connection_permit::ConnectionPermit;
-use super::http_server::{Accepted, HttpServer};
+use super::http_server::{Accepted, Ending, HttpServer};
 use super::preamble::Preamble;
 use super::round_robin::RoundRobin;
 use super::tls::Tls;
@@ -38,6 +40,9 @@ const POLLS_AT_ONCE: u32 = 8;
 /// Connections that are accepted between two returns to the runtime. A client whose connection finds the
 /// kernel's queue full tries again only after a second.
 const ACCEPTS_AT_ONCE: u32 = 32;
+/// Time for the first request of a connection that is open when the server stops. Shorter than the grace that requests
+/// have at the end.
+pub(crate) const FIRST_REQUEST: Duration = Duration::from_millis(250);
 
 /// How connections are accepted.
 #[derive(Debug, Clone)]
@@ -71,8 +76,8 @@ pub fn acceptors(
         trusted_proxies: accepting.trusted_proxies,
         tls: accepting.tls,
     };
+    let listener = Arc::new(listener);
     let acceptor = Arc::new(Acceptor {
-        listener,
         permits: Arc::new(Semaphore::new(accepting.connections_max)),
         limits: accepting.limits,
         server: Arc::new(HttpServer::new(
@@ -85,14 +90,13 @@ pub fn acceptors(
         stop: accepting.stop,
     });
     let workers = tokio::runtime::Handle::current().metrics().num_workers();
-    (0..workers).map(move |_| Arc::clone(&acceptor).run())
+    (0..workers).map(move |_| Arc::clone(&acceptor).run(Arc::clone(&listener)))
 }
 
 /// Accepts connections and has them served until they end or become WebSockets. Connections that have not
 /// been upgraded share one task per worker ([`RoundRobin`]), which returns to the runtime after a few polls:
 /// however many connect at once, an event waits for a few polls only.
 struct Acceptor<R> {
-    listener: TcpListener,
     permits: Arc<Semaphore>,
     limits: Arc<Limits>,
     server: Arc<HttpServer<R>>,
@@ -106,26 +110,44 @@ where
     R: Send + Sync + 'static,
     R::Future: Send,
 {
-    async fn run(self: Arc<Self>) {
+    async fn run(self: Arc<Self>, listener: Arc<TcpListener>) {
         let mut connections = RoundRobin::new();
+        let serve = |accepted| Arc::clone(&self.server).serve(accepted);
+        let until_stopped = self.accept_until_stopped(&listener, &mut connections, serve);
+        until_stopped.await;
+        // Closing the socket resets what still waits in the kernel's queue.
+        while let Ok(accepted) = self.accept_waiting(&listener) {
+            connections.extend(accepted.map(serve));
+        }
+        drop(listener);
+        for (which, time) in [
+            (Ending::Served, FIRST_REQUEST),
+            (Ending::All, Duration::MAX),
+        ] {
+            self.server.end(which);
+            connections.wake_all();
+            let _ = tokio::time::timeout(time, all_ended(&mut connections)).await;
+        }
+    }
+
+    async fn accept_until_stopped<F: Future<Output = ()>>(
+        &self,
+        listener: &TcpListener,
+        connections: &mut RoundRobin<F>,
+        serve: impl Fn(Accepted) -> F,
+    ) {
         let mut stop = pin!(self.stop.cancelled());
-        let mut stopping = false;
         let mut accept_from = None;
         let mut polls = 0;
-        while !(stopping && connections.is_empty()) {
+        loop {
             tokio::select! {
-                () = stop.as_mut(), if !stopping => {
-                    stopping = true;
-                    self.server.stop();
-                    connections.wake_all();
-                }
+                () = stop.as_mut() => return,
                 polled = poll_fn(|context| connections.poll_woken(context, POLLS_AT_ONCE)) => polls += polled,
-                accepted = self.accept(accept_from), if !stopping => {
+                accepted = self.accept(listener, accept_from) => {
                     let (mut next, mut left) = (Some(accepted), ACCEPTS_AT_ONCE);
                     while let Some(accepted) = next.take() {
                         match accepted {
-                            Ok(Some(accepted)) => connections.push(Arc::clone(&self.server).serve(accepted)),
-                            Ok(None) => {}
+                            Ok(accepted) => connections.extend(accepted.map(&serve)),
                             Err(error) => {
                                 tracing::warn!(event = "accept_failed", %error);
                                 accept_from = Some(Instant::now() + ACCEPT_RETRY);
@@ -133,7 +155,7 @@ where
                         }
                         left -= 1;
                         if left > 0 {
-                            next = self.accept(accept_from).now_or_never();
+                            next = self.accept(listener, accept_from).now_or_never();
                         }
                     }
                     polls += 1;
@@ -146,9 +168,13 @@ where
         }
     }
 
-    /// The next connection, once there is a permit for it; until then it waits in the kernel. `None` for a
-    /// connection of an address that has too many: it is closed without an answer, since it may speak TLS.
-    async fn accept(&self, from: Option<Instant>) -> io::Result<Option<Accepted>> {
+    /// The next connection, once there is a permit for it; until then it waits in the kernel. `None` for one that is
+    /// not admitted.
+    async fn accept(
+        &self,
+        listener: &TcpListener,
+        from: Option<Instant>,
+    ) -> io::Result<Option<Accepted>> {
         if let Some(from) = from {
             tokio::time::sleep_until(from).await;
         }
@@ -156,20 +182,48 @@ where
             .acquire_owned()
             .await
             .map_err(io::Error::other)?;
-        let (stream, peer) = self.listener.accept().await?;
-        let peer = peer.ip();
+        let (stream, peer) = listener.accept().await?;
+        Ok(self.admit(stream, peer.ip(), of_all))
+    }
+
+    /// The next of those that wait in the kernel now, whether or not the runtime knows of it.
+    fn accept_waiting(&self, listener: &TcpListener) -> io::Result<Option<Accepted>> {
+        let of_all = Arc::clone(&self.permits)
+            .try_acquire_owned()
+            .map_err(io::Error::other)?;
+        let (socket, peer) = SockRef::from(listener).accept()?;
+        let peer = peer.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+        socket.set_nonblocking(true)?;
+        let stream = TcpStream::from_std(socket.into())?;
+        Ok(self.admit(stream, peer.ip(), of_all))
+    }
+
+    /// `None` for a connection of an address that has too many: it is closed without an answer, since it may speak TLS.
+    fn admit(
+        &self,
+        stream: TcpStream,
+        peer: IpAddr,
+        of_all: OwnedSemaphorePermit,
+    ) -> Option<Accepted> {
         match self.limits.admit_peer(peer) {
-            Ok(of_peer) => Ok(Some(Accepted {
+            Ok(of_peer) => Some(Accepted {
                 stream,
                 peer,
                 permit: ConnectionPermit::new(of_all, of_peer),
-            })),
+            }),
             Err(refusal) => {
                 let reason = Rejected::Limit(refusal.limit);
                 self.metrics.connections_rejected.increment(reason);
-                Ok(None)
+                None
             }
         }
+    }
+}
+
+async fn all_ended(connections: &mut RoundRobin<impl Future<Output = ()>>) {
+    while !connections.is_empty() {
+        poll_fn(|context| connections.poll_woken(context, POLLS_AT_ONCE)).await;
+        tokio::task::yield_now().await;
     }
 }
 
@@ -178,7 +232,6 @@ mod tests {
     use std::net::SocketAddr;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
     use tokio::task::JoinHandle;
     use warp::Filter;
 
@@ -235,12 +288,15 @@ mod tests {
         }
     }
 
+    fn request(path: &str) -> String {
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: test\r\nX-Name: me\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n"
+        )
+    }
+
     /// Sends a request; returns its response, which is empty if the server closes the connection.
     async fn ask(stream: &mut TcpStream, path: &str) -> String {
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: test\r\nX-Name: me\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.write_all(request(path).as_bytes()).await.unwrap();
         let mut response = vec![0; 1_024];
         let length = stream.read(&mut response).await.unwrap_or(0);
         String::from_utf8_lossy(&response[..length]).into_owned()
@@ -263,6 +319,56 @@ mod tests {
         let server = Server::start();
         let response = ask(&mut server.connect().await, "/client").await;
         assert!(response.ends_with("\r\n\r\n192.0.2.7 me"), "{response}");
+    }
+
+    /// The test's one thread connects and asks before the server runs again.
+    #[tokio::test]
+    async fn a_connection_that_waits_in_the_kernel_at_the_stop_is_answered() {
+        let server = Server::start();
+        assert!(
+            ask(&mut server.connect().await, "/client")
+                .await
+                .ends_with("me")
+        );
+        let mut waiting = std::net::TcpStream::connect(server.address).unwrap();
+        std::io::Write::write_all(&mut waiting, request("/client").as_bytes()).unwrap();
+        server.stop.cancel();
+        server.task.await.unwrap();
+        let response = std::io::read_to_string(waiting).unwrap();
+        assert!(response.ends_with("me"), "{response}");
+    }
+
+    #[tokio::test]
+    async fn a_first_request_that_comes_just_after_the_stop_is_answered() {
+        let server = Server::start();
+        let mut open = server.connect().await;
+        // It has been accepted.
+        assert!(
+            ask(&mut server.connect().await, "/client")
+                .await
+                .ends_with("me")
+        );
+        server.stop.cancel();
+        tokio::task::yield_now().await;
+        assert!(ask(&mut open, "/client").await.ends_with("me"));
+        server.task.await.unwrap();
+        assert!(TcpStream::connect(server.address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_a_request_is_closed_a_moment_after_the_stop() {
+        let server = Server::start();
+        let mut open = server.connect().await;
+        assert!(
+            ask(&mut server.connect().await, "/client")
+                .await
+                .ends_with("me")
+        );
+        let stopped = Instant::now();
+        server.stop.cancel();
+        server.task.await.unwrap();
+        assert!(stopped.elapsed() >= FIRST_REQUEST);
+        assert_eq!(open.read(&mut [0]).await.unwrap_or(0), 0);
     }
 
     #[tokio::test]

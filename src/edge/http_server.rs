@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -48,8 +48,18 @@ pub(super) struct HttpServer<R> {
     preamble: Preamble,
     request_head_timeout: Duration,
     metrics: Arc<Metrics>,
-    /// Whether connections are to end after their current request.
-    stopping: AtomicBool,
+    ending: AtomicU8,
+}
+
+/// Which connections are to end. It only grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(super) enum Ending {
+    None,
+    /// Those that have had a request, after it. The first request of another is on its way: to close before it is read
+    /// resets the connection, and a balancer hands that on to its client as an error.
+    Served,
+    All,
 }
 
 impl<R> HttpServer<R>
@@ -69,17 +79,18 @@ where
             preamble,
             request_head_timeout,
             metrics,
-            stopping: AtomicBool::new(false),
+            ending: AtomicU8::new(Ending::None as u8),
         }
     }
 
-    /// Lets every connection end after its current request. They look when they are polled next.
-    pub(super) fn stop(&self) {
-        self.stopping.store(true, Release);
+    /// Lets these connections end. They look when they are polled next.
+    pub(super) fn end(&self, which: Ending) {
+        self.ending.fetch_max(which as u8, AcqRel);
     }
 
-    fn is_stopping(&self) -> bool {
-        self.stopping.load(Acquire)
+    fn ends(&self, served: bool) -> bool {
+        let least = if served { Ending::Served } else { Ending::All };
+        self.ending.load(Acquire) >= least as u8
     }
 
     /// Serves a connection. Never panics.
@@ -104,7 +115,9 @@ where
             return;
         };
         let trusted = &self.preamble.trusted_proxies;
+        let served = AtomicBool::new(false);
         let service = service_fn(|mut request: hyper::Request<Incoming>| {
+            served.store(true, Relaxed);
             let headers = std::mem::take(request.headers_mut());
             let extensions = request.extensions_mut();
             extensions.insert(ClientAddress::of(peer, &headers, trusted));
@@ -112,7 +125,7 @@ where
             extensions.insert(permit.clone());
             self.routes.call(request)
         });
-        self.speak_http(transport, service).await;
+        self.speak_http(transport, service, &served).await;
     }
 
     /// Reads what comes before HTTP, in the time for a request's head. `None` if that fails, or when the
@@ -124,11 +137,9 @@ where
         // Boxed: a TLS handshake's state is large, and most connections come without TLS.
         let reading = Box::pin(self.preamble.read(stream, peer));
         let mut reading = pin!(tokio::time::timeout(self.request_head_timeout, reading));
-        let read = poll_fn(|context| {
-            if self.is_stopping() {
-                return Poll::Ready(None);
-            }
-            reading.as_mut().poll(context).map(Some)
+        let read = poll_fn(|context| match reading.as_mut().poll(context) {
+            Poll::Pending if self.ends(false) => Poll::Ready(None),
+            polled => polled.map(Some),
         });
         match read.await? {
             Ok(Ok(read)) => Some(read),
@@ -140,7 +151,7 @@ where
         }
     }
 
-    async fn speak_http<S>(&self, transport: Transport, service: S)
+    async fn speak_http<S>(&self, transport: Transport, service: S, served: &AtomicBool)
     where
         S: Service<hyper::Request<Incoming>, Response = Response, Error = Infallible> + Send,
         S::Future: Send,
@@ -156,11 +167,14 @@ where
         let mut shutting_down = false;
         // An error is the client's: it sent no HTTP, or left.
         let _ = poll_fn(|context| {
-            if self.is_stopping() && !shutting_down {
+            loop {
+                let polled = connection.as_mut().poll(context);
+                if polled.is_ready() || shutting_down || !self.ends(served.load(Relaxed)) {
+                    return polled;
+                }
                 shutting_down = true;
                 connection.as_mut().graceful_shutdown();
             }
-            connection.as_mut().poll(context)
         })
         .await;
     }

@@ -14,8 +14,8 @@ mod round_robin;
 mod tls;
 mod transport;
 
-pub(crate) use self::acceptor::REQUEST_CONNECTIONS_MAX;
 pub use self::acceptor::{Accepting, acceptors};
+pub(crate) use self::acceptor::{FIRST_REQUEST, REQUEST_CONNECTIONS_MAX};
 pub(crate) use self::client_address::ClientAddress;
 pub(crate) use self::connection_permit::ConnectionPermit;
 pub(crate) use self::http_server::{Headers, REQUEST_HEAD_BYTES_MAX};

@@ -86,6 +86,11 @@ impl<F: Future<Output = ()>> RoundRobin<F> {
         entry.insert(Slot { future, waker });
     }
 
+    /// Adds these.
+    pub(super) fn extend(&mut self, futures: impl IntoIterator<Item = F>) {
+        futures.into_iter().for_each(|future| self.push(future));
+    }
+
     /// Wakes every future.
     pub(super) fn wake_all(&self) {
         for (_, slot) in &self.slots {

@@ -204,7 +204,12 @@ impl Balancer {
 impl Drop for Balancer {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("the balancer says:\n{}", self.log());
+            let log = self.log();
+            let remarkable = log.lines().filter(|line| !line.contains(" 101 "));
+            eprintln!(
+                "the balancer says, of other than WebSockets:\n{}",
+                remarkable.collect::<Vec<_>>().join("\n")
+            );
         }
         drop(self.shell.stdin.take());
         let _ = self.shell.wait();
