@@ -61,6 +61,10 @@ const START: usize = OWN + 2;
 const XID: usize = OWN + 3;
 
 /// All unseen events, if they are few. `$2` is the bound.
+///
+/// A transaction that was running is compared from both sides and comes first in the order, so that the planner can take
+/// no other index than the one by transaction: of `xid = running` it believes that it is true of most of a log that few
+/// large transactions have written, and it would walk through all of that by id.
 const FEW: &str = read_log!(
     "$1",
     concat!(
@@ -78,7 +82,7 @@ const FEW: &str = read_log!(
                   SELECT id, xid, ",
         stored!(),
         " FROM realtime.events
-                  WHERE known AND xid = running ORDER BY id LIMIT $2 + 1
+                  WHERE known AND xid >= running AND xid <= running ORDER BY xid, id LIMIT $2 + 1
               ) AS older LIMIT $2 + 1)
          ) AS unseen
      ) AS events ON true
@@ -116,7 +120,8 @@ const PAGE: &str = read_log!(
                       SELECT id, xid, ",
         stored!(),
         " FROM realtime.events
-                      WHERE known AND xid = running AND id > $4 AND id <= start ORDER BY id LIMIT $5
+                      WHERE known AND (events.xid, id) > (running, $4) AND (events.xid, id) <= (running, start)
+                      ORDER BY events.xid, id LIMIT $5
                   ) AS older ORDER BY id LIMIT $5)
                  ORDER BY id LIMIT $5
              ) AS next

@@ -12,7 +12,7 @@ use crate::support::{Client, Database, Server, execute, until};
 /// More than are counted.
 const EVENTS: usize = 120_000;
 /// The planner knows the log.
-const ANALYZE: &str = "ANALYZE realtime.events";
+pub const ANALYZE: &str = "ANALYZE realtime.log";
 /// `replayed` in the `hello` is not more.
 const COUNTED_MAX: usize = 100_000;
 
@@ -41,7 +41,7 @@ async fn connect(server: &Server, user: Uuid, since: &str) -> (Client, Value) {
 
 /// Entries of the log's indexes that have been read, when no session of the service is left: each has said what it
 /// read by its end.
-async fn entries_read(db: &PgPool) -> i64 {
+pub async fn entries_read(db: &PgPool) -> i64 {
     until("every session of the service has ended", async || {
         let ended = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity
             WHERE datname = current_database() AND application_name = 'hushnet-realtime')";

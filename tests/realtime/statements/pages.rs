@@ -6,6 +6,7 @@ use sqlx::{PgConnection, PgPool};
 use tokio::time::{Duration, sleep};
 use uuid::Uuid;
 
+use crate::long_replay::{ANALYZE, entries_read};
 use crate::support::{Database, execute, soon};
 
 /// An index that an older schema lacks.
@@ -119,6 +120,39 @@ async fn a_read_of_any_length_brings_every_unseen_event_once_and_in_order() {
         let mut chunks = log.read_all(&until);
         while read(&mut chunks, &mut rest).await.is_some() {}
         assert!(rest.is_empty());
+    }
+}
+
+/// One transaction has written almost all of the log, and the planner knows that: it believes that any other has, too.
+#[tokio::test]
+async fn what_a_running_transaction_wrote_is_found_at_once_in_a_log_that_another_has_filled() {
+    const LOG: u32 = 100_000;
+    // PostgreSQL makes the plan that it keeps at the sixth time.
+    const READS: i64 = 8;
+    for (events, entries_max) in [(1, 1_000), (2_000, i64::from(LOG) / 2)] {
+        let database = Database::migrated().await;
+        let db = database.owner_pool().await;
+        let mut writer = database.connect().await;
+        write(&mut writer, LOG).await;
+        execute(&mut writer, ANALYZE).await;
+        execute(&mut writer, "BEGIN").await;
+        write(&mut writer, 1).await;
+        write(&mut database.connect().await, 1).await;
+        let from = snapshot(&db).await;
+        assert!(from.xmin() < from.xmax(), "{from}");
+        write(&mut writer, events).await;
+        execute(&mut writer, "COMMIT").await;
+        let expected = unseen(&db, &from).await;
+        let before = entries_read(&db).await;
+        let log = database.log(1);
+        for _ in 0..READS {
+            let (mut chunks, mut ids) = (log.read_all(&from), Vec::new());
+            while read(&mut chunks, &mut ids).await.is_some() {}
+            assert!(ids == expected, "{} of {}", ids.len(), expected.len());
+        }
+        log.close().await;
+        let entries = (entries_read(&db).await - before) / READS;
+        assert!(entries < entries_max, "{entries} for {events}");
     }
 }
 
