@@ -286,6 +286,14 @@ mod tests {
         async fn connect(&self) -> TcpStream {
             TcpStream::connect(self.address).await.unwrap()
         }
+
+        /// A connection without a request, which the server has accepted: it has answered one that came after it.
+        async fn accepted(&self) -> TcpStream {
+            let stream = self.connect().await;
+            let response = ask(&mut self.connect().await, "/client").await;
+            assert!(response.ends_with("me"), "{response}");
+            stream
+        }
     }
 
     fn request(path: &str) -> String {
@@ -325,11 +333,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_waits_in_the_kernel_at_the_stop_is_answered() {
         let server = Server::start();
-        assert!(
-            ask(&mut server.connect().await, "/client")
-                .await
-                .ends_with("me")
-        );
+        server.accepted().await;
         let mut waiting = std::net::TcpStream::connect(server.address).unwrap();
         std::io::Write::write_all(&mut waiting, request("/client").as_bytes()).unwrap();
         server.stop.cancel();
@@ -341,13 +345,7 @@ mod tests {
     #[tokio::test]
     async fn a_first_request_that_comes_just_after_the_stop_is_answered() {
         let server = Server::start();
-        let mut open = server.connect().await;
-        // It has been accepted.
-        assert!(
-            ask(&mut server.connect().await, "/client")
-                .await
-                .ends_with("me")
-        );
+        let mut open = server.accepted().await;
         server.stop.cancel();
         tokio::task::yield_now().await;
         assert!(ask(&mut open, "/client").await.ends_with("me"));
@@ -357,12 +355,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_without_a_request_is_closed_a_moment_after_the_stop() {
         let server = Server::start();
-        let mut open = server.connect().await;
-        assert!(
-            ask(&mut server.connect().await, "/client")
-                .await
-                .ends_with("me")
-        );
+        let mut open = server.accepted().await;
         let stopped = Instant::now();
         server.stop.cancel();
         server.task.await.unwrap();
