@@ -1,19 +1,20 @@
 //! Keys that are published as a JSON Web Key Set.
 //!
 //! They are fetched at start, every few minutes, and when a token names an unknown key, but never more
-//! often than [`REFRESH_MIN`]. When a fetch fails, the last good copy stays.
+//! often than [`REFRESH_MIN`]. When a fetch fails, the last good copy stays. One task fetches, and requests wait for it:
+//! a client that leaves ends no fetch.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::Jwk;
 use reqwest::{Client, Url};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::Mutex;
-use tokio::time::sleep;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::config::{ConfigError, JwtAlgorithm, KeysUrl};
 use crate::protocol::AuthError;
@@ -38,8 +39,10 @@ pub(super) struct PublishedKeys {
     algorithm: JwtAlgorithm,
     client: Client,
     keys: RwLock<KeySet>,
-    /// When the last fetch began. Locked during a fetch, so that there is one at a time.
-    fetched: Mutex<Option<Instant>>,
+    /// A token names an unknown key.
+    wanted: Notify,
+    /// When the last fetch began, of those that have ended.
+    fetched: watch::Sender<Option<Instant>>,
 }
 
 /// A key set as it was published. Each key is read by itself, so that one that cannot be read spoils no other.
@@ -92,15 +95,24 @@ impl PublishedKeys {
             algorithm,
             client,
             keys: RwLock::default(),
-            fetched: Mutex::new(None),
+            wanted: Notify::new(),
+            fetched: watch::Sender::new(None),
         })
     }
 
     /// Fetches the keys for ever.
     pub(super) async fn keep_fresh(&self) {
         loop {
-            self.refresh().await;
-            sleep(REFRESH_INTERVAL).await;
+            let begun = Instant::now();
+            match self.fetch().await {
+                Ok(keys) => *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys,
+                Err(error) => {
+                    tracing::warn!(event = "jwks_not_fetched", url = %self.shown, %error);
+                }
+            }
+            self.fetched.send_replace(Some(begun));
+            sleep_until(begun + REFRESH_MIN).await;
+            let _ = timeout_at(begun + REFRESH_INTERVAL, self.wanted.notified()).await;
         }
     }
 
@@ -109,7 +121,7 @@ impl PublishedKeys {
         if let Some(key) = self.known(kid) {
             return Ok(key);
         }
-        self.refresh().await;
+        self.wait_for_fetch().await;
         self.known(kid).ok_or_else(|| {
             if self.read().is_empty() {
                 AuthError::Unavailable
@@ -128,16 +140,14 @@ impl PublishedKeys {
         }
     }
 
-    async fn refresh(&self) {
-        let mut fetched = self.fetched.lock().await;
-        if fetched.is_some_and(|at| at.elapsed() < REFRESH_MIN) {
-            return;
-        }
-        // Noted before the fetch: the request that asked for it may be cancelled meanwhile.
-        *fetched = Some(Instant::now());
-        match self.fetch().await {
-            Ok(keys) => *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys,
-            Err(error) => tracing::warn!(event = "jwks_not_fetched", url = %self.shown, %error),
+    /// Waits for the end of a fetch, unless the last one is too recent for another.
+    async fn wait_for_fetch(&self) {
+        let is_recent =
+            |begun: &Option<Instant>| begun.is_some_and(|begun| begun.elapsed() < REFRESH_MIN);
+        let mut fetched = self.fetched.subscribe();
+        if !is_recent(&fetched.borrow()) {
+            self.wanted.notify_one();
+            let _ = timeout(FETCH_TIMEOUT, fetched.wait_for(is_recent)).await;
         }
     }
 

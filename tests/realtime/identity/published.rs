@@ -1,7 +1,7 @@
 //! Keys that are published as a JSON Web Key Set: fetched, exchanged, gone.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, encode};
@@ -20,6 +20,9 @@ struct Publisher {
     url: String,
     state: Arc<Mutex<(Option<String>, usize)>>,
 }
+
+/// How long the publisher takes for an answer.
+const ANSWER: Duration = Duration::from_millis(200);
 
 impl Publisher {
     async fn start(set: Option<String>) -> Self {
@@ -43,6 +46,7 @@ impl Publisher {
                 };
                 let mut head = [0; 2_048];
                 let _ = stream.read(&mut head).await;
+                tokio::time::sleep(ANSWER).await;
                 let _ = stream.write_all(answer.as_bytes()).await;
             }
         });
@@ -132,6 +136,36 @@ async fn published_keys_are_fetched_and_the_last_good_ones_kept() {
     // Of two keys, a token must say which.
     let unnamed = token(first, &claims);
     assert_eq!(answer(&server, &alice, &unnamed).await, "token_key_unknown");
+}
+
+/// Whoever names an unknown key has the keys fetched, and may leave meanwhile.
+#[tokio::test]
+async fn a_client_that_leaves_ends_no_fetch() {
+    let (first, second) = (Key::rsa(), Key::another_rsa());
+    let publisher = Publisher::start(Some(set(&[("one", first)]))).await;
+    let server = Server::start_with(|config| {
+        takes_tokens(config, first);
+        config.identity.jwt_key = None;
+        config.identity.jwt_jwks_url = Some(publisher.url.parse().unwrap());
+    })
+    .await;
+    let alice = add_user(&server.db().await).await;
+    let claims = claims(&alice);
+    until("the keys are fetched", async || {
+        answer(&server, &alice, &named("one", first, &claims)).await == "let in"
+    })
+    .await;
+    publisher.publish(Some(set(&[("two", &second)])));
+    let before = publisher.asked();
+    let unknown = named("three", first, &claims);
+    until("a client that leaves has the keys fetched", async || {
+        let left = answer(&server, &alice, &unknown);
+        let _ = tokio::time::timeout(ANSWER / 4, left).await;
+        publisher.asked() > before
+    })
+    .await;
+    let two = named("two", &second, &claims);
+    assert_eq!(answer(&server, &alice, &two).await, "let in");
 }
 
 #[tokio::test]
