@@ -53,7 +53,8 @@ export function readFrame(data: unknown): Frame {
       typeof type === 'string' &&
       Number.isSafeInteger(id) &&
       (cursor === null || typeof cursor === 'string') &&
-      !TEXTS[type]?.some((name) => typeof frame[name] !== 'string') &&
+      // An event that says its `op` is of a table of one's own, whatever its kind is called.
+      (frame.op !== undefined || !TEXTS[type]?.some((name) => typeof frame[name] !== 'string')) &&
       (type !== 'hello' || (frame.heartbeat_ms as number) >= 0) &&
       (type !== 'goaway' || (frame.retry_after_ms as number) >= 0);
     if (isWhole) return frame as unknown as Frame;

@@ -84,7 +84,9 @@ export function proverOf({
     if (getToken) return [await current()];
     if (!signDevice) return [];
     // The server accepts each second that a key has signed once, and seconds that are a little off.
-    signedAt = Math.max(signedAt + 1, Math.floor(Date.now() / 1000));
+    // Where the clock was put back it begins anew.
+    const now = Math.floor(Date.now() / 1000);
+    signedAt = signedAt > now + 30 ? now : Math.max(signedAt + 1, now);
     const { key, signature, timestamp } = await asked(() => signDevice(signedAt));
     const proof = sendable([key, signature, `${timestamp}`]);
     signer = key;

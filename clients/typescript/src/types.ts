@@ -286,7 +286,7 @@ export interface ClientOptions {
   readonly getToken?: () => string | null | Promise<string | null>;
   /**
    * Signs a time with the device's key, for each connection and each read of state. `timestamp` is
-   * the Unix time in seconds to sign, never the same twice from one client.
+   * the Unix time in seconds to sign, never the same twice from one client while the clock goes on.
    */
   readonly signDevice?: (timestamp: number) => DeviceProof | Promise<DeviceProof>;
   /**

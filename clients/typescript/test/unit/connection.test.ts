@@ -396,6 +396,22 @@ describe('proof', () => {
     await client.close();
   });
 
+  it('signs the present time after the clock was wrong for a while', async () => {
+    const times: number[] = [];
+    const signDevice = (timestamp: number) => {
+      times.push(timestamp);
+      return { key: 'k', signature: 's', timestamp };
+    };
+    const { client } = bench({ signDevice });
+    const now = Date.now();
+    vi.setSystemTime(now + 3_600_000);
+    await client.connect();
+    vi.setSystemTime(now);
+    await client.reconnect();
+    expect(times).toEqual([Math.floor(now / 1000) + 3_600, Math.floor(now / 1000)]);
+    await client.close();
+  });
+
   it('signs a time for each connection, and none twice', async () => {
     const times: number[] = [];
     const signDevice = (timestamp: number) => {

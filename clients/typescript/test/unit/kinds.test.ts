@@ -49,6 +49,19 @@ describe('kinds', () => {
     },
   );
 
+  // A database without HushNet's tables may have a table of that name.
+  it.each(['session', 'pending_session'])('%s of a table of one\'s own goes to its handler', async (type) => {
+    const { server, client, errors } = bench();
+    const seen: unknown[] = [];
+    client.on(type, (event: RealtimeEvent) => void seen.push(event));
+    await client.connect();
+    server.broadcast(`{"type":"${type}","op":"insert","user_id":"${USER}","key":{"id":1},"id":3,"cursor":"a"}`);
+    await settle();
+    expect(seen).toEqual([{ type, op: 'insert', user_id: USER, key: { id: 1 }, id: 3, cursor: 'a' }]);
+    expect(errors).toEqual([]);
+    await client.close();
+  });
+
   it('comes again after a handler that failed, also where it is not known', async () => {
     const { server, client } = bench({ onHandlerError: 'close' });
     let tries = 0;
