@@ -307,7 +307,7 @@ impl<S: Stream> Connection<S> {
         }
         match self.position.take(&signal, source) {
             Verdict::Skip if matches!(*signal, Signal::ClockChanged) => self.deadlines.look_now(),
-            Verdict::Skip => {}
+            Verdict::Skip => self.holder.skip(&signal),
             Verdict::Send { with_cursor } => self.queue_signal(signal, with_cursor)?,
         }
         Ok(())

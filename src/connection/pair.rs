@@ -374,14 +374,36 @@ async fn a_client_that_does_not_read_is_closed_after_the_write_timeout() {
     assert!(begun.elapsed() >= WRITE_TIMEOUT);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_deleted_device_is_closed_and_the_user_s_other_devices_are_not() {
-    let mut server = Server::start(65_536);
-    let identity = |device: u128| Identity {
+fn identity(device: u128) -> Identity {
+    Identity {
         user: Uuid::from_u128(1).into(),
         device_id: Some(Uuid::from_u128(device)),
         expires: None,
-    };
+    }
+}
+
+/// The look-up finds no device here: there is no database.
+#[tokio::test(start_paused = true)]
+async fn a_cursor_that_claims_to_know_of_a_revocation_has_the_identity_looked_up() {
+    let mut server = Server::start(65_536);
+    let mut deleted = server.connect(Encoding::V1, Some("1-1.6:6:"), Some(identity(7)), 65_536);
+    server.route_text(&format!(
+        r#"{{"type":"revocation","user_id":"{}","device_id":"{}","xid":5}}"#,
+        server.user_id,
+        Uuid::from_u128(7)
+    ));
+    let now = Instant::now() + Duration::from_secs(1);
+    server.router.complete_barrier(barrier(6), now.into_std());
+    assert_eq!(deleted.message().await.json()["resumed"], true);
+    assert_eq!(
+        deleted.message().await.close_code(),
+        CloseCode::Revoked.code()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_device_is_closed_and_the_user_s_other_devices_are_not() {
+    let mut server = Server::start(65_536);
     let mut deleted = server.connect(Encoding::Plain, None, Some(identity(7)), 65_536);
     let mut other = server.connect(Encoding::Plain, None, Some(identity(8)), 65_536);
     server.route_text(&format!(

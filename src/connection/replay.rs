@@ -161,6 +161,8 @@ impl<'a, S: Stream> Replay<'a, S> {
 
     async fn repair_from_log(&mut self) -> Result<(), Closed> {
         if let Some(cursor) = self.connection.position.repair_from().cloned() {
+            // The cursor may be of after a revocation that the connection has not taken yet.
+            self.connection.holder.doubt();
             return self.send_from_log(ReplayCause::Lag, cursor).await;
         }
         self.reset(ResetReason::NoLog, None);

@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::identity::Identity;
-use crate::protocol::{Revocation, Secret};
+use crate::protocol::{Revocation, Secret, Signal};
 
 /// The client that holds a connection.
 #[derive(Debug)]
@@ -51,6 +51,14 @@ impl Holder {
     /// A revocation may have been missed: the identity is looked up again.
     pub(super) fn doubt(&mut self) {
         self.in_doubt = self.identity.is_some();
+    }
+
+    /// This signal is not sent, since the client's cursor claims that it has been. A cursor can be made up, and a device
+    /// can be back: of a revocation the look-up decides.
+    pub(super) fn skip(&mut self, signal: &Signal) {
+        if matches!(signal, Signal::Revocation(revocation) if self.is_revoked_by(revocation)) {
+            self.doubt();
+        }
     }
 
     /// The client sent a newer token; only the newest is checked.

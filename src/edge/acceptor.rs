@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::connection_permit::ConnectionPermit;
+use super::connection_permit::Permits;
 use super::http_server::{Accepted, Ending, HttpServer};
 use super::preamble::Preamble;
 use super::round_robin::RoundRobin;
@@ -76,16 +76,17 @@ pub fn acceptors(
         trusted_proxies: accepting.trusted_proxies,
         tls: accepting.tls,
     };
-    let listener = Arc::new(listener);
+    let (listener, limits) = (Arc::new(listener), accepting.limits);
     let acceptor = Arc::new(Acceptor {
         permits: Arc::new(Semaphore::new(accepting.connections_max)),
-        limits: accepting.limits,
         server: Arc::new(HttpServer::new(
             TowerToHyperService::new(warp::service(routes)),
             preamble,
             accepting.request_head_timeout,
+            Arc::clone(&limits),
             Arc::clone(&accepting.metrics),
         )),
+        limits,
         metrics: accepting.metrics,
         stop: accepting.stop,
     });
@@ -116,8 +117,17 @@ where
         let until_stopped = self.accept_until_stopped(&listener, &mut connections, serve);
         until_stopped.await;
         // Closing the socket resets what still waits in the kernel's queue.
-        while let Ok(accepted) = self.accept_waiting(&listener) {
-            connections.extend(accepted.map(serve));
+        loop {
+            match self.accept_waiting(&listener) {
+                Ok(accepted) => connections.extend(accepted.map(serve)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // The client has left.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    tracing::warn!(event = "accept_failed", %error);
+                    break;
+                }
+            }
         }
         drop(listener);
         for (which, time) in [
@@ -209,7 +219,11 @@ where
             Ok(of_peer) => Some(Accepted {
                 stream,
                 peer,
-                permit: ConnectionPermit::new(of_all, of_peer),
+                permits: Permits {
+                    all: of_all,
+                    peer: of_peer,
+                    client: None,
+                },
             }),
             Err(refusal) => {
                 let reason = Rejected::Limit(refusal.limit);
@@ -237,7 +251,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::edge::{ClientAddress, Headers, bind};
+    use crate::edge::{ClientAddress, ConnectionPermit, Headers, bind};
 
     /// A server of two routes: `/panic` panics, and `/client` answers with the client's address and the header
     /// `x-name`.

@@ -23,10 +23,11 @@ use warp::http::HeaderMap;
 use warp::reply::Response;
 
 use super::client_address::ClientAddress;
-use super::connection_permit::ConnectionPermit;
+use super::connection_permit::{ConnectionPermit, Permits};
 use super::preamble::Preamble;
 use super::transport::Transport;
-use crate::metrics::{Metrics, Panicked, panic_message};
+use crate::limits::Limits;
+use crate::metrics::{Metrics, Panicked, Rejected, panic_message};
 
 /// The head of a request, in bytes: hyper's smallest buffer.
 pub(crate) const REQUEST_HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -39,7 +40,7 @@ pub(crate) type Headers = Arc<HeaderMap>;
 pub(super) struct Accepted {
     pub(super) stream: TcpStream,
     pub(super) peer: IpAddr,
-    pub(super) permit: ConnectionPermit,
+    pub(super) permits: Permits,
 }
 
 /// Serves connections with these routes.
@@ -47,6 +48,7 @@ pub(super) struct HttpServer<R> {
     routes: R,
     preamble: Preamble,
     request_head_timeout: Duration,
+    limits: Arc<Limits>,
     metrics: Arc<Metrics>,
     ending: AtomicU8,
 }
@@ -72,12 +74,14 @@ where
         routes: R,
         preamble: Preamble,
         request_head_timeout: Duration,
+        limits: Arc<Limits>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             routes,
             preamble,
             request_head_timeout,
+            limits,
             metrics,
             ending: AtomicU8::new(Ending::None as u8),
         }
@@ -109,18 +113,29 @@ where
         let Accepted {
             stream,
             peer,
-            permit,
+            mut permits,
         } = accepted;
-        let Some((transport, peer)) = self.read_preamble(stream, peer).await else {
+        let Some((transport, client)) = self.read_preamble(stream, peer).await else {
             return;
         };
+        if client != peer {
+            // What the acceptor has counted is the proxy.
+            match self.limits.admit_peer(client) {
+                Ok(of_client) => permits.client = of_client,
+                Err(refusal) => {
+                    let reason = Rejected::Limit(refusal.limit);
+                    return self.metrics.connections_rejected.increment(reason);
+                }
+            }
+        }
+        let permit = ConnectionPermit::new(permits);
         let trusted = &self.preamble.trusted_proxies;
         let served = AtomicBool::new(false);
         let service = service_fn(|mut request: hyper::Request<Incoming>| {
             served.store(true, Relaxed);
             let headers = std::mem::take(request.headers_mut());
             let extensions = request.extensions_mut();
-            extensions.insert(ClientAddress::of(peer, &headers, trusted));
+            extensions.insert(ClientAddress::of(client, &headers, trusted));
             extensions.insert::<Headers>(Arc::new(headers));
             extensions.insert(permit.clone());
             self.routes.call(request)

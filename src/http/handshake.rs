@@ -1,12 +1,14 @@
 //! From a request for a WebSocket to its socket.
 
-use hushnet_websocket::{HandshakeError, Socket, SocketLimits};
+use hushnet_websocket::{HandshakeError, Socket};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
 use warp::http::HeaderMap;
 use warp::reply::Response;
 
 use super::error::ApiError;
+use crate::connection::Shared;
 use crate::edge::Transport;
 
 /// The subprotocol of clients that want frames with cursors, `hello` and `reset`.
@@ -35,9 +37,12 @@ impl Handshake {
             .response(self.offers_v1.then_some(SUBPROTOCOL_V1))
     }
 
-    /// The socket, once the response has been sent; `None` if the client has left before.
-    pub(super) async fn socket(&mut self, limits: SocketLimits) -> Option<Socket<Transport>> {
-        let upgraded = (&mut self.stream).await.ok()?;
+    /// The socket, once the response has been sent; `None` if the client has left before, or does not take the response
+    /// in the time that it has for a frame.
+    pub(super) async fn socket(&mut self, shared: &Shared) -> Option<Socket<Transport>> {
+        let limits = shared.socket_limits;
+        let taken = timeout(shared.timeouts.write_timeout, &mut self.stream);
+        let upgraded = taken.await.ok()?.ok()?;
         let parts = upgraded.downcast::<TokioIo<Transport>>().ok()?;
         Some(Socket::new(parts.io.into_inner(), &parts.read_buf, limits))
     }

@@ -276,7 +276,7 @@ impl Upgrades {
         let shared = Arc::clone(&self.shared);
         self.spawn(async move {
             let _permits = permits;
-            if let Some(socket) = handshake.socket(shared.socket_limits).await {
+            if let Some(socket) = handshake.socket(&shared).await {
                 let ending = Closed::ByServer(error.close_code());
                 shared.close_queue.close(socket, ending.into()).await;
             }
@@ -305,8 +305,8 @@ impl Opening {
 
 /// Serves a connection from the handshake's response to its end, and holds its permits meanwhile.
 async fn serve(mut opening: Box<Opening>) {
-    let limits = opening.shared.socket_limits;
-    let Some(socket) = opening.handshake.socket(limits).await else {
+    let opened = opening.handshake.socket(&opening.shared).await;
+    let Some(socket) = opened else {
         return;
     };
     let (mut connection, since, permits) = opening.complete(socket);

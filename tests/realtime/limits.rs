@@ -109,11 +109,44 @@ async fn a_silent_flood_from_one_address_leaves_connections_to_other_addresses()
     assert!(counted <= 530.0, "{counted}");
 }
 
+#[tokio::test]
+async fn a_silent_flood_behind_a_proxy_leaves_connections_to_other_clients() {
+    let server = Server::start_with(|config| {
+        no_exceptions(config);
+        config.edge.proxy_protocol = true;
+        config.limits.trusted_proxies = "127.0.0.3".parse().unwrap();
+        config.limits.connections_max = 200;
+        config.limits.connections_per_address_max = 10;
+        config.limits.request_head_timeout_ms = 600_000;
+    })
+    .await;
+    let mut flood = Vec::new();
+    for _ in 0..200 {
+        let mut connection = connect_from("127.0.0.3:0", &server).await;
+        let header = b"PROXY TCP4 198.51.100.7 127.0.0.1 4000 80\r\n";
+        connection.write_all(header).await.unwrap();
+        flood.push(connection);
+    }
+    // All but 10 connections for WebSockets and 64 for requests.
+    let mut counted = 0.0;
+    until("the flood is refused", async || {
+        counted = rejected_as_seen_from_elsewhere(&server).await;
+        counted >= 120.0
+    })
+    .await;
+    assert!(counted <= 130.0, "{counted}");
+}
+
+/// Connects from this address of this machine.
+async fn connect_from(address: &str, server: &Server) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(address.parse().unwrap()).unwrap();
+    socket.connect(server.address()).await.unwrap()
+}
+
 /// The count of connections that `address_limit` refused, read from another address of this machine.
 async fn rejected_as_seen_from_elsewhere(server: &Server) -> f64 {
-    let elsewhere = TcpSocket::new_v4().unwrap();
-    elsewhere.bind("127.0.0.2:0".parse().unwrap()).unwrap();
-    let mut stream = elsewhere.connect(server.address()).await.unwrap();
+    let mut stream = connect_from("127.0.0.2:0", server).await;
     let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
