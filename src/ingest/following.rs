@@ -157,7 +157,8 @@ impl<'a> Following<'a> {
                 return ended;
             }
             if self.intake.intake.sources_doubt().take_due(Instant::now) {
-                self.read_sources().await;
+                // Where that fails they are in doubt again.
+                let _ = self.read_sources().await;
             }
         }
     }
@@ -331,7 +332,10 @@ impl<'a> Following<'a> {
         let shards = repair.shards;
         let unknown = self.intake.repair(&chunk, shards);
         if unknown < chunk.rows.len() {
-            self.read_sources().await;
+            if let Err(error) = self.read_sources().await {
+                self.repair_failed(&error);
+                return None;
+            }
             self.intake.repair_all(&chunk.rows[unknown..], shards);
         }
         None
@@ -471,15 +475,15 @@ impl<'a> Following<'a> {
         }
     }
 
-    async fn read_sources(&mut self) {
+    async fn read_sources(&mut self) -> Result<(), sqlx::Error> {
         self.node.watch.let_go();
-        match self.log.read_kinds().await {
-            Ok(true) => self.intake.intake.user_type_changed(),
-            Ok(false) => {}
-            Err(error) => {
-                tracing::debug!(event = "sources_unread", %error);
-                self.intake.intake.sources_doubt().begin();
-            }
+        let read = self.log.read_kinds().await.inspect_err(|error| {
+            tracing::debug!(event = "sources_unread", %error);
+            self.intake.intake.sources_doubt().begin();
+        });
+        if read? {
+            self.intake.intake.user_type_changed();
         }
+        Ok(())
     }
 }

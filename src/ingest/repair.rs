@@ -1,5 +1,6 @@
 //! A follower's read of the log for some of its shards, from the last passed barrier on.
 
+use super::flush::Flush;
 use crate::protocol::{ShardSet, Snapshot};
 use crate::store::{Chunk, Chunks, Durability, Log};
 
@@ -10,6 +11,9 @@ pub(super) struct Repair {
     chunks: Chunks,
     /// A chunk that is not on disk yet.
     unflushed: Option<Chunk>,
+    flush: Flush,
+    /// All chunks are of one snapshot: one flush is for all of them.
+    is_flushed: bool,
     /// The shards that are repaired.
     pub(super) shards: ShardSet,
     /// The snapshot of the read, once it is known.
@@ -22,13 +26,15 @@ impl Repair {
             log: log.clone(),
             chunks: log.read_all(from),
             unflushed: None,
+            flush: Flush::default(),
+            is_flushed: false,
             shards,
             snapshot: None,
         }
     }
 
     /// The next chunk, when what it sees is on disk: a crash takes back only what nobody was sent. `None` after the last.
-    /// Cancel-safe.
+    /// Cancel-safe: a flush goes on.
     pub(super) async fn next(&mut self) -> Result<Option<Chunk>, sqlx::Error> {
         if self.unflushed.is_none() {
             self.unflushed = self.chunks.next().await?;
@@ -37,8 +43,10 @@ impl Repair {
             .unflushed
             .as_ref()
             .is_some_and(|chunk| chunk.reading.durability == Durability::Unflushed);
-        if is_unflushed {
-            self.log.flush().await?;
+        if is_unflushed && !self.is_flushed {
+            self.flush.begin(&self.log, 0);
+            self.flush.ended().await?;
+            self.is_flushed = true;
         }
         Ok(self.unflushed.take())
     }

@@ -105,6 +105,27 @@ over_both! {
         follows(&follower).await;
     }
 
+    /// The follower hears of its leader more often than that. A flush that it began anew each time would never end.
+    async fn a_flush_that_takes_a_second_lets_a_follower_take_a_shard(team: Team) {
+        let (leader, follower) = team.pair().await;
+        let db = leader.db().await;
+        let (alice, bob) = (add_user(&db).await, add_user(&db).await);
+        let mut owner = team.database.owner_pool().await.acquire().await.unwrap();
+        let slow = "SELECT setval('realtime.flushes', 1);
+                    CREATE OR REPLACE FUNCTION realtime.flush() RETURNS void LANGUAGE sql SECURITY DEFINER
+                    SET search_path = pg_catalog, pg_temp
+                    AS 'SELECT nextval(''realtime.flushes''), pg_sleep(1)'";
+        crate::support::execute(&mut owner, slow).await;
+        // Nobody waits for the disk (`synchronous_commit = off`).
+        insert_message(&db, None, &alice, &alice).await;
+        let (mut client, _) = v1(&follower, bob.id, None).await;
+        insert_message(&db, None, &alice, &bob).await;
+        ids(&mut client, 1).await;
+        let flushes = "SELECT last_value FROM realtime.flushes";
+        let flushes: i64 = sqlx::query_scalar(flushes).fetch_one(&mut *owner).await.unwrap();
+        assert!(flushes > 1, "nothing was flushed");
+    }
+
     async fn a_node_starts_without_its_bus_and_finds_it_later(team: Team) {
         let mut team = team;
         team.broker().kill();
