@@ -175,6 +175,15 @@ impl Server {
         ));
     }
 
+    /// The device of this number was deleted, by this transaction.
+    fn revoke(&mut self, device: u128, xid: i64) {
+        self.route_text(&format!(
+            r#"{{"type":"revocation","user_id":"{}","device_id":"{}", "id" : {xid}, "xid" : {xid}}}"#,
+            self.user_id,
+            Uuid::from_u128(device)
+        ));
+    }
+
     fn route_text(&mut self, text: &str) {
         self.router.route(Notification::parse(text).unwrap());
     }
@@ -382,22 +391,18 @@ fn identity(device: u128) -> Identity {
     }
 }
 
-/// The look-up finds no device here: there is no database.
+/// The look-up fails here: there is no database.
 #[tokio::test(start_paused = true)]
 async fn a_cursor_that_claims_to_know_of_a_revocation_has_the_identity_looked_up() {
     let mut server = Server::start(65_536);
     let mut deleted = server.connect(Encoding::V1, Some("1-1.6:6:"), Some(identity(7)), 65_536);
-    server.route_text(&format!(
-        r#"{{"type":"revocation","user_id":"{}","device_id":"{}","xid":5}}"#,
-        server.user_id,
-        Uuid::from_u128(7)
-    ));
+    server.revoke(7, 5);
     let now = Instant::now() + Duration::from_secs(1);
     server.router.complete_barrier(barrier(6), now.into_std());
     assert_eq!(deleted.message().await.json()["resumed"], true);
     assert_eq!(
         deleted.message().await.close_code(),
-        CloseCode::Revoked.code()
+        CloseCode::TryAgainLater.code()
     );
 }
 
@@ -406,11 +411,7 @@ async fn a_deleted_device_is_closed_and_the_user_s_other_devices_are_not() {
     let mut server = Server::start(65_536);
     let mut deleted = server.connect(Encoding::Plain, None, Some(identity(7)), 65_536);
     let mut other = server.connect(Encoding::Plain, None, Some(identity(8)), 65_536);
-    server.route_text(&format!(
-        r#"{{"type":"revocation","user_id":"{}","device_id":"{}"}}"#,
-        server.user_id,
-        Uuid::from_u128(7)
-    ));
+    server.revoke(7, 1);
     assert_eq!(
         deleted.frame().await.close_code(),
         CloseCode::Revoked.code()

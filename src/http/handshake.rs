@@ -1,6 +1,8 @@
 //! From a request for a WebSocket to its socket.
 
-use hushnet_websocket::{HandshakeError, Socket};
+use std::time::Duration;
+
+use hushnet_websocket::{HandshakeError, Socket, SocketLimits};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
@@ -8,7 +10,6 @@ use warp::http::HeaderMap;
 use warp::reply::Response;
 
 use super::error::ApiError;
-use crate::connection::Shared;
 use crate::edge::Transport;
 
 /// The subprotocol of clients that want frames with cursors, `hello` and `reset`.
@@ -38,11 +39,13 @@ impl Handshake {
     }
 
     /// The socket, once the response has been sent; `None` if the client has left before, or does not take the response
-    /// in the time that it has for a frame.
-    pub(super) async fn socket(&mut self, shared: &Shared) -> Option<Socket<Transport>> {
-        let limits = shared.socket_limits;
-        let taken = timeout(shared.timeouts.write_timeout, &mut self.stream);
-        let upgraded = taken.await.ok()?.ok()?;
+    /// in this time.
+    pub(super) async fn socket(
+        &mut self,
+        limits: SocketLimits,
+        within: Duration,
+    ) -> Option<Socket<Transport>> {
+        let upgraded = timeout(within, &mut self.stream).await.ok()?.ok()?;
         let parts = upgraded.downcast::<TokioIo<Transport>>().ok()?;
         Some(Socket::new(parts.io.into_inner(), &parts.read_buf, limits))
     }
@@ -55,5 +58,53 @@ impl From<HandshakeError> for ApiError {
             HandshakeError::Version => Self::WebSocketVersion,
             HandshakeError::Key => Self::WebSocketKey,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use hyper::body::Incoming;
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use tokio::io::AsyncWriteExt;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const WITHIN: Duration = Duration::from_secs(5);
+    const REQUEST: &str = "GET /ws HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+    /// Half of the response has no room in the stream, and the client does not read.
+    #[tokio::test(start_paused = true)]
+    async fn a_response_that_is_not_taken_is_given_up() {
+        let (mut client, ours) = tokio::io::duplex(64);
+        let (asked, mut asking) = tokio::sync::mpsc::unbounded_channel();
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            let stream = hyper::upgrade::on(&mut request);
+            let handshake = Handshake::of(request.headers(), Some(stream)).unwrap();
+            let response = handshake.response();
+            asked.send(handshake).unwrap();
+            async { Ok::<_, Infallible>(response) }
+        });
+        let serving = http1::Builder::new().serve_connection(TokioIo::new(ours), service);
+        tokio::spawn(serving.with_upgrades());
+        client.write_all(REQUEST.as_bytes()).await.unwrap();
+        let mut handshake = asking.recv().await.unwrap();
+        let limits = SocketLimits {
+            frame_bytes_max: 1_024,
+            write_buffer_bytes_max: 1_024,
+        };
+        let begun = Instant::now();
+        let socket = timeout(WITHIN * 2, handshake.socket(limits, WITHIN));
+        assert!(
+            socket
+                .await
+                .expect("it is waited for without end")
+                .is_none()
+        );
+        assert!(begun.elapsed() >= WITHIN);
     }
 }

@@ -276,7 +276,8 @@ impl Upgrades {
         let shared = Arc::clone(&self.shared);
         self.spawn(async move {
             let _permits = permits;
-            if let Some(socket) = handshake.socket(&shared).await {
+            let (limits, within) = (shared.socket_limits, shared.timeouts.write_timeout);
+            if let Some(socket) = handshake.socket(limits, within).await {
                 let ending = Closed::ByServer(error.close_code());
                 shared.close_queue.close(socket, ending.into()).await;
             }
@@ -305,8 +306,9 @@ impl Opening {
 
 /// Serves a connection from the handshake's response to its end, and holds its permits meanwhile.
 async fn serve(mut opening: Box<Opening>) {
-    let opened = opening.handshake.socket(&opening.shared).await;
-    let Some(socket) = opened else {
+    let shared = &opening.shared;
+    let (limits, within) = (shared.socket_limits, shared.timeouts.write_timeout);
+    let Some(socket) = opening.handshake.socket(limits, within).await else {
         return;
     };
     let (mut connection, since, permits) = opening.complete(socket);

@@ -53,6 +53,16 @@ impl Publisher {
         Self { url, state }
     }
 
+    /// A server that takes tokens by what is published.
+    async fn server(&self) -> Server {
+        Server::start_with(|config| {
+            takes_tokens(config, Key::rsa());
+            config.identity.jwt_key = None;
+            config.identity.jwt_jwks_url = Some(self.url.parse().unwrap());
+        })
+        .await
+    }
+
     fn publish(&self, set: Option<String>) {
         self.state.lock().unwrap().0 = set;
     }
@@ -101,12 +111,7 @@ async fn answer(server: &Server, user: &User, token: &str) -> String {
 async fn published_keys_are_fetched_and_the_last_good_ones_kept() {
     let (first, second) = (Key::rsa(), Key::another_rsa());
     let publisher = Publisher::start(Some(set(&[("one", first), ("two", &second)]))).await;
-    let server = Server::start_with(|config| {
-        takes_tokens(config, first);
-        config.identity.jwt_key = None;
-        config.identity.jwt_jwks_url = Some(publisher.url.parse().unwrap());
-    })
-    .await;
+    let server = publisher.server().await;
     let alice = add_user(&server.db().await).await;
     let claims = claims(&alice);
     let one = named("one", first, &claims);
@@ -143,12 +148,7 @@ async fn published_keys_are_fetched_and_the_last_good_ones_kept() {
 async fn a_client_that_leaves_ends_no_fetch() {
     let (first, second) = (Key::rsa(), Key::another_rsa());
     let publisher = Publisher::start(Some(set(&[("one", first)]))).await;
-    let server = Server::start_with(|config| {
-        takes_tokens(config, first);
-        config.identity.jwt_key = None;
-        config.identity.jwt_jwks_url = Some(publisher.url.parse().unwrap());
-    })
-    .await;
+    let server = publisher.server().await;
     let alice = add_user(&server.db().await).await;
     let claims = claims(&alice);
     until("the keys are fetched", async || {
@@ -183,12 +183,7 @@ async fn a_key_that_cannot_be_read_spoils_no_other() {
         keys.insert(0, unreadable);
     }
     let publisher = Publisher::start(Some(key_set.to_string())).await;
-    let server = Server::start_with(|config| {
-        takes_tokens(config, Key::rsa());
-        config.identity.jwt_key = None;
-        config.identity.jwt_jwks_url = Some(publisher.url.parse().unwrap());
-    })
-    .await;
+    let server = publisher.server().await;
     let alice = add_user(&server.db().await).await;
     let good = named("good", Key::rsa(), &claims(&alice));
     assert_eq!(answer(&server, &alice, &good).await, "let in");
@@ -199,12 +194,7 @@ async fn a_key_that_cannot_be_read_spoils_no_other() {
 #[tokio::test]
 async fn without_any_key_clients_are_asked_to_retry() {
     let publisher = Publisher::start(None).await;
-    let server = Server::start_with(|config| {
-        takes_tokens(config, Key::rsa());
-        config.identity.jwt_key = None;
-        config.identity.jwt_jwks_url = Some(publisher.url.parse().unwrap());
-    })
-    .await;
+    let server = publisher.server().await;
     let alice = add_user(&server.db().await).await;
     let good = token(Key::rsa(), &claims(&alice));
     assert_eq!(answer(&server, &alice, &good).await, "identity_unavailable");
