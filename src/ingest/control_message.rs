@@ -56,8 +56,6 @@ pub struct BarrierState {
     pub queue_usage: f64,
     /// The number of the transaction; `None` in the schema before migration 5.
     pub transaction: Option<u64>,
-    /// Whether the log's rows are published as they are to be, so that the stream of the write-ahead log has them all.
-    pub published: bool,
 }
 
 /// Tells a barrier from all others: a fresh random number, which nobody knows before the barrier returns. So
@@ -109,11 +107,11 @@ impl<'a> ControlPayload<'a> {
 }
 
 impl ControlMessage {
-    /// The message of a barrier that was sent at this time, with this state: the epoch of the release before, snapshot, way of ingest, `t` where
-    /// events may be silent, the queue's usage, epoch, the transaction's number, the way of ingest again, which may be
-    /// `wal` here, and `t` where the log is published. The schema before migration 5 lacks the last four, and that before
-    /// migration 11 the last two. Of one that is sent where there is no log: `log` or `no_log`, and the
-    /// snapshot. `None` for a state that this version cannot read.
+    /// The message of a barrier that was sent at this time, with this state: the epoch of the release before, snapshot, way
+    /// of ingest, `t` where events may be silent, the queue's usage, epoch, the transaction's number, and the way of ingest
+    /// again, which may be `wal` here. The schema before migration 5 lacks the last three, and that before migration 11 the
+    /// last. Of one that is sent where there is no log: `log` or `no_log`, and the snapshot. `None` for a state that this
+    /// version cannot read.
     pub(super) fn of_barrier(state: &str, sent: Option<Instant>) -> Option<Self> {
         let mut words = state.split(' ');
         let first = words.next()?;
@@ -131,7 +129,6 @@ impl ControlMessage {
         let transaction = words.next().map(str::parse).transpose().ok()?;
         // A server of the release before takes `wal` for `tail`, whose triggers it has.
         let ingest = words.next().map_or(Some(ingest), |way| way.parse().ok())?;
-        let published = words.next() == Some("t");
         Some(Self::Barrier(BarrierState {
             cursor: Cursor {
                 epoch,
@@ -142,7 +139,6 @@ impl ControlMessage {
             silent,
             queue_usage,
             transaction,
-            published,
         }))
     }
 }
@@ -171,7 +167,6 @@ mod tests {
                 silent: true,
                 queue_usage: 0.25,
                 transaction,
-                published: false,
             }))
         };
         let of_schema_4 = ControlMessage::of_barrier(state, Some(now));
@@ -185,7 +180,7 @@ mod tests {
         else {
             panic!("{streams}");
         };
-        assert_eq!((streams.ingest, streams.published), (Ingest::Wal, true));
+        assert_eq!(streams.ingest, Ingest::Wal);
     }
 
     #[test]

@@ -300,20 +300,13 @@ impl Listener {
             Inlet::Began(until) => self.streaming.begin(until),
             Inlet::Ended => self.streaming.end(&mut self.intake, Instant::now()),
             Inlet::Rows(rows, end) => {
-                let (barriers, mut published) = (&self.barriers, true);
                 let rows = rows.into_iter().filter_map(|row| match row {
                     StreamedRow::Barrier(xid, text) => {
-                        let barrier = barriers.receive_row(&text)?;
-                        published &= barrier.published;
-                        Some(Row::Barrier(xid, barrier))
+                        Some(Row::Barrier(xid, self.barriers.receive_row(&text)?))
                     }
                     row => Some(Row::Log(row)),
                 });
-                let has_room = self.streaming.push(&self.intake, rows, end);
-                if !published {
-                    // Rows may be missing that the barrier has seen.
-                    self.let_go(Some(StreamFault::PublicationAltered));
-                } else if !has_room {
+                if !self.streaming.push(&self.intake, rows, end) {
                     self.let_go(Some(StreamFault::Overflow));
                 }
             }

@@ -270,7 +270,6 @@ mod tests {
             silent,
             queue_usage: 0.0,
             transaction: Some(9),
-            published: true,
         }
     }
 

@@ -13,7 +13,7 @@ pub enum StreamFault {
     WalLevel,
     /// There is no publication `realtime_log`.
     NoPublication,
-    /// The publication is another than `migrate up` makes.
+    /// The publication is another than `migrate up` makes, or was altered while its rows came.
     PublicationAltered,
     /// The role may not log in for replication.
     Privilege,

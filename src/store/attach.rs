@@ -5,7 +5,8 @@ use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
 
 use super::error::{is_forbidden, is_undefined};
 use super::locks::{self, Locks, Patience};
-use super::migrate;
+use super::sources::Stage;
+use super::{migrate, triggers};
 use crate::config::DatabaseUrl;
 
 /// Which changes of which table are to be events, and whose.
@@ -324,10 +325,8 @@ pub async fn attach(
     let mut tables = vec![attached.relation.clone()];
     if instead == Instead::OfOther {
         tables.extend(retire(&mut transaction, attachment).await?);
-        tables.sort_unstable();
-        tables.dedup();
     }
-    lock(&mut transaction, &tables, patience).await?;
+    lock(&mut transaction, tables, patience).await?;
     add(&mut transaction, attachment).await?;
     repair(&mut transaction).await?;
     transaction.commit().await?;
@@ -368,7 +367,7 @@ pub async fn detach(
         .fetch_optional(&mut *transaction)
         .await?;
     let (relation, tables) = found.ok_or_else(|| AttachError::NoSuchKind(kind.to_owned()))?;
-    lock(&mut transaction, &tables, patience).await?;
+    lock(&mut transaction, tables, patience).await?;
     sqlx::query("SELECT realtime.remove_source($1)")
         .bind(kind)
         .execute(&mut *transaction)
@@ -378,14 +377,19 @@ pub async fn detach(
     Ok(relation)
 }
 
+/// Locks these tables, and those whose triggers the repair behind it puts in their places: a table that is locked later waits
+/// for a writer who may wait for one that is locked already.
 async fn lock(
     transaction: &mut PgConnection,
-    relations: &[String],
+    mut tables: Vec<String>,
     patience: &Patience,
 ) -> Result<(), AttachError> {
-    let relations: Vec<_> = relations.iter().map(String::as_str).collect();
+    let misplaced = triggers::misplaced(transaction, Stage::Present).await?;
+    tables.extend(misplaced.into_iter().map(|one| one.relation));
+    tables.sort_unstable();
+    tables.dedup();
     let locks = Locks {
-        tables: &relations,
+        tables: &tables.iter().map(String::as_str).collect::<Vec<_>>(),
         mode: "ACCESS EXCLUSIVE",
     };
     Ok(locks::take(transaction, locks, patience).await?)

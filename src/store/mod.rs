@@ -70,7 +70,7 @@ pub use self::plan::Step;
 pub use self::reading::{Durability, Reading};
 pub use self::rights::{GrantError, MissingRights, Purpose};
 pub use self::sources::Source;
-pub use self::stream::{RowStream, SlotState, StreamError, Streamed, Witness, slot_blockers};
+pub use self::stream::{RowStream, StreamError, Streamed, Witness, slot_blockers};
 pub use self::streamed_row::StreamedRow;
 pub use self::triggers::FaultyTrigger;
 pub use self::user_pages::{COUNTED_MAX, PAGE_BYTES_MAX, PAGE_EVENTS, Page, UserPages};

@@ -64,25 +64,32 @@ impl From<sqlx::Error> for StreamError {
     }
 }
 
-/// Whether the server writes enough to its log, and whether the publication is as `migrate up` makes it.
+/// Which publication there is, if it is as `migrate up` makes it. Whoever alters it and puts it back makes another of it: the
+/// stream lacks what was committed between.
 macro_rules! publication {
     () => {
-        "coalesce((
-             SELECT p.pubinsert AND p.pubviaroot AND NOT p.puballtables AND EXISTS (
-                 SELECT FROM pg_publication_rel AS r WHERE r.prpubid = p.oid
-                 AND r.prrelid = to_regclass('realtime.log') AND r.prqual IS NULL AND r.prattrs IS NULL)
-             FROM pg_publication AS p WHERE p.pubname = 'realtime_log'), false)"
+        "(SELECT concat_ws(' ', p.oid, p.xmin, r.oid, r.xmin) FROM pg_publication AS p
+          JOIN pg_publication_rel AS r ON r.prpubid = p.oid AND r.prrelid = to_regclass('realtime.log')
+          WHERE p.pubname = 'realtime_log' AND p.pubinsert AND p.pubviaroot AND NOT p.puballtables
+            AND r.prqual IS NULL AND r.prattrs IS NULL)"
     };
 }
 
+/// Whether the server writes enough to its log, and what there is of the publication.
 const OBSTACLES: &str = concat!(
     "SELECT current_setting('wal_level'), EXISTS (SELECT FROM pg_publication WHERE pubname = 'realtime_log'), ",
+    publication!(),
+    " IS NOT NULL"
+);
+
+/// The witness's look at the slot, a transaction of its own, and the publication from there on.
+const JOINED: &str = concat!(
+    "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1 AND database = current_database()),
+            pg_current_xact_id()::text::bigint, ",
     publication!()
 );
 
-/// The witness's look at the slot, and a transaction of its own.
-const JOINED: &str = "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1 AND database = current_database()),
-            pg_current_xact_id()::text::bigint";
+const SNAPSHOT: &str = concat!("SELECT pg_current_snapshot()::text, ", publication!());
 
 const SLOT_STATE: &str = concat!(
     "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, restart_lsn::text, ",
@@ -101,20 +108,13 @@ const KEPT: &str = "SELECT pg_wal_lsn_diff(now, kept)::bigint, current_setting('
 const WAL_SENDER_TIMEOUT: &str =
     "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'";
 
-/// What the witness says of the slot.
-#[derive(Debug)]
-pub struct SlotState {
-    /// How much of the write-ahead log PostgreSQL keeps for it, in bytes; `None` for a slot that is gone or invalid.
-    pub lag: Option<i64>,
-    /// Whether the publication is as it was made.
-    pub is_published: bool,
-}
-
 /// A session that says what is visible.
 #[derive(Debug)]
 pub struct Witness {
     connection: PgConnection,
     slot: String,
+    /// The publication when the stream began.
+    publication: String,
     /// From where on PostgreSQL kept the write-ahead log when the slot was last looked at.
     kept_from: Option<String>,
 }
@@ -123,23 +123,34 @@ impl Witness {
     /// What is visible now.
     ///
     /// # Errors
-    /// The session is lost.
+    /// The session is lost, or the publication was altered: of what is visible the stream may lack something.
     pub async fn snapshot(&mut self) -> Result<Snapshot, StreamError> {
-        let ask = sqlx::query_scalar("SELECT pg_current_snapshot()::text");
-        let text: String = within_deadline(ask.fetch_one(&mut self.connection)).await?;
+        let ask = sqlx::query_as(SNAPSHOT);
+        let (text, publication): (String, Option<String>) =
+            within_deadline(ask.fetch_one(&mut self.connection)).await?;
+        self.check_publication(publication.as_deref())?;
         Ok(parse(&text)?)
     }
 
-    /// What there is to say of the slot.
+    /// How much of the write-ahead log PostgreSQL keeps for the slot, in bytes; `None` for a slot that is gone or invalid.
     ///
     /// # Errors
-    /// The session is lost.
-    pub async fn slot_state(&mut self) -> Result<SlotState, StreamError> {
+    /// The session is lost, or the publication was altered.
+    pub async fn slot_lag(&mut self) -> Result<Option<i64>, StreamError> {
         let ask = sqlx::query_as(SLOT_STATE).bind(&self.slot);
-        let (lag, kept_from, is_published): (_, Option<String>, _) =
+        let (lag, kept_from, publication): (_, Option<String>, Option<String>) =
             within_deadline(ask.fetch_one(&mut self.connection)).await?;
         self.kept_from = kept_from.or(self.kept_from.take());
-        Ok(SlotState { lag, is_published })
+        self.check_publication(publication.as_deref())?;
+        Ok(lag)
+    }
+
+    fn check_publication(&self, present: Option<&str>) -> Result<(), StreamError> {
+        if present == Some(&self.publication) {
+            return Ok(());
+        }
+        let detail = format!("the publication {PUBLICATION} was altered while its rows came");
+        Err(StreamError::new(StreamFault::PublicationAltered, detail))
     }
 
     /// What there is to say where PostgreSQL kept more for the slot than `max_slot_wal_keep_size` allows: a checkpoint ends
@@ -213,11 +224,13 @@ impl RowStream {
         within(SLOT_TIMEOUT, connection.create_slot(&slot)).await?;
         let mut witness = within_deadline(log.address().connect()).await?;
         let ask = sqlx::query_as(JOINED).bind(&slot);
-        let (is_here, number): (bool, i64) = within_deadline(ask.fetch_one(&mut witness)).await?;
+        let (is_here, number, publication): (bool, i64, Option<String>) =
+            within_deadline(ask.fetch_one(&mut witness)).await?;
         if !is_here {
             let detail = "the slot that was made there is none of this database's";
             return Err(StreamError::new(StreamFault::Elsewhere, detail));
         }
+        let publication = publication.ok_or_else(not_as_made)?;
         let stream = within(
             ENDPOINT_TIMEOUT,
             Stream::start(connection, &slot, PUBLICATION),
@@ -226,6 +239,7 @@ impl RowStream {
         let witness = Witness {
             connection: witness,
             slot,
+            publication,
             kept_from: None,
         };
         let stream = Self {
@@ -366,12 +380,16 @@ async fn look_for_obstacles(log: &Log) -> Result<(), StreamError> {
         let detail = format!("there is no publication {PUBLICATION}");
         (StreamFault::NoPublication, detail)
     } else if !is_as_made {
-        let detail = format!("the publication {PUBLICATION} is not the one of migrate up");
-        (StreamFault::PublicationAltered, detail)
+        return Err(not_as_made());
     } else {
         return Ok(());
     };
     Err(StreamError::new(fault, detail))
+}
+
+fn not_as_made() -> StreamError {
+    let detail = format!("the publication {PUBLICATION} is not the one of migrate up");
+    StreamError::new(StreamFault::PublicationAltered, detail)
 }
 
 /// A session for replication.

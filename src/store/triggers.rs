@@ -90,9 +90,9 @@ macro_rules! own_before {
 }
 
 /// Everything that is wrong, by the OIDs of tables and functions: names can be given to others. Nothing in a database
-/// without the log.
+/// without the log. A trigger is enabled in one of these states of `pg_trigger.tgenabled`.
 macro_rules! faults {
-    ($own:ident) => {
+    ($own:ident, enabled $states:literal) => {
         concat!(
             "
     WITH own AS MATERIALIZED (
@@ -109,7 +109,10 @@ macro_rules! faults {
         WHERE function <> 'on_truncate' OR function_oid IS NOT NULL
     ), placed AS (
         -- A trigger of statements does not see what is written by another table's name.
-        SELECT relation, required, function, table_oid, fired, t.tgtype::integer AS fires, t.tgenabled IN ('O', 'A') AS enabled
+        SELECT relation, required, function, table_oid, fired, t.tgtype::integer AS fires,
+               strpos('",
+            $states,
+            "', t.tgenabled::text) > 0 AS enabled
         FROM own LEFT JOIN pg_trigger t ON t.tgrelid = table_oid AND t.tgfoid = function_oid
             AND NOT (function ^@ 'source_' AND t.tgtype & 1 = 0 AND EXISTS (
                 SELECT FROM pg_inherits WHERE table_oid IN (inhrelid, inhparent)))
@@ -172,11 +175,16 @@ macro_rules! faults {
     };
 }
 
+/// In the state that it has otherwise, a trigger does not see what logical replication writes.
+const FAULTS: &str = faults!(own, enabled "A");
+/// Triggers had that state before migration 3.
+const FAULTS_BEFORE: &str = faults!(own_before, enabled "OA");
+
 /// Everything that is wrong; nothing in a database without the log.
 pub(super) async fn faults(pool: &PgPool) -> Result<Vec<FaultyTrigger>, sqlx::Error> {
-    match sqlx::query_as(faults!(own)).fetch_all(pool).await {
+    match sqlx::query_as(FAULTS).fetch_all(pool).await {
         Err(error) if is_undefined(&error) => {
-            read(sqlx::query_as(faults!(own_before)).fetch_all(pool).await?)
+            read(sqlx::query_as(FAULTS_BEFORE).fetch_all(pool).await?)
         }
         found => read(found?),
     }

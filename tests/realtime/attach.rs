@@ -229,6 +229,40 @@ async fn who_has_the_table_is_named_and_writers_go_on() {
     assert_eq!(program(&database, &attach).await.0, 0);
 }
 
+/// A trigger of another table that is not in its place is put there as well, and that table is waited for in the same way.
+#[tokio::test]
+async fn who_has_a_table_whose_trigger_is_missing_is_named_too() {
+    let database = shop().await;
+    let watchers = [
+        "attach", "watchers", "--key", "of_order", "--user", "watcher",
+    ];
+    assert_eq!(program(&database, &watchers).await.0, 0);
+    let mut holder = database.connect().await;
+    execute(&mut holder, "DROP TRIGGER realtime_truncate ON watchers").await;
+    execute(
+        &mut holder,
+        "SET application_name = 'nightly'; BEGIN; INSERT INTO watchers VALUES (1, 42)",
+    )
+    .await;
+    for arguments in [
+        &["attach", "orders", "--user", "customer", "--lock-wait", "1"][..],
+        &["detach", "watchers", "--lock-wait", "1"],
+    ] {
+        let (code, _, error) = program(&database, arguments).await;
+        assert_eq!(code, 1, "{arguments:?}");
+        assert!(
+            error.contains("public.watchers") && error.contains("(nightly)"),
+            "{error}"
+        );
+        assert!(error.contains("in use by others for 1 s"), "{error}");
+    }
+    execute(&mut holder, "COMMIT").await;
+    let attach = ["attach", "orders", "--user", "customer"];
+    assert_eq!(program(&database, &attach).await.0, 0);
+    let (_, listed, _) = program(&database, &["sources"]).await;
+    assert!(listed.contains("of public.watchers"), "{listed}");
+}
+
 /// As is the role of a service.
 #[tokio::test]
 async fn who_owns_neither_the_table_nor_the_schema_is_refused() {

@@ -44,7 +44,6 @@ fn barrier(snapshot: &str, ingest: Ingest) -> ControlMessage {
         silent: ingest == Ingest::Tail,
         queue_usage: 0.0,
         transaction: Some(9),
-        published: true,
     })
 }
 
@@ -345,7 +344,6 @@ fn a_filling_notification_queue_asks_for_the_wake_lock() {
             silent: false,
             queue_usage,
             transaction: Some(9),
-            published: true,
         });
         intake.controlled(message, start + Duration::from_secs(seconds));
         assert_eq!(*wanted.borrow(), expected, "{queue_usage}");

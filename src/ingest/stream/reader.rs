@@ -243,12 +243,7 @@ impl<'a> Reader<'a> {
 
     async fn look(&mut self) -> Result<(), StreamError> {
         self.confirm().await?;
-        let state = self.witness.slot_state().await?;
-        if !state.is_published {
-            let detail = "the publication realtime_log is not the one of migrate up";
-            return Err(StreamError::new(StreamFault::PublicationAltered, detail));
-        }
-        let Some(lag) = state.lag else {
+        let Some(lag) = self.witness.slot_lag().await? else {
             let detail = "PostgreSQL has the slot no more";
             return Err(StreamError::new(StreamFault::Invalidated, detail));
         };

@@ -124,9 +124,6 @@ impl StreamTask {
         witness.close().await;
         ended?;
         let detail = |fault: StreamFault| match fault {
-            StreamFault::PublicationAltered => {
-                "a barrier has found the publication realtime_log changed or gone"
-            }
             StreamFault::Silent => "barriers commit and are notified, and their rows do not come",
             _ => "more events than there is room for wait to be joined to what was read",
         };

@@ -54,8 +54,13 @@ async fn a_row_is_made_a_source_by_migrate_up_as_it_was_planned() {
 const TABLE: &str = r#""My Shop"."Order Lines""#;
 
 /// What is done to `$table`, the fault, and whether `migrate up` can mend it.
-const FAULTS: [(&str, &str, bool); 8] = [
+const FAULTS: [(&str, &str, bool); 9] = [
     ("ALTER TABLE $table DISABLE TRIGGER USER", "disabled", true),
+    (
+        "ALTER TABLE $table DISABLE TRIGGER USER; ALTER TABLE $table ENABLE TRIGGER USER",
+        "disabled",
+        true,
+    ),
     (
         "DROP TRIGGER realtime_source_16_update ON $table",
         "missing",

@@ -1,7 +1,7 @@
 //! Each way in which a stream fails: a clear line, polling, and a stream again where that can be. No event is lost.
 
 use super::scene::Scene;
-use crate::support::{Database, insert_message, until};
+use crate::support::{Database, execute, insert_message, until};
 
 /// The slots of this server's database.
 const SLOTS: &str = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
@@ -76,11 +76,38 @@ async fn a_publication_that_is_altered_is_not_trusted() {
     }
 }
 
+/// The barrier behind it sees the publication as it is to be, and an event that the stream does not have.
+#[tokio::test]
+async fn a_publication_that_is_altered_for_a_moment_loses_no_event() {
+    let mut scene = Scene::set().await;
+    let mut admin = scene.server.database().admin().await;
+    for (away, back) in [
+        (
+            "ALTER PUBLICATION realtime_log SET (publish = 'delete')",
+            "ALTER PUBLICATION realtime_log SET (publish = 'insert')",
+        ),
+        (
+            "ALTER PUBLICATION realtime_log SET TABLE realtime.log WHERE (slot < 0)",
+            "ALTER PUBLICATION realtime_log SET TABLE realtime.log",
+        ),
+    ] {
+        execute(&mut admin, away).await;
+        insert_message(&mut admin, None, &scene.alice, &scene.alice).await;
+        execute(&mut admin, back).await;
+        scene.next_event().await;
+        let altered = "hushnet_wal_stream_failures_total{cause=\"publication_altered\"}";
+        scene.event().await;
+        scene.until_streaming().await;
+        scene.event().await;
+        assert!(scene.server.metric(altered).await >= 1.0, "{away}");
+    }
+}
+
 #[tokio::test]
 async fn a_transaction_that_runs_keeps_the_slot_away_and_no_event() {
     let database = Database::with_logical_wal().await;
     let mut writer = database.connect().await;
-    crate::support::execute(
+    execute(
         &mut writer,
         "SET application_name = 'long'; BEGIN; SELECT pg_current_xact_id();",
     )
@@ -93,7 +120,7 @@ async fn a_transaction_that_runs_keeps_the_slot_away_and_no_event() {
         "{detail}"
     );
     scene.event().await;
-    crate::support::execute(&mut writer, "COMMIT").await;
+    execute(&mut writer, "COMMIT").await;
     scene.until_streaming().await;
     scene.event().await;
 }
@@ -140,7 +167,7 @@ async fn many_events_of_one_transaction_keep_no_other_waiting() {
     let many = "INSERT INTO realtime.log (user_key, source, fields)
         SELECT gen_random_uuid(), 1, ARRAY['1'] FROM generate_series(1, 400000)";
     let mut owner = scene.server.database().connect().await;
-    crate::support::execute(&mut owner, many).await;
+    execute(&mut owner, many).await;
     for _ in 0..3 {
         scene.event().await;
     }
@@ -155,7 +182,7 @@ async fn a_slot_that_keeps_too_much_is_given_up() {
     let mut scene = Scene::set_on(database, |config| config.wal_lag_bytes_max = 1 << 20).await;
     // It pins the slot where it began.
     let mut writer = scene.server.database().connect().await;
-    crate::support::execute(&mut writer, "BEGIN; SELECT pg_current_xact_id()").await;
+    execute(&mut writer, "BEGIN; SELECT pg_current_xact_id()").await;
     until("the slot was given up", async || {
         scene
             .admin("SELECT pg_logical_emit_message(false, 'filling', repeat('x', 1000000))")
@@ -169,6 +196,6 @@ async fn a_slot_that_keeps_too_much_is_given_up() {
     let slots: i64 = scene.ask(SLOTS).await;
     assert!(slots <= 1);
     scene.event().await;
-    crate::support::execute(&mut writer, "COMMIT").await;
+    execute(&mut writer, "COMMIT").await;
     scene.event().await;
 }
