@@ -12,6 +12,7 @@ use super::control_message::ControlMessage;
 use super::held::{Held, Holdable};
 use super::intake::{Intake, Next};
 use super::lost::Lost;
+use super::node::Node;
 use crate::delivery::HealthReport;
 use crate::protocol::{Channel, Channels, Cursor, Label, ReadinessReason, ResetReason, Snapshot};
 use crate::store::{self, Chunk, Durability, Log, Notifications, Reading};
@@ -88,6 +89,8 @@ pub(super) struct CatchUp<'a> {
     /// What comes meanwhile. If the read fails, it is still there.
     pub(super) held: &'a mut Held<Received<'static>>,
     pub(super) health: &'a HealthReport,
+    /// This process as one of many nodes.
+    pub(super) node: Option<&'a mut Node>,
     /// Whether events were missed.
     pub(super) after_loss: bool,
 }
@@ -170,6 +173,7 @@ impl CatchUp<'_> {
         let mut chunks = self.log.read_all(from);
         let mut reached = None;
         let mut reset = None;
+        let mut is_stuck = false;
         let (begun, mut events) = (Instant::now(), 0);
         loop {
             let chunk = tokio::select! {
@@ -183,6 +187,7 @@ impl CatchUp<'_> {
             let chunk = match chunk {
                 Err(error) if store::may_pass(&error) => {
                     self.stuck(&error);
+                    is_stuck = true;
                     self.hold_until(Instant::now() + RETRY).await?;
                     continue;
                 }
@@ -199,6 +204,11 @@ impl CatchUp<'_> {
                 }
                 return Ok(reached.cursor);
             };
+            if std::mem::take(&mut is_stuck)
+                && let Some(node) = &mut self.node
+            {
+                node.publishing.set_lives(true);
+            }
             // It stays so from chunk to chunk.
             reset = reset_reason(self.intake, &chunk.reading);
             // Of what was missed, nothing is known but that it is in the log.
@@ -242,11 +252,16 @@ impl CatchUp<'_> {
         Ok(())
     }
 
-    /// Events do not come: new clients wait, and `/readyz` says so until the log has been read.
+    /// Events do not come: new clients wait, and `/readyz` says so until the log has been read. A leader that stays so is
+    /// followed by another.
     fn stuck(&mut self, error: &sqlx::Error) {
         let reason = ReadinessReason::ListenerDisconnected;
         self.health.begin(reason, &store::summary(error));
         self.intake.away();
+        if let Some(node) = &mut self.node {
+            self.intake.router().flush_relay();
+            node.away();
+        }
         let fault = store::fault(error);
         let (cause, advice) = (fault.as_str(), fault.advice());
         tracing::warn!(event = "log_read_failed", cause, %error, retry_ms = RETRY.as_millis(), advice);

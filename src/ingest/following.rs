@@ -43,6 +43,8 @@ enum Ended {
     History,
     /// Nobody leads.
     Leaderless,
+    /// The bus brings messages of a later timeline: this node's database is no longer the primary.
+    NewerTimeline,
 }
 
 /// A node that follows.
@@ -89,8 +91,10 @@ pub(super) async fn follow(
     tracing::info!(event = "node_reads", cause = <&str>::from(ended));
     node.set_follows(false);
     node.watch.set_renews(false);
-    if ended == Ended::Silent {
-        health.begin(ReadinessReason::BusSilent, "");
+    match ended {
+        Ended::Silent => health.begin(ReadinessReason::BusSilent, ""),
+        Ended::NewerTimeline => log.renew(),
+        _ => {}
     }
     if let Some(order) = node.take_ordered() {
         node.publish(order, intake);
@@ -141,10 +145,7 @@ impl<'a> Following<'a> {
             self.begin_repair();
             let ended = tokio::select! {
                 came = self.node.came() => match came {
-                    Came::Incoming(incoming) => {
-                        self.receive(incoming);
-                        None
-                    }
+                    Came::Incoming(incoming) => self.receive(incoming),
                     Came::Found(found) => self.found(found),
                     Came::Order(order) => self.node.ordered(order).then_some(Ended::Elected),
                 },
@@ -181,9 +182,9 @@ impl<'a> Following<'a> {
         }
     }
 
-    fn receive(&mut self, incoming: Incoming) {
+    fn receive(&mut self, incoming: Incoming) -> Option<Ended> {
         match incoming {
-            Incoming::Message(bytes) => self.message(&bytes),
+            Incoming::Message(bytes) => return self.message(&bytes),
             Incoming::Confirmed(Destination::Shard(shard)) => self.follower.confirm(shard),
             Incoming::Lost => self.follower.need_all(RepairCause::Broken),
             // Each subscription is confirmed anew.
@@ -191,13 +192,18 @@ impl<'a> Following<'a> {
             | Incoming::Confirmed(Destination::Control)
             | Incoming::Nothing => {}
         }
+        None
     }
 
-    fn message(&mut self, bytes: &Bytes) {
-        let (run, message) = match read(bytes, self.node.status.batch_version()) {
-            Ok(read) => read,
-            Err(error) => return self.node.unreadable(error),
-        };
+    fn message(&mut self, bytes: &Bytes) -> Option<Ended> {
+        let (run, message) = self.node.read(bytes)?;
+        let own = self.follower.run().epoch();
+        if run.epoch().is_of_a_later_timeline_than(own) {
+            return self
+                .node
+                .is_behind(run.timeline)
+                .then_some(Ended::NewerTimeline);
+        }
         let is_followed = match message {
             Message::Batch {
                 shard,
@@ -239,6 +245,7 @@ impl<'a> Following<'a> {
             self.metrics.bus_messages_foreign.increment();
             self.node.watch.ask();
         }
+        None
     }
 
     /// Something came over the subscription of this shard.

@@ -248,7 +248,10 @@ impl Listener {
     fn turn(&mut self, turn: Turn) -> Result<Next, Lost> {
         match (turn, &self.node) {
             (Turn::Follow(run), _) => return Err(Lost::Follow(run)),
-            (Turn::Reconnect, _) => return Err(Lost::NewerTimeline),
+            (Turn::Reconnect, _) => {
+                self.log.renew();
+                return Err(Lost::NewerTimeline);
+            }
             (Turn::Publish(order), Some(node)) => node.publish(order, &mut self.intake),
             _ => {}
         }
@@ -451,6 +454,7 @@ impl Listener {
             intake: &mut self.intake,
             held: &mut held,
             health: &self.health,
+            node: self.node.as_mut(),
             after_loss,
         };
         let caught_up = catch_up.run(from).await;

@@ -150,7 +150,7 @@ impl Node {
         }
     }
 
-    /// There is no connection to the database.
+    /// There is no connection to the database, or the log cannot be read.
     pub(super) fn away(&mut self) {
         self.publishing.set_lives(false);
         self.may_lead.send_replace(false);
@@ -256,10 +256,12 @@ impl Node {
 
     fn receive(&mut self, incoming: Incoming, epoch: Option<Epoch>) -> Turn {
         match incoming {
-            Incoming::Message(bytes) => match read(&bytes, self.status.batch_version()) {
-                Ok((run, message)) => return self.message(run, &message, epoch),
-                Err(error) => self.unreadable(error),
-            },
+            Incoming::Message(bytes) => {
+                return match self.read(&bytes) {
+                    Some((run, message)) => self.message(run, &message, epoch),
+                    None => Turn::Read,
+                };
+            }
             Incoming::Disconnected(error) => {
                 self.alive = None;
                 let detail = error.to_string();
@@ -277,7 +279,11 @@ impl Node {
             return Turn::Read;
         };
         if run.epoch().is_of_a_later_timeline_than(epoch) {
-            return self.behind(run.timeline);
+            return if self.is_behind(run.timeline) {
+                Turn::Reconnect
+            } else {
+                Turn::Read
+            };
         }
         let is_named = run.epoch() == epoch && self.named == Some(run.number);
         if !is_named || own.is_some() {
@@ -313,14 +319,15 @@ impl Node {
         times >= ALIVE_MIN
     }
 
-    fn behind(&mut self, timeline: u32) -> Turn {
+    /// The bus brings messages of a later timeline than the database has. Returns whether to connect to the database anew.
+    pub(super) fn is_behind(&mut self, timeline: u32) -> bool {
         self.timeline = timeline;
         let detail = format!("the bus brings events of timeline {timeline}");
         self.health.begin(ReadinessReason::NewerTimeline, &detail);
         let now = Instant::now();
         let is_recent = |last: Instant| now.saturating_duration_since(last) < RECONNECT_INTERVAL;
         if self.reconnected.is_some_and(is_recent) {
-            return Turn::Read;
+            return false;
         }
         self.reconnected = Some(now);
         tracing::warn!(
@@ -328,7 +335,7 @@ impl Node {
             timeline,
             advice = ReadinessReason::NewerTimeline.remedy()
         );
-        Turn::Reconnect
+        true
     }
 
     fn found(&mut self, found: Result<Found, sqlx::Error>) -> Turn {
@@ -340,8 +347,13 @@ impl Node {
         Turn::Read
     }
 
-    /// A message could not be read.
-    pub(super) fn unreadable(&mut self, error: Unreadable) {
+    /// What a message says. One that cannot be read is counted, and said now and then.
+    pub(super) fn read<'m>(&mut self, bytes: &'m [u8]) -> Option<(Run, Message<'m>)> {
+        let read = read(bytes, self.status.batch_version());
+        read.map_err(|error| self.unreadable(error)).ok()
+    }
+
+    fn unreadable(&mut self, error: Unreadable) {
         self.metrics.bus_messages_unreadable.increment();
         let now = Instant::now();
         let is_due = |last: Instant| now.saturating_duration_since(last) >= UNREADABLE_INTERVAL;

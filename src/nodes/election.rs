@@ -96,7 +96,7 @@ enum Lost {
     Deposed,
     /// The database of the session has another history or timeline than what the node publishes.
     History,
-    /// It has no bus, or no position, any more.
+    /// It has no bus, or no position, any more, or cannot read the log.
     Unfit,
     /// It was asked to stand back.
     Asked,

@@ -3,8 +3,10 @@
 
 use hushnet_devbus::{BrokerKind, BrokerOptions};
 use hushnet_devdb::Cluster;
+use hushnet_realtime::config::{Config, Ingest};
 use hushnet_realtime::store::{Log, Purpose, migrate};
 use hushnet_testkit::database::UNSAFE_SETTINGS;
+use hushnet_testkit::roles;
 use hushnet_testkit::server::Server as Process;
 use serde_json::Value;
 use uuid::Uuid;
@@ -106,6 +108,48 @@ over_both! {
     }
 }
 
+/// Its small questions are answered, as where a network loses all large packets.
+#[tokio::test]
+async fn a_leader_that_cannot_read_the_log_leads_no_longer() {
+    let team = Team::start(BrokerKind::Nats).await;
+    let role = format!("leader_{}", Uuid::new_v4().simple());
+    let create = format!("CREATE ROLE {role} LOGIN IN ROLE {}", roles::SERVICE);
+    execute(&mut team.database.admin().await, &create).await;
+    let url = team.database.served_by(&role).url.parse().unwrap();
+    let change = |config: &mut Config| {
+        config.database_url = Some(url);
+        config.ingest = Some(Ingest::Tail);
+    };
+    let leader = team.node_with("leader", change).await;
+    leads(&leader).await;
+    let follower = team.node("follower").await;
+    follows(&follower).await;
+    let db = follower.db().await;
+    let bob = add_user(&db).await;
+    let (mut client, _) = v1(&follower, bob.id, None).await;
+    let mut owner = team.database.owner_pool().await.acquire().await.unwrap();
+    let view: String = sqlx::query_scalar("SELECT pg_get_viewdef('realtime.events')")
+        .fetch_one(&mut *owner)
+        .await
+        .unwrap();
+    let view = format!(
+        "CREATE OR REPLACE VIEW realtime.events AS {}",
+        view.trim_end_matches(';')
+    );
+    let slow = format!("{view} AND (current_user <> '{role}' OR pg_sleep(20)::text = '')");
+    execute(&mut owner, &slow).await;
+
+    insert_message(&db, None, &bob, &bob).await;
+    leads(&follower).await;
+    ids(&mut client, 1).await;
+    until_reason(&follower, None).await;
+    until_reason(&leader, Some("listener_disconnected")).await;
+    execute(&mut owner, &view).await;
+    follows(&leader).await;
+    until_reason(&leader, None).await;
+    event_comes(&team.database, [&leader, &follower]).await;
+}
+
 /// As after a failover that has forgotten who led, or by a person's hand. No other node misses the leader here.
 #[tokio::test]
 async fn a_leader_whose_run_the_database_does_not_name_leads_no_longer() {
@@ -187,6 +231,36 @@ async fn a_promotion_elects_again_on_the_new_timeline() {
     for server in [leader, follower] {
         server.stopped_now().await;
     }
+    pair.standby.stop().await.unwrap();
+}
+
+/// Both primaries work. The nodes of the former one, leader and follower, hear of the other over the bus.
+#[tokio::test]
+async fn nodes_of_a_former_primary_say_so_and_go_to_the_new_one() {
+    let pair = Pair::start().await;
+    let address = pair.directory.path().join("address");
+    recovery::lead(&address, &pair.primary);
+    let team = of(BrokerKind::Nats, Database::of(&recovery::url(&address))).await;
+    let (leader, follower) = team.pair().await;
+    let standby = Database::of(&pair.standby.url(recovery::NAME));
+    execute(&mut standby.admin().await, "SELECT pg_promote()").await;
+    let url = standby.url.parse().unwrap();
+    let of_standby = |config: &mut Config| config.database_url = Some(url);
+    let third = team.node_with("third", of_standby).await;
+    leads(&third).await;
+    for server in [&leader, &follower] {
+        until_reason(server, Some("newer_timeline")).await;
+    }
+    recovery::lead(&address, &pair.standby);
+    for server in [&leader, &follower] {
+        follows(server).await;
+        until_reason(server, None).await;
+    }
+    event_comes(&standby, [&leader, &follower]).await;
+    for server in [leader, follower, third] {
+        server.stopped_now().await;
+    }
+    pair.primary.stop().await.unwrap();
     pair.standby.stop().await.unwrap();
 }
 
