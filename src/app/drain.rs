@@ -39,6 +39,9 @@ pub(super) async fn drain(
     // New clients are refused with an answer until the last client has left.
     let _ = timeout_at(over, clients.wait()).await;
     stop_accepting.cancel();
-    let _ = timeout_at(over + REQUESTS_GRACE, supervisor.all_ended(ACCEPTORS)).await;
+    let over = over + REQUESTS_GRACE;
+    let _ = timeout_at(over, supervisor.all_ended(ACCEPTORS)).await;
+    // Those whose handshakes were being answered when the drain began.
+    let _ = timeout_at(over, clients.wait()).await;
     clients.len() + supervisor.count(ACCEPTORS)
 }

@@ -209,6 +209,8 @@ impl Upgrades {
             }
             Err(error) => Err(error),
         };
+        // Of a connection that is to end, hyper sends no response that upgrades it.
+        admission.check_drain()?;
         match pending {
             Ok((pending, user)) => Ok(self.start(upgradable, pending, user)),
             Err(ApiError::Identity(error)) if offer.by_subprotocol => {

@@ -1,14 +1,17 @@
 //! A proof on a connection: how it is sent, how it is renewed, and what ends it.
 
 use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
 use tokio_tungstenite::connect_async;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::{self, Message};
+use uuid::Uuid;
 
+use super::logins::sessions_that_wait;
 use super::*;
-use crate::support::{Client, Database, client_on, soon};
+use crate::support::{Client, Database, client_on, soon, until};
 
 fn request(server: &Server, path: &str, headers: &[(&'static str, String)]) -> Request {
     let mut request = format!("ws://{}{path}", server.address())
@@ -82,6 +85,51 @@ async fn a_proof_may_come_as_a_browser_can_send_it() {
         insert_message(&pool, None, &alice, &alice).await;
         assert_eq!(client.next_json().await["user_id"], alice.id.to_string());
     }
+}
+
+/// With an answer that HTTP knows. A balancer hands it on to its client, who comes back to another server.
+#[tokio::test]
+async fn a_handshake_under_way_when_the_server_stops_is_refused() {
+    let key = Key::secret();
+    let mut server = Server::start_with(|config| takes_tokens(config, &key)).await;
+    let pool = server.db().await;
+    let (alice, bob) = (add_user(&pool).await, add_user(&pool).await);
+    let of_device = |device: Uuid| {
+        let mut claims = claims(&alice);
+        claims["device_id"] = device.to_string().into();
+        token(&key, &claims)
+    };
+    let owner = server.database().owner_pool().await;
+    let mut lock = owner.begin().await.unwrap();
+    let statement = "LOCK TABLE devices IN ACCESS EXCLUSIVE MODE";
+    sqlx::query(statement).execute(&mut *lock).await.unwrap();
+    // The second would be opened only to be closed.
+    let offers = [bearer(&of_device(alice.device_id)), {
+        let token = of_device(bob.device_id);
+        offered(&format!("hushnet.token.{token}"))
+    }];
+    let handshakes: Vec<_> = offers
+        .map(|headers| tokio::spawn(connect_async(request(&server, "/ws", &headers))))
+        .into();
+    let admin = server.database().admin_pool().await;
+    until("a look-up waits", async || {
+        sessions_that_wait(&admin).await > 0
+    })
+    .await;
+    let address = server.address();
+    server.begin_stop();
+    until("nothing is accepted", async || {
+        TcpStream::connect(address).await.is_err()
+    })
+    .await;
+    lock.commit().await.unwrap();
+    for handshake in handshakes {
+        match soon("an answer", handshake).await.unwrap() {
+            Err(tungstenite::Error::Http(answer)) => assert_eq!(answer.status(), 503),
+            other => panic!("expected 503, got {other:?}"),
+        }
+    }
+    server.stopped().await.unwrap();
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::support::{Client, Database, execute, until};
 const CONNECTIONS: u32 = 2;
 const REPLAYS: usize = 8;
 
-async fn sessions_that_wait(db: &PgPool) -> i64 {
+pub async fn sessions_that_wait(db: &PgPool) -> i64 {
     let waiting = "SELECT count(*) FROM pg_stat_activity
                    WHERE datname = current_database() AND application_name = 'hushnet-realtime'
                          AND wait_event_type = 'Lock'";
