@@ -37,6 +37,7 @@ pub(super) fn serve(
     let accepting = Accepting {
         connections_max: descriptors.sockets + descriptors.requests,
         request_head_timeout: config.request_head_timeout(),
+        write_timeout: api.shared.timeouts.write_timeout,
         proxy_protocol: config.edge.proxy_protocol,
         trusted_proxies: config.limits.trusted_proxies.clone(),
         tls,

@@ -4,11 +4,8 @@
 use std::time::Duration;
 
 use super::moment::Moment;
+use crate::limits::write_timeouts;
 use crate::protocol::CloseCode;
-
-/// Of a larger write, the write timeout counts once more for each so many bytes: of 1 MiB a client on a slow line has
-/// received a part by then.
-const WRITE_TIMEOUT_BYTES: usize = 256 << 10;
 
 /// How long a client may take.
 #[derive(Debug, Clone, Copy)]
@@ -27,10 +24,6 @@ impl Timeouts {
     pub fn write_of(&self, bytes: usize) -> Duration {
         self.write_timeout * write_timeouts(bytes)
     }
-}
-
-fn write_timeouts(bytes: usize) -> u32 {
-    u32::try_from(1 + bytes / WRITE_TIMEOUT_BYTES).unwrap_or(u32::MAX)
 }
 
 /// The times of one connection.
@@ -296,7 +289,7 @@ mod tests {
     fn a_large_event_has_more_time() {
         let mut deadlines = begun();
         deadlines.writing(|| at(110));
-        deadlines.writing_bytes(WRITE_TIMEOUT_BYTES);
+        deadlines.writing_bytes(256 << 10);
         assert_eq!(deadlines.next(&TIMEOUTS), at(120));
         assert_eq!(due(&mut deadlines, 119), Ok((false, false)));
         assert_eq!(due(&mut deadlines, 120), Err(CloseCode::SlowConsumer));

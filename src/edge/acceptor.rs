@@ -51,6 +51,8 @@ pub struct Accepting {
     pub connections_max: usize,
     /// Time for a request's head, and the same again for what comes before HTTP.
     pub request_head_timeout: Duration,
+    /// Time for the client to take an answer, and once more for each 256 KiB of it.
+    pub write_timeout: Duration,
     /// Whether trusted proxies begin each connection with the PROXY protocol's header.
     pub proxy_protocol: bool,
     /// The proxies that may name the client which they forward.
@@ -82,7 +84,7 @@ pub fn acceptors(
         server: Arc::new(HttpServer::new(
             TowerToHyperService::new(warp::service(routes)),
             preamble,
-            accepting.request_head_timeout,
+            (accepting.request_head_timeout, accepting.write_timeout),
             Arc::clone(&limits),
             Arc::clone(&accepting.metrics),
         )),
@@ -253,8 +255,13 @@ mod tests {
     use crate::config::Config;
     use crate::edge::{ClientAddress, ConnectionPermit, Headers, bind};
 
-    /// A server of two routes: `/panic` panics, and `/client` answers with the client's address and the header
-    /// `x-name`.
+    const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
+    const WRITE_TIMEOUT: Duration = Duration::from_millis(10);
+    /// More than the kernel takes of an answer for a client that does not read.
+    const LARGE: usize = 32 << 20;
+
+    /// A server of three routes: `/panic` panics, `/client` answers with the client's address and the header `x-name`, and
+    /// `/large` with many bytes.
     struct Server {
         address: SocketAddr,
         metrics: Arc<Metrics>,
@@ -264,6 +271,10 @@ mod tests {
 
     impl Server {
         fn start() -> Self {
+            Self::with(HEAD_TIMEOUT)
+        }
+
+        fn with(request_head_timeout: Duration) -> Self {
             let panics = warp::path!("panic").map(|| -> Response { panic!("on purpose") });
             let client = warp::path!("client")
                 .and(warp::ext::get::<Headers>())
@@ -273,10 +284,12 @@ mod tests {
                     let name = headers["x-name"].to_str().unwrap();
                     Response::new(format!("{address} {name}").into())
                 });
+            let large = warp::path!("large").map(|| Response::new(vec![0; LARGE].into()));
             let limits = Config::default().limits;
             let accepting = Accepting {
                 connections_max: 10,
-                request_head_timeout: Duration::from_mins(1),
+                request_head_timeout,
+                write_timeout: WRITE_TIMEOUT,
                 proxy_protocol: false,
                 trusted_proxies: "127.0.0.0/8".parse().unwrap(),
                 tls: None,
@@ -287,7 +300,7 @@ mod tests {
             let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
             let address = listener.local_addr().unwrap();
             let (metrics, stop) = (Arc::clone(&accepting.metrics), accepting.stop.clone());
-            let routes = panics.or(client).unify().boxed();
+            let routes = panics.or(client).unify().or(large).unify().boxed();
             let task = tokio::spawn(acceptors(listener, routes, accepting).next().unwrap());
             Self {
                 address,
@@ -299,6 +312,13 @@ mod tests {
 
         async fn connect(&self) -> TcpStream {
             TcpStream::connect(self.address).await.unwrap()
+        }
+
+        /// A connection that has sent this request.
+        async fn asks(&self, path: &str) -> TcpStream {
+            let mut stream = self.connect().await;
+            stream.write_all(request(path).as_bytes()).await.unwrap();
+            stream
         }
 
         /// A connection without a request, which the server has accepted: it has answered one that came after it.
@@ -343,6 +363,23 @@ mod tests {
         assert!(response.ends_with("\r\n\r\n192.0.2.7 me"), "{response}");
     }
 
+    /// Whatever it takes puts the kernel's timeout off.
+    #[tokio::test]
+    async fn a_client_that_takes_its_answer_too_slowly_is_cut_off() {
+        let head_timeout = Duration::from_secs(2);
+        let server = Server::with(head_timeout);
+        let mut slow = server.asks("/large").await;
+        let (begun, mut taken) = (Instant::now(), 0);
+        let mut bytes = vec![0; 16 << 10];
+        while let Ok(length @ 1..) = slow.read(&mut bytes).await {
+            taken += length;
+            if begun.elapsed() < head_timeout * 3 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        assert!(taken < LARGE, "it has taken all of it");
+    }
+
     /// The test's one thread connects and asks before the server runs again.
     #[tokio::test]
     async fn a_connection_that_waits_in_the_kernel_at_the_stop_is_answered() {
@@ -375,6 +412,26 @@ mod tests {
         server.task.await.unwrap();
         assert!(stopped.elapsed() >= FIRST_REQUEST);
         assert_eq!(open.read(&mut [0]).await.unwrap_or(0), 0);
+    }
+
+    #[tokio::test]
+    async fn half_a_request_and_an_answer_that_is_not_taken_do_not_hold_a_stop() {
+        let server = Server::start();
+        let mut half = server.accepted().await;
+        half.write_all(b"GET /client HT").await.unwrap();
+        let mut again = server.connect().await;
+        ask(&mut again, "/client").await;
+        again.write_all(b"GET /client HT").await.unwrap();
+        let unread = server.asks("/large").await;
+        unread.readable().await.unwrap();
+        let stopped = Instant::now();
+        server.stop.cancel();
+        server.task.await.unwrap();
+        assert!(
+            stopped.elapsed() < HEAD_TIMEOUT / 2,
+            "{:?}",
+            stopped.elapsed()
+        );
     }
 
     #[tokio::test]

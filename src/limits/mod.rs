@@ -12,6 +12,7 @@ mod large_events;
 mod rate;
 mod rate_table;
 mod replay_pages;
+mod write_timeouts;
 
 pub use self::address_prefix::AddressPrefix;
 pub use self::allowance::Allowance;
@@ -21,3 +22,4 @@ pub use self::connection_quota::Permit;
 pub use self::large_events::{LARGE_EVENTS_BYTES_MAX, LargePermit};
 pub(crate) use self::rate_table::SPARE_RATES;
 pub use self::replay_pages::PagePermit;
+pub(crate) use self::write_timeouts::write_timeouts;
