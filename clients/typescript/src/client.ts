@@ -117,7 +117,7 @@ export class RealtimeClient<Events extends object = EventKinds> implements Async
         }
         const before = this.#run?.done;
         this.#run = startRun(owner, since, before);
-        if (this.#isPaused) this.#run.hide();
+        if (this.#isPaused) this.#run.hide('paused');
         this.#become({ status: 'connecting' });
       } catch (cause) {
         const error = cause as RealtimeError;
@@ -171,13 +171,13 @@ export class RealtimeClient<Events extends object = EventKinds> implements Async
   /** Lets the connection go, and makes none, until `resume()` or `reconnect()`. Handlers go on. */
   pause(): void {
     this.#isPaused = true;
-    this.#run?.hide();
+    this.#run?.hide('paused');
   }
 
   /** Connects again after `pause()`. */
   resume(): void {
     this.#isPaused = false;
-    this.#run?.show();
+    this.#run?.show('paused');
   }
 
   /** The network may be another: a link is asked whether it lives, and a wait for the next one is ended. */

@@ -50,6 +50,9 @@ export interface RunOwner {
   become(state: ConnectionState): void;
 }
 
+/** The page was left, or the application has paused the client. */
+export type Absence = 'left' | 'paused';
+
 export interface Run {
   /** When nothing of the run goes on any more: at most `CLOSE_TIMEOUT_MS` after its end. */
   readonly done: Promise<void>;
@@ -58,9 +61,9 @@ export interface Run {
   reconnect(): void;
   /** The network may be another. */
   better(): void;
-  /** Lets the connection go until `show` or `reconnect`. */
-  hide(): void;
-  show(): void;
+  /** Lets the connection go until `show`, for each reason that there is, or `reconnect`. */
+  hide(absence: Absence): void;
+  show(absence: Absence): void;
   /** Ends the run: nothing more is handed out. What is being handled is handled to its end. */
   stop(reason: ClosedReason, details?: { code?: number; error?: RealtimeError }): void;
 }
@@ -97,7 +100,8 @@ export function startRun(
   let missing: 'storage' | 'no_log' | undefined;
   /** Whether tabs cannot share here. */
   let isUnshared = false;
-  let isHidden = false;
+  /** Why no connection is made for now. */
+  const absent = new Set<Absence>();
   let state: ConnectionState = { status: 'connecting' };
   let isOver = false;
   /** Whether connections are made. */
@@ -126,7 +130,7 @@ export function startRun(
   function become(now: ConnectionState): void {
     state = now;
     // That this tab is left or closed is no concern of the others.
-    if (!isOver && !isHidden) group?.tell(now);
+    if (!isOver && !absent.size) group?.tell(now);
     owner.become(now);
   }
 
@@ -141,7 +145,7 @@ export function startRun(
     await before;
     if (!isOver) {
       isOpen = true;
-      watchNetwork({ better, worse, hide, show }, signal);
+      watchNetwork({ better, worse, hide: () => hide('left'), show: () => show('left') }, signal);
       void open();
       await new Promise((resolve) => signal.addEventListener('abort', resolve));
     }
@@ -170,7 +174,7 @@ export function startRun(
   const hand = (frame: RealtimeEvent | ResetEvent): Promise<Given> => owner.hand(frame, signal);
 
   async function open(): Promise<void> {
-    if (isOver || isHidden) return;
+    if (isOver || absent.size) return;
     next = undefined;
     notBefore = 0;
     isGoaway = false;
@@ -268,7 +272,7 @@ export function startRun(
 
   /** This tab has another part now. */
   function turnTo(): void {
-    if (!isHidden) openNow();
+    if (!absent.size) openNow();
   }
 
   const tabs = {
@@ -427,13 +431,13 @@ export function startRun(
   /** The network may be back: does not wait any longer, unless the server has given a time. */
   function better(): void {
     owner.hurry();
+    if (absent.size) return;
     if (!next) link?.probe();
     else if (notBefore <= now()) openNow();
   }
 
   function openNow(): void {
     disconnect();
-    isHidden = false;
     failures = 0;
     void open();
   }
@@ -441,15 +445,15 @@ export function startRun(
   function reconnect(): void {
     owner.hurry();
     if (!isOpen) return;
+    absent.clear();
     openNow();
     become({ status: 'reconnecting', reason: 'reconnect', attempt: 1, retryInMs: 0 });
   }
 
   /** A page with an open socket is not kept for coming back to it. */
-  function hide(): void {
-    if (isHidden || isOver) return;
-    isHidden = true;
-    if (!isOpen) return;
+  function hide(absence: Absence): void {
+    if (isOver || absent.has(absence)) return;
+    if (absent.add(absence).size > 1 || !isOpen) return;
     disconnect();
     // What was handled is kept, if there is time for it, and another tab takes over.
     const mine = turn;
@@ -460,10 +464,8 @@ export function startRun(
     become({ status: 'reconnecting', reason: 'paused', attempt: 1, retryInMs: 0 });
   }
 
-  function show(): void {
-    if (!isHidden || isOver) return;
-    isHidden = false;
-    if (isOpen) openNow();
+  function show(absence: Absence): void {
+    if (absent.delete(absence) && !absent.size && isOpen) openNow();
   }
 
   function worse(): void {

@@ -257,6 +257,64 @@ describe('the network', () => {
     await client.close();
   });
 
+  it('that was paused is made again by resume() or reconnect() alone', async () => {
+    const { server, client, ids } = bench();
+    await client.connect();
+    for (const end of [() => client.resume(), () => client.reconnect()]) {
+      const { connects } = server;
+      page.dispatchEvent(new Event('pagehide'));
+      client.pause();
+      for (const event of ['pageshow', 'online', 'offline']) page.dispatchEvent(new Event(event));
+      client.probe();
+      await vi.advanceTimersByTimeAsync(60_000);
+      expect(server.connects).toBe(connects);
+      expect(client.state).toMatchObject({ status: 'reconnecting', reason: 'paused' });
+      server.emit(message);
+      end();
+      await settle();
+      expect(client.state).toEqual({ status: 'live', resumed: true });
+    }
+    expect(ids).toEqual([1, 2]);
+    await client.close();
+  });
+
+  it('a page that was left is not connected by resume()', async () => {
+    const { server, client } = bench();
+    await client.connect();
+    client.pause();
+    page.dispatchEvent(new Event('pagehide'));
+    client.resume();
+    await settle();
+    expect(server.connections.size).toBe(0);
+    page.dispatchEvent(new Event('pageshow'));
+    await settle();
+    expect(client.state).toEqual({ status: 'live', resumed: true });
+    await client.close();
+  });
+
+  it('a handler that goes on from elsewhere while the client is paused makes no connection', async () => {
+    const { server, client } = bench();
+    let goOn: (cursor: string | null) => void;
+    client.on('reset', () => new Promise<string | null>((resolve) => (goOn = resolve)));
+    await client.connect();
+    server.emit(message);
+    const older = server.cursor;
+    server.emit(message);
+    server.reset('truncated');
+    await settle();
+    client.pause();
+    goOn!(older);
+    await settle();
+    client.probe();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(server.connections.size).toBe(0);
+    expect(client.state.status).toBe('reconnecting');
+    client.resume();
+    await settle();
+    expect(client.state.status).toBe('live');
+    await client.close();
+  });
+
   it('reconnect() waits for nothing', async () => {
     const { server, client } = bench();
     for (let i = 0; i < 5; i++) server.refuse(1006);
