@@ -1,7 +1,5 @@
 //! The life of the service: commands and tests call [`run`] alike.
 
-use tokio::net::TcpListener;
-
 use super::assemble::assemble;
 use super::database_connections::database_connections_max;
 use super::descriptors::Descriptors;
@@ -11,7 +9,7 @@ use super::memory_budget::MemoryBudget;
 use super::serve::serve;
 use super::supervisor::{Supervisor, TaskEnded};
 use crate::config::{Config, ConfigError};
-use crate::edge::Tls;
+use crate::edge::{Listener, Tls};
 use crate::identity::Tokens;
 
 /// Whether the settings allow a start. Nothing is begun while a setting is missing, contradicts another or names
@@ -34,7 +32,7 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
 /// [`RunError`] when the settings do not allow a start, a task has ended, or the drain takes too long.
 pub async fn run(
     config: Config,
-    listener: TcpListener,
+    listener: Listener,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     check(&config)?;

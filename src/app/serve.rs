@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::descriptors::Descriptors;
 use super::error::RunError;
 use super::supervisor::{Supervisor, Task};
 use crate::config::Config;
-use crate::edge::{self, Accepting, Tls};
+use crate::edge::{self, Accepting, Listener, Tls};
 use crate::http::{self, Api};
 
 /// Accepts clients on the listener, and operators on the address of the metrics if they have one. No more are
@@ -18,7 +17,7 @@ pub(super) fn serve(
     config: &Config,
     descriptors: Descriptors,
     api: &Api,
-    listener: TcpListener,
+    listener: Listener,
     supervisor: &mut Supervisor,
 ) -> Result<CancellationToken, RunError> {
     let tls = Tls::new(&config.edge)?.map(Arc::new);

@@ -12,8 +12,7 @@ use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +21,7 @@ use warp::reply::Response;
 
 use super::connection_permit::Permits;
 use super::http_server::{Accepted, Ending, HttpServer};
+use super::listener::Listener;
 use super::preamble::Preamble;
 use super::round_robin::RoundRobin;
 use super::tls::Tls;
@@ -69,7 +69,7 @@ pub struct Accepting {
 
 /// The tasks that accept and serve connections until stopped: one for each worker thread of the runtime.
 pub fn acceptors(
-    listener: TcpListener,
+    listener: Listener,
     routes: BoxedFilter<(Response,)>,
     accepting: Accepting,
 ) -> impl Iterator<Item = impl Future<Output = ()> + Send + 'static> {
@@ -113,23 +113,13 @@ where
     R: Send + Sync + 'static,
     R::Future: Send,
 {
-    async fn run(self: Arc<Self>, listener: Arc<TcpListener>) {
+    async fn run(self: Arc<Self>, listener: Arc<Listener>) {
         let mut connections = RoundRobin::new();
         let serve = |accepted| Arc::clone(&self.server).serve(accepted);
         let until_stopped = self.accept_until_stopped(&listener, &mut connections, serve);
         until_stopped.await;
-        // Closing the socket resets what still waits in the kernel's queue.
-        loop {
-            match self.accept_waiting(&listener) {
-                Ok(accepted) => connections.extend(accepted.map(serve)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // The client has left.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    tracing::warn!(event = "accept_failed", %error);
-                    break;
-                }
-            }
+        if !listener.is_shared() {
+            self.accept_rest(&listener, &mut connections, serve);
         }
         drop(listener);
         for (which, time) in [
@@ -142,9 +132,30 @@ where
         }
     }
 
+    /// Accepts what still waits in the kernel's queue: closing the socket would reset it.
+    fn accept_rest<F: Future<Output = ()>>(
+        &self,
+        listener: &Listener,
+        connections: &mut RoundRobin<F>,
+        serve: impl Fn(Accepted) -> F,
+    ) {
+        loop {
+            match self.accept_waiting(listener) {
+                Ok(accepted) => connections.extend(accepted.map(&serve)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // The client has left.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    tracing::warn!(event = "accept_failed", %error);
+                    return;
+                }
+            }
+        }
+    }
+
     async fn accept_until_stopped<F: Future<Output = ()>>(
         &self,
-        listener: &TcpListener,
+        listener: &Listener,
         connections: &mut RoundRobin<F>,
         serve: impl Fn(Accepted) -> F,
     ) {
@@ -184,7 +195,7 @@ where
     /// not admitted.
     async fn accept(
         &self,
-        listener: &TcpListener,
+        listener: &Listener,
         from: Option<Instant>,
     ) -> io::Result<Option<Accepted>> {
         if let Some(from) = from {
@@ -199,11 +210,11 @@ where
     }
 
     /// The next of those that wait in the kernel now, whether or not the runtime knows of it.
-    fn accept_waiting(&self, listener: &TcpListener) -> io::Result<Option<Accepted>> {
+    fn accept_waiting(&self, listener: &Listener) -> io::Result<Option<Accepted>> {
         let of_all = Arc::clone(&self.permits)
             .try_acquire_owned()
             .map_err(io::Error::other)?;
-        let (socket, peer) = SockRef::from(listener).accept()?;
+        let (socket, peer) = listener.socket().accept()?;
         let peer = peer.as_socket().ok_or(io::ErrorKind::Unsupported)?;
         socket.set_nonblocking(true)?;
         let stream = TcpStream::from_std(socket.into())?;
@@ -253,7 +264,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::edge::{ClientAddress, ConnectionPermit, Headers, bind};
+    use crate::edge::{ClientAddress, ConnectionPermit, Headers, adopt, bind};
 
     const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
     const WRITE_TIMEOUT: Duration = Duration::from_millis(10);
@@ -275,6 +286,11 @@ mod tests {
         }
 
         fn with(request_head_timeout: Duration) -> Self {
+            let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            Self::on(listener, request_head_timeout)
+        }
+
+        fn on(listener: Listener, request_head_timeout: Duration) -> Self {
             let panics = warp::path!("panic").map(|| -> Response { panic!("on purpose") });
             let client = warp::path!("client")
                 .and(warp::ext::get::<Headers>())
@@ -297,7 +313,6 @@ mod tests {
                 metrics: Arc::new(Metrics::new()),
                 stop: CancellationToken::new(),
             };
-            let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
             let address = listener.local_addr().unwrap();
             let (metrics, stop) = (Arc::clone(&accepting.metrics), accepting.stop.clone());
             let routes = panics.or(client).unify().or(large).unify().boxed();
@@ -391,6 +406,19 @@ mod tests {
         server.task.await.unwrap();
         let response = std::io::read_to_string(waiting).unwrap();
         assert!(response.ends_with("me"), "{response}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_waits_at_the_stop_is_left_to_another_process_that_has_the_socket() {
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = adopt(other.try_clone().unwrap()).unwrap();
+        let server = Server::on(listener, HEAD_TIMEOUT);
+        server.accepted().await;
+        let waiting = std::net::TcpStream::connect(server.address).unwrap();
+        server.stop.cancel();
+        server.task.await.unwrap();
+        let (_, peer) = other.accept().unwrap();
+        assert_eq!(peer, waiting.local_addr().unwrap());
     }
 
     #[tokio::test]

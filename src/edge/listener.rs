@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 /// Connections that wait in the kernel until they are accepted; the kernel admits no more than
 /// `net.core.somaxconn`. The client of one beyond that tries again after a second.
@@ -20,10 +20,43 @@ const USER_TIMEOUT_MARGIN: Duration = Duration::from_secs(15);
 const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// A listening socket whose connections send small frames without delay and end when their peer is gone.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    /// Whether another process has the socket too.
+    is_shared: bool,
+}
+
+impl Listener {
+    /// The address that it listens on.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Whether what waits in the kernel's queue is left to another process when this one ends; else it is reset.
+    pub(super) fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// Cancel-safe.
+    pub(super) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        self.socket.accept().await
+    }
+
+    /// The socket, for what is asked without waiting.
+    pub(super) fn socket(&self) -> SockRef<'_> {
+        SockRef::from(&self.socket)
+    }
+}
+
+/// A listener on this address.
 ///
 /// # Errors
 /// The operating system's, such as an address in use.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn bind(address: SocketAddr) -> io::Result<Listener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -32,14 +65,18 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(ACCEPT_BACKLOG)?;
-    adopt(socket.into())
+    listener(socket.into(), false)
 }
 
-/// The same, from a socket that listens already.
+/// A listener on a socket that listens already, and that another process has too.
 ///
 /// # Errors
 /// The operating system's.
-pub fn adopt(socket: std::net::TcpListener) -> io::Result<TcpListener> {
+pub fn adopt(socket: std::net::TcpListener) -> io::Result<Listener> {
+    listener(socket, true)
+}
+
+fn listener(socket: std::net::TcpListener, is_shared: bool) -> io::Result<Listener> {
     let options = SockRef::from(&socket);
     options.set_nonblocking(true)?;
     options.set_tcp_nodelay(true)?;
@@ -47,7 +84,8 @@ pub fn adopt(socket: std::net::TcpListener) -> io::Result<TcpListener> {
     options.set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
     #[cfg(target_os = "linux")]
     options.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
-    TcpListener::from_std(socket)
+    let socket = TcpListener::from_std(socket)?;
+    Ok(Listener { socket, is_shared })
 }
 
 /// Has the kernel wait for a peer longer than a write to it may take.
@@ -58,19 +96,17 @@ pub fn adopt(socket: std::net::TcpListener) -> io::Result<TcpListener> {
     not(target_os = "linux"),
     expect(unused_variables, reason = "no such option")
 )]
-pub fn outlast_writes(listener: &TcpListener, longest: Duration) -> io::Result<()> {
+pub fn outlast_writes(listener: &Listener, longest: Duration) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
         let timeout = TCP_USER_TIMEOUT.max(longest + USER_TIMEOUT_MARGIN);
-        SockRef::from(listener).set_tcp_user_timeout(Some(timeout))?;
+        listener.socket().set_tcp_user_timeout(Some(timeout))?;
     }
     Ok(())
 }
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use tokio::net::TcpStream;
-
     use super::*;
 
     #[tokio::test]

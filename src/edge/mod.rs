@@ -19,6 +19,6 @@ pub(crate) use self::acceptor::{FIRST_REQUEST, REQUEST_CONNECTIONS_MAX};
 pub(crate) use self::client_address::ClientAddress;
 pub(crate) use self::connection_permit::ConnectionPermit;
 pub(crate) use self::http_server::{Headers, REQUEST_HEAD_BYTES_MAX};
-pub use self::listener::{adopt, bind, outlast_writes};
+pub use self::listener::{Listener, adopt, bind, outlast_writes};
 pub use self::tls::Tls;
 pub use self::transport::Transport;

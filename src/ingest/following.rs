@@ -15,17 +15,17 @@ use super::leader_watch::Found;
 use super::node::{Came, Node};
 use super::presents::Presents;
 use super::repair::{self, Repair};
+use super::shard_times::ShardTimes;
+use super::statement::{self, Statement};
 use crate::delivery::HealthReport;
 use crate::metrics::Metrics;
 use crate::nodes::{
     Destination, Follower, Incoming, MARK_INTERVAL, Message, Numbers, Published, Run, Verdict,
     is_silence, read,
 };
-use crate::protocol::{Cursor, Label, ReadinessReason, RepairCause, SHARDS, Shard, ShardSet};
+use crate::protocol::{Cursor, Label, ReadinessReason, RepairCause, Shard, ShardSet};
 use crate::store::{self, Chunk, Log};
 
-/// A shard that has had no user for so long is let go of.
-const LINGER: Duration = Duration::from_secs(30);
 /// A barrier of the bus says that events come. Clients can be let in as well if the database was found so lately.
 const FOUND_MAX: Duration = Duration::from_secs(5);
 /// After a failed read of the log, before the next.
@@ -56,16 +56,14 @@ struct Following<'a> {
     metrics: &'a Metrics,
     follower: Follower<Bytes>,
     repair: Option<Repair>,
+    sources: Statement<bool>,
     may_repair: Instant,
     /// When the database was found last.
     last_found: Instant,
     last_tick: Instant,
     /// When the last message of the followed run came.
     last_message: Instant,
-    /// The same for each shard.
-    last_of_shard: [Instant; SHARDS],
-    /// Since when a shard has had no user.
-    unwanted: [Option<Instant>; SHARDS],
+    times: ShardTimes,
     presents: Presents,
 }
 
@@ -124,12 +122,12 @@ impl<'a> Following<'a> {
             metrics,
             follower: Follower::new(run),
             repair: None,
+            sources: Statement::default(),
             may_repair: now,
             last_found: now,
             last_tick: now,
             last_message: now,
-            last_of_shard: [now; SHARDS],
-            unwanted: [None; SHARDS],
+            times: ShardTimes::new(now),
             presents: Presents::default(),
         };
         following.take_wanted();
@@ -150,6 +148,11 @@ impl<'a> Following<'a> {
                     Came::Order(order) => self.node.ordered(order).then_some(Ended::Elected),
                 },
                 chunk = repair::next(&mut self.repair) => self.read(chunk).await,
+                read = self.sources.ended() => {
+                    // Where that fails they are in doubt again.
+                    let _ = self.sources_read(read);
+                    None
+                }
                 () = hub.interest().grown() => None,
                 _ = ticks.tick() => self.tick(),
             };
@@ -158,8 +161,7 @@ impl<'a> Following<'a> {
                 return ended;
             }
             if self.intake.intake.sources_doubt().take_due(Instant::now) {
-                // Where that fails they are in doubt again.
-                let _ = self.read_sources().await;
+                self.sources.begin(|| statement::read_sources(self.log));
             }
         }
     }
@@ -174,7 +176,7 @@ impl<'a> Following<'a> {
 
     fn take(&mut self, shard: Shard) {
         self.follower.take(shard);
-        self.last_of_shard[shard.index()] = Instant::now();
+        self.times.came(shard, Instant::now());
         if self.node.link.confirmed().contains(shard) {
             self.follower.confirm(shard);
         } else {
@@ -251,7 +253,7 @@ impl<'a> Following<'a> {
     /// Something came over the subscription of this shard.
     fn came(&mut self, shard: Shard, is_followed: bool) -> bool {
         if is_followed {
-            self.last_of_shard[shard.index()] = Instant::now();
+            self.times.came(shard, Instant::now());
         }
         is_followed
     }
@@ -437,36 +439,22 @@ impl<'a> Following<'a> {
         if is_silence(now.saturating_duration_since(self.last_message)) {
             return Some(Ended::Silent);
         }
-        for shard in self.follower.taken().iter() {
-            let last = self.last_of_shard[shard.index()];
-            if is_silence(now.saturating_duration_since(last)) {
-                self.subscribe_again(shard, now);
-            }
+        for shard in self.times.take_silent(self.follower.taken(), now).iter() {
+            self.subscribe_again(shard);
         }
-        self.let_go_of_unwanted(now);
+        let (taken, wanted) = (self.follower.taken(), self.node.hub.interest().wanted());
+        for shard in self.times.take_unwanted(taken, wanted, now).iter() {
+            self.let_go(shard);
+        }
         None
     }
 
     /// The others' marks come, and this shard's do not. It is read from the log until they do.
-    fn subscribe_again(&mut self, shard: Shard, now: Instant) {
+    fn subscribe_again(&mut self, shard: Shard) {
         tracing::warn!(event = "shard_silent", %shard);
-        self.last_of_shard[shard.index()] = now;
         self.node.link.unsubscribe(shard);
         self.node.link.subscribe(shard);
         self.follower.need(shard, RepairCause::Silent);
-    }
-
-    fn let_go_of_unwanted(&mut self, now: Instant) {
-        let wanted = self.node.hub.interest().wanted();
-        for shard in self.follower.taken().iter() {
-            let since = &mut self.unwanted[shard.index()];
-            if wanted.contains(shard) {
-                *since = None;
-            } else if now.saturating_duration_since(*since.get_or_insert(now)) >= LINGER {
-                *since = None;
-                self.let_go(shard);
-            }
-        }
     }
 
     /// A user who comes meanwhile either finds the shard no longer served, or is found here.
@@ -484,7 +472,12 @@ impl<'a> Following<'a> {
 
     async fn read_sources(&mut self) -> Result<(), sqlx::Error> {
         self.node.watch.let_go();
-        let read = self.log.read_kinds().await.inspect_err(|error| {
+        let read = self.log.read_kinds().await;
+        self.sources_read(read)
+    }
+
+    fn sources_read(&mut self, read: Result<bool, sqlx::Error>) -> Result<(), sqlx::Error> {
+        let read = read.inspect_err(|error| {
             tracing::debug!(event = "sources_unread", %error);
             self.intake.intake.sources_doubt().begin();
         });

@@ -377,6 +377,7 @@ impl Intake {
         if !self.is_of_history(&barrier.cursor) {
             return Next::Join;
         }
+        self.without_id.drop_foreign(&self.metrics, now);
         self.schedule.barrier(&barrier, now);
         self.wants.announce(&self.schedule);
         self.router.complete_barrier(barrier.cursor, now);

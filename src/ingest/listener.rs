@@ -17,7 +17,6 @@ use tokio::time::sleep_until;
 
 use super::barriers::Barriers;
 use super::catch_up::{CatchUp, Received};
-use super::flush::Flush;
 use super::following;
 use super::held::{HELD_BYTES_MAX, Held};
 use super::ingest_choice::IngestChoice;
@@ -26,6 +25,7 @@ use super::intake::{Intake, Next};
 use super::joining::{Joining, ingest_after_change};
 use super::lost::Lost;
 use super::node::{self, Node, Turn};
+use super::statement::{self, Statement};
 use super::stream::{Inlet, Inlets, StreamTask};
 use super::streaming::{Row, Streaming};
 use crate::config::Ingest;
@@ -56,7 +56,7 @@ pub struct Listener {
     /// Whether a connection has ever been live: clients were promised nothing before.
     has_listened: bool,
     connected: bool,
-    flush: Flush,
+    flush: Statement<u64>,
     injected: Injected,
     stream: Inlets,
     streaming: Streaming,
@@ -93,7 +93,7 @@ impl Listener {
             incomplete: 0,
             has_listened: false,
             connected: false,
-            flush: Flush::default(),
+            flush: Statement::default(),
             injected: Injected::default(),
             stream,
             streaming: Streaming::default(),
@@ -190,7 +190,7 @@ impl Listener {
         backoff: &mut Duration,
     ) -> Result<Infallible, Lost> {
         self.report(None);
-        self.flush = Flush::default();
+        self.flush = Statement::default();
         let next = self.join(notifications).await?;
         self.metrics.listener_connected.set(true);
         (self.connected, self.has_listened) = (true, true);
@@ -203,7 +203,7 @@ impl Listener {
             let next_read = self.intake.next_read();
             let epoch = self.intake.durable_position().map(|known| known.epoch);
             if let Some(newest) = self.intake.awaits_disk() {
-                self.flush.begin(&self.log, newest);
+                self.flush.begin(|| statement::flush(&self.log, newest));
             }
             let next = tokio::select! {
                 biased;
@@ -443,7 +443,7 @@ impl Listener {
         after_loss: bool,
     ) -> Result<Next, Lost> {
         // What waits for the disk comes with the read. Nobody would look at the flush meanwhile, and its time would pass.
-        self.flush = Flush::default();
+        self.flush = Statement::default();
         self.let_go_of_look();
         let mut held = Held::new(HELD_BYTES_MAX);
         let mut catch_up = CatchUp {

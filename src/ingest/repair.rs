@@ -1,6 +1,6 @@
 //! A follower's read of the log for some of its shards, from the last passed barrier on.
 
-use super::flush::Flush;
+use super::statement::{self, Statement};
 use crate::protocol::{ShardSet, Snapshot};
 use crate::store::{Chunk, Chunks, Durability, Log};
 
@@ -11,7 +11,7 @@ pub(super) struct Repair {
     chunks: Chunks,
     /// A chunk that is not on disk yet.
     unflushed: Option<Chunk>,
-    flush: Flush,
+    flush: Statement<u64>,
     /// All chunks are of one snapshot: one flush is for all of them.
     is_flushed: bool,
     /// The shards that are repaired.
@@ -26,7 +26,7 @@ impl Repair {
             log: log.clone(),
             chunks: log.read_all(from),
             unflushed: None,
-            flush: Flush::default(),
+            flush: Statement::default(),
             is_flushed: false,
             shards,
             snapshot: None,
@@ -44,7 +44,7 @@ impl Repair {
             .as_ref()
             .is_some_and(|chunk| chunk.reading.durability == Durability::Unflushed);
         if is_unflushed && !self.is_flushed {
-            self.flush.begin(&self.log, 0);
+            self.flush.begin(|| statement::flush(&self.log, 0));
             self.flush.ended().await?;
             self.is_flushed = true;
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use hushnet_bus::BusCause;
+use hushnet_bus::{BusCause, Dropped};
 use metrics::{Gauge, Histogram};
 
 use super::declare::declare_metrics;
@@ -143,8 +143,8 @@ declare_metrics! {
     bus_messages_published: Counter = "hushnet_bus_messages_published_total";
     /// The length of these messages, in bytes.
     bus_bytes_published: Counter = "hushnet_bus_bytes_published_total";
-    /// Messages that the bus did not take. Followers read them from the log.
-    bus_messages_dropped: Counter = "hushnet_bus_messages_dropped_total";
+    /// Messages that the bus did not take, by cause. Followers read them from the log.
+    bus_messages_dropped: CounterBy<Dropped> = "hushnet_bus_messages_dropped_total" by "cause";
     /// Messages of another run than the leader's that the database names. They were dropped.
     bus_messages_foreign: Counter = "hushnet_bus_messages_foreign_total";
     /// Messages that no version of this service has written, or a newer one. They were dropped.

@@ -1,19 +1,21 @@
 //! What this node publishes while it leads: the router's relay to the bus, and the marks.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use hushnet_bus::Bus;
+use hushnet_bus::{Bus, Dropped};
 
 use super::link::Subjects;
 use super::message::{Run, VERSION_OLDEST};
 use super::publisher::{Destination, Publisher};
 use crate::delivery::Relay;
 use crate::metrics::Metrics;
-use crate::protocol::{Cursor, Notification};
+use crate::protocol::{Cursor, Label, Notification};
 
 /// Between two marks.
 pub const MARK_INTERVAL: Duration = Duration::from_millis(200);
+/// Between two log lines about messages that the bus did not take.
+const SAID_EVERY: Duration = Duration::from_mins(1);
 /// A follower that misses so many marks in a row reads the log itself.
 const MARKS_MISSED_MAX: u32 = 5;
 
@@ -37,6 +39,8 @@ struct Current {
     subjects: Subjects,
     /// Whether the listener is connected. Without it the leader is no better than none.
     lives: bool,
+    /// When it was last said that a message was dropped.
+    said: Option<Instant>,
 }
 
 impl Publishing {
@@ -60,6 +64,7 @@ impl Publishing {
             publisher,
             subjects,
             lives: true,
+            said: None,
         });
     }
 
@@ -115,6 +120,7 @@ impl Publishing {
             publisher,
             subjects,
             lives,
+            said,
         }) = &mut *current
         else {
             return;
@@ -127,7 +133,10 @@ impl Publishing {
             match self.bus.publish(subjects.subject(to), message.into()) {
                 Ok(()) => self.metrics.bus_published(bytes),
                 // Its number stays, so that followers see that it is missing.
-                Err(_) => self.metrics.bus_messages_dropped.increment(),
+                Err(cause) => {
+                    self.metrics.bus_messages_dropped.increment(cause);
+                    say(cause, said);
+                }
             }
         });
     }
@@ -135,6 +144,21 @@ impl Publishing {
     fn lock(&self) -> MutexGuard<'_, Option<Current>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Says now and then that a message was dropped. That there is no connection is said where it ends.
+fn say(cause: Dropped, said: &mut Option<Instant>) {
+    let is_recent = said.is_some_and(|said| said.elapsed() < SAID_EVERY);
+    if cause == Dropped::Disconnected || is_recent {
+        return;
+    }
+    *said = Some(Instant::now());
+    let advice = cause.advice();
+    tracing::warn!(
+        event = "bus_message_dropped",
+        cause = cause.as_str(),
+        advice
+    );
 }
 
 impl Relay for Publishing {

@@ -12,7 +12,7 @@ pub enum TriggerFault {
     TableMissing,
     /// The table has no trigger of ours: it was dropped or replaced, or the table is a new one.
     Missing,
-    /// The trigger is disabled, or fires only in a replica's session.
+    /// The trigger is disabled, on the table or on a partition of it, or does not fire in every session.
     Disabled,
     /// The table has two triggers of ours.
     Twice,

@@ -328,7 +328,7 @@ pub async fn attach(
     }
     lock(&mut transaction, tables, patience).await?;
     add(&mut transaction, attachment).await?;
-    repair(&mut transaction).await?;
+    triggers::repair(&mut transaction).await?;
     transaction.commit().await?;
     connection.close().await?;
     Ok(attached)
@@ -393,13 +393,6 @@ async fn lock(
         mode: "ACCESS EXCLUSIVE",
     };
     Ok(locks::take(transaction, locks, patience).await?)
-}
-
-async fn repair(transaction: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT realtime.repair_triggers()")
-        .execute(transaction)
-        .await
-        .map(drop)
 }
 
 /// What becomes of a source in force of the same kind.

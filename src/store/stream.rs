@@ -219,9 +219,13 @@ impl RowStream {
     pub async fn open(log: &Log, endpoint: &Endpoint) -> Result<(Self, Witness, u64), StreamError> {
         look_for_obstacles(log).await?;
         let mut connection = connect(endpoint).await?;
-        let timeout = within(ENDPOINT_TIMEOUT, connection.query(WAL_SENDER_TIMEOUT)).await?;
+        let answer_within = within(ENDPOINT_TIMEOUT, connection.query(WAL_SENDER_TIMEOUT)).await?;
         let slot = format!("{SLOT}{}", Uuid::new_v4().simple());
-        within(SLOT_TIMEOUT, connection.create_slot(&slot)).await?;
+        let Ok(made) = timeout(SLOT_TIMEOUT, connection.create_slot(&slot)).await else {
+            let detail = "transactions have kept the slot from being made, one after another";
+            return Err(StreamError::new(StreamFault::Blocked, detail));
+        };
+        made?;
         let mut witness = within_deadline(log.address().connect()).await?;
         let ask = sqlx::query_as(JOINED).bind(&slot);
         let (is_here, number, publication): (bool, i64, Option<String>) =
@@ -245,7 +249,7 @@ impl RowStream {
         let stream = Self {
             stream,
             rows: Rows::default(),
-            answer_within: milliseconds(&timeout),
+            answer_within: milliseconds(&answer_within),
             asked: None,
             is_broken: false,
             has_said_why: false,

@@ -134,6 +134,10 @@ macro_rules! faults {
                END AS fault
         FROM counted
         UNION ALL
+        SELECT format('%I.%I', n.nspname, c.relname), 'disabled' FROM own
+        JOIN pg_trigger t ON t.tgfoid = function_oid AND t.tgparentid <> 0 AND t.tgenabled IN ('D', 'R')
+        JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+        UNION ALL
         SELECT relation, 'application_trigger' FROM own
         WHERE function IN ('on_messages', 'on_session', 'on_device', 'on_pending_session') AND EXISTS (
             SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
@@ -233,18 +237,27 @@ impl fmt::Display for Misplaced {
                 "remove the application's trigger {name} from {relation}; migrate down puts it back"
             ),
             "dropped" => write!(f, "drop the trigger {name} of {relation}"),
+            "enabled" => write!(f, "enable the trigger {name} of {relation}"),
             _ => write!(f, "create the trigger {name} on {relation}"),
         }
     }
 }
+
+/// The triggers of partitions that were disabled by themselves. Those of the partitioned tables have them.
+const DISABLED: &str = "
+    SELECT 'enabled' AS change, t.tgname::text AS name, format('%I.%I', at.nspname, c.relname) AS relation
+    FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace
+    JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace at ON at.oid = c.relnamespace
+    WHERE n.nspname = 'realtime' AND t.tgparentid <> 0 AND t.tgenabled IN ('D', 'R')";
 
 /// What [`repair`] would change, after all migrations.
 pub(super) async fn misplaced(
     connection: &mut PgConnection,
     stage: Stage,
 ) -> Result<Vec<Misplaced>, sqlx::Error> {
-    let query = sqlx::query_as(AssertSqlSafe(stage.misplaced()));
-    query.fetch_all(connection).await
+    let query = format!("{} UNION ALL {DISABLED}", stage.misplaced());
+    let found = sqlx::query_as(AssertSqlSafe(query));
+    found.fetch_all(connection).await
 }
 
 /// The tables of these changes, each once and in the order of names.
@@ -256,9 +269,20 @@ pub(super) fn tables(changes: &[Misplaced]) -> Vec<&str> {
 /// Puts every trigger in its place, and makes the functions of sources that were added. Returns the tables where a
 /// trigger was not in its place.
 pub(super) async fn repair(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT realtime.repair_triggers()")
-        .fetch_one(connection)
-        .await
+    let repaired: Vec<String> = sqlx::query_scalar("SELECT realtime.repair_triggers()")
+        .fetch_one(&mut *connection)
+        .await?;
+    let mut repaired = BTreeSet::from_iter(repaired);
+    let disabled: Vec<Misplaced> = sqlx::query_as(DISABLED).fetch_all(&mut *connection).await?;
+    for Misplaced { name, relation, .. } in disabled {
+        let name = name.replace('"', "\"\"");
+        let enable = format!("ALTER TABLE {relation} ENABLE ALWAYS TRIGGER \"{name}\"");
+        sqlx::raw_sql(AssertSqlSafe(enable))
+            .execute(&mut *connection)
+            .await?;
+        repaired.insert(relation);
+    }
+    Ok(repaired.into_iter().collect())
 }
 
 /// The tables that the end of the log changes, in the order in which they are locked: writers have locks of the

@@ -144,6 +144,7 @@ pub const PURE: &[&str] = &[
     "src/nodes/message.rs",
     "src/nodes/publisher.rs",
     "src/ingest/failures.rs",
+    "src/ingest/shard_times.rs",
     "src/connection/deadlines.rs",
     "src/connection/revocation.rs",
     "src/connection/moment.rs",

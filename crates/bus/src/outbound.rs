@@ -16,7 +16,10 @@ pub const SUBJECTS_MAX: usize = 4096;
 const MESSAGE_OVERHEAD_BYTES: usize = 64 + size_of::<(Subject, Bytes)>();
 
 /// The message was not taken, and is lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, enum_map::Enum, strum::IntoStaticStr,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum Dropped {
     /// There is no connection.
     #[error("the bus is not connected")]
@@ -24,22 +27,21 @@ pub enum Dropped {
     /// More than [`PUBLISH_BYTES_MAX`] would wait.
     #[error("{PUBLISH_BYTES_MAX} bytes wait to be published on the bus")]
     QueueFull,
-    /// The payload is longer than the broker takes: raise NATS's `max_payload`.
-    #[error("the bus takes payloads of at most {payload_bytes_max} bytes")]
-    PayloadTooLarge {
-        /// What the broker takes.
-        payload_bytes_max: usize,
-    },
+    /// The payload is longer than the broker takes.
+    #[error("a message is too long for the bus")]
+    PayloadTooLarge,
 }
 
 impl Dropped {
-    /// The reason as the label of a metric or the field of a log line.
+    /// What the operator does.
     #[must_use]
-    pub fn label(self) -> &'static str {
+    pub fn advice(self) -> &'static str {
         match self {
-            Self::Disconnected => "disconnected",
-            Self::QueueFull => "queue_full",
-            Self::PayloadTooLarge { .. } => "payload_too_large",
+            Self::Disconnected => "nothing here: why there is no connection is said where it ended",
+            Self::QueueFull => {
+                "look whether the broker and the network to it are fast enough for what is published"
+            }
+            Self::PayloadTooLarge => "raise NATS's max_payload, which is 1 MiB by default",
         }
     }
 }
@@ -82,9 +84,8 @@ impl Outbound {
         if !state.is_connected {
             return Err(Dropped::Disconnected);
         }
-        let payload_bytes_max = state.payload_bytes_max;
-        if payload.len() > payload_bytes_max {
-            return Err(Dropped::PayloadTooLarge { payload_bytes_max });
+        if payload.len() > state.payload_bytes_max {
+            return Err(Dropped::PayloadTooLarge);
         }
         let cost = cost(subject, &payload);
         if state.message_bytes + cost > PUBLISH_BYTES_MAX {

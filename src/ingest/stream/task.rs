@@ -111,12 +111,14 @@ impl StreamTask {
             let detail = "no --replication-url was given";
             return Err(StreamError::new(StreamFault::NoUrl, detail));
         };
+        // Nobody looks at a slot that is made while the listener has not taken the session before.
+        let Ok(room) = self.sessions.reserve().await else {
+            return pending().await;
+        };
         let (stream, mut witness, until) = RowStream::open(&self.log, endpoint).await?;
         let (session, outlet) = Session::new(until);
         let shared = Arc::clone(&outlet.shared);
-        if self.sessions.send(session).await.is_err() {
-            return pending().await;
-        }
+        room.send(session);
         let bytes_max = self.lag_bytes_max;
         let mut reader = Reader::new(stream, &mut witness, outlet, &self.metrics, bytes_max);
         let ended = reader.run().await;

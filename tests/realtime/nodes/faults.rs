@@ -5,7 +5,7 @@ use hushnet_realtime::config::Config;
 use hushnet_testkit::roles;
 use serde_json::json;
 
-use super::team::{Team, follows, ids, leads, reads, settled, sum, until_reason, v1};
+use super::team::{Team, follows, ids, leads, next, reads, settled, sum, until_reason, v1};
 use crate::over_both;
 use crate::support::{add_user, insert_message, until};
 
@@ -163,6 +163,31 @@ over_both! {
             assert_eq!(sum(&[server], series).await, 1);
         }
     }
+}
+
+/// Followers see that it is missing, and read it from the log.
+#[tokio::test]
+async fn a_message_that_the_bus_does_not_take_is_counted_and_its_event_comes() {
+    let options = BrokerOptions {
+        configuration: "max_payload: 4096".to_owned(),
+        ..BrokerOptions::default()
+    };
+    let team = Team::with(BrokerKind::Nats, options).await;
+    let (leader, follower) = team.pair().await;
+    let bob = add_user(&leader.db().await).await;
+    let (mut client, _) = v1(&follower, bob.id, None).await;
+    let mut owner = team.database.connect().await;
+    let letter = format!(
+        "CREATE TABLE letters (id int PRIMARY KEY, reader uuid, body text);
+         SELECT realtime.add_source('letter', 'public.letters', 'reader', fields => '{{body}}');
+         INSERT INTO letters VALUES (1, '{}', repeat('x', 6000))",
+        bob.id
+    );
+    crate::support::execute(&mut owner, &letter).await;
+    let event = next(&mut client).await;
+    assert_eq!(event["row"]["body"].as_str().unwrap().len(), 6000);
+    let dropped = "hushnet_bus_messages_dropped_total{cause=\"payload_too_large\"}";
+    leader.until_metric(dropped, 1.0).await;
 }
 
 /// `/readyz` names what is wrong, and events come.

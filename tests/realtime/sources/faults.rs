@@ -130,3 +130,40 @@ async fn faults_of_a_source_s_trigger_are_found_and_repaired() {
         migrate::down(&url).await.unwrap();
     }
 }
+
+/// A partition has the triggers of rows itself, and each can be disabled there.
+#[tokio::test]
+async fn a_trigger_that_is_disabled_on_a_partition_is_found_and_repaired() {
+    let mut shop = Shop::open().await;
+    let url = shop.database.owner();
+    shop.run(
+        "CREATE TABLE posts (id int PRIMARY KEY, reader uuid) PARTITION BY RANGE (id);
+         CREATE TABLE \"Old Posts\" PARTITION OF posts FOR VALUES FROM (0) TO (10);
+         CREATE TABLE posts_2 PARTITION OF posts FOR VALUES FROM (10) TO (20) PARTITION BY RANGE (id);
+         CREATE TABLE posts_3 PARTITION OF posts_2 FOR VALUES FROM (10) TO (20);
+         SELECT realtime.add_source('post', 'posts', 'reader')",
+    )
+    .await;
+    assert_eq!(shop.faults().await, [""; 0]);
+    for (table, id) in [(r#"public."Old Posts""#, 1), ("public.posts_3", 11)] {
+        shop.run(&format!("ALTER TABLE {table} DISABLE TRIGGER USER"))
+            .await;
+        assert_eq!(shop.faults().await, [format!("{table}: disabled")]);
+        let planned: String = migrate::plan(&url)
+            .await
+            .unwrap()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        for part in [format!("lock {table} ("), format!("of {table}")] {
+            assert!(planned.contains(&part), "{planned}");
+        }
+        assert_eq!(migrate::up(&url).await.unwrap(), [table]);
+        assert_eq!(shop.faults().await, [""; 0]);
+        assert_eq!(migrate::plan(&url).await.unwrap().len(), 0);
+        let last = shop.last_id().await;
+        shop.run(&format!("INSERT INTO posts VALUES ({id}, '{ANN}')"))
+            .await;
+        assert_eq!(shop.events_after(last).await.len(), 1);
+    }
+}

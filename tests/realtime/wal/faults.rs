@@ -1,5 +1,9 @@
 //! Each way in which a stream fails: a clear line, polling, and a stream again where that can be. No event is lost.
 
+use std::time::Duration;
+
+use tokio::time::sleep;
+
 use super::scene::Scene;
 use crate::support::{Database, execute, insert_message, until};
 
@@ -123,6 +127,32 @@ async fn a_transaction_that_runs_keeps_the_slot_away_and_no_event() {
     execute(&mut writer, "COMMIT").await;
     scene.until_streaming().await;
     scene.event().await;
+}
+
+/// PostgreSQL waits for one after another, and for none so long that it gives up.
+#[tokio::test]
+async fn transactions_that_keep_the_slot_away_one_after_another_are_no_lost_connection() {
+    let database = Database::with_logical_wal().await;
+    let mut writers = Vec::new();
+    for _ in 0..6 {
+        let mut writer = database.connect().await;
+        execute(&mut writer, "BEGIN; SELECT pg_current_xact_id()").await;
+        writers.push(writer);
+    }
+    let scene = Scene::unstreamed(database, |_| {}).await;
+    let ending = async {
+        for writer in writers.iter_mut().rev() {
+            sleep(Duration::from_secs(3)).await;
+            execute(writer, "COMMIT").await;
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = ending => {}
+        _ = scene.until_cause("blocked") => {}
+    }
+    let failures = "hushnet_wal_stream_failures_total{cause=\"unreachable\"}";
+    assert!(scene.server.metric(failures).await < 1.0);
 }
 
 #[tokio::test]

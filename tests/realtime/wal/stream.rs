@@ -46,6 +46,20 @@ async fn barriers_come_as_rows_and_no_client_and_no_read_sees_them() {
     assert_eq!(ready.json()["status"], "ready", "{}", ready.body);
 }
 
+/// As those of a trigger that the application has beside the log's.
+#[tokio::test]
+async fn a_notification_without_an_id_is_not_held_beyond_the_next_barrier() {
+    let scene = Scene::set().await;
+    let alice = scene.alice.id;
+    scene
+        .admin(&format!(
+            r#"SELECT pg_notify('devices_channel', '{{"type" : "device", "user_id" : "{alice}"}}')"#
+        ))
+        .await;
+    let dropped = "hushnet_notifications_without_id_total{channel=\"devices_channel\"}";
+    scene.server.until_metric(dropped, 1.0).await;
+}
+
 /// PostgreSQL sends the rows of a transaction that others do not see yet.
 #[tokio::test]
 async fn a_transaction_that_is_open_delays_no_other() {
