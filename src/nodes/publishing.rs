@@ -12,12 +12,12 @@ use crate::delivery::Relay;
 use crate::metrics::Metrics;
 use crate::protocol::{Cursor, Label, Notification};
 
+/// Between two log lines about messages that the bus did not take.
+const SAID_EVERY: Duration = Duration::from_mins(1);
 /// Between two marks.
 pub const MARK_INTERVAL: Duration = Duration::from_millis(200);
 /// A follower that misses so many marks in a row reads the log itself.
 const MARKS_MISSED_MAX: u32 = 5;
-/// Between two log lines about messages that the bus did not take.
-const SAID_EVERY: Duration = Duration::from_mins(1);
 
 /// Whether no leader's messages come any more, the last one so long ago. Marks that are late or lost one by one are no sign.
 #[must_use]
