@@ -193,6 +193,11 @@ impl CatchUp<'_> {
                 }
                 chunk => chunk?,
             };
+            if std::mem::take(&mut is_stuck)
+                && let Some(node) = &mut self.node
+            {
+                node.publishing.set_lives(true);
+            }
             let Some(chunk) = chunk else {
                 let reached: Reading = reached.ok_or(Lost::Closed)?;
                 if let Some(reason) = reset {
@@ -204,11 +209,6 @@ impl CatchUp<'_> {
                 }
                 return Ok(reached.cursor);
             };
-            if std::mem::take(&mut is_stuck)
-                && let Some(node) = &mut self.node
-            {
-                node.publishing.set_lives(true);
-            }
             // It stays so from chunk to chunk.
             reset = reset_reason(self.intake, &chunk.reading);
             // Of what was missed, nothing is known but that it is in the log.

@@ -227,6 +227,10 @@ impl Node {
         self.may_lead
             .send_if_modified(|may| std::mem::replace(may, may_lead) != may_lead);
         self.metrics.bus_connected.set(self.link.is_connected());
+        if epoch.is_none() && self.link.is_connected() {
+            // Without a log nothing is subscribed whose confirmation would say so.
+            self.health.end(ReadinessReason::BusDisconnected);
+        }
         if self.publishing.run().is_some() {
             self.link.want(ShardSet::NONE);
             self.health.end(ReadinessReason::BusSilent);

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::team::{Team, follows, ids, leads, next, reads, settled, sum, until_reason, v1};
 use crate::over_both;
-use crate::support::{add_user, insert_message, until};
+use crate::support::{Database, add_user, insert_message, until};
 
 over_both! {
     /// Each node reads the log itself while there is no bus, and says so; afterwards one leads again.
@@ -188,6 +188,18 @@ async fn a_message_that_the_bus_does_not_take_is_counted_and_its_event_comes() {
     assert_eq!(event["row"]["body"].as_str().unwrap().len(), 6000);
     let dropped = "hushnet_bus_messages_dropped_total{cause=\"payload_too_large\"}";
     leader.until_metric(dropped, 1.0).await;
+}
+
+#[tokio::test]
+async fn a_bus_that_comes_back_is_found_by_a_node_without_a_log() {
+    let database = Database::hushnet().await;
+    let mut team = Team::of(BrokerKind::Nats, BrokerOptions::default(), database).await;
+    let node = team.node("node").await;
+    until_reason(&node, None).await;
+    team.broker().kill();
+    until_reason(&node, Some("bus_disconnected")).await;
+    team.broker().restart().await.unwrap();
+    until_reason(&node, None).await;
 }
 
 /// `/readyz` names what is wrong, and events come.
