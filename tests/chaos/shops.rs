@@ -55,7 +55,7 @@ async fn survive(schema: &'static Schema) {
 
     let quiet = CancellationToken::new();
     let mut writing = JoinSet::new();
-    for number in 0..settings::writers() {
+    for number in 0..settings::writers().min(WRITERS_MAX) {
         writing.spawn(writers::write(
             schema,
             lab.options(),
@@ -125,6 +125,8 @@ const FAULTS: [Fault; 5] = [
     Fault::Crash,
     Fault::IngestChanged,
 ];
+/// A cursor of 256 bytes names so many transactions that write at once. With more it is of before the state.
+const WRITERS_MAX: usize = 20;
 /// The code of `deadlock_detected`.
 const DEADLOCK: &str = "40P01";
 /// For these the clients are reset.
