@@ -5,8 +5,9 @@ use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
 
 use super::error::{is_forbidden, is_undefined};
 use super::locks::{self, Locks, Patience};
+use super::migrate;
 use super::sources::Stage;
-use super::{migrate, triggers};
+use super::triggers::{self, Misplaced};
 use crate::config::DatabaseUrl;
 
 /// Which changes of which table are to be events, and whose.
@@ -326,9 +327,9 @@ pub async fn attach(
     if instead == Instead::OfOther {
         tables.extend(retire(&mut transaction, attachment).await?);
     }
-    lock(&mut transaction, tables, patience).await?;
+    let misplaced = lock(&mut transaction, tables, patience).await?;
     add(&mut transaction, attachment).await?;
-    triggers::repair(&mut transaction).await?;
+    triggers::repair(&mut transaction, &misplaced).await?;
     transaction.commit().await?;
     connection.close().await?;
     Ok(attached)
@@ -378,21 +379,22 @@ pub async fn detach(
 }
 
 /// Locks these tables, and those whose triggers the repair behind it puts in their places: a table that is locked later waits
-/// for a writer who may wait for one that is locked already.
+/// for a writer who may wait for one that is locked already. Returns what the repair changes.
 async fn lock(
     transaction: &mut PgConnection,
     mut tables: Vec<String>,
     patience: &Patience,
-) -> Result<(), AttachError> {
+) -> Result<Vec<Misplaced>, AttachError> {
     let misplaced = triggers::misplaced(transaction, Stage::Present).await?;
-    tables.extend(misplaced.into_iter().map(|one| one.relation));
+    tables.extend(misplaced.iter().map(|one| one.relation.clone()));
     tables.sort_unstable();
     tables.dedup();
     let locks = Locks {
         tables: &tables.iter().map(String::as_str).collect::<Vec<_>>(),
         mode: "ACCESS EXCLUSIVE",
     };
-    Ok(locks::take(transaction, locks, patience).await?)
+    locks::take(transaction, locks, patience).await?;
+    Ok(misplaced)
 }
 
 /// What becomes of a source in force of the same kind.

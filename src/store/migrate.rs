@@ -274,7 +274,7 @@ async fn place_triggers(
         mode: "ACCESS EXCLUSIVE",
     };
     locks::take(transaction, locks, patience).await?;
-    Ok(triggers::repair(transaction).await?)
+    Ok(triggers::repair(transaction, &changes).await?)
 }
 
 /// The sources after [`up`]: which make events, and why the others of the preset make none.

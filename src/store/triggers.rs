@@ -112,7 +112,7 @@ macro_rules! faults {
         SELECT relation, required, function, table_oid, fired, t.tgtype::integer AS fires,
                strpos('",
             $states,
-            "', t.tgenabled::text) > 0 AS enabled
+            "', t.tgenabled::text) > 0 AS enabled, t.tgenabled IN ('O', 'A') AS counts
         FROM own LEFT JOIN pg_trigger t ON t.tgrelid = table_oid AND t.tgfoid = function_oid
             AND NOT (function ^@ 'source_' AND t.tgtype & 1 = 0 AND EXISTS (
                 SELECT FROM pg_inherits WHERE table_oid IN (inhrelid, inhparent)))
@@ -120,8 +120,8 @@ macro_rules! faults {
         SELECT relation, required, table_oid, fired,
                coalesce(bit_or(fires), 0) & fired AS present,
                coalesce(bit_or(fires) FILTER (WHERE enabled), 0) & fired AS enabled,
-               greatest(count(*) FILTER (WHERE enabled AND fires & 4 > 0), count(*) FILTER (WHERE enabled AND fires & 8 > 0),
-                        count(*) FILTER (WHERE enabled AND fires & 16 > 0), count(*) FILTER (WHERE enabled AND fires & 32 > 0)
+               greatest(count(*) FILTER (WHERE counts AND fires & 4 > 0), count(*) FILTER (WHERE counts AND fires & 8 > 0),
+                        count(*) FILTER (WHERE counts AND fires & 16 > 0), count(*) FILTER (WHERE counts AND fires & 32 > 0)
                ) AS times
         FROM placed GROUP BY relation, required, function, table_oid, fired
     ), faults AS (
@@ -237,12 +237,14 @@ impl fmt::Display for Misplaced {
                 "remove the application's trigger {name} from {relation}; migrate down puts it back"
             ),
             "dropped" => write!(f, "drop the trigger {name} of {relation}"),
-            "enabled" => write!(f, "enable the trigger {name} of {relation}"),
+            ENABLED => write!(f, "enable the trigger {name} of {relation}"),
             _ => write!(f, "create the trigger {name} on {relation}"),
         }
     }
 }
 
+/// The change of a trigger in [`DISABLED`].
+const ENABLED: &str = "enabled";
 /// The triggers of partitions that were disabled by themselves. Those of the partitioned tables have them.
 const DISABLED: &str = "
     SELECT 'enabled' AS change, t.tgname::text AS name, format('%I.%I', at.nspname, c.relname) AS relation
@@ -266,12 +268,18 @@ pub(super) fn tables(changes: &[Misplaced]) -> Vec<&str> {
     tables.into_iter().collect()
 }
 
-/// Puts every trigger in its place, and makes the functions of sources that were added. Returns the tables where a
-/// trigger was not in its place.
-pub(super) async fn repair(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+/// Puts every trigger in its place, and makes the functions of sources that were added. `changes` are what [`misplaced`]
+/// has found. Returns the tables where a trigger was not in its place.
+pub(super) async fn repair(
+    connection: &mut PgConnection,
+    changes: &[Misplaced],
+) -> Result<Vec<String>, sqlx::Error> {
     let repaired: Vec<String> = sqlx::query_scalar("SELECT realtime.repair_triggers()")
         .fetch_one(&mut *connection)
         .await?;
+    if !changes.iter().any(|one| one.change == ENABLED) {
+        return Ok(repaired);
+    }
     let mut repaired = BTreeSet::from_iter(repaired);
     let disabled: Vec<Misplaced> = sqlx::query_as(DISABLED).fetch_all(&mut *connection).await?;
     for Misplaced { name, relation, .. } in disabled {
