@@ -1,5 +1,6 @@
 //! The triggers of sources are planned, put in their places, found faulty and repaired.
 
+use hushnet_realtime::config::DatabaseUrl;
 use hushnet_realtime::store::migrate;
 
 use super::{ADD_LINES, ANN, Shop};
@@ -12,6 +13,12 @@ const TRIGGERS: [&str; 4] = [
     "realtime_truncate",
 ];
 
+/// What `migrate up` would do.
+async fn planned(url: &DatabaseUrl) -> String {
+    let steps = migrate::plan(url).await.unwrap();
+    steps.iter().map(ToString::to_string).collect()
+}
+
 #[tokio::test]
 async fn a_row_is_made_a_source_by_migrate_up_as_it_was_planned() {
     let mut shop = Shop::open().await;
@@ -21,12 +28,7 @@ async fn a_row_is_made_a_source_by_migrate_up_as_it_was_planned() {
          INSERT INTO realtime.sources (kind, relation, audience) VALUES ('post', 'public.posts', 'reader')",
     )
     .await;
-    let planned: String = migrate::plan(&url)
-        .await
-        .unwrap()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let planned = planned(&url).await;
     for part in [
         "lock public.posts (",
         "create the trigger realtime_source_16_delete on public.posts",
@@ -149,12 +151,7 @@ async fn a_trigger_that_is_disabled_on_a_partition_is_found_and_repaired() {
         shop.run(&format!("ALTER TABLE {table} DISABLE TRIGGER USER"))
             .await;
         assert_eq!(shop.faults().await, [format!("{table}: disabled")]);
-        let planned: String = migrate::plan(&url)
-            .await
-            .unwrap()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let planned = planned(&url).await;
         for part in [format!("lock {table} ("), format!("of {table}")] {
             assert!(planned.contains(&part), "{planned}");
         }
