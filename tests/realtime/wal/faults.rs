@@ -1,8 +1,7 @@
 //! Each way in which a stream fails: a clear line, polling, and a stream again where that can be. No event is lost.
 
-use std::time::Duration;
-
-use tokio::time::sleep;
+use std::collections::HashMap;
+use std::future::pending;
 
 use super::scene::Scene;
 use crate::support::{Database, execute, insert_message, until};
@@ -129,23 +128,38 @@ async fn a_transaction_that_runs_keeps_the_slot_away_and_no_event() {
     scene.event().await;
 }
 
-/// PostgreSQL waits for one after another, and for none so long that it gives up.
+/// The one of these transactions that somebody has waited for, for so long that two more of them take PostgreSQL beyond the
+/// time for a slot, and not so long that it gives up.
+const WAITED_FOR: &str =
+    "SELECT transactionid::text FROM pg_locks WHERE NOT granted AND transactionid::text = ANY ($1)
+    AND clock_timestamp() - waitstart > interval '3 s' LIMIT 1";
+
 #[tokio::test]
 async fn transactions_that_keep_the_slot_away_one_after_another_are_no_lost_connection() {
     let database = Database::with_logical_wal().await;
-    let mut writers = Vec::new();
+    let (mut admin, mut writers) = (database.admin().await, HashMap::new());
     for _ in 0..6 {
         let mut writer = database.connect().await;
-        execute(&mut writer, "BEGIN; SELECT pg_current_xact_id()").await;
-        writers.push(writer);
+        execute(&mut writer, "BEGIN").await;
+        let xid = sqlx::query_scalar("SELECT pg_current_xact_id()::xid::text");
+        let xid: String = xid.fetch_one(&mut writer).await.unwrap();
+        writers.insert(xid, writer);
     }
     let scene = Scene::unstreamed(database, |_| {}).await;
     let ending = async {
-        for writer in writers.iter_mut().rev() {
-            sleep(Duration::from_secs(3)).await;
-            execute(writer, "COMMIT").await;
+        while !writers.is_empty() {
+            let xids: Vec<_> = writers.keys().cloned().collect();
+            let mut found: Option<String> = None;
+            until("a transaction has been waited for", async || {
+                let waited = sqlx::query_scalar(WAITED_FOR).bind(&xids);
+                found = waited.fetch_optional(&mut admin).await.unwrap();
+                found.is_some()
+            })
+            .await;
+            let mut writer = writers.remove(&found.unwrap()).unwrap();
+            execute(&mut writer, "COMMIT").await;
         }
-        std::future::pending::<()>().await;
+        pending::<()>().await;
     };
     tokio::select! {
         () = ending => {}
