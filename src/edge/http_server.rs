@@ -1,6 +1,7 @@
 //! Serves the HTTP requests of one connection, until it ends or becomes a WebSocket.
 //!
-//! Bounds the time and the size of a request's head, and the time in which its answer is taken. A panic in a request ends its connection and no other.
+//! Bounds the time and the size of a request's head, and the time in which its answer is taken. A panic in a request
+//! ends its connection and no other.
 
 use std::convert::Infallible;
 use std::future::poll_fn;

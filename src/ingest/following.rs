@@ -56,6 +56,7 @@ struct Following<'a> {
     metrics: &'a Metrics,
     follower: Follower<Bytes>,
     repair: Option<Repair>,
+    /// A read of the sources, which may have changed.
     sources: Statement<bool>,
     may_repair: Instant,
     /// When the database was found last.
@@ -160,7 +161,10 @@ impl<'a> Following<'a> {
             if let Some(ended) = ended {
                 return ended;
             }
-            if self.intake.intake.sources_doubt().take_due(Instant::now) {
+            // Of a read that is under way nobody knows whether it sees what has changed since.
+            if !self.sources.is_under_way()
+                && self.intake.intake.sources_doubt().take_due(Instant::now)
+            {
                 self.sources.begin(|| statement::read_sources(self.log));
             }
         }

@@ -22,6 +22,11 @@ impl<T> Statement<T> {
         self.sent().get_or_insert_with(send);
     }
 
+    /// Whether one is under way. It may have been answered from before what happens now.
+    pub(super) fn is_under_way(&mut self) -> bool {
+        self.sent().is_some()
+    }
+
     /// Returns what it has answered, when it has; never where none is under way. Cancel-safe.
     pub(super) async fn ended(&mut self) -> Result<T, sqlx::Error> {
         let sent = self.sent();

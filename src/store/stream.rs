@@ -89,6 +89,7 @@ const JOINED: &str = concat!(
     publication!()
 );
 
+/// What is visible now, and which publication there is then.
 const SNAPSHOT: &str = concat!("SELECT pg_current_snapshot()::text, ", publication!());
 
 const SLOT_STATE: &str = concat!(
